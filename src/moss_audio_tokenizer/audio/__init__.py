@@ -1,0 +1,22 @@
+"""Sound in and out: reading, writing, resampling and checking samples.
+
+The only package that touches sound files. Audio is ``(channels, samples)`` float32, full
+scale at -1 and 1. It knows nothing of models or codes, and never imports torch.
+"""
+
+from .reading import AudioInfo, audio_info, load_audio, read_audio
+from .resampling import resample
+from .samples import as_float_audio, check_audio, convert_channels
+from .writing import save_audio
+
+__all__ = [
+    "AudioInfo",
+    "as_float_audio",
+    "audio_info",
+    "check_audio",
+    "convert_channels",
+    "load_audio",
+    "read_audio",
+    "resample",
+    "save_audio",
+]

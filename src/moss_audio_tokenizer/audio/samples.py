@@ -1,0 +1,126 @@
+"""Arrays of samples: their type, their shape, their channels, and whether they are usable.
+
+It does not know where samples come from; files and rates are the business of its neighbours.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from ..errors import AudioError
+
+# More than any layout of loudspeakers: an array with more is (samples, channels) by mistake.
+_MAX_CHANNELS = 64
+
+# Integer PCM: the value of silence, and the distance from it to full scale.
+_PCM_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15)} | {
+    "int32": (0, 2.0**31)
+}
+
+
+def as_float_audio(array: ArrayLike) -> Float[np.ndarray, "..."]:
+    """Samples as float32, integer PCM divided by the full scale of its type.
+
+    int16 / 2**15, int32 / 2**31, int8 / 2**7, (uint8 - 128) / 2**7; floats of any width are
+    cast, without scaling. A float32 array is returned as it is, not copied.
+
+    Raises:
+        AudioError: bool, complex, text, objects, or integers that are not PCM (such as int64).
+    """
+    try:
+        samples = np.asarray(array)
+    except ValueError as problem:  # a ragged list
+        raise AudioError("audio must be one rectangular array; got rows of many sizes") from problem
+    if samples.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # float64 too large becomes inf, which check_audio names
+            return samples.astype(np.float32, copy=False)
+    scale = _PCM_SCALES.get(samples.dtype.name)
+    if scale is None:
+        raise AudioError(
+            f"audio has type {samples.dtype.name}; expected floats in -1..1 or PCM of type "
+            "uint8, int8, int16 or int32: cast it first"
+        )
+    return ((samples - np.float64(scale[0])) / scale[1]).astype(np.float32)
+
+
+def check_audio(
+    audio: ArrayLike, num_channels: int | None = None
+) -> Float[np.ndarray, "channels samples"]:
+    """Audio as (channels, samples) float32, or the reason why it cannot be used.
+
+    Args:
+        audio: (samples,) for mono or (channels, samples), floats or integer PCM.
+        num_channels: the channel count to insist on; None takes any.
+
+    Raises:
+        AudioError: wrong type, rank or channel count, no samples, or NaN or infinite samples
+            (with the place of the first one).
+    """
+    samples = check_shape(as_float_audio(audio), num_channels)
+    check_finite(samples)
+    return samples
+
+
+def check_shape(samples: np.ndarray, num_channels: int | None = None) -> np.ndarray:
+    """The same samples as (channels, samples), or an AudioError about rank or sizes."""
+    if samples.ndim not in (1, 2):
+        raise AudioError(
+            f"audio has shape {samples.shape}; expected (samples,) or (channels, samples): "
+            "pass one clip at a time"
+        )
+    samples = np.atleast_2d(samples)
+    if samples.size == 0:
+        raise AudioError(f"audio is empty: got shape {samples.shape}; expected at least one sample")
+    found = samples.shape[0]
+    if found > _MAX_CHANNELS:
+        raise AudioError(
+            f"audio of shape {samples.shape} has {found} channels; expected "
+            f"(channels, samples) with at most {_MAX_CHANNELS}: transpose it"
+        )
+    if num_channels is not None and found != num_channels:
+        raise AudioError(
+            f"audio has {found} channels; expected {num_channels}: use convert_channels"
+        )
+    return samples
+
+
+def check_finite(samples: Float[np.ndarray, "channels samples"], source: str = "audio") -> None:
+    """Raise an AudioError that names the earliest sample that is NaN or infinite."""
+    finite = np.isfinite(samples)
+    if finite.all():
+        return
+    index = int(np.argmin(finite.all(axis=0)))
+    channel = int(np.argmin(finite[:, index]))
+    raise AudioError(
+        f"{source} is not finite: sample {index} of channel {channel} is "
+        f"{samples[channel, index]}; expected finite numbers: repair or replace it"
+    )
+
+
+def check_channels(channels: int) -> None:
+    """Raise an AudioError unless this is an integer of at least 1."""
+    if isinstance(channels, bool) or not isinstance(channels, int | np.integer) or channels < 1:
+        raise AudioError(f"got channels={channels!r}; expected an integer of at least 1")
+
+
+def convert_channels(
+    audio: Float[np.ndarray, "channels samples"], channels: int
+) -> Float[np.ndarray, "converted samples"]:
+    """Audio with another channel count: any to mono by the mean, mono to stereo by repeating.
+
+    Raises:
+        AudioError: any other conversion, or a channel count below 1.
+    """
+    check_channels(channels)
+    found = audio.shape[0]
+    if found == channels:
+        return audio
+    if channels == 1:
+        # float64 so that the mean of many equal channels is that channel, bit for bit
+        return audio.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    if found == 1 and channels == 2:
+        return np.repeat(audio, 2, axis=0)
+    raise AudioError(
+        f"cannot make {channels} channels from {found}; expected any to 1, or 1 to 2: "
+        "mix them before"
+    )

@@ -1,0 +1,144 @@
+"""Writing sound files: wav and flac, whole or not at all.
+
+Owns the rounding of floats to PCM. libsndfile only lays out the bytes, in memory, because it
+does not report a full disk; the file itself is written by Python. It does not know models.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float, Int32, Shaped
+from numpy.typing import ArrayLike
+
+from ..errors import AudioError, AudioFileError
+from ..files import atomic_path
+from .resampling import check_sampling_rate
+from .samples import as_float_audio, check_finite, check_shape
+
+_SUBTYPES = {".wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"), ".flac": ("PCM_16", "PCM_24")}
+# Bits of an integer that each subtype keeps; a float32 has 24.
+_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 24}
+_BLOCK_SAMPLES = 1 << 16
+_MAX_WAV_BYTES = (1 << 32) - 4096
+_MAX_FLAC_CHANNELS = 8
+
+
+def save_audio(
+    path: str | os.PathLike[str],
+    audio: ArrayLike,
+    sampling_rate: int,
+    *,
+    subtype: str | None = None,
+) -> None:
+    """Write a .wav or .flac file beside its place and move it there when it is complete.
+
+    Floats are rounded to the nearest PCM value, those beyond full scale are clipped to -1
+    and 1 (only FLOAT keeps them); so what load_audio read from 16-bit PCM is written back
+    bit for bit. int16 and int32 are written exactly or refused, never rounded.
+
+    Args:
+        path: the target, .wav or .flac; an existing file is replaced.
+        audio: (samples,) or (channels, samples); float, int16, int32, or other PCM.
+        sampling_rate: samples a second, 8,000 to 192,000.
+        subtype: PCM_16, PCM_24, and for wav also PCM_32 and FLOAT. None is PCM_16, and for
+            int32 input the widest PCM of the format.
+
+    Raises:
+        AudioError: unusable audio, rate or subtype, or integers that do not fit the subtype.
+        AudioFileError: an unknown extension, or the file cannot be written.
+    """
+    extension = _check_extension(path)
+    rate = check_sampling_rate(sampling_rate)
+    samples = _check_samples(audio, extension)
+    subtype = _check_subtype(extension, subtype, samples)
+    try:
+        data = _encode(samples, rate, extension, subtype)
+    except soundfile.LibsndfileError as problem:  # such as flac at 96,001 samples a second
+        raise AudioFileError(
+            f"cannot write {os.fspath(path)!r}: {extension} cannot hold {rate} samples a second "
+            f"({problem.error_string}); use .wav"
+        ) from problem
+    with atomic_path(path, error=AudioFileError) as temporary:
+        temporary.write_bytes(data.getbuffer())
+
+
+def _check_extension(path: str | os.PathLike[str]) -> str:
+    extension = Path(path).suffix.lower()
+    if extension not in _SUBTYPES:
+        raise AudioFileError(
+            f"cannot write {os.fspath(path)!r}: unknown extension {extension!r}; "
+            "expected .wav or .flac"
+        )
+    return extension
+
+
+def _check_samples(audio: ArrayLike, extension: str) -> Shaped[np.ndarray, "channels samples"]:
+    """(channels, samples), with int16 and int32 kept as they are and the rest as float32."""
+    samples = np.asarray(audio) if isinstance(audio, np.ndarray) else as_float_audio(audio)
+    if samples.dtype.name not in ("int16", "int32"):
+        samples = as_float_audio(samples)
+    samples = check_shape(samples)
+    if samples.dtype.kind == "f":
+        check_finite(samples)
+    if extension == ".flac" and len(samples) > _MAX_FLAC_CHANNELS:
+        raise AudioError(f"got {len(samples)} channels; flac has at most 8: use .wav")
+    return samples
+
+
+def _check_subtype(extension: str, subtype: str | None, samples: np.ndarray) -> str:
+    allowed = _SUBTYPES[extension]
+    is_wide = samples.dtype.name == "int32"
+    if subtype is None:
+        subtype = [name for name in allowed if name != "FLOAT"][-1] if is_wide else "PCM_16"
+    if subtype not in allowed:
+        raise AudioError(
+            f"got subtype {subtype!r}; expected one of {', '.join(allowed)} for {extension}"
+        )
+    lost_bits = (1 << (32 - _BITS[subtype])) - 1
+    if is_wide and np.any(samples & np.int32(lost_bits)):
+        raise AudioError(
+            f"these int32 samples do not fit {subtype} of {extension} exactly: use .wav with "
+            "PCM_32, or as_float_audio first to have them rounded"
+        )
+    if extension == ".wav" and samples.size * 4 > _MAX_WAV_BYTES:
+        _check_wav_size(samples.size * max(_BITS[subtype], 32 if subtype == "FLOAT" else 0) // 8)
+    return subtype
+
+
+def _check_wav_size(num_bytes: int) -> None:
+    if num_bytes > _MAX_WAV_BYTES:
+        raise AudioError(f"got {num_bytes} bytes of samples; wav holds 4 GiB: use .flac")
+
+
+def _encode(samples: np.ndarray, sampling_rate: int, extension: str, subtype: str) -> io.BytesIO:
+    data = io.BytesIO()
+    num_channels, num_samples = samples.shape
+    layout = extension[1:].upper()
+    with soundfile.SoundFile(
+        data, "w", sampling_rate, num_channels, subtype=subtype, format=layout
+    ) as file:
+        for start in range(0, num_samples, _BLOCK_SAMPLES):
+            block = samples[:, start : start + _BLOCK_SAMPLES]
+            values = as_float_audio(block) if subtype == "FLOAT" else _as_pcm(block, subtype)
+            file.write(np.ascontiguousarray(values.T))
+    return data
+
+
+def _as_pcm(
+    block: Shaped[np.ndarray, "channels samples"], subtype: str
+) -> Int32[np.ndarray, "channels samples"]:
+    """32-bit PCM whose upper bits are the subtype's, which is how libsndfile takes them."""
+    if block.dtype.kind == "i":
+        return block.astype(np.int32) << (32 - block.dtype.itemsize * 8)
+    bits = _BITS[subtype]
+    full_scale = 2.0 ** (bits - 1)
+    rounded = np.rint(_as_double(block) * full_scale)
+    return np.clip(rounded, -full_scale, full_scale - 1).astype(np.int32) << (32 - bits)
+
+
+def _as_double(block: np.ndarray) -> Float[np.ndarray, "channels samples"]:
+    """float64, in which every 32-bit integer has its place."""
+    return block.astype(np.float64)

@@ -1,0 +1,140 @@
+"""Codes in the array formats of other programs: .safetensors and .npz.
+
+Both hold the array ``codes`` and a JSON description with the checksum that the same codes
+have as .moss, so that altered files are found out here too. Sizes that a file claims are
+held against its real size before anything is allocated, and nothing is ever unpickled.
+"""
+
+import json
+import math
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import CodesError, CodesFileError
+from .container import AudioCodes
+from .moss_format import checksum_of
+
+_DESCRIPTION = "moss_audio_codes"
+_NPZ_MEMBERS = {"codes.npy", "metadata.npy"}
+# Ours are a few hundred bytes; more is not worth parsing.
+_MAX_DESCRIPTION = 1 << 16
+
+
+def save_safetensors(codes: AudioCodes, path: Path) -> None:
+    """Write a .safetensors file: the tensor ``codes`` and its description."""
+    save_file({"codes": _narrow(codes)}, path, {_DESCRIPTION: _describe(codes)})
+
+
+def load_safetensors(path: Path, size: int) -> AudioCodes:
+    """Read a .safetensors file of ``size`` bytes.
+
+    Raises:
+        CodesFileError: damaged, or without codes and their description.
+    """
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+    if size < 8 or header_size > min(_MAX_DESCRIPTION, size):
+        raise _unreadable(path, f"its header claims {header_size} of {size} bytes")
+    try:
+        # safetensors itself compares all sizes with that of the file before it reads
+        with safe_open(path, framework="np") as file:
+            description = (file.metadata() or {}).get(_DESCRIPTION, "")
+            codes = file.get_tensor("codes")
+    except (SafetensorError, KeyError, TypeError, AttributeError) as problem:
+        raise _unreadable(path, problem) from problem
+    return _build(codes, description, path)
+
+
+def save_npz(codes: AudioCodes, path: Path) -> None:
+    """Write an uncompressed .npz file: ``codes``, and the description as bytes."""
+    text = np.frombuffer(_describe(codes).encode("ascii"), np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, codes=_narrow(codes), metadata=text)
+
+
+def load_npz(path: Path, size: int) -> AudioCodes:
+    """Read an .npz file of ``size`` bytes.
+
+    Raises:
+        CodesFileError: damaged, compressed, or without codes and their description.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive, size, path)
+            with archive.open("codes.npy") as file:
+                codes = _read_array(file, size)
+            with archive.open("metadata.npy") as file:
+                text = _read_array(file, _MAX_DESCRIPTION)
+        return _build(codes, text.astype(np.uint8).tobytes().decode("ascii"), path)
+    except CodesFileError:
+        raise
+    except (
+        zipfile.BadZipFile, ValueError, EOFError, OverflowError, struct.error,
+        NotImplementedError, RuntimeError, OSError,
+    ) as problem:  # fmt: skip
+        raise _unreadable(path, problem) from problem
+
+
+def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
+    """Refuse anything but our two arrays, stored as they are: no room for a zip bomb."""
+    members = archive.infolist()
+    names = {member.filename for member in members}
+    if names != _NPZ_MEMBERS or len(members) != len(names):
+        raise _unreadable(path, f"it holds {', '.join(sorted(names)[:4]) or 'nothing'}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise _unreadable(path, "it is compressed: write it with numpy.savez")
+    if sum(member.file_size for member in members) > size:
+        raise _unreadable(path, "its arrays claim more bytes than the file has")
+
+
+def _read_array(file: IO[bytes], limit: int) -> np.ndarray:
+    """One .npy array of at most ``limit`` bytes, numbers only.
+
+    numpy.load would believe the shape in the header and allocate it.
+    """
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError("an array has an unknown version")
+    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+    if dtype.kind not in "iu" or math.prod(shape) * dtype.itemsize > limit:
+        raise ValueError(f"an array claims to be {dtype} of shape {shape}")
+    data = file.read(limit + 1)  # to the end, which is where zipfile compares its checksum
+    order = "F" if fortran_order else "C"
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
+def _narrow(codes: AudioCodes) -> np.ndarray:
+    """The smallest signed type that holds the codes: signed, as PyTorch knows few unsigned."""
+    return codes.codes.astype(np.int16 if codes.codebook_size <= 2**15 else np.int32)
+
+
+def _describe(codes: AudioCodes) -> str:
+    return json.dumps({**codes.metadata, "checksum": checksum_of(codes)})
+
+
+def _build(codes: np.ndarray, description: str, path: Path) -> AudioCodes:
+    """The codes, if they are those that the description was written for."""
+    try:
+        values = json.loads(description)
+        checksum = values.pop("checksum")
+        built = AudioCodes(codes, **values)
+    except CodesError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:
+        raise _unreadable(path, f"no description of its codes: {problem}") from problem
+    if checksum_of(built) != checksum:
+        raise _unreadable(path, "its checksum does not match: it was altered")
+    return built
+
+
+def _unreadable(path: Path, reason: object) -> CodesFileError:
+    text = " ".join(str(reason).split())
+    return CodesFileError(
+        f"{str(path)!r} cannot be read as codes in {path.suffix} ({text}); copy or encode it again"
+    )

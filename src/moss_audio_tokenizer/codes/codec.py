@@ -1,0 +1,72 @@
+"""The Codec protocol: what programs that move audio and codes ask of a model.
+
+NumPy in, NumPy out, one clip at a time, so that any runtime (PyTorch, ONNX, a server)
+can stand behind it. It knows nothing of models or files.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """What a codec is, as far as its codes are concerned.
+
+    Attributes:
+        identity: 16 hexadecimal digits of the SHA-256 over everything that gives codes their
+            meaning (quantizer tensors and rates); equal for models whose codes are
+            interchangeable, such as one with a fine-tuned decoder.
+        sampling_rate: samples a second and channel.
+        num_channels: channels of the audio.
+        downsample_rate: samples a frame and channel.
+        num_quantizers: layers of the residual quantizer.
+        codebook_size: rows of each codebook; codes are 0 .. codebook_size - 1.
+    """
+
+    identity: str
+    sampling_rate: int
+    num_channels: int
+    downsample_rate: int
+    num_quantizers: int
+    codebook_size: int
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sampling_rate / self.downsample_rate
+
+    def bitrate(self, num_quantizers: int | None = None) -> float:
+        """Nominal bits a second with the first ``num_quantizers`` layers (default: all)."""
+        layers = self.num_quantizers if num_quantizers is None else num_quantizers
+        return layers * (self.codebook_size - 1).bit_length() * self.frame_rate
+
+
+class Codec(Protocol):
+    """Audio to codes and back, for one clip."""
+
+    @property
+    def info(self) -> CodecInfo:
+        """What this codec is."""
+        ...
+
+    def encode(
+        self,
+        audio: Float[np.ndarray, "channels samples"],
+        *,
+        num_quantizers: int | None = None,
+        chunk_duration: float | None = None,
+    ) -> Integer[np.ndarray, "num_quantizers frames"]:
+        """Codes (int64) of a clip, ceil(samples / downsample_rate) frames."""
+        ...
+
+    def decode(
+        self,
+        codes: Integer[np.ndarray, "num_quantizers frames"],
+        *,
+        chunk_duration: float | None = None,
+    ) -> Float[np.ndarray, "channels samples"]:
+        """Audio (float32) of codes, frames * downsample_rate samples."""
+        ...

@@ -1,0 +1,171 @@
+"""Ready-made configurations: the released models, the paper's scaling family, and ours.
+
+Sources: the published configuration files (v1, v2); the paper's section 5 and the parameter
+counts it gives (scaling family); the published parameter count of Nano.
+"""
+
+from collections.abc import Callable
+
+from ..errors import ConfigError
+from .codec import CodecConfig, PatchStage, QuantizerConfig, Stage, TransformerStage
+
+
+def _mirror(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The decoder that runs ``stages`` backwards, with inputs and outputs swapped."""
+    return tuple(_swap(stage) for stage in reversed(stages))
+
+
+def _swap(stage: Stage) -> Stage:
+    if isinstance(stage, PatchStage):
+        return stage
+    values = vars(stage) | {
+        "input_dimension": stage.output_dimension,
+        "output_dimension": stage.input_dimension,
+    }
+    return TransformerStage(**values)
+
+
+def _wide(num_quantizers: int) -> QuantizerConfig:
+    """The quantizer of every released model, 768 -> 512 -> 768."""
+    return QuantizerConfig(768, 512, 768, num_quantizers=num_quantizers)
+
+
+def _v1_layout(widths: tuple[int, int, int, int]) -> CodecConfig:
+    """Four stages at 100 / 50 / 25 / 12.5 Hz; the scaling family varies only the widths."""
+    first, second, third, last = widths
+    encoder: tuple[Stage, ...] = (
+        PatchStage(240),
+        TransformerStage(240, 384, first, first // 64, 12, 3072, 10.0),
+        PatchStage(2),
+        TransformerStage(768, 384, second, second // 64, 12, 3072, 10.0),
+        PatchStage(2),
+        TransformerStage(768, 640, third, third // 64, 12, 3072, 10.0),
+        PatchStage(2),
+        TransformerStage(1280, 768, last, last // 64, 32, 5120, 10.0),
+    )
+    return CodecConfig(24_000, 1920, encoder, _mirror(encoder), _wide(32))
+
+
+def v1() -> CodecConfig:
+    """MOSS-Audio-Tokenizer: 1.77 B parameters, 24 kHz mono."""
+    return _v1_layout((768, 768, 768, 1280))
+
+
+def scaling(width: int) -> CodecConfig:
+    """A member of the paper's scaling family: v1 with one width in all four stages."""
+    return _v1_layout((width, width, width, width))
+
+
+def v2() -> CodecConfig:
+    """MOSS-Audio-Tokenizer v2: 2.12 B parameters, 48 kHz stereo, a window for each stage."""
+
+    def stage(inputs: int, outputs: int, seconds: float) -> TransformerStage:
+        return TransformerStage(inputs, outputs, 768, 12, 12, 3072, seconds, always_project=True)
+
+    encoder: tuple[Stage, ...] = (
+        PatchStage(240),
+        stage(240, 384, 1.0),
+        PatchStage(2),
+        stage(768, 384, 2.0),
+        PatchStage(2),
+        stage(768, 384, 4.0),
+        PatchStage(2),
+        stage(768, 384, 8.0),
+        PatchStage(2),
+        stage(768, 640, 10.0),
+        PatchStage(2),
+        TransformerStage(1280, 768, 1280, 20, 32, 5120, 10.0, always_project=True),
+    )
+    return CodecConfig(48_000, 3840, encoder, _mirror(encoder), _wide(32), number_channels=2)
+
+
+def nano() -> CodecConfig:
+    """MOSS-Audio-Tokenizer Nano: 22 M parameters, 48 kHz stereo, 16 quantizers."""
+
+    def stage(inputs: int, outputs: int, layers: int, seconds: float) -> TransformerStage:
+        return TransformerStage(inputs, outputs, 256, 4, layers, 1024, seconds, always_project=True)
+
+    encoder: tuple[Stage, ...] = (
+        PatchStage(240),
+        stage(240, 384, 4, 4.0),
+        PatchStage(2),
+        stage(768, 384, 2, 6.0),
+        PatchStage(2),
+        stage(768, 384, 2, 8.0),
+        PatchStage(2),
+        stage(768, 192, 4, 10.0),
+        PatchStage(4),
+    )
+    return CodecConfig(48_000, 3840, encoder, _mirror(encoder), _wide(16), number_channels=2)
+
+
+def _bundled_layout(
+    widths: tuple[int, ...], num_heads: int | None, quantizer: QuantizerConfig
+) -> CodecConfig:
+    """Our layout: a decoder deeper than its encoder, at the rates of v1.
+
+    One window of 1.28 s in every stage, so that training crops of that length show the model
+    every distance that it will meet.
+    """
+
+    def stage(inputs: int, outputs: int, width: int, layers: int) -> TransformerStage:
+        heads = num_heads or width // 64
+        return TransformerStage(inputs, outputs, width, heads, layers, 4 * width, 1.28)
+
+    encoder: tuple[Stage, ...] = (
+        PatchStage(240),
+        stage(240, 192, widths[0], 2),
+        PatchStage(2),
+        stage(384, 192, widths[1], 1),
+        PatchStage(2),
+        stage(384, 256, widths[2], 1),
+        PatchStage(2),
+        stage(512, 256, widths[3], 2),
+    )
+    decoder: tuple[Stage, ...] = (
+        stage(256, 512, widths[4], 2),
+        PatchStage(2),
+        stage(256, 512, widths[5], 1),
+        PatchStage(2),
+        stage(256, 512, widths[6], 1),
+        PatchStage(2),
+        stage(256, 240, widths[7], 3),
+        PatchStage(240),
+    )
+    return CodecConfig(24_000, 1920, encoder, decoder, quantizer)
+
+
+def bundled() -> CodecConfig:
+    """The model inside the package: 24 kHz mono, small enough to train and run on a CPU."""
+    widths = (192, 192, 256, 256, 256, 256, 256, 256)
+    return _bundled_layout(widths, None, QuantizerConfig(256, 256, 256))
+
+
+def tiny() -> CodecConfig:
+    """The bundled layout at width 32, 4 quantizers of 64 rows: for trials, not for listening."""
+    quantizer = QuantizerConfig(256, 256, 256, num_quantizers=4, codebook_size=64)
+    return _bundled_layout((32,) * 8, 2, quantizer)
+
+
+PRESETS: dict[str, Callable[[], CodecConfig]] = {
+    "v1": v1,
+    "v2": v2,
+    "nano": nano,
+    "bundled": bundled,
+    "tiny": tiny,
+    "scaling-319m": lambda: scaling(256),
+    "scaling-505m": lambda: scaling(384),
+    "scaling-710m": lambda: scaling(512),
+    "scaling-1169m": lambda: scaling(768),
+}
+
+
+def preset(name: str) -> CodecConfig:
+    """The configuration called ``name``.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]()

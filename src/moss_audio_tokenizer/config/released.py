@@ -1,0 +1,186 @@
+"""Between `CodecConfig` and the config.json of released checkpoints.
+
+Owns the released key names, their aliases and older spellings, and refuses what no
+released checkpoint uses. Source: the published configuration files.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from .codec import CodecConfig, PatchStage, QuantizerConfig, Stage, TransformerStage
+
+# What a Transformer stage may say besides sizes; anything else would change the mathematics.
+_FIXED = {
+    "causal": (True,),
+    "norm": ("layer_norm",),
+    "positional_embedding": ("rope",),
+    "gating": ("none",),
+    "conv_layout": (True, False),
+}
+_SIZES = (
+    "input_dimension",
+    "output_dimension",
+    "d_model",
+    "num_heads",
+    "num_layers",
+    "dim_feedforward",
+)
+_OPTIONAL = ("max_period", "layer_scale", "context_duration")
+_QUANTIZER_KEYS = (
+    "input_dim",
+    "rvq_dim",
+    "output_dim",
+    "num_quantizers",
+    "codebook_size",
+    "codebook_dim",
+    "quantizer_type",
+)
+_QUANTIZER_NAMES = {
+    "rlfq": "rlfq",
+    "random_prefix_rlfq": "rlfq",
+    "rvq": "rvq",
+    "spec_rvq": "rvq",
+}
+ALIASES = {
+    "sample_rate": "sampling_rate",
+    "channels_numbers": "number_channels",
+    "attention_backend": "attention_implementation",
+    "codec_compute_dtype": "compute_dtype",
+}
+
+
+def codec_config_from_released(
+    released: Mapping[str, Any], always_project: bool | None = None
+) -> CodecConfig:
+    """Build a `CodecConfig` from the contents of a released config.json.
+
+    Args:
+        released: the parsed JSON; keys that say nothing about the codec are ignored.
+        always_project: whether stages project between equal dimensions. The key names of the
+            weights tell; without weights (None) the file's own ``always_project`` or, in its
+            absence, interleaved stereo (the v2 family) decides.
+
+    Raises:
+        ConfigError: a key is missing, unknown inside a stage, or asks for what no released
+            checkpoint uses.
+    """
+    values = {ALIASES.get(key, key): value for key, value in released.items()}
+    channels = int(values.get("number_channels") or 1)
+    interleave = bool(values.get("enable_channel_interleave", channels > 1))
+    if channels > 1 and not interleave:
+        raise ConfigError("number_channels above 1 needs enable_channel_interleave = true")
+    if always_project is None:
+        always_project = bool(values.get("always_project", interleave and channels > 1))
+    context = float(values.get("causal_transformer_context_duration", 10.0))
+    sides = _sides(values)
+    return CodecConfig(
+        sampling_rate=int(_need(values, "sampling_rate", "config")),
+        downsample_rate=int(_need(values, "downsample_rate", "config")),
+        number_channels=channels,
+        encoder=tuple(_stage(item, context, always_project) for item in sides[0]),
+        decoder=tuple(_stage(item, context, always_project) for item in sides[1]),
+        quantizer=_quantizer(values),
+    )
+
+
+def _need(values: Mapping[str, Any], key: str, where: str) -> Any:
+    if values.get(key) is None:
+        raise ConfigError(f"{where} has no {key!r}; expected a released or own config.json")
+    return values[key]
+
+
+def _sides(values: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    encoder = list(_need(values, "encoder_kwargs", "config"))
+    if values.get("decoder_kwargs"):
+        return encoder, list(values["decoder_kwargs"])
+    mirrored = _need(values, "reversed_decoder_kwargs", "config without decoder_kwargs")
+    return encoder, [_swap(item) for item in reversed(list(mirrored))]
+
+
+def _swap(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage of the mirrored decoder, read the right way round."""
+    swapped = dict(item)
+    if "input_dimension" in item and "output_dimension" in item:
+        swapped["input_dimension"] = item["output_dimension"]
+        swapped["output_dimension"] = item["input_dimension"]
+    return swapped
+
+
+def _stage(item: Mapping[str, Any], context: float, always_project: bool) -> Stage:
+    kind = item.get("module_type")
+    if kind == "PatchedPretransform":
+        _refuse_unknown(item, ("module_type", "patch_size"), kind)
+        return PatchStage(int(_need(item, "patch_size", kind)))
+    if kind != "Transformer":
+        raise ConfigError(
+            f"module_type is {kind!r}; expected 'PatchedPretransform' or 'Transformer'"
+        )
+    _refuse_unknown(item, ("module_type", *_SIZES, *_OPTIONAL, *_FIXED), kind)
+    for key, allowed in _FIXED.items():
+        if key in item and item[key] not in allowed:
+            raise ConfigError(
+                f"Transformer.{key} is {item[key]!r}; only {allowed[0]!r} is supported, "
+                "as in every released checkpoint"
+            )
+    return TransformerStage(
+        **{key: int(_need(item, key, kind)) for key in _SIZES},
+        context_seconds=float(item.get("context_duration") or context),
+        max_period=float(item.get("max_period", 10_000)),
+        layer_scale=float(item.get("layer_scale") or 0.01),
+        always_project=always_project,
+    )
+
+
+def _refuse_unknown(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(item) - set(known))
+    if unknown:
+        raise ConfigError(f"{where} has unknown keys {unknown}; known are {sorted(known)}")
+
+
+def _quantizer(values: Mapping[str, Any]) -> QuantizerConfig:
+    item = dict(_need(values, "quantizer_kwargs", "config"))
+    name = item.get("quantizer_type") or values.get("quantizer_type") or "rlfq"
+    if name not in _QUANTIZER_NAMES:
+        raise ConfigError(
+            f"quantizer_type is {name!r}; expected one of {', '.join(_QUANTIZER_NAMES)}"
+        )
+    # Released files also carry training-time options here; they do not change inference.
+    sizes = {key: int(item[key]) for key in _QUANTIZER_KEYS[:-1] if key in item}
+    for key in ("input_dim", "rvq_dim", "output_dim"):
+        _need(item, key, "quantizer_kwargs")
+    return QuantizerConfig(**sizes, quantizer_type=_QUANTIZER_NAMES[name])
+
+
+def released_from_codec_config(config: CodecConfig) -> dict[str, Any]:
+    """The config.json keys of a `CodecConfig`, readable by this package and others."""
+    quantizer = {key: getattr(config.quantizer, key) for key in _QUANTIZER_KEYS}
+    stages = [item for item in config.encoder if isinstance(item, TransformerStage)]
+    return {
+        "sampling_rate": config.sampling_rate,
+        "downsample_rate": config.downsample_rate,
+        "causal_transformer_context_duration": max(item.context_seconds for item in stages),
+        "encoder_kwargs": [_released_stage(stage) for stage in config.encoder],
+        "decoder_kwargs": [_released_stage(stage) for stage in config.decoder],
+        "quantizer_type": config.quantizer.quantizer_type,
+        "quantizer_kwargs": quantizer,
+        "code_dim": config.quantizer.output_dim,
+        "number_channels": config.number_channels,
+        "enable_channel_interleave": config.number_channels > 1,
+        "always_project": stages[0].always_project,
+    }
+
+
+def _released_stage(stage: Stage) -> dict[str, Any]:
+    if isinstance(stage, PatchStage):
+        return {"module_type": "PatchedPretransform", "patch_size": stage.patch_size}
+    fixed = {key: allowed[0] for key, allowed in _FIXED.items()}
+    sizes = {key: getattr(stage, key) for key in _SIZES}
+    return {
+        "module_type": "Transformer",
+        **sizes,
+        **fixed,
+        "max_period": stage.max_period,
+        "layer_scale": stage.layer_scale,
+        "context_duration": stage.context_seconds,
+    }

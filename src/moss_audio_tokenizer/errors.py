@@ -1,0 +1,60 @@
+"""Every error that this package raises on purpose.
+
+Each message says what was got, what was expected, and what to do about it.
+
+    MossAudioError                the base: catch this to catch them all
+    ├── InputError (ValueError)   something that the caller passed is wrong
+    │   ├── AudioError            samples: empty, not finite, wrong channel count or type
+    │   ├── CodesError            codes: out of range, not integers, too many quantizers
+    │   └── ConfigError           configurations and recipes: unknown keys, impossible values
+    ├── AudioFileError            a sound file is missing, unreadable, or cannot be written
+    ├── CodesFileError            a codes file is missing, damaged, or of another format
+    ├── CheckpointError           a checkpoint is pickled, or its tensors do not fit
+    ├── ModelMismatchError        codes were made by another model than the one asked to decode them
+    ├── MissingDependencyError    an optional dependency is needed: the message names the extra
+    └── TrainingError             a run cannot start, go on or resume
+"""
+
+
+class MossAudioError(Exception):
+    """Base class of all errors raised on purpose by this package."""
+
+
+class InputError(MossAudioError, ValueError):
+    """A value given by the caller cannot be used."""
+
+
+class AudioError(InputError):
+    """Audio samples that cannot be encoded: empty, not finite, wrong channels or type."""
+
+
+class CodesError(InputError):
+    """Codes that cannot be decoded: out of range, not integers, too many quantizers."""
+
+
+class ConfigError(InputError):
+    """A configuration or a recipe with unknown keys or impossible values."""
+
+
+class AudioFileError(MossAudioError, OSError):
+    """A sound file is missing, unreadable, or cannot be written."""
+
+
+class CodesFileError(MossAudioError, OSError):
+    """A codes file is missing, truncated, altered, of another format, or cannot be written."""
+
+
+class CheckpointError(MossAudioError, ValueError):
+    """A checkpoint is missing, pickled, or its tensors do not fit the configuration."""
+
+
+class ModelMismatchError(MossAudioError, ValueError):
+    """Codes were made by another model than the one asked to decode them."""
+
+
+class MissingDependencyError(MossAudioError, ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""
+
+
+class TrainingError(MossAudioError, RuntimeError):
+    """A training run cannot start, go on, or resume."""

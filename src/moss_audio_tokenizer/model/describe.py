@@ -1,0 +1,63 @@
+"""What a checkpoint is, told from its config.json and the headers of its weights alone."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ..config import CodecConfig, Stage, TransformerStage
+from .checkpoint import Checkpoint
+from .hub import find_checkpoint
+
+
+def describe_model(path: str | Path) -> dict[str, Any]:
+    """Sizes, rates, parameters and windows of a model folder, a hub id, or "bundled".
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+        ConfigError: its configuration is not one of a released kind.
+    """
+    folder = find_checkpoint(path, {})
+    with Checkpoint(folder) as checkpoint:
+        config = checkpoint.codec_config()
+        return {
+            "model": str(path),
+            "sampling_rate": config.sampling_rate,
+            "channels": config.number_channels,
+            "frame_rate": config.frame_rate,
+            "samples_per_frame": config.downsample_rate,
+            "num_quantizers": config.quantizer.num_quantizers,
+            "codebook_size": config.quantizer.codebook_size,
+            "quantizer_type": config.quantizer.quantizer_type,
+            "kbps": _bitrates(config),
+            "parameters": _parameters(checkpoint),
+            "encoder": _stages(config.encoder, config.encoder_rates),
+            "decoder": _stages(config.decoder, config.decoder_rates),
+            "layout": checkpoint.layout,
+            "files": {file.name: file.stat().st_size for file in checkpoint.files},
+        }
+
+
+def _bitrates(config: CodecConfig) -> dict[str, float]:
+    """Bitrates in kbps at 1, 2, 4, ... layers and at all of them."""
+    layers, bits = (
+        config.quantizer.num_quantizers,
+        (config.quantizer.codebook_size - 1).bit_length(),
+    )
+    depths = {2**power for power in range(layers.bit_length())} | {layers}
+    return {str(depth): depth * bits * config.frame_rate / 1000 for depth in sorted(depths)}
+
+
+def _parameters(checkpoint: Checkpoint) -> dict[str, int]:
+    counts = {"encoder": 0, "quantizer": 0, "decoder": 0}
+    for name in checkpoint.names:
+        counts[name.split(".")[0]] += math.prod(checkpoint.shape(name))
+    return counts | {"total": sum(counts.values())}
+
+
+def _stages(stages: tuple[Stage, ...], rates: tuple[float, ...]) -> list[str]:
+    return [
+        f"{stage.num_layers} layers of width {stage.d_model} at {rate:g} Hz, "
+        f"{stage.num_heads} heads, {stage.context_seconds:g} s of context"
+        for stage, rate in zip(stages, rates, strict=True)
+        if isinstance(stage, TransformerStage)
+    ]

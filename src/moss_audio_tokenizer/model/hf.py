@@ -1,0 +1,446 @@
+"""The Hugging Face face of the codec: `MossAudioTokenizerModel` and what it returns.
+
+Owns the public verbs (encode, decode, batches, saving, loading); the arithmetic is
+`codec.py`'s, the checks `inputs.py`'s, the files `checkpoint.py`'s.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ..errors import CheckpointError, CodesError, ConfigError, InputError
+from .attention import check_backend
+from .checkpoint import (
+    CONFIG_NAME,
+    Checkpoint,
+    load_codec,
+    released_tensors,
+    save_tensors,
+    write_json,
+)
+from .codec import Codec
+from .fingerprint import fingerprint
+from .hf_config import COMPUTE_DTYPES, MossAudioTokenizerConfig
+from .hub import find_checkpoint
+from .inputs import (
+    as_code_rows,
+    as_waveform_rows,
+    check_clip,
+    check_num_quantizers,
+    frames_of_duration,
+    lengths_of,
+    pad_rows,
+)
+from .outputs import (
+    MossAudioTokenizerDecoderOutput,
+    MossAudioTokenizerEncoderOutput,
+    MossAudioTokenizerOutput,
+)
+from .pieces import decode_clips, encode_clips
+
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+# Options that transformers' Auto classes pass along and that change nothing here.
+_IGNORED_OPTIONS = (
+    "_from_auto",
+    "_commit_hash",
+    "adapter_kwargs",
+    "low_cpu_mem_usage",
+    "proxies",
+    "subfolder",
+    "trust_remote_code",
+    "use_safetensors",
+)
+
+
+class MossAudioTokenizerModel(PreTrainedModel):
+    """Audio to discrete codes and back.
+
+    Args:
+        config: what to build, with fresh weights; `from_pretrained` loads trained ones.
+        parts: "all", "encoder" or "decoder"; a half comes with the quantizer.
+    """
+
+    config_class = MossAudioTokenizerConfig
+    base_model_prefix = "codec"
+    main_input_name = "input_values"
+
+    def __init__(self, config: MossAudioTokenizerConfig, parts: str = "all") -> None:
+        super().__init__(config)
+        self.codec = Codec(config.codec, parts)
+        self.codec.initialise()
+        self._apply_settings()
+
+    def _apply_settings(self) -> None:
+        self.set_attention_implementation(self.config.attention_implementation)
+        self.set_compute_dtype(self.config.compute_dtype)
+        self.eval()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """`Codec.initialise` has done it."""
+
+    # Settings
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples a second and channel."""
+        return self.config.codec.sampling_rate
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits, equal for models whose codes mean the same."""
+        return fingerprint(self.codec.quantizer, self.config.codec)
+
+    def set_attention_implementation(self, name: str) -> None:
+        """Choose "sdpa", "flash_attention_2" (CUDA, flash-attn) or "flex_attention"."""
+        check_backend(name)
+        for side in (self.codec.encoder, self.codec.decoder):
+            for stage in side.transformers() if side is not None else ():
+                stage.attention_backend = name
+        self.config.attention_implementation = name
+
+    def set_compute_dtype(self, name: str) -> None:
+        """Compute encoder and decoder in "fp32", "bf16" or "fp16"; the quantizer stays fp32."""
+        if name not in COMPUTE_DTYPES:
+            raise ConfigError(
+                f"compute dtype is {name!r}; expected one of {', '.join(COMPUTE_DTYPES)}"
+            )
+        self.config.compute_dtype = name
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        dtype = _AUTOCAST_DTYPES.get(self.config.compute_dtype)
+        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            yield
+
+    # Encoding
+
+    def encode(
+        self,
+        input_values: Tensor | np.ndarray,
+        padding_mask: Tensor | np.ndarray | None = None,
+        num_quantizers: int | None = None,
+        return_dict: bool | None = None,
+        chunk_duration: float | None = None,
+        deterministic: bool = False,
+    ) -> MossAudioTokenizerEncoderOutput:
+        """Audio to codes; a clip of n samples gives ceil(n / downsample_rate) frames.
+
+        Args:
+            input_values: (batch, channels, samples), or (batch, samples) or (samples,) for mono,
+                or (channels, samples) for stereo; floating point within +-1, int16 or int32.
+            padding_mask: (batch, samples), 1 for samples and 0 for padding at the end.
+            num_quantizers: use the first so many layers (default: all).
+            return_dict: False for a plain tuple.
+            chunk_duration: seconds to work through at a time; the result is the same.
+            deterministic: compute every row by itself, so that its codes do not depend, bit for
+                bit, on the other rows (always so on a CPU).
+
+        Raises:
+            AudioError, CodesError, InputError: see each message.
+        """
+        rows = as_waveform_rows(input_values, self.config.codec.number_channels)
+        lengths = lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
+        clips = [row[:, :length] for row, length in zip(rows, lengths, strict=True)]
+        return self._encode(clips, num_quantizers, return_dict, chunk_duration, deterministic)
+
+    def batch_encode(
+        self,
+        input_values: Sequence[Tensor | np.ndarray],
+        num_quantizers: int | None = None,
+        chunk_duration: float | None = None,
+        deterministic: bool = False,
+    ) -> MossAudioTokenizerEncoderOutput:
+        """Encode clips of unequal lengths: a list of (channels, samples), or (samples,) for mono.
+
+        See `encode` for the rest.
+        """
+        if len(input_values) == 0:
+            raise InputError("got no clips; expected a list of at least one")
+        channels = self.config.codec.number_channels
+        clips = [_single(as_waveform_rows(clip, channels)) for clip in input_values]
+        return self._encode(clips, num_quantizers, True, chunk_duration, deterministic)
+
+    def _encode(
+        self,
+        clips: list[Tensor],
+        num_quantizers: int | None,
+        return_dict: bool | None,
+        chunk_duration: float | None,
+        deterministic: bool,
+    ) -> Any:
+        config = self.config.codec
+        layers = check_num_quantizers(num_quantizers, config)
+        chunk = frames_of_duration(chunk_duration, config)
+        step = config.downsample_rate
+        clips = [check_clip(clip) for clip in clips]
+        frames = [-(-clip.shape[1] // step) for clip in clips]
+        padded = [
+            F.pad(clip, (0, count * step - clip.shape[1])).to(self.device)
+            for clip, count in zip(clips, frames, strict=True)
+        ]
+        with self._computing():
+            groups = [
+                encode_clips(self.codec, rows, layers, chunk)
+                for rows in self._groups(padded, deterministic)
+            ]
+        rows = [(codes[:, i], hidden[i]) for codes, hidden in groups for i in range(len(hidden))]
+        pairs = zip(rows, frames, strict=True)
+        trimmed = [(codes[:, :count], hidden[:, :count]) for (codes, hidden), count in pairs]
+        output = MossAudioTokenizerEncoderOutput(
+            audio_codes=pad_rows([codes for codes, _ in trimmed]).transpose(0, 1),
+            audio_codes_lengths=torch.tensor(frames, device=self.device),
+            encoder_hidden_states=pad_rows([hidden for _, hidden in trimmed]),
+        )
+        return _returned(output, return_dict)
+
+    def _groups(self, rows: list[Tensor], deterministic: bool) -> list[Tensor]:
+        """What is computed together: everything, or each row by itself.
+
+        Alone on a CPU: a row's result then cannot depend on the others, and nothing is lost,
+        for one row already keeps the processor busy.
+        """
+        if deterministic or self.device.type == "cpu":
+            return [row[None] for row in rows]
+        return [pad_rows(rows)]
+
+    # Decoding
+
+    def decode(
+        self,
+        audio_codes: Tensor | np.ndarray,
+        padding_mask: Tensor | np.ndarray | None = None,
+        return_dict: bool | None = None,
+        chunk_duration: float | None = None,
+        num_quantizers: int | None = None,
+        deterministic: bool = False,
+    ) -> MossAudioTokenizerDecoderOutput:
+        """Codes to audio, downsample_rate samples a frame.
+
+        Args:
+            audio_codes: (num_quantizers, batch, frames) or (num_quantizers, frames); fewer
+                layers than the model has are fine.
+            padding_mask: (batch, frames), 1 for frames and 0 for padding at the end.
+            return_dict: False for a plain tuple.
+            chunk_duration: seconds to work through at a time; the result is the same.
+            num_quantizers: use only the first so many of the layers given.
+            deterministic: compute every row by itself (always so on a CPU).
+
+        Raises:
+            CodesError, InputError: see each message.
+        """
+        codes = as_code_rows(audio_codes, self.config.codec)
+        lengths = lengths_of(padding_mask, codes.shape[1], codes.shape[2], "frames")
+        rows = [codes[:, row, :length] for row, length in enumerate(lengths)]
+        return self._decode(rows, num_quantizers, return_dict, chunk_duration, deterministic)
+
+    def batch_decode(
+        self,
+        codes_list: Sequence[Tensor | np.ndarray],
+        num_quantizers: int | None = None,
+        chunk_duration: float | None = None,
+        deterministic: bool = False,
+    ) -> MossAudioTokenizerDecoderOutput:
+        """Decode a list of (num_quantizers, frames) of unequal lengths; see `decode`."""
+        if len(codes_list) == 0:
+            raise InputError("got no codes; expected a list of at least one")
+        rows = [
+            _single(as_code_rows(codes, self.config.codec).movedim(1, 0)) for codes in codes_list
+        ]
+        depths = sorted({len(row) for row in rows})
+        if num_quantizers is None and len(depths) > 1:
+            raise CodesError(
+                f"rows have {depths} layers; pass num_quantizers={depths[0]} or equal depths"
+            )
+        return self._decode(rows, num_quantizers, True, chunk_duration, deterministic)
+
+    def _decode(
+        self,
+        rows: list[Tensor],
+        num_quantizers: int | None,
+        return_dict: bool | None,
+        chunk_duration: float | None,
+        deterministic: bool,
+    ) -> Any:
+        config = self.config.codec
+        layers = check_num_quantizers(num_quantizers, config)
+        shallowest = min(len(row) for row in rows)
+        if num_quantizers is not None and layers > shallowest:
+            raise CodesError(f"num_quantizers is {layers}, but the codes have {shallowest} layers")
+        if min(row.shape[1] for row in rows) == 0:
+            raise CodesError("a row of codes has no frames; expected at least one")
+        chunk = frames_of_duration(chunk_duration, config)
+        rows = [row[:layers].to(self.device) for row in rows]
+        with self._computing():
+            groups = [
+                decode_clips(self.codec, group.transpose(0, 1), chunk)
+                for group in self._groups(rows, deterministic)
+            ]
+        samples = [row.shape[1] * config.downsample_rate for row in rows]
+        clips = zip([clip for group in groups for clip in group], samples, strict=True)
+        output = MossAudioTokenizerDecoderOutput(
+            audio=pad_rows([clip[:, :length].float() for clip, length in clips]),
+            audio_lengths=torch.tensor(samples, device=self.device),
+        )
+        return _returned(output, return_dict)
+
+    # Both
+
+    def forward(
+        self,
+        input_values: Tensor | np.ndarray | None = None,
+        padding_mask: Tensor | np.ndarray | None = None,
+        audio_codes: Tensor | np.ndarray | None = None,
+        num_quantizers: int | None = None,
+        return_dict: bool | None = None,
+    ) -> MossAudioTokenizerOutput:
+        """Audio through codes and back; with ``audio_codes``, only back.
+
+        The audio comes out at the input's lengths. Without gradients: training works on
+        ``model.codec``.
+        """
+        if audio_codes is not None:
+            decoded = self.decode(audio_codes, num_quantizers=num_quantizers)
+            codes = as_code_rows(audio_codes, self.config.codec)
+            frames = decoded.audio_lengths // self.config.codec.downsample_rate
+            output = MossAudioTokenizerOutput(decoded.audio, decoded.audio_lengths, codes, frames)
+            return _returned(output, return_dict)
+        if input_values is None:
+            raise InputError("got neither input_values nor audio_codes; pass one of them")
+        return _returned(self._round_trip(input_values, padding_mask, num_quantizers), return_dict)
+
+    def _round_trip(
+        self, input_values: Any, padding_mask: Any, num_quantizers: int | None
+    ) -> MossAudioTokenizerOutput:
+        rows = as_waveform_rows(input_values, self.config.codec.number_channels)
+        lengths = lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
+        encoded = self.encode(rows, padding_mask, num_quantizers)
+        counts = [int(count) for count in encoded.audio_codes_lengths]
+        decoded = self.batch_decode(
+            [encoded.audio_codes[:, row, :count] for row, count in enumerate(counts)]
+        )
+        clips = [clip[:, :length] for clip, length in zip(decoded.audio, lengths, strict=True)]
+        return MossAudioTokenizerOutput(
+            audio=pad_rows(clips),
+            audio_lengths=torch.tensor(lengths, device=self.device),
+            audio_codes=encoded.audio_codes,
+            audio_codes_lengths=encoded.audio_codes_lengths,
+        )
+
+    # Loading and saving
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: MossAudioTokenizerConfig | None = None,
+        parts: str = "all",
+        device_map: str | torch.device | None = None,
+        **options: Any,
+    ) -> "MossAudioTokenizerModel":
+        """Load a checkpoint: a folder, a hub id, or "bundled" (the model in the package).
+
+        Both released layouts, sharded or not. Weights are held in float32.
+
+        Args:
+            pretrained_model_name_or_path: where it is.
+            config: overrides only how to compute (attention, compute dtype).
+            parts: "encoder" or "decoder" loads that half and the quantizer.
+            device_map: a device to move to.
+            **options: options of the hub (revision, cache_dir, ...).
+
+        Raises:
+            CheckpointError: nothing is there, or tensors are missing, extra or misshapen.
+            ConfigError: the configuration is not one of a released kind.
+        """
+        unknown = sorted(set(options) - {*_HUB_OPTIONS, *_IGNORED_OPTIONS, "dtype", "torch_dtype"})
+        if unknown:
+            raise ConfigError(f"from_pretrained got unknown options {unknown}")
+        hub = {key: options[key] for key in _HUB_OPTIONS if options.get(key) is not None}
+        with Checkpoint(find_checkpoint(pretrained_model_name_or_path, hub)) as checkpoint:
+            codec = load_codec(checkpoint, parts)
+            settings = checkpoint.released if config is None else config.to_dict()
+        model: Any = cls._around(codec, settings)
+        model.config._name_or_path = str(pretrained_model_name_or_path)
+        return model if device_map is None else model.to(device_map)
+
+    @classmethod
+    def _around(cls, codec: Codec, settings: dict[str, Any]) -> "MossAudioTokenizerModel":
+        """A model that wraps a loaded codec, without drawing weights first."""
+        known = MossAudioTokenizerConfig(**_plain_settings(settings))
+        config = MossAudioTokenizerConfig.from_codec_config(
+            codec.config,
+            attention_implementation=known.attention_implementation,
+            compute_dtype=known.compute_dtype,
+        )
+        model = cls.__new__(cls)
+        PreTrainedModel.__init__(model, config)
+        model.codec = codec
+        model._apply_settings()
+        return model
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        *,
+        layout: str = "v1",
+        max_shard_size: str = "5GB",
+        **_: Any,
+    ) -> None:
+        """Write config.json and safetensors weights with the names of a released layout.
+
+        Args:
+            save_directory: a folder; made if missing.
+            layout: "v1" or "v2". A model whose stages project between equal dimensions (the v2
+                family) can be written as v1 too, but other engines' v1 code does not expect
+                those tensors. Written as v2, a v1 model gets identity projections there.
+            max_shard_size: larger checkpoints are split into shards with an index.
+
+        Raises:
+            ConfigError: no such layout, or only half of the model is loaded.
+        """
+        if self.codec.encoder is None or self.codec.decoder is None:
+            raise ConfigError("only half of the model is loaded; load parts='all' to save it")
+        folder = Path(save_directory)
+        tensors = released_tensors(self.codec, layout)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_tensors(tensors, folder, max_shard_size)
+            values = self.config.to_dict() | {"architectures": [type(self).__name__]}
+            write_json(folder / CONFIG_NAME, values)
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {folder}: {error}") from error
+
+
+def _single(rows: Tensor) -> Tensor:
+    """The only row of a batch of one."""
+    if len(rows) != 1:
+        raise InputError(f"each item of a list is one clip; got a batch of {len(rows)}")
+    return rows[0]
+
+
+def _returned(output: ModelOutput, return_dict: bool | None) -> Any:
+    return output.to_tuple() if return_dict is False else output
+
+
+def _plain_settings(released: dict[str, Any]) -> dict[str, Any]:
+    """How to compute, from a config.json that may carry keys of other programs."""
+    names = (
+        ("attention_implementation", "attention_backend"),
+        ("compute_dtype", "codec_compute_dtype"),
+    )
+    settings = {}
+    for name, alias in names:
+        value = released.get(name) or released.get(alias)
+        if value is not None:
+            settings[name] = str(value)
+    return settings

@@ -1,0 +1,38 @@
+"""Finding a checkpoint by what a user calls it."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from ..errors import CheckpointError
+
+BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:
+    """The folder of a checkpoint; asks the hub only for what is not a folder.
+
+    Args:
+        name: a folder, a hub id, or "bundled".
+        hub: options of the hub, such as revision and cache_dir.
+
+    Raises:
+        CheckpointError: it is none of them, or the hub does not have it.
+    """
+    if str(name) == "bundled":
+        return BUNDLED
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists() or str(name).startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{str(name)!r} is no folder; expected a model folder, a hub id, or 'bundled'"
+        )
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"], **hub))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise CheckpointError(
+            f"{str(name)!r} is neither a folder nor to be had from the hub "
+            f"({str(error).splitlines()[0]})"
+        ) from error

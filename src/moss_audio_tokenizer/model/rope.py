@@ -1,0 +1,43 @@
+"""Rotary positions: interleaved pairs, rotated in float32, right at any offset.
+
+Owns the table of angles and the rotation; knows nothing of attention. Source: codec.md
+(interleaved pairs 2j, 2j + 1; period 10,000), after Su et al., "RoFormer" (2021).
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine of every step's angles, shared by all layers of a stage."""
+
+    cosine: Float[Tensor, "steps pairs"]
+    sine: Float[Tensor, "steps pairs"]
+
+
+def rotation_at(
+    start: int, num_steps: int, head_dim: int, max_period: float, device: torch.device
+) -> Rotation:
+    """Rotations of the steps ``start`` .. ``start + num_steps - 1`` of a stream.
+
+    The angle is formed in float64: in float32 it is off by 0.02 rad after an hour at 100 Hz,
+    in float64 by less than 1e-7 rad after weeks.
+    """
+    pair = torch.arange(head_dim // 2, dtype=torch.float64, device=device)
+    frequency = max_period ** (-pair / (head_dim // 2))
+    step = torch.arange(start, start + num_steps, dtype=torch.float64, device=device)
+    angle = step[:, None] * frequency
+    return Rotation(angle.cos().float(), angle.sin().float())
+
+
+def rotate(
+    heads: Float[Tensor, "*rows steps head_dim"], rotation: Rotation
+) -> Float[Tensor, "*rows steps head_dim"]:
+    """Rotate each pair (2j, 2j + 1) by its angle, in float32; the dtype is kept."""
+    even, odd = heads.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = rotation
+    turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
+    return turned.flatten(-2).to(heads.dtype)

@@ -1,0 +1,114 @@
+"""Causal pre-norm Transformer blocks, and a stage made of them.
+
+Owns a block's arithmetic (x += s1 * attention(LN(x)); x += s2 * feed-forward(LN(x)));
+knows nothing of audio, patches or codes. Source: codec.md, "A block".
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..config import TransformerStage
+from .attention import Window, plan_window, windowed_attention
+from .cache import LayerCache, StageState
+from .rope import Rotation, rotate, rotation_at
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention without biases, rotary positions on queries and keys."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch steps width"],
+        rotation: Rotation,
+        window: Window,
+        cache: LayerCache | None,
+        backend: str,
+    ) -> Float[Tensor, "batch steps width"]:
+        """Attend to this call's steps and to those that ``cache`` holds, and advance it."""
+        heads = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1)).movedim(1, 3)
+        query, key = rotate(heads[:, :2], rotation).unbind(1)
+        value = heads[:, 2]
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        attended = windowed_attention(query, key, value, window, backend)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """One Transformer layer with learned per-channel scales on both residual branches."""
+
+    def __init__(self, stage: TransformerStage) -> None:
+        super().__init__()
+        width = stage.d_model
+        self.attention_norm = nn.LayerNorm(width, eps=1e-5)
+        self.attention = SelfAttention(width, stage.num_heads)
+        self.attention_scale = nn.Parameter(torch.full((width,), stage.layer_scale))
+        self.feedforward_norm = nn.LayerNorm(width, eps=1e-5)
+        self.feedforward_in = nn.Linear(width, stage.dim_feedforward, bias=False)
+        self.feedforward_out = nn.Linear(stage.dim_feedforward, width, bias=False)
+        self.feedforward_scale = nn.Parameter(torch.full((width,), stage.layer_scale))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch steps width"],
+        rotation: Rotation,
+        window: Window,
+        cache: LayerCache | None,
+        backend: str,
+    ) -> Float[Tensor, "batch steps width"]:
+        """Both residual branches in turn."""
+        attended = self.attention(self.attention_norm(x), rotation, window, cache, backend)
+        x = x + self.attention_scale * attended
+        hidden = F.gelu(self.feedforward_in(self.feedforward_norm(x)))
+        return x + self.feedforward_scale * self.feedforward_out(hidden)
+
+
+class Transformer(nn.Module):
+    """A Transformer stage: projection in, blocks over one window, projection out."""
+
+    def __init__(self, stage: TransformerStage, context_steps: int) -> None:
+        super().__init__()
+        self.context_steps = context_steps
+        self.head_dim = stage.d_model // stage.num_heads
+        self.max_period = stage.max_period
+        self.attention_backend = "sdpa"
+        self.input_proj = _projection(stage.input_dimension, stage.d_model, stage.projects_input)
+        self.layers = nn.ModuleList(Block(stage) for _ in range(stage.num_layers))
+        self.output_proj = _projection(stage.d_model, stage.output_dimension, stage.projects_output)
+
+    def init_state(self) -> StageState:
+        """The state before the first step of a stream."""
+        return StageState([LayerCache(self.context_steps - 1) for _ in self.layers])
+
+    def forward(
+        self, x: Float[Tensor, "batch steps width"], state: StageState | None = None
+    ) -> Float[Tensor, "batch steps out_width"]:
+        """Run the stage over a whole sequence, or over the next steps of a stream.
+
+        Args:
+            x: the steps; with a state, those that follow the steps it has seen.
+            state: where the stream stands; advanced by this call.
+        """
+        position, num_past = (0, 0) if state is None else (state.position, state.num_past)
+        num_steps = x.shape[1]
+        rotation = rotation_at(position, num_steps, self.head_dim, self.max_period, x.device)
+        window = plan_window(num_steps, num_past, self.context_steps, x.device)
+        x = self.input_proj(x)
+        for index, layer in enumerate(self.layers):
+            cache = None if state is None else state.layers[index]
+            x = layer(x, rotation, window, cache, self.attention_backend)
+        if state is not None:
+            state.position += num_steps
+        return self.output_proj(x)
+
+
+def _projection(inputs: int, outputs: int, exists: bool) -> nn.Module:
+    return nn.Linear(inputs, outputs, bias=False) if exists else nn.Identity()

@@ -1,0 +1,65 @@
+"""Small models that many tests share."""
+
+import pytest
+
+from moss_audio_tokenizer.config import (
+    CodecConfig,
+    PatchStage,
+    QuantizerConfig,
+    TransformerStage,
+)
+
+
+def small_config(channels: int = 1, **quantizer) -> CodecConfig:
+    """Two stages of different windows: 8 samples a frame and channel, 100 frames a second."""
+    sizes = {"num_quantizers": 4, "codebook_size": 16, "codebook_dim": 4} | quantizer
+    first = TransformerStage(4, 8, 16, 2, 2, 32, 0.03, layer_scale=0.5)
+    second = TransformerStage(16 * channels, 12, 12, 2, 1, 24, 0.05, layer_scale=0.5)
+    encoder = (PatchStage(4), first, PatchStage(2 * channels), second)
+    decoder = (
+        TransformerStage(12, 16 * channels, 12, 2, 1, 24, 0.05, layer_scale=0.5),
+        PatchStage(2 * channels),
+        TransformerStage(8, 4, 16, 2, 2, 32, 0.03, layer_scale=0.5),
+        PatchStage(4),
+    )
+    return CodecConfig(
+        800, 8, encoder, decoder, QuantizerConfig(12, 10, 12, **sizes), number_channels=channels
+    )
+
+
+@pytest.fixture
+def make_config():
+    return small_config
+
+
+@pytest.fixture
+def make_codec():
+    """A codec with weights large enough that every path matters."""
+    import torch
+
+    from moss_audio_tokenizer.model.codec import Codec
+
+    def make(channels: int = 1, **quantizer) -> Codec:
+        random = torch.Generator().manual_seed(1)
+        codec = Codec(small_config(channels, **quantizer)).eval()
+        codec.initialise(random)
+        for name, parameter in codec.quantizer.named_parameters():
+            if name.endswith(("gain", "bias")):
+                parameter.data.add_(0.3 * torch.rand(parameter.shape, generator=random))
+        return codec.requires_grad_(requires_grad=False)
+
+    return make
+
+
+@pytest.fixture
+def make_model(make_codec):
+    """The Hugging Face face around `make_codec`."""
+    from moss_audio_tokenizer import MossAudioTokenizerConfig, MossAudioTokenizerModel
+
+    def make(channels: int = 1, **quantizer) -> MossAudioTokenizerModel:
+        config = MossAudioTokenizerConfig.from_codec_config(small_config(channels, **quantizer))
+        model = MossAudioTokenizerModel(config)
+        model.codec = make_codec(channels, **quantizer)
+        return model
+
+    return make

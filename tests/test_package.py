@@ -1,0 +1,72 @@
+"""The public face of the package: its names, and what importing it must not load."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import moss_audio_tokenizer
+
+ROOT = Path(__file__).parents[1]
+PUBLIC_NAMES = [
+    "AudioCodes",
+    "MossAudioError",
+    "MossAudioTokenizerConfig",
+    "MossAudioTokenizerModel",
+    "load_audio",
+    "save_audio",
+]
+TORCH_FREE_MODULES = ["audio", "cli.main", "codes", "config", "errors", "metrics"]
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """Run a statement in a fresh interpreter; the top-level modules it leaves loaded."""
+    program = f"{statement}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_public_names_are_pinned():
+    assert moss_audio_tokenizer.__all__ == PUBLIC_NAMES
+    assert sorted(PUBLIC_NAMES) == PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_every_public_name_resolves(name):
+    assert getattr(moss_audio_tokenizer, name).__name__ == name
+
+
+def test_dir_lists_the_public_names_before_they_are_loaded():
+    assert set(PUBLIC_NAMES) <= set(dir(moss_audio_tokenizer))
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'moss_audio_tokenizer' has no attribute 'Tokeniser'"):
+        moss_audio_tokenizer.Tokeniser  # noqa: B018
+
+
+def test_version_is_the_one_in_pyproject():
+    stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
+    assert stated is not None
+    assert moss_audio_tokenizer.__version__ == stated[1]
+
+
+def test_import_is_light():
+    heavy = {"torch", "transformers", "numpy", "soundfile", "soxr", "rich", "typer"}
+    assert not heavy & modules_loaded_by("import moss_audio_tokenizer")
+
+
+@pytest.mark.parametrize("module", TORCH_FREE_MODULES)
+def test_import_does_not_load_torch(module):
+    loaded = modules_loaded_by(f"import moss_audio_tokenizer.{module}")
+    assert not {"torch", "transformers"} & loaded
+
+
+def test_only_training_imports_tensorboard():
+    package = ROOT / "src" / "moss_audio_tokenizer"
+    imports = re.compile(r"^\s*(import|from)\b.*\btensorboard\b", re.MULTILINE)
+    users = {path for path in package.rglob("*.py") if imports.search(path.read_text("utf-8"))}
+    assert {path.relative_to(package).parts[0] for path in users} <= {"training"}
