@@ -130,25 +130,18 @@ def test_batch_and_padding_do_not_change_codes(model):
 
 def test_rows_computed_together_agree_too(model, monkeypatch):
     # What a GPU does: one padded batch.
-    from moss_audio_tokenizer.model.inputs import pad_rows
-
-    clips = ragged()
-    expected = model.batch_encode(clips)
-    audio = model.batch_decode([expected.audio_codes[:, row, : 5 + row] for row in range(8)])
-    together = lambda rows, deterministic: [pad_rows(rows)]  # noqa: E731
-    monkeypatch.setattr(model, "_groups", together)
-    got = model.batch_encode(clips)
+    expected = model.batch_encode(ragged())
+    rows = [expected.audio_codes[:, row, : 5 + row] for row in range(8)]
+    audio = model.batch_decode(rows)
+    monkeypatch.setattr(model, "_alone", lambda deterministic: deterministic)
+    got = model.batch_encode(ragged())
     assert torch.equal(got.audio_codes, expected.audio_codes)
     torch.testing.assert_close(got.encoder_hidden_states, expected.encoder_hidden_states)
-    again = model.batch_decode([expected.audio_codes[:, row, : 5 + row] for row in range(8)])
+    again = model.batch_decode(rows)
     assert torch.equal(again.audio_lengths, audio.audio_lengths)
     torch.testing.assert_close(again.audio, audio.audio, atol=1e-6, rtol=1e-4)
-
-
-def test_deterministic_rows_are_computed_alone(model, monkeypatch):
-    monkeypatch.setattr(type(model), "device", torch.device("meta"))
-    assert [len(group) for group in model._groups(ragged(3), deterministic=True)] == [1, 1, 1]
-    assert [len(group) for group in model._groups(ragged(3), deterministic=False)] == [3]
+    # Asked for, rows are taken one by one again, and bits agree.
+    assert torch.equal(model.batch_decode(rows, deterministic=True).audio, audio.audio)
 
 
 def test_batch_decode_of_unequal_lengths(model):

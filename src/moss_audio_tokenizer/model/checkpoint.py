@@ -159,7 +159,8 @@ def load_codec(checkpoint: Checkpoint, parts: str = "all") -> Codec:
     _check_shapes(checkpoint, sources, slots, expected)
     pieces: dict[str, list[Tensor]] = {}
     for name, slot in slots.items():
-        tensor = checkpoint.tensor(sources[name]).float()
+        # A copy: memory mapped from the file may be aligned, and so round, differently.
+        tensor = checkpoint.tensor(sources[name]).to(torch.float32, copy=True)
         shape = expected[slot.parameter].shape[0 if slot.layer is None else 1 :]
         pieces.setdefault(slot.parameter, []).append(tensor.reshape(shape))
     state = {

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -39,12 +38,12 @@ from .inputs import (
     lengths_of,
     pad_rows,
 )
+from .offline import decode_rows, encode_rows
 from .outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
     MossAudioTokenizerOutput,
 )
-from .pieces import decode_clips, encode_clips
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
@@ -180,37 +179,25 @@ class MossAudioTokenizerModel(PreTrainedModel):
         config = self.config.codec
         layers = check_num_quantizers(num_quantizers, config)
         chunk = frames_of_duration(chunk_duration, config)
-        step = config.downsample_rate
-        clips = [check_clip(clip) for clip in clips]
-        frames = [-(-clip.shape[1] // step) for clip in clips]
-        padded = [
-            F.pad(clip, (0, count * step - clip.shape[1])).to(self.device)
-            for clip, count in zip(clips, frames, strict=True)
-        ]
+        clips = [check_clip(clip).to(self.device) for clip in clips]
+        alone = self._alone(deterministic)
         with self._computing():
-            groups = [
-                encode_clips(self.codec, rows, layers, chunk)
-                for rows in self._groups(padded, deterministic)
-            ]
-        rows = [(codes[:, i], hidden[i]) for codes, hidden in groups for i in range(len(hidden))]
-        pairs = zip(rows, frames, strict=True)
-        trimmed = [(codes[:, :count], hidden[:, :count]) for (codes, hidden), count in pairs]
+            rows = list(encode_rows(self.codec, clips, layers, chunk, alone))
+        lengths = [codes.shape[1] for codes, _ in rows]
         output = MossAudioTokenizerEncoderOutput(
-            audio_codes=pad_rows([codes for codes, _ in trimmed]).transpose(0, 1),
-            audio_codes_lengths=torch.tensor(frames, device=self.device),
-            encoder_hidden_states=pad_rows([hidden for _, hidden in trimmed]),
+            audio_codes=pad_rows([codes for codes, _ in rows]).transpose(0, 1),
+            audio_codes_lengths=torch.tensor(lengths, device=self.device),
+            encoder_hidden_states=pad_rows([hidden for _, hidden in rows]),
         )
         return _returned(output, return_dict)
 
-    def _groups(self, rows: list[Tensor], deterministic: bool) -> list[Tensor]:
-        """What is computed together: everything, or each row by itself.
+    def _alone(self, deterministic: bool) -> bool:
+        """Whether rows are computed one by one.
 
-        Alone on a CPU: a row's result then cannot depend on the others, and nothing is lost,
-        for one row already keeps the processor busy.
+        On a CPU always: a row then cannot depend on the others, and nothing is lost, for one
+        row already keeps the processor busy.
         """
-        if deterministic or self.device.type == "cpu":
-            return [row[None] for row in rows]
-        return [pad_rows(rows)]
+        return deterministic or self.device.type == "cpu"
 
     # Decoding
 
@@ -279,16 +266,12 @@ class MossAudioTokenizerModel(PreTrainedModel):
             raise CodesError("a row of codes has no frames; expected at least one")
         chunk = frames_of_duration(chunk_duration, config)
         rows = [row[:layers].to(self.device) for row in rows]
+        alone = self._alone(deterministic)
         with self._computing():
-            groups = [
-                decode_clips(self.codec, group.transpose(0, 1), chunk)
-                for group in self._groups(rows, deterministic)
-            ]
-        samples = [row.shape[1] * config.downsample_rate for row in rows]
-        clips = zip([clip for group in groups for clip in group], samples, strict=True)
+            clips = [clip.float() for clip in decode_rows(self.codec, rows, chunk, alone)]
+        lengths = [clip.shape[1] for clip in clips]
         output = MossAudioTokenizerDecoderOutput(
-            audio=pad_rows([clip[:, :length].float() for clip, length in clips]),
-            audio_lengths=torch.tensor(samples, device=self.device),
+            audio=pad_rows(clips), audio_lengths=torch.tensor(lengths, device=self.device)
         )
         return _returned(output, return_dict)
 

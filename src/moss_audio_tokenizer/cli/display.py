@@ -1,0 +1,136 @@
+"""What commands print: results on stdout, progress on stderr.
+
+Owns looks and units; knows no command. Progress is drawn only on a terminal, and results are
+printed after it has gone, so that neither ever mixes with the other.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+_WIDTH_OF_PIPES = 10_000
+_BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def print_json(document: Any) -> None:
+    """The one document that `--json` promises."""
+    print_line(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_line(line: str) -> None:
+    """A line of result, never wrapped or coloured."""
+    sys.stdout.write(f"{line}\n")
+
+
+def print_progress_line(line: str) -> None:
+    """A line of progress."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people; the last column is the one that may be long."""
+    from rich.text import Text
+
+    table = _plain_table()
+    for heading in headings[:-1]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(headings[-1], overflow="fold")
+    for row in rows:
+        # Literal text: file names may hold square brackets, which rich would read as markup.
+        table.add_row(*map(Text, row))
+    _print(table)
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Names and values; a nested dictionary becomes an indented section."""
+    from rich.text import Text
+
+    table = _plain_table(show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _flat(facts):
+        table.add_row(Text(name), Text(value))
+    _print(table)
+
+
+def _flat(facts: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        label = indent + str(name).replace("_", " ")
+        if isinstance(value, dict):
+            yield label, ""
+            yield from _flat(value, indent + "  ")
+        else:
+            yield label, _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return "\n".join(_shown(item) for item in value)
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain_table(show_header: bool = True) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, show_header=show_header, pad_edge=False, show_edge=False)
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
+    # In a pipe there is no edge to wrap at: a file name stays in one piece.
+    width = None if sys.stdout.isatty() else _WIDTH_OF_PIPES
+    Console(file=sys.stdout, highlight=False, width=width).print(table)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator["Progress"]:
+    """A bar on stderr with one task (id 0), gone when done; invisible unless on a terminal.
+
+    Without a total it shows only that work goes on.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    counts = "{task.completed:.0f}/{task.total:.0f}"
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
+    if total is not None and total > 1:
+        columns += [BarColumn(), TextColumn(counts)]
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=Console(file=sys.stderr),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        bar.add_task(description, total=total)
+        yield bar
+
+
+def seconds(duration: float) -> str:
+    """A duration for people, such as "3.20 s"."""
+    return f"{duration:.2f} s"
+
+
+def file_size(count: int) -> str:
+    """A size for people, such as "1.2 kB"."""
+    size, unit = float(count), _BYTE_UNITS[0]
+    for unit in _BYTE_UNITS:
+        if size < 1000 or unit == _BYTE_UNITS[-1]:
+            break
+        size /= 1000
+    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -1,0 +1,88 @@
+"""Exit codes and one-line messages of errors.
+
+Owns how an error looks to a person at a terminal; knows no command. 2 means that the user can
+repair it by giving something else (a value, a file, an option), 1 that something failed on this
+machine (a full disk, a missing dependency, a bug), 130 that the user interrupted.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import MissingDependencyError, MossAudioError, TrainingError
+
+FAILURE = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+_PACKAGE = "moss_audio_tokenizer"
+_FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
+_FAULTS_OF_A_PATH = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+def wants_traceback() -> bool:
+    """Whether MOSS_AUDIO_DEBUG=1 asks for errors as Python shows them."""
+    return os.environ.get("MOSS_AUDIO_DEBUG", "") not in ("", "0")
+
+
+def exit_code_of(error: BaseException) -> int:
+    """2 for what the user gave, 1 for what failed here."""
+    if isinstance(error, MissingDependencyError | TrainingError):
+        return FAILURE
+    if any(_is_machine_failure(cause) for cause in _causes(error)):
+        return FAILURE
+    return BAD_INPUT if isinstance(error, (MossAudioError, *_FAULTS_OF_A_PATH)) else FAILURE
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from: a full disk may come wrapped as a file error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _is_machine_failure(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _FAILURES_OF_THE_MACHINE
+
+
+def message_of(error: BaseException) -> str:
+    """What to tell the user, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, MossAudioError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MossAudioError | OSError) and text:
+        return text
+    # Nothing of ours foresaw this one: its kind is half of the message.
+    return f"{type(error).__name__}: {text} (MOSS_AUDIO_DEBUG=1 shows where)"
+
+
+def print_error(message: str) -> None:
+    """One line on stderr, in the form of all command-line errors."""
+    print(f"moss-audio: error: {message}", file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Imports in the body belong to an optional extra.
+
+    Raises:
+        MissingDependencyError: a package that the extra brings is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == _PACKAGE:
+            raise
+        raise MissingDependencyError(
+            f"{purpose} needs {missing}, which is not installed; "
+            f"pip install 'moss-audio-tokenizer[{extra}]'"
+        ) from error

@@ -1,0 +1,110 @@
+"""`moss-audio info`: what a model or a codes file is.
+
+Owns only the looks; codes describe themselves, and models are `model.describe`'s.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import display, options
+from .destinations import CODES_SUFFIXES
+from .failures import needs_extra
+
+
+def info(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_CODES",
+            show_default=False,
+            help="Codes file (.moss, .safetensors, .npz), model folder, Hugging Face id, or "
+            "'bundled'.",
+        ),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Show sizes, rates and bitrates of a model or a codes file.
+
+    Example: moss-audio info speech.moss
+    """
+    path = Path(subject)
+    facts = describe_codes(path) if _is_codes(path) else _describe_model(subject)
+    if as_json:
+        display.print_json(facts)
+    else:
+        display.print_facts(_for_people(facts))
+
+
+def _is_codes(path: Path) -> bool:
+    """Whether the name says codes; a file that says neither codes nor model is refused."""
+    known = path.suffix.lower() in CODES_SUFFIXES
+    if path.is_file() and not known:
+        raise InputError(
+            f"{str(path)!r} is neither codes ({', '.join(CODES_SUFFIXES)}) nor a model folder"
+        )
+    return known and not path.is_dir()
+
+
+def describe_codes(path: Path) -> dict[str, Any]:
+    """What a codes file holds, as plain values.
+
+    Raises:
+        CodesFileError: it is missing, truncated, altered, or of another format.
+    """
+    from ..codes import AudioCodes
+
+    codes = AudioCodes.load(path)
+    return {
+        "codes": str(path),
+        "duration_seconds": codes.duration_seconds,
+        "kbps": codes.bitrate / 1000,
+        "sampling_rate": codes.sampling_rate,
+        "channels": codes.num_channels,
+        "num_samples": codes.num_samples,
+        "frame_rate": codes.frame_rate,
+        "samples_per_frame": codes.downsample_rate,
+        "num_frames": codes.num_frames,
+        "num_quantizers": codes.num_quantizers,
+        "codebook_size": codes.codebook_size,
+        "model_identity": codes.model or None,
+        "bytes": path.stat().st_size,
+    }
+
+
+def _describe_model(name: str) -> dict[str, Any]:
+    with needs_extra("torch", "describing a model"):
+        from ..model.describe import describe_model
+    return describe_model(name)
+
+
+def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same facts with units, and sizes that can be read at a glance."""
+    return dict(_with_unit(name, value) for name, value in facts.items())
+
+
+def _with_unit(name: str, value: Any) -> tuple[str, Any]:
+    if name in ("sampling_rate", "frame_rate"):
+        return name, f"{value:,g} Hz"
+    if name == "duration_seconds":
+        return "duration", display.seconds(value)
+    if name == "bytes":
+        return "file_size", display.file_size(value)
+    if name == "kbps":
+        return "bitrate", _bitrate(value)
+    if name == "files" and isinstance(value, dict):
+        return name, {file: display.file_size(size) for file, size in sorted(value.items())}
+    return name, value
+
+
+def _bitrate(kbps: Any) -> Any:
+    """A bitrate, or that of every number of layers."""
+    if isinstance(kbps, dict):
+        return {_layers(count): f"{value:g} kbps" for count, value in kbps.items()}
+    return f"{kbps:g} kbps"
+
+
+def _layers(count: Any) -> str:
+    return "1 layer" if str(count) == "1" else f"{count} layers"

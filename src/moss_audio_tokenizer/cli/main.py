@@ -1,0 +1,96 @@
+"""The entry point `moss-audio`: its commands, and how errors become exit codes."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from .decode import decode
+from .encode import encode
+from .failures import (
+    BAD_INPUT,
+    INTERRUPTED,
+    exit_code_of,
+    message_of,
+    print_error,
+    wants_traceback,
+)
+from .info import info
+from .reconstruct import reconstruct
+from .train import train
+
+# Typer brings its own copy of click or imports it, depending on the version: so by descent.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+
+
+class Commands(TyperGroup):
+    """The group of all commands, which ends every error in one line and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command and exit."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs) or 0
+        except typer.Abort:  # what an older Typer makes of Ctrl-C; a newer one returns 130
+            code = INTERRUPTED
+        except Exception as error:
+            # The outermost frame: what nobody foresaw ends here too, as a line, not silently.
+            if wants_traceback() and not isinstance(error, _USAGE_ERROR):
+                raise
+            code = _explain(error)
+        if code == INTERRUPTED:
+            sys.stderr.write("moss-audio: interrupted\n")
+        sys.exit(code)
+
+
+def _explain(error: Any) -> int:
+    """Print an error as one line; returns the exit code."""
+    if isinstance(error, _USAGE_ERROR):
+        if message := error.format_message():  # empty: a bare `moss-audio` has shown its help
+            print_error(_usage_message(error, message))
+        return BAD_INPUT
+    print_error(message_of(error))
+    return exit_code_of(error)
+
+
+def _usage_message(error: Any, message: str) -> str:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "moss-audio"
+    return f"{' '.join(message.split()).rstrip('.')}; see {command} --help"
+
+
+app = typer.Typer(
+    name="moss-audio",
+    cls=Commands,
+    help="A neural audio codec: sound to discrete codes, at 12.5 frames a second, and back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (encode, decode, reconstruct, info, train):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moss-audio {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Nothing is done before the command itself."""
+
+
+def run() -> None:
+    """What the command `moss-audio` calls."""
+    app(prog_name="moss-audio")

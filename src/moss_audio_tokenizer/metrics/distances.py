@@ -1,0 +1,106 @@
+"""Distances that need no other program: mel and STFT distance, and SI-SDR.
+
+Source of the first two: training.md section 9 [EV], the defaults of DAC's loss classes.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from .signals import MEASURED_RATE, aligned, aligned_at_measured_rate
+from .spectra import magnitude_blocks, mel_filters
+
+_WINDOW_LENGTHS = (2048, 512)
+_NUM_MELS = {2048: 150, 512: 80}
+_LOG_FLOOR = 1e-5
+
+_Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
+
+
+def mel_distance(
+    reference: Float[np.ndarray, "samples"],
+    estimate: Float[np.ndarray, "other_samples"],
+    sampling_rate: int,
+) -> float:
+    """Mel distance at 16 kHz: log10 power and magnitude, summed over windows 2048 and 512.
+
+    At each scale mean |log10 max(m, 1e-5)^2 - log10 max(m', 1e-5)^2| + mean |m - m'| over Slaney
+    mel magnitudes (150 and 80 bands, hop a quarter of the window, periodic sqrt-Hann). 0 is the
+    best; never NaN: silence against silence is 0. Source: training.md section 9 [EV].
+
+    Raises:
+        AudioError: a signal is not mono, empty, or not finite.
+    """
+    pair = aligned_at_measured_rate(reference, estimate, sampling_rate)
+    return sum(
+        _magnitude_distance(_mel_pairs(pair, length, _NUM_MELS[length]))
+        for length in _WINDOW_LENGTHS
+    )
+
+
+def stft_distance(
+    reference: Float[np.ndarray, "samples"],
+    estimate: Float[np.ndarray, "other_samples"],
+    sampling_rate: int,
+) -> float:
+    """STFT distance at 16 kHz: `mel_distance` on the STFT magnitudes themselves.
+
+    0 is the best; never NaN. Source: training.md section 9 [EV].
+
+    Raises:
+        AudioError: a signal is not mono, empty, or not finite.
+    """
+    pair = aligned_at_measured_rate(reference, estimate, sampling_rate)
+    return sum(_magnitude_distance(_stft_pairs(pair, length)) for length in _WINDOW_LENGTHS)
+
+
+def si_sdr(
+    reference: Float[np.ndarray, "samples"], estimate: Float[np.ndarray, "other_samples"]
+) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB, means removed, at the signals' own rate.
+
+    Higher is better. +inf when the estimate is the reference up to a gain, -inf when nothing of
+    the reference is in it (silence, say), NaN when the reference is silent.
+    Source: Le Roux et al., "SDR - half-baked or well done?", 2019, equation 4.
+
+    Raises:
+        AudioError: a signal is not mono, empty, or not finite.
+    """
+    reference, estimate = (signal - signal.mean() for signal in aligned(reference, estimate))
+    power = float(reference @ reference)
+    if power == 0.0:
+        return float("nan")
+    target = (float(reference @ estimate) / power) * reference
+    target_power = float(target @ target)
+    noise_power = float(np.sum((estimate - target) ** 2))
+    if target_power == 0.0:
+        return float("-inf")
+    return float("inf") if noise_power == 0.0 else 10 * float(np.log10(target_power / noise_power))
+
+
+def _stft_pairs(pair: tuple[np.ndarray, np.ndarray], length: int) -> _Pairs:
+    reference, estimate = (magnitude_blocks(signal, length, length // 4) for signal in pair)
+    return zip(reference, estimate, strict=True)
+
+
+def _mel_pairs(
+    pair: tuple[np.ndarray, np.ndarray], length: int, num_mels: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    filters = mel_filters(MEASURED_RATE, length, num_mels).T
+    for reference, estimate in _stft_pairs(pair, length):
+        yield reference @ filters, estimate @ filters
+
+
+def _magnitude_distance(pairs: _Pairs) -> float:
+    """Mean absolute differences of log10 powers and of magnitudes, over all blocks."""
+    total, count = 0.0, 0
+    for reference, estimate in pairs:
+        logs = _log_power(reference) - _log_power(estimate)
+        total += float(np.abs(logs).sum() + np.abs(reference - estimate).sum())
+        count += reference.size
+    return total / count
+
+
+def _log_power(magnitude: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    return 2.0 * np.log10(np.maximum(magnitude, _LOG_FLOOR))

@@ -1,0 +1,63 @@
+"""Magnitude spectra and the Slaney mel filters, in NumPy.
+
+Knows nothing of distances. Frames are centred: the signal is reflected by half a window at both
+ends, so that frame i is centred on sample i * hop.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+# The Slaney scale: linear below 1 kHz (3 mels for 200 Hz), logarithmic above.
+_HERTZ_A_MEL = 200.0 / 3.0
+_LOG_FROM_HERTZ = 1000.0
+_LOG_FROM_MEL = _LOG_FROM_HERTZ / _HERTZ_A_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+_BLOCK_FRAMES = 2048
+
+
+def hertz_to_mel(hertz: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Frequencies on the Slaney mel scale."""
+    above = _LOG_FROM_MEL + np.log(np.maximum(hertz, 1e-9) / _LOG_FROM_HERTZ) / _LOG_STEP
+    return np.where(hertz < _LOG_FROM_HERTZ, hertz / _HERTZ_A_MEL, above)
+
+
+def mel_to_hertz(mels: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """The inverse of `hertz_to_mel`."""
+    above = _LOG_FROM_HERTZ * np.exp(_LOG_STEP * (mels - _LOG_FROM_MEL))
+    return np.where(mels < _LOG_FROM_MEL, mels * _HERTZ_A_MEL, above)
+
+
+@lru_cache(maxsize=16)
+def mel_filters(
+    sampling_rate: int, window_length: int, num_mels: int
+) -> Float[np.ndarray, "mels bins"]:
+    """Triangular filters from 0 Hz to Nyquist, each of unit area over frequency in Hz.
+
+    Returns:
+        (num_mels, window_length // 2 + 1), float64. It is shared: do not write into it.
+    """
+    bins = np.linspace(0.0, sampling_rate / 2, window_length // 2 + 1)
+    highest = hertz_to_mel(np.array(sampling_rate / 2))
+    corners = mel_to_hertz(np.linspace(0.0, highest, num_mels + 2))[:, None]
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
+    return np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (right - left))
+
+
+def magnitude_blocks(
+    signal: Float[np.ndarray, "samples"], window_length: int, hop_length: int
+) -> Iterator[Float[np.ndarray, "frames bins"]]:
+    """STFT magnitudes under a periodic sqrt-Hann window, a block of frames at a time.
+
+    Blocks bound the memory: an hour's whole spectrum would take gigabytes. Signals shorter than
+    half a window are reflected as often as it takes.
+    """
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
+    padded = np.pad(signal, window_length // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)[::hop_length]
+    for start in range(0, len(frames), _BLOCK_FRAMES):
+        yield np.abs(np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * np.sqrt(hann)))

@@ -1,0 +1,75 @@
+"""`moss-audio info`: facts for people and for machines."""
+
+import sys
+from types import ModuleType
+
+import pytest
+
+MODULE = "moss_audio_tokenizer.model.describe"
+FACTS = {
+    "model": "toy",
+    "sampling_rate": 24_000,
+    "kbps": {"1": 0.125, "8": 1.0},
+    "parameters": {"encoder": 1_234_567},
+    "encoder": ["first stage", "second stage"],
+    "files": {"model.safetensors": 4_000_000},
+}
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """A stand-in for the description of models; lists the names asked for."""
+    names = []
+    module = ModuleType(MODULE)
+    module.describe_model = lambda name: names.append(name) or FACTS
+    monkeypatch.setitem(sys.modules, MODULE, module)
+    return names
+
+
+@pytest.mark.parametrize("suffix", [".moss", ".safetensors", ".npz"])
+def test_codes_as_json(json_of, write_codes, suffix):
+    path = write_codes(f"clip{suffix}")
+    facts = json_of("info", path)
+    assert facts["codes"] == str(path)
+    assert (facts["num_quantizers"], facts["num_frames"], facts["num_samples"]) == (4, 3, 1500)
+    assert (facts["frame_rate"], facts["duration_seconds"]) == (12.5, 0.1875)
+    assert facts["kbps"] == pytest.approx(0.2)
+    assert facts["model_identity"] == "0123456789abcdef"
+    assert facts["bytes"] == path.stat().st_size
+
+
+def test_codes_for_people(moss_audio, write_codes):
+    result = moss_audio("info", write_codes(model=""))
+    facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert facts["duration"].strip() == "0.19 s"
+    assert facts["bitrate"].strip() == "0.2 kbps"
+    assert facts["model"].split() == ["identity", "-"]
+
+
+def test_model_as_json(described, json_of):
+    assert json_of("info", "bundled") == FACTS
+    assert described == ["bundled"]
+
+
+def test_model_for_people(described, moss_audio):
+    lines = [line.split() for line in moss_audio("info", "some/folder").stdout.splitlines()]
+    assert ["sampling", "rate", "24,000", "Hz"] in lines
+    assert ["1", "layer", "0.125", "kbps"] in lines
+    assert ["8", "layers", "1", "kbps"] in lines
+    assert ["encoder", "1,234,567"] in lines
+    assert ["second", "stage"] in lines
+    assert ["model.safetensors", "4.0", "MB"] in lines
+
+
+def test_truncated_codes(refused, write_codes):
+    path = write_codes()
+    path.write_bytes(path.read_bytes()[:20])
+    assert str(path) in refused("info", path)
+
+
+def test_missing_codes(refused, tmp_path):
+    assert "missing.moss" in refused("info", tmp_path / "missing.moss")
+
+
+def test_a_sound_file_is_neither(refused, write_wav):
+    assert "neither codes" in refused("info", write_wav())
