@@ -10,12 +10,13 @@ import math
 import struct
 import zipfile
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ..errors import CodesError, CodesFileError
 from .container import AudioCodes
@@ -26,10 +27,15 @@ _NPZ_MEMBERS = {"codes.npy", "metadata.npy"}
 # Ours are a few hundred bytes; more is not worth parsing.
 _MAX_DESCRIPTION = 1 << 16
 
+# What zipfile raises for bad archives; RuntimeError is for encryption and unknown methods.
+_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, struct.error)
+# What NumPy raises for bad headers, which it parses as Python literals.
+_ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, TokenError)
+
 
 def save_safetensors(codes: AudioCodes, path: Path) -> None:
     """Write a .safetensors file: the tensor ``codes`` and its description."""
-    save_file({"codes": _narrow(codes)}, path, {_DESCRIPTION: _describe(codes)})
+    path.write_bytes(save({"codes": _narrow(codes)}, {_DESCRIPTION: _describe(codes)}))
 
 
 def load_safetensors(path: Path, size: int) -> AudioCodes:
@@ -75,10 +81,7 @@ def load_npz(path: Path, size: int) -> AudioCodes:
         return _build(codes, text.astype(np.uint8).tobytes().decode("ascii"), path)
     except CodesFileError:
         raise
-    except (
-        zipfile.BadZipFile, ValueError, EOFError, OverflowError, struct.error,
-        NotImplementedError, RuntimeError, OSError,
-    ) as problem:  # fmt: skip
+    except (*_ZIP_ERRORS, *_ARRAY_ERRORS) as problem:
         raise _unreadable(path, problem) from problem
 
 
@@ -105,8 +108,7 @@ def _read_array(file: IO[bytes], limit: int) -> np.ndarray:
     if dtype.kind not in "iu" or math.prod(shape) * dtype.itemsize > limit:
         raise ValueError(f"an array claims to be {dtype} of shape {shape}")
     data = file.read(limit + 1)  # to the end, which is where zipfile compares its checksum
-    order = "F" if fortran_order else "C"
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _narrow(codes: AudioCodes) -> np.ndarray:
@@ -128,6 +130,9 @@ def _build(codes: np.ndarray, description: str, path: Path) -> AudioCodes:
         raise
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:
         raise _unreadable(path, f"no description of its codes: {problem}") from problem
+    # A missing value or a downsample_rate of 0 would have been filled in with a default.
+    if built.metadata != values:
+        raise _unreadable(path, f"its description must have {', '.join(built.metadata)}")
     if checksum_of(built) != checksum:
         raise _unreadable(path, "its checksum does not match: it was altered")
     return built

@@ -32,16 +32,22 @@ class _Header(NamedTuple):
     checksum: int
 
     @property
+    def has_possible_counts(self) -> bool:
+        """Whether sizes can be computed from them; `AudioCodes` judges all fields later."""
+        counts = (self.num_quantizers, self.downsample_rate, self.num_samples)
+        return 0 not in counts and 2 <= self.codebook_size <= 2**16
+
+    @property
     def bits_per_code(self) -> int:
-        return max(1, (self.codebook_size - 1).bit_length())
+        return (self.codebook_size - 1).bit_length()
 
     @property
     def num_frames(self) -> int:
-        return -(-self.num_samples // max(1, self.downsample_rate))
+        return -(-self.num_samples // self.downsample_rate)
 
     @property
     def payload_size(self) -> int:
-        """Bytes of codes that must follow, for any content of the other fields."""
+        """Bytes of codes that must follow."""
         return packed_size(self.num_quantizers * self.num_frames, self.bits_per_code)
 
 
@@ -112,6 +118,10 @@ def _parse_header(data: bytes, size: int, name: str) -> _Header:
         raise CodesFileError(
             f"{name} has .moss version {header.version}; expected {VERSION}: it is damaged, or "
             "needs a newer moss-audio-tokenizer"
+        )
+    if not header.has_possible_counts:
+        raise CodesFileError(
+            f"{name} has impossible counts in its header: it was altered; copy or encode it again"
         )
     expected = HEADER_SIZE + header.payload_size
     if size != expected:
