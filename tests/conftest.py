@@ -1,8 +1,26 @@
-"""Small models that many tests share."""
+"""Shapes are checked wherever tests pass tensors around; small models that many tests share."""
 
 import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
 
-from moss_audio_tokenizer.config import (
+# The same examples every time, and no clock: these machines may be busy.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
+
+# The inner modules only: the public faces have refusals of their own, which tests provoke.
+_CHECKED = {
+    "model": (
+        "attention cache codec decoder encoder offline patchify quantizer rope stack transformer"
+    ),
+    "training": "losses quantizer_start reconstruction",
+}
+install_import_hook(
+    [f"moss_audio_tokenizer.{home}.{name}" for home in _CHECKED for name in _CHECKED[home].split()],
+    "beartype.beartype",
+)
+
+from moss_audio_tokenizer.config import (  # noqa: E402
     CodecConfig,
     PatchStage,
     QuantizerConfig,

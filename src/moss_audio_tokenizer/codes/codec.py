@@ -5,7 +5,7 @@ can stand behind it. It knows nothing of models or files.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -44,6 +44,7 @@ class CodecInfo:
         return layers * (self.codebook_size - 1).bit_length() * self.frame_rate
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Audio to codes and back, for one clip."""
 

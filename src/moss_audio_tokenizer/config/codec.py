@@ -5,7 +5,7 @@ released config.json files use (`released.py` translates them), nor of tensors.
 """
 
 from dataclasses import dataclass, field
-from math import prod
+from math import isfinite, prod
 
 from ..errors import ConfigError
 
@@ -17,12 +17,22 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _require_positive(owner: object, *names: str) -> None:
+def _require_counts(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         _require(
-            isinstance(value, int | float) and not isinstance(value, bool) and value > 0,
-            f"{type(owner).__name__}.{name} is {value!r}; expected a number above 0",
+            isinstance(value, int) and not isinstance(value, bool) and value > 0,
+            f"{type(owner).__name__}.{name} is {value!r}; expected a whole number above 0",
+        )
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        _require(
+            number and isfinite(value) and value > 0,
+            f"{type(owner).__name__}.{name} is {value!r}; expected a finite number above 0",
         )
 
 
@@ -33,7 +43,7 @@ class PatchStage:
     patch_size: int
 
     def __post_init__(self) -> None:
-        _require_positive(self, "patch_size")
+        _require_counts(self, "patch_size")
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,9 @@ class TransformerStage:
     always_project: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(self, "input_dimension", "output_dimension", "d_model", "num_heads")
-        _require_positive(self, "num_layers", "dim_feedforward", "context_seconds", "max_period")
+        _require_counts(self, "input_dimension", "output_dimension", "d_model", "num_heads")
+        _require_counts(self, "num_layers", "dim_feedforward")
+        _require_positive(self, "context_seconds", "max_period")
         _require(
             self.d_model % (2 * self.num_heads) == 0,
             f"TransformerStage: d_model {self.d_model} does not split into {self.num_heads} "
@@ -111,8 +122,8 @@ class QuantizerConfig:
     quantizer_type: str = "rlfq"
 
     def __post_init__(self) -> None:
-        _require_positive(self, "input_dim", "rvq_dim", "output_dim")
-        _require_positive(self, "num_quantizers", "codebook_dim")
+        _require_counts(self, "input_dim", "rvq_dim", "output_dim")
+        _require_counts(self, "num_quantizers", "codebook_size", "codebook_dim")
         _require(
             2 <= self.codebook_size <= 65_536,
             f"QuantizerConfig.codebook_size is {self.codebook_size}; expected 2 to 65536",
@@ -147,7 +158,12 @@ class CodecConfig:
     decoder_rates: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "sampling_rate", "downsample_rate", "number_channels")
+        _require_counts(self, "sampling_rate", "downsample_rate", "number_channels")
+        _require(
+            self.number_channels <= 2,
+            f"CodecConfig.number_channels is {self.number_channels}; expected 1 or 2",
+        )
+        self._check_projections()
         self._check_patches("encoder", self.encoder)
         self._check_patches("decoder", self.decoder)
         last = self._check_dimensions("encoder", self.encoder, 1, folds=True)
@@ -156,6 +172,16 @@ class CodecConfig:
         self._check_link("decoder's output", last, "the waveform", 1)
         object.__setattr__(self, "encoder_rates", self._rates(self.encoder, self.stream_rate, True))
         object.__setattr__(self, "decoder_rates", self._rates(self.decoder, self.frame_rate, False))
+
+    def _check_projections(self) -> None:
+        """Released files, and the weights' names, know one answer for the whole codec."""
+        stages = [
+            stage for stage in self.encoder + self.decoder if isinstance(stage, TransformerStage)
+        ]
+        _require(
+            len({stage.always_project for stage in stages}) <= 1,
+            "always_project differs between stages; set it in all of them or in none",
+        )
 
     def _check_patches(self, name: str, stages: tuple[Stage, ...]) -> None:
         patches = [stage.patch_size for stage in stages if isinstance(stage, PatchStage)]

@@ -65,23 +65,36 @@ def codec_config_from_released(
         ConfigError: a key is missing, unknown inside a stage, or asks for what no released
             checkpoint uses.
     """
-    values = {ALIASES.get(key, key): value for key, value in released.items()}
-    channels = int(values.get("number_channels") or 1)
+    values = _without_aliases(released)
+    channels = _integer(values, "number_channels", "config") if "number_channels" in values else 1
     interleave = bool(values.get("enable_channel_interleave", channels > 1))
     if channels > 1 and not interleave:
         raise ConfigError("number_channels above 1 needs enable_channel_interleave = true")
     if always_project is None:
         always_project = bool(values.get("always_project", interleave and channels > 1))
-    context = float(values.get("causal_transformer_context_duration", 10.0))
+    context = _number(values, "causal_transformer_context_duration", 10.0)
     sides = _sides(values)
     return CodecConfig(
-        sampling_rate=int(_need(values, "sampling_rate", "config")),
-        downsample_rate=int(_need(values, "downsample_rate", "config")),
+        sampling_rate=_integer(values, "sampling_rate", "config"),
+        downsample_rate=_integer(values, "downsample_rate", "config"),
         number_channels=channels,
         encoder=tuple(_stage(item, context, always_project) for item in sides[0]),
         decoder=tuple(_stage(item, context, always_project) for item in sides[1]),
         quantizer=_quantizer(values),
     )
+
+
+def _without_aliases(released: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that say something, under the names that this package writes."""
+    stated = {key: value for key, value in released.items() if value is not None}
+    values = {key: value for key, value in stated.items() if key not in ALIASES}
+    for alias, key in ALIASES.items():
+        if alias in stated and values.setdefault(key, stated[alias]) != stated[alias]:
+            raise ConfigError(
+                f"{alias} is {stated[alias]!r}, but {key} is {values[key]!r}; they mean the "
+                "same, keep one"
+            )
+    return values
 
 
 def _need(values: Mapping[str, Any], key: str, where: str) -> Any:
@@ -90,12 +103,35 @@ def _need(values: Mapping[str, Any], key: str, where: str) -> Any:
     return values[key]
 
 
-def _sides(values: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    encoder = list(_need(values, "encoder_kwargs", "config"))
+def _integer(values: Mapping[str, Any], key: str, where: str) -> int:
+    value = _need(values, key, where)
+    whole = isinstance(value, float) and value.is_integer()
+    if not whole and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ConfigError(f"{where}: {key} is {value!r}; expected a whole number")
+    return int(value)
+
+
+def _number(values: Mapping[str, Any], key: str, default: float) -> float:
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{key} is {value!r}; expected a number")
+    return float(value)
+
+
+def _sides(values: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    encoder = _stages(values, "encoder_kwargs", "config")
     if values.get("decoder_kwargs"):
-        return encoder, list(values["decoder_kwargs"])
-    mirrored = _need(values, "reversed_decoder_kwargs", "config without decoder_kwargs")
-    return encoder, [_swap(item) for item in reversed(list(mirrored))]
+        return encoder, _stages(values, "decoder_kwargs", "config")
+    where = "config without decoder_kwargs"
+    mirrored = _stages(values, "reversed_decoder_kwargs", where)
+    return encoder, [_swap(item) for item in reversed(mirrored)]
+
+
+def _stages(values: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, Any]]:
+    stages = _need(values, key, where)
+    if not isinstance(stages, list | tuple) or not all(isinstance(s, Mapping) for s in stages):
+        raise ConfigError(f"{key} is {stages!r}; expected a list of objects, one for each stage")
+    return list(stages)
 
 
 def _swap(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,25 +147,33 @@ def _stage(item: Mapping[str, Any], context: float, always_project: bool) -> Sta
     kind = item.get("module_type")
     if kind == "PatchedPretransform":
         _refuse_unknown(item, ("module_type", "patch_size"), kind)
-        return PatchStage(int(_need(item, "patch_size", kind)))
+        return PatchStage(_integer(item, "patch_size", kind))
     if kind != "Transformer":
         raise ConfigError(
             f"module_type is {kind!r}; expected 'PatchedPretransform' or 'Transformer'"
         )
     _refuse_unknown(item, ("module_type", *_SIZES, *_OPTIONAL, *_FIXED), kind)
+    _refuse_unsupported(item)
+    values = {key: value for key, value in item.items() if value is not None}
+    return TransformerStage(
+        **{key: _integer(item, key, kind) for key in _SIZES},
+        context_seconds=_number(values, "context_duration", context),
+        max_period=_number(values, "max_period", 10_000.0),
+        layer_scale=_number(values, "layer_scale", 0.01),
+        always_project=always_project,
+    )
+
+
+def _refuse_unsupported(item: Mapping[str, Any]) -> None:
+    """Refuse what would change the mathematics."""
     for key, allowed in _FIXED.items():
         if key in item and item[key] not in allowed:
             raise ConfigError(
                 f"Transformer.{key} is {item[key]!r}; only {allowed[0]!r} is supported, "
                 "as in every released checkpoint"
             )
-    return TransformerStage(
-        **{key: int(_need(item, key, kind)) for key in _SIZES},
-        context_seconds=float(item.get("context_duration") or context),
-        max_period=float(item.get("max_period", 10_000)),
-        layer_scale=float(item.get("layer_scale") or 0.01),
-        always_project=always_project,
-    )
+    if item.get("layer_scale", 0.01) is None:
+        raise ConfigError("Transformer.layer_scale is None; only blocks with one are supported")
 
 
 def _refuse_unknown(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -139,27 +183,35 @@ def _refuse_unknown(item: Mapping[str, Any], known: tuple[str, ...], where: str)
 
 
 def _quantizer(values: Mapping[str, Any]) -> QuantizerConfig:
-    item = dict(_need(values, "quantizer_kwargs", "config"))
+    item = _need(values, "quantizer_kwargs", "config")
+    if not isinstance(item, Mapping):
+        raise ConfigError(f"quantizer_kwargs is {item!r}; expected an object")
     name = item.get("quantizer_type") or values.get("quantizer_type") or "rlfq"
-    if name not in _QUANTIZER_NAMES:
+    if not isinstance(name, str) or name not in _QUANTIZER_NAMES:
         raise ConfigError(
             f"quantizer_type is {name!r}; expected one of {', '.join(_QUANTIZER_NAMES)}"
         )
-    # Released files also carry training-time options here; they do not change inference.
-    sizes = {key: int(item[key]) for key in _QUANTIZER_KEYS[:-1] if key in item}
     for key in ("input_dim", "rvq_dim", "output_dim"):
         _need(item, key, "quantizer_kwargs")
+    # Released files also carry training-time options here; they do not change inference.
+    sizes = {
+        key: _integer(item, key, "quantizer_kwargs") for key in _QUANTIZER_KEYS[:-1] if key in item
+    }
     return QuantizerConfig(**sizes, quantizer_type=_QUANTIZER_NAMES[name])
 
 
 def released_from_codec_config(config: CodecConfig) -> dict[str, Any]:
     """The config.json keys of a `CodecConfig`, readable by this package and others."""
     quantizer = {key: getattr(config.quantizer, key) for key in _QUANTIZER_KEYS}
-    stages = [item for item in config.encoder if isinstance(item, TransformerStage)]
+    stages = [
+        item for item in config.encoder + config.decoder if isinstance(item, TransformerStage)
+    ]
     return {
         "sampling_rate": config.sampling_rate,
         "downsample_rate": config.downsample_rate,
-        "causal_transformer_context_duration": max(item.context_seconds for item in stages),
+        "causal_transformer_context_duration": max(
+            (item.context_seconds for item in stages), default=10.0
+        ),
         "encoder_kwargs": [_released_stage(stage) for stage in config.encoder],
         "decoder_kwargs": [_released_stage(stage) for stage in config.decoder],
         "quantizer_type": config.quantizer.quantizer_type,
@@ -167,7 +219,7 @@ def released_from_codec_config(config: CodecConfig) -> dict[str, Any]:
         "code_dim": config.quantizer.output_dim,
         "number_channels": config.number_channels,
         "enable_channel_interleave": config.number_channels > 1,
-        "always_project": stages[0].always_project,
+        "always_project": any(item.always_project for item in stages),
     }
 
 

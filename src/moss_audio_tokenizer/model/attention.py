@@ -129,12 +129,16 @@ def _flex_block_mask(shape: tuple[int, int, int], device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     num_queries, num_past, context = shape
-
-    def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        distance = query + num_past - key
-        return (distance >= 0) & (distance < context)
-
-    return create_block_mask(visible, None, None, num_queries, num_past + num_queries, device)
+    return create_block_mask(
+        lambda _batch, _head, query, key: (
+            (key <= query + num_past) & (key > query + num_past - context)
+        ),
+        None,
+        None,
+        num_queries,
+        num_past + num_queries,
+        device,
+    )
 
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Window], Tensor]] = {

@@ -1,0 +1,1 @@
+"""Training the codec: losses, data, the task, the loop. Needs the train extra."""

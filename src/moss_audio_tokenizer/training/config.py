@@ -1,0 +1,189 @@
+"""What a training run is: frozen dataclasses, checked when built.
+
+Standard library only; knows nothing of how training works. How `key=value` texts change a
+configuration is `fields.py`'s.
+"""
+
+from dataclasses import dataclass, field
+
+from .fields import as_dict, check_types, override, require
+
+__all__ = [
+    "DataConfig",
+    "LossWeights",
+    "OptimizerConfig",
+    "TrainingConfig",
+    "ValidationConfig",
+    "WarmStart",
+    "as_dict",
+    "override",
+]
+
+# Seeds are spread over the generators' 64 bits (reconstruction.py).
+_LARGEST_SEED = 1 << 40
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where audio comes from, and what is cut from it.
+
+    Attributes:
+        manifest: JSON-lines manifest; paths in it are relative to it.
+        crop_seconds: length of a training crop; a whole number of frames.
+        batch_size: crops a step.
+        domain_weights: share of each domain in a batch, as (domain, weight) pairs.
+        gain_db: each crop's level is drawn from this range of dBFS (RMS).
+        max_gain_db: quiet crops are not raised by more than this.
+        max_unreadable_share: a run does not start when more of the training clips than this
+            cannot be read.
+    """
+
+    manifest: str = ""
+    crop_seconds: float = 0.64
+    batch_size: int = 8
+    domain_weights: tuple[tuple[str, float], ...] = (
+        ("speech", 0.7),
+        ("sound", 0.15),
+        ("music", 0.15),
+    )
+    gain_db: tuple[float, float] = (-32.0, -14.0)
+    max_gain_db: float = 20.0
+    max_unreadable_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
+        require(self.batch_size >= 1, self, "batch_size", "at least 1")
+        shares = dict(self.domain_weights)
+        usable = all(share >= 0 for share in shares.values()) and sum(shares.values()) > 0
+        unique = len(shares) == len(self.domain_weights)
+        require(usable and unique, self, "domain_weights", "shares of 0 or more, a domain once")
+        low, high = self.gain_db
+        require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")
+        share = self.max_unreadable_share
+        require(0 <= share <= 1, self, "max_unreadable_share", "0 to 1")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule: linear warm-up, a plateau, linear decay to zero."""
+
+    learning_rate: float = 1.5e-3
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    decay_fraction: float = 0.4
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
+        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
+        require(self.weight_decay >= 0, self, "weight_decay", "0 or more")
+        require(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
+        require(0 <= self.decay_fraction <= 1, self, "decay_fraction", "0 to 1")
+        require(self.clip_norm > 0, self, "clip_norm", "a number above 0")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the reconstruction stage's losses (the paper's, A.2)."""
+
+    mel: float = 15.0
+    commitment: float = 0.25
+    codebook: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("mel", "commitment", "codebook"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The first steps train the autoencoder alone, then the quantizer starts from its data.
+
+    Attributes:
+        steps: steps without the quantizer; 0 for none.
+        noise: noise added to the hidden states meanwhile, relative to their RMS: it leaves
+            them about as much room for information as the quantizer will.
+        samples: frames that the quantizer is initialised from; 0 keeps its random weights.
+    """
+
+    steps: int = 0
+    noise: float = 0.3
+    samples: int = 20_000
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("steps", "noise", "samples"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How often to validate, on how much, and at which depths.
+
+    Attributes:
+        every: steps between validations.
+        clips: clips of the split "valid", spread evenly over it; 0 for no validation.
+        max_seconds: length that is measured of each clip.
+        num_quantizers: depths; those beyond the model's are taken as its full depth.
+    """
+
+    every: int = 1000
+    clips: int = 24
+    max_seconds: float = 6.0
+    num_quantizers: tuple[int, ...] = (8, 16, 32)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.every >= 1, self, "every", "at least 1")
+        require(self.clips >= 0, self, "clips", "0 or more")
+        require(self.max_seconds > 0, self, "max_seconds", "a time above 0")
+        depths = self.num_quantizers
+        usable = bool(depths) and all(depth >= 1 for depth in depths)
+        require(usable, self, "num_quantizers", "depths from 1 on")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole run.
+
+    Attributes:
+        output: folder of the run.
+        model: preset name of the codec's configuration.
+        max_steps: optimiser steps.
+        seed: everything random follows from it and the step's number.
+        precision: "fp32" or "bf16" (autocast; quantizer and losses stay in float32).
+        threads: CPU threads; 0 leaves PyTorch's choice.
+        quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
+        checkpoint_every: steps between checkpoints.
+        log_every: steps between lines of progress.
+        keep_checkpoints: newest checkpoints kept.
+    """
+
+    output: str = ""
+    model: str = "bundled"
+    max_steps: int = 20_000
+    seed: int = 0
+    precision: str = "bf16"
+    threads: int = 0
+    quantizer_dropout: float = 0.5
+    checkpoint_every: int = 1000
+    log_every: int = 50
+    keep_checkpoints: int = 2
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.precision in ("fp32", "bf16"), self, "precision", "'fp32' or 'bf16'")
+        for name in ("max_steps", "checkpoint_every", "log_every", "keep_checkpoints"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
+        require(self.threads >= 0, self, "threads", "0 or more")
+        require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")

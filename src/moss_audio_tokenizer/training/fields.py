@@ -1,0 +1,119 @@
+"""Configuration fields: their types, their ranges, and `key=value` texts that set them.
+
+Works on any frozen dataclass of plain values, nested ones included; knows no configuration
+by name. Standard library only.
+"""
+
+import ast
+import math
+import types
+from collections.abc import Iterable
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from ..errors import ConfigError
+
+ConfigType = TypeVar("ConfigType")
+
+
+def require(condition: bool, config: object, name: str, expected: str) -> None:
+    """Raise a ConfigError about the field ``name`` of ``config`` unless ``condition`` holds."""
+    if not condition:
+        got = getattr(config, name)
+        raise ConfigError(f"{type(config).__name__}.{name} is {got!r}; expected {expected}")
+
+
+def check_types(config: Any) -> None:
+    """Hold every field of a frozen dataclass to its annotation; whole numbers become floats.
+
+    Raises:
+        ConfigError: a value of another type, or a number that is not finite.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = coerce(getattr(config, name), kind, f"{type(config).__name__}.{name}")
+        object.__setattr__(config, name, value)
+
+
+def coerce(value: Any, kind: Any, key: str) -> Any:
+    """``value`` as a ``kind``: lists as tuples, whole numbers as floats, and no more than that.
+
+    Raises:
+        ConfigError: it is not one; the message names ``key``.
+    """
+    if isinstance(kind, types.GenericAlias):
+        return _coerce_tuple(value, kind, key)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise ConfigError(f"{key} is {value!r}; expected {_kind_name(kind)}")
+    return value
+
+
+def _coerce_tuple(value: Any, kind: types.GenericAlias, key: str) -> tuple[Any, ...]:
+    kinds = get_args(kind)
+    if not isinstance(value, tuple | list):
+        raise ConfigError(f"{key} is {value!r}; expected {_kind_name(kind)}")
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise ConfigError(f"{key} is {value!r}; expected {len(kinds)} values")
+    return tuple(coerce(item, part, key) for item, part in zip(value, kinds, strict=True))
+
+
+def _kind_name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+    if kind in names:
+        return names[kind]
+    parts = get_args(kind)
+    if not parts:
+        return str(getattr(kind, "__name__", kind))
+    inner = [_kind_name(part) for part in parts if part is not Ellipsis]
+    if parts[-1] is Ellipsis:
+        return f"a sequence (a, b, ...) of: {inner[0]}"
+    return f"({', '.join(inner)})"
+
+
+def override(config: ConfigType, assignments: Iterable[str]) -> ConfigType:
+    """Apply ``key=value`` strings, such as ``data.batch_size=4``, to a configuration.
+
+    Values are Python literals; text needs no quotes.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"got {assignment!r}; expected key=value, such as max_steps=100")
+        config = _assign(config, key.split("."), text, key)
+    return config
+
+
+def _assign(config: Any, path: list[str], text: str, key: str) -> Any:
+    names = [item.name for item in fields(config)]
+    if path[0] not in names:
+        raise ConfigError(f"unknown key {key!r}; {type(config).__name__} has {', '.join(names)}")
+    current = getattr(config, path[0])
+    if is_dataclass(current):
+        if len(path) == 1:
+            inner = ", ".join(f"{key}.{item.name}" for item in fields(current))
+            raise ConfigError(f"{key!r} names a group of keys; set one of {inner}")
+        return replace(config, **{path[0]: _assign(current, path[1:], text, key)})
+    if len(path) > 1:
+        raise ConfigError(f"unknown key {key!r}; {path[0]!r} is a single value")
+    return replace(config, **{path[0]: _parse(text, get_type_hints(type(config))[path[0]], key)})
+
+
+def _parse(text: str, kind: Any, key: str) -> Any:
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = text
+    return coerce(value, kind, key)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain values, for JSON."""
+    return asdict(config)

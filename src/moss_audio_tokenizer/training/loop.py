@@ -1,0 +1,289 @@
+"""The training loop: steps, validation, checkpoints, resume.
+
+Owns the order of things. What a step computes is the task's, what a batch is the data's, whose
+the folder is `run_folder.py`'s.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import CodecConfig, preset
+from ..errors import ConfigError, TrainingError
+from ..files import atomic_path
+from ..model.checkpoint import Checkpoint, load_codec
+from ..model.codec import Codec
+from .config import TrainingConfig
+from .data import Clip, CropSampler, has_split, load_clips, read_manifest
+from .progress import ProgressLog
+from .quantizer_start import start_from_data
+from .reconstruction import ReconstructionTask
+from .run_folder import RunFolder
+from .run_state import load_optimizer, prune_runs, save_model, save_run, saved_step
+from .schedule import learning_rate_at, make_optimizer
+from .termination import on_sigterm
+from .validation import validate
+
+__all__ = ["Trainer", "learning_rate_at"]
+
+# Batches that fit the quantizer come from here on, far behind any step of training.
+_CALIBRATION_STEP = 1 << 40
+
+
+class Trainer:
+    """One run of the reconstruction stage in one folder, which it holds until `run` ends.
+
+    Args:
+        config: the resolved recipe.
+        resume: go on from the newest whole checkpoint in ``config.output``.
+        report: called with a line of progress now and then.
+
+    Attributes:
+        step: optimiser steps made so far.
+        stopping: set to stop after the step at hand.
+
+    Raises:
+        ConfigError: the recipe asks for what its model cannot do.
+        TrainingError: the folder holds another run, or the data cannot be used.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, resume: bool = False, report: Callable[[str], None] = print
+    ) -> None:
+        self.config = config
+        self.report = report
+        self.stopping = False
+        self._codec_config = preset(config.model)
+        _check_fit(config, self._codec_config)
+        self._folder = RunFolder(config.output)
+        self.output = self._folder.path
+        try:
+            self._prepare(self._folder.checkpoint_for(config, resume))
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, checkpoint: Path | None) -> None:
+        """Everything that can refuse to start, and only then a change of the folder."""
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        self.codec = Codec(self._codec_config)
+        self.optimizer = make_optimizer(self.codec, self.config.optimizer)
+        self.step = self._restore(checkpoint) if checkpoint else self._initialise()
+        self._saved = checkpoint
+        self.codec.train()
+        self.task = ReconstructionTask(self.codec, self.config)
+        self.sampler = self._training_data()
+        self.validation_clips = self._validation_data()
+        self._folder.begin(self.config, self.step)
+
+    def close(self) -> None:
+        """Let go of the folder; `run` does so at its end."""
+        self._folder.close()
+
+    def _initialise(self) -> int:
+        self.codec.initialise(torch.Generator().manual_seed(self.config.seed))
+        return 0
+
+    def _restore(self, checkpoint: Path) -> int:
+        with Checkpoint(checkpoint) as opened:
+            saved = load_codec(opened)
+        if saved.config != self._codec_config:
+            raise TrainingError(
+                f"{checkpoint} holds another model than the preset {self.config.model!r} is now; "
+                "start a run in another output=DIR"
+            )
+        # Copied, not taken over: memory mapped from a file may round otherwise, and goes away.
+        self.codec.load_state_dict(saved.state_dict())
+        self.report(f"resuming from {checkpoint.name}")
+        return load_optimizer(checkpoint, self.codec, self.optimizer)
+
+    def _training_data(self) -> CropSampler:
+        data = self.config.data
+        clips, unreadable = self._load(read_manifest(data.manifest, "train"))
+        total = len(clips) + unreadable
+        if not clips or unreadable > data.max_unreadable_share * total:
+            raise TrainingError(
+                f"{unreadable} of the {total} training clips in {data.manifest} cannot be read, "
+                f"named above; expected a share of at most {data.max_unreadable_share:g}: repair "
+                "them or raise data.max_unreadable_share"
+            )
+        sampler = CropSampler(clips, data, self._codec_config.sampling_rate, seed=self.config.seed)
+        self.report(f"{len(clips)} training clips, {unreadable} unreadable")
+        for domain, count in sampler.left_out.items():
+            self.report(f"left out: {count} clips of {domain!r}, no share in data.domain_weights")
+        return sampler
+
+    def _validation_data(self) -> list[Clip]:
+        manifest, count = self.config.data.manifest, self.config.validation.clips
+        if not count or not has_split(manifest, "valid"):
+            self.report("no validation: no clips of split 'valid' are given or wanted")
+            return []
+        entries = sorted(read_manifest(manifest, "valid"), key=lambda entry: str(entry.path))
+        clips, unreadable = self._load(_spread(entries, count))
+        self.report(f"{len(clips)} validation clips, {unreadable} unreadable")
+        return clips
+
+    def _load(self, entries: list[Any]) -> tuple[list[Clip], int]:
+        """Readable clips, and the number of others, each of which is named."""
+        config = self._codec_config
+        clips, unreadable = load_clips(entries, config.sampling_rate, config.number_channels)
+        for line in unreadable:
+            self.report(f"skipped: {line}")
+        return clips, len(unreadable)
+
+    def run(self) -> Path:
+        """Train to the end, or to SIGTERM.
+
+        Returns:
+            The folder of the trained model, or of the last checkpoint when stopped early.
+
+        Raises:
+            TrainingError: a loss is not finite, or a checkpoint cannot be written.
+        """
+        data = self.config.data
+        try:
+            with (
+                on_sigterm(self._stop),
+                ProgressLog(
+                    self.output, self.step, data.batch_size * data.crop_seconds, self.report
+                ) as log,
+            ):
+                checkpoint = self._run_steps(log)
+                return self._finish(checkpoint)
+        finally:
+            self.close()
+
+    def _stop(self) -> None:
+        self.stopping = True
+
+    def _run_steps(self, log: ProgressLog) -> Path:
+        settings = self.config
+        while self.step < settings.max_steps and not self.stopping:
+            scalars = self.train_step()
+            log.step(self.step, scalars, show=self.step % settings.log_every == 0)
+            if self.step % settings.validation.every == 0 and self.validation_clips:
+                self._validate(log)
+            if self.step % settings.checkpoint_every == 0:
+                self._save()
+        return self._save()
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step: the named losses, the learning rate and the gradient's norm.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; nothing has been changed.
+        """
+        if self.step == self.config.warm_start.steps and self.config.warm_start.samples:
+            self._start_quantizer()
+        rate = learning_rate_at(self.step, self.config.max_steps, self.config.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        audio = torch.from_numpy(self.sampler.batch(self.step))
+        losses = self.task.losses(audio, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.codec.parameters(), self.config.optimizer.clip_norm
+        )
+        scalars = _scalars(losses)
+        self._require_finite(scalars | {"gradient_norm": float(norm)})
+        self.optimizer.step()
+        self.step += 1
+        return scalars | {"learning_rate": rate, "gradient_norm": float(norm)}
+
+    def _require_finite(self, scalars: dict[str, float]) -> None:
+        if all(math.isfinite(value) for value in scalars.values()):
+            return
+        shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
+        files = ", ".join(str(path) for path in self.sampler.files(self.step))
+        raise TrainingError(
+            f"step {self.step + 1} is not finite ({shown}) on crops of {files}; lower "
+            "optimizer.learning_rate, or look at these files, and go on with --resume"
+        )
+
+    def _start_quantizer(self) -> None:
+        """Fit the quantizer to what the warm-started encoder puts out."""
+        hidden = self._calibration_frames(self.config.warm_start.samples)
+        random = torch.Generator().manual_seed(self.config.seed)
+        left = start_from_data(self.codec.quantizer, hidden, random)
+        shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))
+        self.report(f"quantizer started from {len(hidden)} frames; energy left after layer {shown}")
+
+    @torch.no_grad()
+    def _calibration_frames(self, wanted: int) -> Tensor:
+        """At least ``wanted`` frames of the encoder's output, in float32."""
+        self.codec.eval()
+        encoder = self.codec.require_encoder()
+        frames: list[Tensor] = []
+        for step in itertools.count(_CALIBRATION_STEP):
+            frames.append(encoder(torch.from_numpy(self.sampler.batch(step))).flatten(0, 1))
+            if sum(map(len, frames)) >= wanted:
+                break
+        self.codec.train()
+        return torch.cat(frames)
+
+    def _validate(self, log: ProgressLog) -> None:
+        settings = self.config.validation
+        result = validate(
+            self.codec,
+            self.validation_clips,
+            settings.num_quantizers,
+            settings.max_seconds,
+            quantize=self.step > self.config.warm_start.steps,
+        )
+        log.validation(self.step, result, self._codec_config.sampling_rate)
+
+    def _save(self) -> Path:
+        """The checkpoint of this step, written unless it is there already."""
+        if self._saved is None or saved_step(self._saved) != self.step:
+            self._saved = save_run(self.output, self.codec, self.optimizer, self.step)
+            prune_runs(self.output, self.config.keep_checkpoints)
+        return self._saved
+
+    def _finish(self, checkpoint: Path) -> Path:
+        if self.step < self.config.max_steps:
+            self.report("stopped; go on with --resume")
+            return checkpoint
+        final = self.output / "final"
+        with atomic_path(final, error=TrainingError, replace_folder=True) as folder:
+            folder.mkdir()
+            save_model(self.codec, folder)
+        return final
+
+
+def _scalars(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
+    """Hold against the model what the recipe alone cannot tell."""
+    samples = config.data.crop_seconds * codec.sampling_rate
+    frames = max(1, round(samples / codec.downsample_rate))
+    whole = frames * codec.downsample_rate
+    if abs(samples - whole) > 1e-6 * whole:
+        raise ConfigError(
+            f"data.crop_seconds is {config.data.crop_seconds:g}, which is "
+            f"{samples / codec.downsample_rate:g} frames; expected a whole number of frames of "
+            f"{codec.downsample_rate / codec.sampling_rate:g} s, such as "
+            f"{whole / codec.sampling_rate:g}"
+        )
+    rows = codec.quantizer.codebook_size
+    if 0 < config.warm_start.samples < rows:
+        raise ConfigError(
+            f"warm_start.samples is {config.warm_start.samples}; expected 0, or at least one "
+            f"frame for each of the codebook's {rows} rows"
+        )
+
+
+def _spread(items: list[Any], count: int) -> list[Any]:
+    """``count`` items evenly over a list."""
+    if len(items) <= count:
+        return items
+    return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int)]

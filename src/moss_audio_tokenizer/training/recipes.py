@@ -1,0 +1,45 @@
+"""Full run configurations, by name."""
+
+from collections.abc import Callable
+
+from ..errors import ConfigError
+from .config import DataConfig, OptimizerConfig, TrainingConfig, ValidationConfig, WarmStart
+
+
+def bundled() -> TrainingConfig:
+    """The model inside the package: about two hours on two CPU cores."""
+    return TrainingConfig(
+        model="bundled",
+        max_steps=20_000,
+        data=DataConfig(crop_seconds=1.28, batch_size=6),
+        warm_start=WarmStart(steps=5000),
+    )
+
+
+def smoke() -> TrainingConfig:
+    """A trial of the whole machinery on two CPU cores, in under a minute."""
+    return TrainingConfig(
+        model="tiny",
+        max_steps=40,
+        precision="fp32",
+        checkpoint_every=20,
+        log_every=10,
+        data=DataConfig(crop_seconds=0.64, batch_size=4),
+        optimizer=OptimizerConfig(warmup_steps=5),
+        warm_start=WarmStart(steps=20, samples=512),
+        validation=ValidationConfig(every=20, clips=4, max_seconds=2.0, num_quantizers=(1, 2, 4)),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainingConfig]] = {"bundled": bundled, "smoke": smoke}
+
+
+def recipe(name: str) -> TrainingConfig:
+    """The recipe called ``name``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]()

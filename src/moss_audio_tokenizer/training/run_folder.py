@@ -1,0 +1,173 @@
+"""The folder of a run: whose it is, what recipe it follows, and where its logs end.
+
+Owns the lock, recipe.json and the trimming of logs on resume; checkpoints are
+`run_state.py`'s. Knows nothing of models.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import TrainingError
+from ..files import atomic_path
+from .config import TrainingConfig, as_dict
+from .run_state import newest_run
+
+LOCK_NAME = "run.lock"
+RECIPE_NAME = "recipe.json"
+METRICS_NAME = "metrics.jsonl"
+VALIDATION_NAME = "validation.jsonl"
+
+# What a resumed run may do otherwise than before; a trailing dot stands for a whole group.
+RESUMABLE_KEYS = (
+    "output",
+    "max_steps",
+    "threads",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "validation.",
+    "optimizer.decay_fraction",
+    "data.manifest",
+    "data.max_unreadable_share",
+)
+
+
+class RunFolder:
+    """A run's folder, held by one process until `close`.
+
+    Args:
+        output: the folder, made if it is not there.
+
+    Raises:
+        TrainingError: no folder is named, it cannot be made, or another run holds it.
+    """
+
+    def __init__(self, output: str) -> None:
+        if not output:
+            raise TrainingError("no output folder; set output=DIR")
+        self.path = Path(output)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise TrainingError(f"cannot write in {output!r}: {error.strerror}") from error
+        try:
+            _lock_file(self._lock)
+        except OSError as error:
+            self.close()
+            raise TrainingError(
+                f"{output!r} is in use by another run; wait for its end or set another output=DIR"
+            ) from error
+
+    def close(self) -> None:
+        """Let another run have the folder. The lock also ends with the process, however it ends."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def checkpoint_for(self, config: TrainingConfig, resume: bool) -> Path | None:
+        """The checkpoint to start from; None for a fresh start. Changes nothing.
+
+        Raises:
+            TrainingError: a fresh start in the folder of a run, nothing to resume, or a recipe
+                that is not the run's.
+        """
+        newest = newest_run(self.path)
+        if not resume:
+            if newest is not None:
+                raise TrainingError(f"{self.path} holds a run; pass --resume or another output=DIR")
+            return None
+        if newest is None:
+            raise TrainingError(f"nothing to resume in {self.path}: it has no whole checkpoint")
+        self._check_recipe(config)
+        return newest
+
+    def _check_recipe(self, config: TrainingConfig) -> None:
+        before, now = _flat(_read_recipe(self.path / RECIPE_NAME)), _flat(_as_json(config))
+        # A recipe from before a key existed had what is the default now.
+        before = _flat(_as_json(TrainingConfig())) | before
+        changes = [
+            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not _is_resumable(key)
+        ]
+        if changes:
+            raise TrainingError(
+                f"the recipe is not that of the run in {self.path}: {'; '.join(changes)}; resume "
+                "with the values it had, or start a run in another output=DIR"
+            )
+
+    def begin(self, config: TrainingConfig, step: int) -> None:
+        """Note the recipe, and cut from the logs what came after ``step``."""
+        with atomic_path(self.path / RECIPE_NAME, error=TrainingError) as temporary:
+            temporary.write_text(json.dumps(as_dict(config), indent=2) + "\n", encoding="utf-8")
+        for name in (METRICS_NAME, VALIDATION_NAME):
+            if (self.path / name).exists():
+                _trim_log(self.path / name, step)
+
+
+def _lock_file(descriptor: int) -> None:
+    """Take the lock or raise OSError; the system lets go of it when the process ends."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Keep the lines up to ``step``: those after it come again, and the last may be torn."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with atomic_path(path, error=TrainingError) as temporary:
+        kept = "".join(line for line in lines if _is_logged_by(line, step))
+        temporary.write_text(kept, encoding="utf-8")
+
+
+def _is_logged_by(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step) and line.endswith("\n")
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"cannot tell what run this is: {path} cannot be read ({error}); start a run in "
+            "another output=DIR"
+        ) from error
+    if not isinstance(recipe, dict):
+        raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
+    return recipe
+
+
+def _as_json(config: TrainingConfig) -> dict[str, Any]:
+    """The recipe as it comes back from JSON: lists where there were tuples."""
+    value: dict[str, Any] = json.loads(json.dumps(as_dict(config)))
+    return value
+
+
+def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _is_resumable(key: str) -> bool:
+    return any(
+        key.startswith(allowed) if allowed.endswith(".") else key == allowed
+        for allowed in RESUMABLE_KEYS
+    )

@@ -1,0 +1,116 @@
+"""Checkpoints of a run: model, optimiser and step, whole or not at all.
+
+Owns the folder layout ``checkpoints/step-NNNNNN/``. Safetensors and JSON only.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..config import released_from_codec_config
+from ..errors import TrainingError
+from ..files import atomic_path
+from ..model.checkpoint import CONFIG_NAME, WEIGHTS_NAME, released_tensors, write_json
+from ..model.codec import Codec
+
+OPTIMIZER_NAME = "optimizer.safetensors"
+STATE_NAME = "state.json"
+
+_FILE_NAMES = (WEIGHTS_NAME, CONFIG_NAME, OPTIMIZER_NAME, STATE_NAME)
+_FOLDER_NAME = re.compile(r"step-(\d+)")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def save_model(codec: Codec, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a codec that ``from_pretrained`` loads (v1 layout)."""
+    tensors = {name: tensor.to(dtype) for name, tensor in released_tensors(codec, "v1").items()}
+    save_file(tensors, folder / WEIGHTS_NAME, {"format": "pt"})
+    config = released_from_codec_config(codec.config)
+    header = {"model_type": "moss-audio-tokenizer", "architectures": ["MossAudioTokenizerModel"]}
+    write_json(folder / CONFIG_NAME, header | config)
+
+
+def save_run(output: Path, codec: Codec, optimizer: torch.optim.Optimizer, step: int) -> Path:
+    """Write the checkpoint of ``step``; it appears under its name only once it is whole."""
+    target = output / "checkpoints" / f"step-{step:06d}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
+        folder.mkdir()
+        save_model(codec, folder)
+        save_file(_optimizer_tensors(codec, optimizer), folder / OPTIMIZER_NAME)
+        write_json(folder / STATE_NAME, {"step": step})
+    return target
+
+
+def newest_run(output: Path) -> Path | None:
+    """The newest whole checkpoint of a run, if there is one."""
+    whole = _whole_runs(output)
+    return whole[-1] if whole else None
+
+
+def saved_step(folder: Path) -> int:
+    """The step that a whole checkpoint was made after."""
+    step: int = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))["step"]
+    return step
+
+
+def _whole_runs(output: Path) -> list[Path]:
+    """Checkpoints with all of their files, oldest first."""
+    found = (output / "checkpoints").glob("step-*")
+    whole = [
+        (int(match[1]), folder)
+        for folder in found
+        if (match := _FOLDER_NAME.fullmatch(folder.name))
+        and all((folder / name).is_file() for name in _FILE_NAMES)
+    ]
+    return [folder for _, folder in sorted(whole)]
+
+
+def prune_runs(output: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` whole checkpoints, and what killed saves left over."""
+    kept = set(_whole_runs(output)[-keep:])
+    folder = output / "checkpoints"
+    for found in (*folder.glob("step-*"), *folder.glob(".moss-*.partial")):
+        if found not in kept:
+            shutil.rmtree(found)
+
+
+def load_optimizer(folder: Path, codec: Codec, optimizer: torch.optim.Optimizer) -> int:
+    """Restore the optimiser from a checkpoint; returns its step.
+
+    Raises:
+        TrainingError: the file is damaged, or the checkpoint belongs to another model.
+    """
+    try:
+        saved = load_file(folder / OPTIMIZER_NAME)
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(
+            f"{folder / OPTIMIZER_NAME} cannot be read ({error}); remove {folder} to go on from "
+            "the checkpoint before it"
+        ) from error
+    for name, parameter in codec.named_parameters():
+        if f"{name}/{_MOMENTS[0]}" not in saved:  # it has had no gradient yet
+            continue
+        if any(f"{name}/{key}" not in saved for key in _MOMENTS) or (
+            saved[f"{name}/{_MOMENTS[0]}"].shape != parameter.shape
+        ):
+            raise TrainingError(f"{folder} belongs to another model: {name} differs in shape")
+        # Copies lie in memory as the originals did: what lies elsewhere may round elsewhere.
+        optimizer.state[parameter] = {key: saved.pop(f"{name}/{key}").clone() for key in _MOMENTS}
+    if saved:
+        raise TrainingError(f"{folder} belongs to another model, one with {min(saved)!r}")
+    return saved_step(folder)
+
+
+def _optimizer_tensors(codec: Codec, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value.detach().clone()
+        for name, parameter in codec.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }

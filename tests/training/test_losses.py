@@ -1,0 +1,117 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from moss_audio_tokenizer.training.losses import MelLoss, MelLossConfig
+
+RATE = 24_000
+
+
+def hertz_to_mel(hertz: float) -> float:
+    """Slaney's scale: linear below 1 kHz, logarithmic above."""
+    if hertz < 1000.0:
+        return hertz * 3 / 200
+    return 15.0 + 27.0 * math.log(hertz / 1000.0) / math.log(6.4)
+
+
+def mel_to_hertz(mel: float) -> float:
+    if mel < 15.0:
+        return mel * 200 / 3
+    return 1000.0 * 6.4 ** ((mel - 15.0) / 27.0)
+
+
+def slaney_filters(length: int, num_mels: int, rate: int) -> np.ndarray:
+    """Triangles of area one, entry by entry: (mels, bins)."""
+    top = hertz_to_mel(rate / 2)
+    edges = [mel_to_hertz(top * index / (num_mels + 1)) for index in range(num_mels + 2)]
+    filters = np.zeros((num_mels, length // 2 + 1))
+    for band in range(num_mels):
+        low, centre, high = edges[band : band + 3]
+        for index in range(length // 2 + 1):
+            hertz = index * rate / length
+            slope = min((hertz - low) / (centre - low), (high - hertz) / (high - centre))
+            filters[band, index] = max(0.0, slope) * 2 / (high - low)
+    return filters
+
+
+def slow_log_mel(signal: np.ndarray, length: int, filters: np.ndarray, scale: float) -> np.ndarray:
+    """Frame by frame in float64: reflect, cut, window, transform."""
+    padded = np.pad(signal, length // 2, mode="reflect")
+    window = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / length) for n in range(length)])
+    columns = []
+    for start in range(0, len(padded) - length + 1, length // 4):
+        spectrum = np.abs(np.fft.rfft(padded[start : start + length] * window))
+        columns.append(filters @ spectrum / (math.sqrt((window**2).sum()) if scale else 1.0))
+    return np.log10(np.maximum(np.stack(columns, 1), 1e-5))
+
+
+def slow_mel_loss(estimate: np.ndarray, reference: np.ndarray, normalized: bool) -> float:
+    total = 0.0
+    for exponent, num_mels in zip(range(5, 12), (5, 10, 20, 40, 80, 160, 320), strict=True):
+        filters = slaney_filters(2**exponent, num_mels, RATE)
+        distances = [
+            np.abs(
+                slow_log_mel(left, 2**exponent, filters, normalized)
+                - slow_log_mel(right, 2**exponent, filters, normalized)
+            )
+            for left, right in zip(estimate, reference, strict=True)
+        ]
+        total += float(np.mean(distances))
+    return total
+
+
+def make_signals(rows: int = 2, samples: int = 3840) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    time = np.arange(samples) / RATE
+    tones = np.stack([np.sin(2 * np.pi * 330 * (row + 1) * time) for row in range(rows)])
+    reference = 0.3 * tones + 0.01 * random.standard_normal((rows, samples))
+    return reference + 0.05 * random.standard_normal((rows, samples)), reference
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_mel_loss_is_that_of_a_slow_reference(normalized):
+    estimate, reference = make_signals()
+    loss = MelLoss(RATE, MelLossConfig(stft_normalized=normalized))
+    value = float(loss(torch.from_numpy(estimate)[:, None], torch.from_numpy(reference)[:, None]))
+    assert value == pytest.approx(slow_mel_loss(estimate, reference, normalized), abs=1e-4)
+
+
+def test_identical_signals_have_no_distance():
+    _, reference = make_signals()
+    audio = torch.from_numpy(reference).float()
+    assert float(MelLoss(RATE)(audio, audio)) == 0.0
+
+
+@pytest.mark.parametrize("other", ["silence", "sound"])
+def test_the_gradient_is_finite_at_silence(other):
+    silence = torch.zeros(1, 1, 3840, requires_grad=True)
+    reference = torch.from_numpy(make_signals(1)[1])[None] if other == "sound" else silence.detach()
+    loss = MelLoss(RATE)(silence, reference)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(silence.grad).all()
+
+
+def test_the_reference_gets_no_gradient():
+    estimate, reference = (torch.from_numpy(item).requires_grad_() for item in make_signals())
+    MelLoss(RATE)(estimate, reference).backward()
+    assert estimate.grad.abs().sum() > 0
+    assert reference.grad is None
+
+
+def test_a_louder_signal_is_as_far_at_every_level_above_the_floor():
+    noise = torch.randn(1, 3840, generator=torch.Generator().manual_seed(0))
+    loss = MelLoss(RATE)
+    for level in (1.0, 0.1):
+        distance = float(loss(noise * level * 2, noise * level))
+        assert distance == pytest.approx(7 * math.log10(2), rel=1e-3)
+
+
+def test_it_computes_in_float32_whatever_it_is_given():
+    estimate, reference = (torch.from_numpy(item) for item in make_signals())
+    loss = MelLoss(RATE)
+    assert loss(estimate.bfloat16(), reference).dtype == torch.float32
+    assert not list(loss.parameters())
+    assert not loss.state_dict()

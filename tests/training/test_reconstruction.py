@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from moss_audio_tokenizer.training.config import WarmStart
+from moss_audio_tokenizer.training.reconstruction import ReconstructionTask
+
+LAYERS = 4
+
+
+@pytest.fixture
+def make_task(make_recipe, make_codec):
+    """A task on the tests' small codec, by default past its warm start."""
+
+    def make(**changes) -> ReconstructionTask:
+        codec = make_codec().train().requires_grad_(requires_grad=True)
+        recipe = make_recipe(**({"warm_start": WarmStart(steps=0)} | changes))
+        return ReconstructionTask(codec, recipe)
+
+    return make
+
+
+def make_audio(rows: int = 3) -> torch.Tensor:
+    random = torch.Generator().manual_seed(5)
+    time = torch.arange(1200) / 800
+    tone = torch.sin(2 * torch.pi * 60 * time) * 0.3
+    return tone + 0.05 * torch.randn(rows, 1, 1200, generator=random)
+
+
+def trained_by(task: ReconstructionTask, name: str) -> set[str]:
+    """Parts of the codec that the loss ``name`` alone has a gradient into."""
+    task.codec.zero_grad()
+    task.losses(make_audio(), step=0)[name].backward()
+    parts = set()
+    for parameter_name, parameter in task.codec.named_parameters():
+        if parameter.grad is not None and parameter.grad.any():
+            part = parameter_name.split(".")
+            parts.add(part[1] if part[0] == "quantizer" else part[0])
+    return parts
+
+
+PROJECTIONS = {"input_proj", "in_projs", "out_projs"}
+
+
+def test_the_commitment_loss_trains_what_leads_to_the_codes(make_task):
+    # out_projs too: the residual that later layers see is not detached.
+    assert trained_by(make_task(), "commitment") == {"encoder", *PROJECTIONS}
+
+
+def test_the_codebook_loss_trains_codebooks_alone(make_task):
+    assert trained_by(make_task(), "codebook") == {"codebooks"}
+
+
+def test_the_mel_loss_trains_everything_but_codebooks(make_task):
+    expected = {"encoder", "decoder", "output_proj", *PROJECTIONS}
+    assert trained_by(make_task(), "mel") == expected
+
+
+def test_the_total_trains_every_parameter(make_task):
+    task = make_task()
+    task.losses(make_audio(), step=0)["total"].backward()
+    untouched = [
+        name
+        for name, parameter in task.codec.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert untouched == []
+
+
+def test_the_total_is_the_weighted_sum(make_task):
+    losses = make_task().losses(make_audio(), step=0)
+    assert set(losses) == {"mel", "commitment", "codebook", "total"}
+    expected = 15 * losses["mel"] + 0.25 * losses["commitment"] + losses["codebook"]
+    torch.testing.assert_close(losses["total"], expected)
+
+
+def test_the_warm_start_leaves_the_quantizer_out(make_task):
+    task = make_task(warm_start=WarmStart(steps=3))
+    losses = task.losses(make_audio(), step=2)
+    assert set(losses) == {"mel", "total"}
+    losses["total"].backward()
+    assert all(parameter.grad is None for parameter in task.codec.quantizer.parameters())
+    assert "commitment" in task.losses(make_audio(), step=3)
+
+
+def test_noise_of_the_warm_start_is_in_proportion_to_the_hidden_states(make_task):
+    task = make_task(warm_start=WarmStart(steps=1, noise=0.5))
+    hidden = 7.0 * torch.ones(2, 400, 12)
+    noise = task._noisy(hidden, torch.Generator().manual_seed(0)) - hidden
+    assert float(noise.square().mean().sqrt()) == pytest.approx(3.5, rel=0.03)
+
+
+@pytest.mark.parametrize("warm_steps", [0, 10])
+def test_a_step_depends_on_seed_and_number_alone(make_task, warm_steps):
+    task = make_task(warm_start=WarmStart(steps=warm_steps), quantizer_dropout=1.0)
+    first, again, later = (
+        float(task.losses(make_audio(8), step)["total"].detach()) for step in (4, 4, 5)
+    )
+    assert first == again
+    assert first != later
+    other = ReconstructionTask(task.codec, replace(task.config, seed=1))
+    assert float(other.losses(make_audio(8), 4)["total"].detach()) != first
+
+
+def test_dropout_takes_a_share_of_the_rows_and_every_depth(make_task):
+    task = make_task(quantizer_dropout=0.5)
+    active = task._active_layers(8000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(active, minlength=LAYERS + 1) / len(active)
+    expected = [0.0, 0.125, 0.125, 0.125, 0.625]
+    assert shares.tolist() == pytest.approx(expected, abs=0.02)
+    whole = make_task(quantizer_dropout=0.0)._active_layers(50, torch.Generator())
+    assert whole.tolist() == [LAYERS] * 50
+
+
+def test_inactive_layers_get_no_gradient(make_task, monkeypatch):
+    task = make_task()
+    monkeypatch.setattr(task, "_active_layers", lambda rows, _: torch.full((rows,), 2))
+    task.losses(make_audio(), step=0)["total"].backward()
+    quantizer = task.codec.quantizer
+    stacked = (quantizer.codebooks, *quantizer.in_projs.parameters())
+    for parameter in (*stacked, *quantizer.out_projs.parameters()):
+        assert parameter.grad[:2].any()
+        assert not parameter.grad[2:].any()
+
+
+def test_bf16_keeps_losses_in_float32_and_close(make_task):
+    # Without the quantizer, in which rounding turns one code into another.
+    warm = WarmStart(steps=1)
+    exact = make_task(warm_start=warm).losses(make_audio(), step=0)
+    rounded = make_task(warm_start=warm, precision="bf16").losses(make_audio(), step=0)
+    torch.testing.assert_close(rounded["mel"], exact["mel"], rtol=0.05, atol=0.0)
+    losses = make_task(precision="bf16").losses(make_audio(), step=0)
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+
+
+def test_overfitting_one_batch_lowers_the_total(make_task):
+    task = make_task(quantizer_dropout=0.0)
+    optimizer = torch.optim.AdamW(task.codec.parameters(), lr=3e-3)
+    totals = []
+    for _ in range(30):
+        losses = task.losses(make_audio(), step=0)
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        totals.append(float(losses["total"].detach()))
+    assert totals[-1] < 0.8 * totals[0]

@@ -1,0 +1,163 @@
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from moss_audio_tokenizer.errors import TrainingError
+from moss_audio_tokenizer.training.config import (
+    DataConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    ValidationConfig,
+    as_dict,
+)
+from moss_audio_tokenizer.training.run_folder import RunFolder
+
+HOLD = """
+import sys, time
+from moss_audio_tokenizer.training.run_folder import RunFolder
+folder = RunFolder(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    opened = RunFolder(str(tmp_path / "run"))
+    yield opened
+    opened.close()
+
+
+def begin_run(folder: RunFolder, config: TrainingConfig) -> None:
+    """As a run leaves it: a recipe and a checkpoint."""
+    folder.begin(config, 0)
+    checkpoint = folder.path / "checkpoints" / "step-000003"
+    checkpoint.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "optimizer.safetensors", "state.json"):
+        (checkpoint / name).write_text("{}")
+
+
+def test_a_folder_must_be_named():
+    with pytest.raises(TrainingError, match="set output=DIR"):
+        RunFolder("")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(TrainingError, match="cannot write in"):
+        RunFolder(str(tmp_path / "run"))
+
+
+def test_a_folder_is_held_until_it_is_closed(tmp_path):
+    first = RunFolder(str(tmp_path / "run"))
+    with pytest.raises(TrainingError, match="in use by another run"):
+        RunFolder(str(tmp_path / "run"))
+    first.close()
+    first.close()
+    RunFolder(str(tmp_path / "run")).close()
+
+
+def test_the_lock_dies_with_its_process(tmp_path):
+    output = str(tmp_path / "run")
+    with subprocess.Popen([sys.executable, "-c", HOLD, output], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(TrainingError, match="in use by another run"):
+                RunFolder(output)
+        finally:
+            other.send_signal(signal.SIGKILL)
+    RunFolder(output).close()
+
+
+def test_a_fresh_start_has_no_checkpoint_and_resuming_needs_one(folder):
+    assert folder.checkpoint_for(TrainingConfig(), resume=False) is None
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        folder.checkpoint_for(TrainingConfig(), resume=True)
+
+
+def test_a_fresh_start_in_the_folder_of_a_run_is_refused(folder):
+    begin_run(folder, TrainingConfig())
+    with pytest.raises(TrainingError, match=r"holds a run; pass --resume"):
+        folder.checkpoint_for(TrainingConfig(), resume=False)
+
+
+def test_resuming_the_same_recipe_is_allowed(folder):
+    begin_run(folder, TrainingConfig())
+    found = folder.checkpoint_for(TrainingConfig(), resume=True)
+    assert found is not None
+    assert found.name == "step-000003"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_steps": 7},
+        {"threads": 2, "log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 9},
+        {"output": "elsewhere"},
+        {"validation": ValidationConfig(every=1, num_quantizers=(1,))},
+        {"optimizer": OptimizerConfig(decay_fraction=0.1)},
+        {"data": DataConfig(manifest="moved.jsonl", max_unreadable_share=0.5)},
+    ],
+)
+def test_what_leaves_the_steps_alone_may_change(folder, changes):
+    begin_run(folder, TrainingConfig())
+    assert folder.checkpoint_for(replace(TrainingConfig(), **changes), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"data": DataConfig(batch_size=2)}, r"data\.batch_size was 8 and is 2"),
+        ({"data": DataConfig(gain_db=(-20.0, -10.0))}, r"data\.gain_db was \[-32\.0, -14\.0\]"),
+        ({"optimizer": OptimizerConfig(learning_rate=1.0)}, r"learning_rate was 0\.0015"),
+        ({"model": "tiny", "seed": 2}, "model was 'bundled' and is 'tiny'; seed was 0"),
+    ],
+)
+def test_a_changed_recipe_is_refused_with_every_change(folder, changes, message):
+    begin_run(folder, TrainingConfig())
+    before = (folder.path / "recipe.json").read_bytes()
+    with pytest.raises(TrainingError, match=message):
+        folder.checkpoint_for(replace(TrainingConfig(), **changes), resume=True)
+    assert (folder.path / "recipe.json").read_bytes() == before
+
+
+def test_a_recipe_from_before_a_key_existed_had_its_default(folder):
+    begin_run(folder, TrainingConfig())
+    recipe = as_dict(TrainingConfig())
+    del recipe["losses"]["mel"], recipe["data"]["max_unreadable_share"]
+    (folder.path / "recipe.json").write_text(json.dumps(recipe))
+    assert folder.checkpoint_for(TrainingConfig(), resume=True)
+
+
+def test_a_key_that_is_gone_is_a_change(folder):
+    begin_run(folder, TrainingConfig())
+    recipe = as_dict(TrainingConfig()) | {"magic": 1}
+    (folder.path / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(TrainingError, match="magic was 1 and is None"):
+        folder.checkpoint_for(TrainingConfig(), resume=True)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_a_run_without_its_recipe_is_refused(folder, text):
+    begin_run(folder, TrainingConfig())
+    (folder.path / "recipe.json").unlink()
+    if text is not None:
+        (folder.path / "recipe.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"recipe\.json"):
+        folder.checkpoint_for(TrainingConfig(), resume=True)
+
+
+def test_logs_end_at_the_step_that_a_run_goes_on_from(folder):
+    log = folder.path / "metrics.jsonl"
+    lines = [json.dumps({"step": step}) + "\n" for step in range(1, 6)]
+    log.write_text("".join(lines) + '{"step": 2, "to')
+    folder.begin(TrainingConfig(), 3)
+    assert log.read_text() == "".join(lines[:3])
+    folder.begin(TrainingConfig(), 0)
+    assert log.read_text() == ""
+    assert not (folder.path / "validation.jsonl").exists()

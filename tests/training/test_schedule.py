@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from moss_audio_tokenizer.training.config import OptimizerConfig
+from moss_audio_tokenizer.training.schedule import learning_rate_at, make_optimizer
+
+SETTINGS = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (10, 1.0), (15, 0.5), (19, 0.1), (20, 0.0)],
+)
+def test_the_rate_warms_up_stays_and_decays(step, expected):
+    assert learning_rate_at(step, 20, SETTINGS) == pytest.approx(expected)
+
+
+def test_without_decay_the_rate_stays_to_the_last_step():
+    settings = OptimizerConfig(learning_rate=2.0, warmup_steps=0, decay_fraction=0.0)
+    assert [learning_rate_at(step, 5, settings) for step in (0, 4)] == [2.0, 2.0]
+
+
+def test_no_rate_is_ever_negative():
+    assert learning_rate_at(30, 20, SETTINGS) == 0.0
+
+
+def test_the_optimizer_has_every_parameter_and_the_settings():
+    module = torch.nn.Linear(2, 2)
+    group = make_optimizer(module, OptimizerConfig(weight_decay=0.5)).param_groups[0]
+    assert len(group["params"]) == 2
+    assert (group["betas"], group["weight_decay"]) == ((0.8, 0.99), 0.5)

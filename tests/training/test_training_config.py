@@ -1,0 +1,123 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from moss_audio_tokenizer.config import preset
+from moss_audio_tokenizer.errors import ConfigError
+from moss_audio_tokenizer.training.config import (
+    DataConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    ValidationConfig,
+    WarmStart,
+    as_dict,
+    override,
+)
+from moss_audio_tokenizer.training.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_names_a_preset(name):
+    assert preset(recipe(name).model).sampling_rate > 0
+
+
+def test_the_smoke_recipe_trains_without_the_quantizer_and_then_with_it():
+    smoke = recipe("smoke")
+    assert (smoke.max_steps, smoke.warm_start.steps, smoke.model) == (40, 20, "tiny")
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError, match=r"no recipe 'huge'.*bundled.*smoke"):
+        recipe("huge")
+
+
+def test_override_reaches_nested_keys_and_leaves_the_rest():
+    config = override(TrainingConfig(), ["max_steps=5", "data.batch_size=3", "output=a=b"])
+    assert (config.max_steps, config.data.batch_size, config.output) == (5, 3, "a=b")
+    assert replace(config, max_steps=20_000, output="", data=DataConfig()) == TrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("data.domain_weights=(('speech', 1), ('music', 0.5))", (("speech", 1.0), ("music", 0.5))),
+        ("data.domain_weights=[['speech', 1]]", (("speech", 1.0),)),
+        ("data.gain_db=[-30, -20]", (-30.0, -20.0)),
+        ("data.manifest=12", "12"),
+        ("validation.num_quantizers=(1, 2)", (1, 2)),
+        ("optimizer.learning_rate=1", 1.0),
+    ],
+)
+def test_values_are_parsed_by_the_type_of_their_field(assignment, expected):
+    group, _, name = assignment.partition("=")[0].partition(".")
+    value = getattr(getattr(override(TrainingConfig(), [assignment]), group), name)
+    assert value == expected
+    assert repr(value) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("max_steps", "expected key=value"),
+        ("steps=3", r"unknown key 'steps'.*max_steps"),
+        ("data.rows=3", r"unknown key 'data\.rows'.*batch_size"),
+        ("max_steps.data=3", "single value"),
+        ("data=3", r"set one of data\.manifest"),
+        ("max_steps=many", "max_steps is 'many'; expected a whole number"),
+        ("max_steps=2.5", "expected a whole number"),
+        ("max_steps=True", "expected a whole number"),
+        ("max_steps=0", "max_steps is 0; expected at least 1"),
+        ("optimizer.learning_rate=fast", "expected a finite number"),
+        ("optimizer.learning_rate=1e999", "expected a finite number"),
+        ("data.domain_weights=speech", r"expected a sequence .* of: \(text, a finite number\)"),
+        ("data.domain_weights=(('speech',),)", "expected 2 values"),
+        ("data.domain_weights=((1, 1),)", "expected text"),
+        ("data.domain_weights=(('a', 1), ('a', 2))", "a domain once"),
+        ("data.domain_weights=(('a', -1), ('b', 2))", "0 or more"),
+        ("data.gain_db=(-1,)", "expected 2 values"),
+        ("validation.num_quantizers=8", "expected a sequence"),
+        ("validation.num_quantizers=(8, 0)", "depths from 1 on"),
+        ("max_steps={[]: 1}", "expected a whole number"),
+        ("max_steps=" + "(" * 500, "expected a whole number"),
+        ("precision=fp16", "expected 'fp32' or 'bf16'"),
+        ("seed=-1", "expected 0 to"),
+    ],
+)
+def test_what_cannot_be_set_is_refused(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        override(TrainingConfig(), [assignment])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (DataConfig, {"batch_size": 0}),
+        (DataConfig, {"crop_seconds": 0.0}),
+        (DataConfig, {"crop_seconds": "1"}),
+        (DataConfig, {"gain_db": (-10.0, -20.0)}),
+        (DataConfig, {"max_unreadable_share": 1.5}),
+        (OptimizerConfig, {"betas": (0.9, 1.0)}),
+        (OptimizerConfig, {"clip_norm": 0.0}),
+        (OptimizerConfig, {"decay_fraction": 2.0}),
+        (WarmStart, {"steps": -1}),
+        (ValidationConfig, {"num_quantizers": ()}),
+        (TrainingConfig, {"data": None}),
+        (TrainingConfig, {"quantizer_dropout": 1.1}),
+    ],
+)
+def test_configurations_are_checked_when_built(kind, values):
+    with pytest.raises(ConfigError, match=rf"{kind.__name__}\.{next(iter(values))}"):
+        kind(**values)
+
+
+def test_a_configuration_is_plain_values_for_json():
+    assert as_dict(TrainingConfig())["data"]["batch_size"] == 8
+
+
+def test_recipes_and_their_keys_load_nothing_heavy():
+    program = "import moss_audio_tokenizer.training.recipes, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "numpy", "tensorboard"} & set(done.stdout.split())

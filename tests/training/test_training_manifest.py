@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+from moss_audio_tokenizer.errors import TrainingError
+from moss_audio_tokenizer.training.manifest import ManifestEntry, has_split, read_manifest
+
+
+def write(tmp_path, text: str | bytes) -> str:
+    path = tmp_path / "manifest.jsonl"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def test_only_a_path_is_required_and_it_is_relative_to_the_manifest(tmp_path):
+    entries = read_manifest(write(tmp_path, '{"path": "a/b.wav"}\n\n{"path": "/c.wav"}'))
+    assert entries[0] == ManifestEntry(tmp_path / "a" / "b.wav", "speech", "train")
+    assert str(entries[1].path) == "/c.wav"
+
+
+def test_paths_of_a_relative_manifest_are_absolute(tmp_path, monkeypatch):
+    write(tmp_path, '{"path": "a.wav"}')
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest("manifest.jsonl")[0].path == tmp_path / "a.wav"
+
+
+def test_one_split_is_kept(tmp_path):
+    path = write(tmp_path, '{"path": "a", "split": "valid"}\n{"path": "b", "domain": null}\n')
+    assert [entry.path.name for entry in read_manifest(path, "valid")] == ["a"]
+    assert [entry.domain for entry in read_manifest(path, "train")] == ["speech"]
+    assert has_split(path, "valid")
+    assert not has_split(path, "test")
+    with pytest.raises(TrainingError, match=r"no entries of split 'test'.*train, valid"):
+        read_manifest(path, "test")
+
+
+def test_text_may_hold_line_separators_of_unicode(tmp_path):
+    line = json.dumps({"path": "a", "text": "one\u2028two\x85three"}, ensure_ascii=False)
+    assert len(read_manifest(write(tmp_path, line))) == 1
+
+
+def test_windows_line_ends_and_byte_order_marks_are_borne(tmp_path):
+    path = write(tmp_path, b'\xef\xbb\xbf{"path": "a"}\r\n{"path": "b"}\r\n')
+    assert [entry.path.name for entry in read_manifest(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_manifest_is_refused(tmp_path, text):
+    with pytest.raises(TrainingError, match="is empty"):
+        read_manifest(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["", "nowhere.jsonl", "."])
+def test_a_missing_manifest_is_refused_with_the_key_to_set(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match=r"set data\.manifest=PATH"):
+        read_manifest(name)
+
+
+def test_a_sound_file_is_no_manifest(tmp_path):
+    with pytest.raises(TrainingError, match="cannot be read as text"):
+        read_manifest(write(tmp_path, b"RIFF\xff\xfe\x00\x80WAVE"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("path.wav", "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        ('["a.wav"]', "line 2 holds list"),
+        ("{}", "line 2 has 'path' = None"),
+        ('{"path": 3}', "line 2 has 'path' = 3"),
+        ('{"path": ""}', "line 2 has 'path' = ''"),
+        ('{"path": "a", "domain": 7}', "line 2 has 'domain' = 7"),
+        ('{"path": "a", "split": ["train"]}', "line 2 has 'split'"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, message):
+    with pytest.raises(TrainingError, match=message):
+        read_manifest(write(tmp_path, '{"path": "a"}\n' + line))
