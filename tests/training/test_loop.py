@@ -100,7 +100,7 @@ def test_a_run_leaves_what_the_interface_promises(make_recipe):
     assert "commitment" not in log[1]
     assert always | {"commitment", "codebook"} <= log[2].keys()
     assert "4 training clips, 0 unreadable" in lines
-    assert any(line.startswith("quantizer started from 64 frames") for line in lines)
+    assert any(line.startswith("quantizer fitted to 64 frames") for line in lines)
 
 
 def test_validations_are_logged_by_depth_without_undefined_values(make_recipe):
@@ -327,3 +327,34 @@ def test_an_emptied_folder_can_be_used_again(make_recipe):
     final = run_to_end(config)
     shutil.rmtree(final.parent)
     assert run_to_end(config) == final
+
+
+REFITTED = {"warm_start": WarmStart(steps=1, samples=64, refit_every=2), "decoder_only_from": 4}
+
+
+def test_the_quantizer_is_fitted_anew_until_only_the_decoder_trains(make_recipe):
+    trainer, lines = make_trainer(make_recipe(max_steps=7, log_every=1, **REFITTED))
+    trainer.run()
+    steps = [int(line.split()[1]) for line in lines if line.startswith("step ")]
+    fits = [index for index, line in enumerate(lines) if line.startswith("quantizer fitted")]
+    done_before = [sum(line.startswith("step ") for line in lines[:fit]) for fit in fits]
+    assert steps == list(range(1, 8))
+    assert done_before == [1, 3, 4]
+
+
+def test_only_the_decoder_trains_at_the_end(make_recipe):
+    config = make_recipe(max_steps=6, checkpoint_every=5, keep_checkpoints=5, **REFITTED)
+    final = weights(run_to_end(config))
+    before = weights(Path(config.output) / "checkpoints" / "step-000005")
+    for name, value in final.items():
+        assert torch.equal(value, before[name]) == (not name.startswith("decoder")), name
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_resume_repeats_fits_and_the_last_part(make_recipe, tmp_path, step):
+    straight = make_recipe(max_steps=6, checkpoint_every=1, **REFITTED)
+    expected = run_to_end(straight)
+    broken = replace(straight, output=str(tmp_path / "broken"))
+    run_until(broken, step)
+    assert_same_weights(run_to_end(broken, resume=True), expected)
+    assert without_speed(read_log(broken)) == without_speed(read_log(straight))

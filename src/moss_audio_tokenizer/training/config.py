@@ -107,16 +107,19 @@ class WarmStart:
         steps: steps without the quantizer; 0 for none.
         noise: noise added to the hidden states meanwhile, relative to their RMS: it leaves
             them about as much room for information as the quantizer will.
-        samples: frames that the quantizer is initialised from; 0 keeps its random weights.
+        samples: frames that the quantizer is fitted to; 0 keeps its random weights.
+        refit_every: fit it anew every so many steps after that, because the encoder moves on
+            faster than codebooks learn by gradient; 0 for never again.
     """
 
     steps: int = 0
     noise: float = 0.3
     samples: int = 20_000
+    refit_every: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("steps", "noise", "samples"):
+        for name in ("steps", "noise", "samples", "refit_every"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
 
 
@@ -158,6 +161,8 @@ class TrainingConfig:
         precision: "fp32" or "bf16" (autocast; quantizer and losses stay in float32).
         threads: CPU threads; 0 leaves PyTorch's choice.
         quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
+        decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
+            more to the encoder, which then stays as it is; 0 for never.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of progress.
         keep_checkpoints: newest checkpoints kept.
@@ -170,6 +175,7 @@ class TrainingConfig:
     precision: str = "bf16"
     threads: int = 0
     quantizer_dropout: float = 0.5
+    decoder_only_from: int = 0
     checkpoint_every: int = 1000
     log_every: int = 50
     keep_checkpoints: int = 2
@@ -186,4 +192,5 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, self, name, "at least 1")
         require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
         require(self.threads >= 0, self, "threads", "0 or more")
+        require(self.decoder_only_from >= 0, self, "decoder_only_from", "0 or more")
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")

@@ -180,8 +180,9 @@ class Trainer:
         Raises:
             TrainingError: the loss or its gradient is not finite; nothing has been changed.
         """
-        if self.step == self.config.warm_start.steps and self.config.warm_start.samples:
-            self._start_quantizer()
+        if self._fit_due():
+            self._fit_quantizer()
+        self._choose_trained_parts()
         rate = learning_rate_at(self.step, self.config.max_steps, self.config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -208,13 +209,29 @@ class Trainer:
             "optimizer.learning_rate, or look at these files, and go on with --resume"
         )
 
-    def _start_quantizer(self) -> None:
-        """Fit the quantizer to what the warm-started encoder puts out."""
+    def _fit_due(self) -> bool:
+        """Whether the quantizer is fitted to the encoder's output before this step."""
+        start, decoder_only = self.config.warm_start, self.config.decoder_only_from
+        past = self.step - start.steps
+        if not start.samples or past < 0 or 0 < decoder_only < self.step:
+            return False
+        again = start.refit_every > 0 and past % start.refit_every == 0
+        return past == 0 or again or self.step == decoder_only
+
+    def _fit_quantizer(self) -> None:
         hidden = self._calibration_frames(self.config.warm_start.samples)
         random = torch.Generator().manual_seed(self.config.seed)
         left = start_from_data(self.codec.quantizer, hidden, random)
+        # The optimiser's moments belong to the weights that were there before.
+        for parameter in self.codec.quantizer.parameters():
+            self.optimizer.state.pop(parameter, None)
         shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))
-        self.report(f"quantizer started from {len(hidden)} frames; energy left after layer {shown}")
+        self.report(f"quantizer fitted to {len(hidden)} frames; energy left after layer {shown}")
+
+    def _choose_trained_parts(self) -> None:
+        everything = not 0 < self.config.decoder_only_from <= self.step
+        self.codec.require_encoder().requires_grad_(everything)
+        self.codec.quantizer.requires_grad_(everything)
 
     @torch.no_grad()
     def _calibration_frames(self, wanted: int) -> Tensor:

@@ -10,9 +10,11 @@ def bundled() -> TrainingConfig:
     """The model inside the package: about two hours on two CPU cores."""
     return TrainingConfig(
         model="bundled",
-        max_steps=20_000,
+        max_steps=13_000,
+        decoder_only_from=11_000,
         data=DataConfig(crop_seconds=1.28, batch_size=6),
-        warm_start=WarmStart(steps=5000),
+        optimizer=OptimizerConfig(decay_fraction=0.45),
+        warm_start=WarmStart(steps=4000, refit_every=1200),
     )
 
 
