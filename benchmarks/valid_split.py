@@ -22,9 +22,9 @@ from moss_audio_tokenizer.evaluation import (
     Row,
     evaluate_clips,
     markdown_table,
-    read_manifest,
     summarise,
 )
+from moss_audio_tokenizer.manifest import read_manifest
 
 _METRICS = ("stoi", "mel_distance", "stft_distance", "si_sdr")
 
@@ -57,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    clips = read_manifest(
-        options.manifest, split="valid", domain=options.domain, limit=options.limit
-    )
+    clips = read_manifest(options.manifest, "valid", options.domain)[: options.limit]
     codec = load_codec(options.model)
     depths = options.num_quantizers or [codec.info.num_quantizers]
     rows = evaluate_clips(codec, track(clips, "clips", console=Console(stderr=True)), depths)

@@ -12,9 +12,9 @@ from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.evaluation import (
     evaluate_clips,
     markdown_table,
-    read_manifest,
     summarise,
 )
+from moss_audio_tokenizer.manifest import read_manifest
 
 pytest.importorskip("pystoi")
 pytest.importorskip("scipy")

@@ -6,8 +6,9 @@ import pytest
 import soundfile
 
 from moss_audio_tokenizer.errors import TrainingError
+from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.training.config import DataConfig
-from moss_audio_tokenizer.training.data import Clip, CropSampler, ManifestEntry, load_clips
+from moss_audio_tokenizer.training.data import Clip, CropSampler, load_clips
 
 RATE = 1000
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.training import validation
-from moss_audio_tokenizer.training.data import Clip, ManifestEntry
+from moss_audio_tokenizer.training.data import Clip
 from moss_audio_tokenizer.training.validation import validate
 
 

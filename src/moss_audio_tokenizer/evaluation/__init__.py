@@ -3,7 +3,6 @@
 Speaks to the `Codec` protocol; knows nothing of models, training or the command line.
 """
 
-from .manifest import ManifestClip, read_manifest
 from .measures import METRICS, measure
 from .report import Reconstruction, build_report
 from .runner import Row, evaluate_clips
@@ -11,7 +10,6 @@ from .summary import Summary, markdown_table, summarise
 
 __all__ = [
     "METRICS",
-    "ManifestClip",
     "Reconstruction",
     "Row",
     "Summary",
@@ -19,6 +17,5 @@ __all__ = [
     "evaluate_clips",
     "markdown_table",
     "measure",
-    "read_manifest",
     "summarise",
 ]

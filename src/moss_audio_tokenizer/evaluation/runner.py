@@ -11,7 +11,7 @@ from typing import Any
 from ..audio import load_audio
 from ..codes import Codec
 from ..errors import CodesError, MissingDependencyError, MossAudioError
-from .manifest import ManifestClip
+from ..manifest import ManifestEntry
 from .measures import DEFAULT_METRICS, SPEECH_METRICS, measure
 
 
@@ -21,7 +21,7 @@ class Row:
 
     Attributes:
         name: the clip.
-        domain: "speech", "music", ...; "" when unknown.
+        domain: "speech", "music", ...
         model: identity of the codec.
         num_quantizers: layers of codes that were decoded; 0 for a clip that failed.
         kbps: nominal kilobits a second; 0 for a clip that failed.
@@ -48,7 +48,7 @@ class Row:
 
 def evaluate_clips(
     codec: Codec,
-    clips: Iterable[ManifestClip],
+    clips: Iterable[ManifestEntry],
     num_quantizers: Sequence[int],
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> list[Row]:
@@ -72,7 +72,7 @@ def evaluate_clips(
 
 
 def _rows(
-    codec: Codec, clip: ManifestClip, num_quantizers: Sequence[int], metrics: Sequence[str]
+    codec: Codec, clip: ManifestEntry, num_quantizers: Sequence[int], metrics: Sequence[str]
 ) -> list[Row]:
     try:
         return _evaluate(codec, clip, num_quantizers, metrics)
@@ -83,12 +83,12 @@ def _rows(
 
 
 def _evaluate(
-    codec: Codec, clip: ManifestClip, num_quantizers: Sequence[int], metrics: Sequence[str]
+    codec: Codec, clip: ManifestEntry, num_quantizers: Sequence[int], metrics: Sequence[str]
 ) -> list[Row]:
     info = codec.info
     audio = load_audio(clip.path, info.sampling_rate, info.num_channels)
     codes = codec.encode(audio, num_quantizers=max(num_quantizers))
-    spoken = clip.domain in ("", "speech")
+    spoken = clip.domain == "speech"
     names = [name for name in metrics if spoken or name not in SPEECH_METRICS]
     rows = []
     for count in num_quantizers:

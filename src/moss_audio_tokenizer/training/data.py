@@ -14,10 +14,8 @@ from jaxtyping import Float, Int16
 
 from ..audio import load_audio
 from ..errors import MossAudioError, TrainingError
+from ..manifest import ManifestEntry
 from .config import DataConfig
-from .manifest import ManifestEntry, has_split, read_manifest
-
-__all__ = ["Clip", "CropSampler", "ManifestEntry", "has_split", "load_clips", "read_manifest"]
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from torch import Tensor
 from ..config import CodecConfig, preset
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
+from ..manifest import has_split, read_manifest
 from ..model.checkpoint import Checkpoint, load_codec
 from ..model.codec import Codec
 from .config import TrainingConfig
-from .data import Clip, CropSampler, has_split, load_clips, read_manifest
+from .data import Clip, CropSampler, load_clips
 from .progress import ProgressLog
 from .quantizer_start import start_from_data
 from .reconstruction import ReconstructionTask

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.training.manifest import ManifestEntry, has_split, read_manifest
+from moss_audio_tokenizer.errors import InputError
+from moss_audio_tokenizer.manifest import ManifestEntry, has_split, read_manifest
 
 
 def write(tmp_path, text: str | bytes) -> str:
@@ -14,7 +14,7 @@ def write(tmp_path, text: str | bytes) -> str:
 
 def test_only_a_path_is_required_and_it_is_relative_to_the_manifest(tmp_path):
     entries = read_manifest(write(tmp_path, '{"path": "a/b.wav"}\n\n{"path": "/c.wav"}'))
-    assert entries[0] == ManifestEntry(tmp_path / "a" / "b.wav", "speech", "train")
+    assert entries[0] == ManifestEntry(tmp_path / "a" / "b.wav", "speech", "train", "a/b.wav")
     assert str(entries[1].path) == "/c.wav"
 
 
@@ -30,7 +30,7 @@ def test_one_split_is_kept(tmp_path):
     assert [entry.domain for entry in read_manifest(path, "train")] == ["speech"]
     assert has_split(path, "valid")
     assert not has_split(path, "test")
-    with pytest.raises(TrainingError, match=r"no entries of split 'test'.*train, valid"):
+    with pytest.raises(InputError, match=r"no entries of split 'test'.*train/speech, valid/speech"):
         read_manifest(path, "test")
 
 
@@ -46,19 +46,19 @@ def test_windows_line_ends_and_byte_order_marks_are_borne(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_an_empty_manifest_is_refused(tmp_path, text):
-    with pytest.raises(TrainingError, match="is empty"):
+    with pytest.raises(InputError, match="is empty"):
         read_manifest(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("name", ["", "nowhere.jsonl", "."])
 def test_a_missing_manifest_is_refused_with_the_key_to_set(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TrainingError, match=r"set data\.manifest=PATH"):
+    with pytest.raises(InputError, match=r"set data\.manifest=PATH"):
         read_manifest(name)
 
 
 def test_a_sound_file_is_no_manifest(tmp_path):
-    with pytest.raises(TrainingError, match="cannot be read as text"):
+    with pytest.raises(InputError, match="cannot be read as text"):
         read_manifest(write(tmp_path, b"RIFF\xff\xfe\x00\x80WAVE"))
 
 
@@ -76,5 +76,5 @@ def test_a_sound_file_is_no_manifest(tmp_path):
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, message):
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(InputError, match=message):
         read_manifest(write(tmp_path, '{"path": "a"}\n' + line))

@@ -1,4 +1,4 @@
-"""Manifests of training data: JSON lines, one clip each, paths relative to the manifest.
+"""Manifests of recordings: JSON lines, one clip each, paths relative to the manifest.
 
 Owns what a line may say; knows nothing of sound. Source: interface.md ("Data manifests").
 """
@@ -8,31 +8,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
+from .errors import InputError
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One line of a manifest; paths are absolute."""
+    """One line of a manifest.
+
+    Attributes:
+        path: where the recording is, absolute.
+        domain: "speech", "sound", "music", ...
+        split: "train", "valid", ...
+        name: the path as the manifest has it, to print.
+    """
 
     path: Path
     domain: str = "speech"
     split: str = "train"
+    name: str = ""
 
 
-def read_manifest(path: str | Path, split: str | None = None) -> list[ManifestEntry]:
-    """Read a JSON-lines manifest, keeping one split (default: all).
+def read_manifest(
+    path: str | Path, split: str | None = None, domain: str | None = None
+) -> list[ManifestEntry]:
+    """Read a JSON-lines manifest, keeping one split and one domain (default: all).
 
     Raises:
-        TrainingError: the file is missing, empty or not text, a line is not a JSON object with
-            a path, or no line is of this split.
+        InputError: the file is missing, empty or not text, a line is not a JSON object with a
+            path, or nothing is left.
     """
     entries = _all_entries(path)
-    kept = [entry for entry in entries if split is None or entry.split == split]
+    kept = [
+        entry
+        for entry in entries
+        if split in (None, entry.split) and domain in (None, entry.domain)
+    ]
     if not kept:
-        found = sorted({entry.split for entry in entries})
-        raise TrainingError(
-            f"{path} has no entries of split {split!r}; its splits are {', '.join(found)}"
+        found = sorted({f"{entry.split}/{entry.domain}" for entry in entries})
+        raise InputError(
+            f"{path} has no entries of split {split!r} and domain {domain!r}; "
+            f"it has {', '.join(found)}"
         )
     return kept
 
@@ -45,18 +60,20 @@ def has_split(path: str | Path, split: str) -> bool:
 def _all_entries(path: str | Path) -> list[ManifestEntry]:
     manifest = Path(path)
     if not str(path) or not manifest.is_file():
-        raise TrainingError(f"no manifest at {str(path)!r}; set data.manifest=PATH")
+        raise InputError(
+            f"no manifest at {str(path)!r}; expected JSON lines (a recipe: set data.manifest=PATH)"
+        )
     try:
         text = manifest.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(
+        raise InputError(
             f"{manifest} cannot be read as text ({error}); expected JSON lines in UTF-8"
         ) from error
     # Not splitlines(): JSON strings may hold line separators of Unicode.
     lines = enumerate(text.split("\n"), 1)
     entries = [_entry(line, manifest, number) for number, line in lines if line.strip()]
     if not entries:
-        raise TrainingError(f"{manifest} is empty; expected one JSON object a line, with a 'path'")
+        raise InputError(f"{manifest} is empty; expected one JSON object a line, with a 'path'")
     return entries
 
 
@@ -65,12 +82,12 @@ def _entry(line: str, manifest: Path, number: int) -> ManifestEntry:
     try:
         item = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where} is not JSON ({error}); expected one object a line") from error
+        raise InputError(f"{where} is not JSON ({error}); expected one object a line") from error
     if not isinstance(item, dict):
-        raise TrainingError(f"{where} holds {type(item).__name__}; expected an object")
-    path = manifest.parent.absolute() / _text(item, "path", where)
+        raise InputError(f"{where} holds {type(item).__name__}; expected an object")
+    name = _text(item, "path", where)
     domain, split = _text(item, "domain", where, "speech"), _text(item, "split", where, "train")
-    return ManifestEntry(path, domain, split)
+    return ManifestEntry(manifest.parent.absolute() / name, domain, split, name)
 
 
 def _text(item: dict[str, Any], key: str, where: str, default: str | None = None) -> str:
@@ -78,5 +95,5 @@ def _text(item: dict[str, Any], key: str, where: str, default: str | None = None
     if value is None:
         value = default
     if not isinstance(value, str) or not value:
-        raise TrainingError(f"{where} has {key!r} = {value!r}; expected text")
+        raise InputError(f"{where} has {key!r} = {value!r}; expected text")
     return value
