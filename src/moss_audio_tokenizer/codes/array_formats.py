@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import CodesError, CodesFileError
-from .container import AudioCodes
+from .clip_codes import ClipCodes
 from .moss_format import checksum_of
 
 _DESCRIPTION = "moss_audio_codes"
@@ -33,12 +33,12 @@ _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, struct.error
 _ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, TokenError)
 
 
-def save_safetensors(codes: AudioCodes, path: Path) -> None:
+def save_safetensors(codes: ClipCodes, path: Path) -> None:
     """Write a .safetensors file: the tensor ``codes`` and its description."""
     path.write_bytes(save({"codes": _narrow(codes)}, {_DESCRIPTION: _describe(codes)}))
 
 
-def load_safetensors(path: Path, size: int) -> AudioCodes:
+def load_safetensors(path: Path, size: int) -> ClipCodes:
     """Read a .safetensors file of ``size`` bytes.
 
     Raises:
@@ -58,14 +58,14 @@ def load_safetensors(path: Path, size: int) -> AudioCodes:
     return _build(codes, description, path)
 
 
-def save_npz(codes: AudioCodes, path: Path) -> None:
+def save_npz(codes: ClipCodes, path: Path) -> None:
     """Write an uncompressed .npz file: ``codes``, and the description as bytes."""
     text = np.frombuffer(_describe(codes).encode("ascii"), np.uint8)
     with path.open("wb") as file:
         np.savez(file, codes=_narrow(codes), metadata=text)
 
 
-def load_npz(path: Path, size: int) -> AudioCodes:
+def load_npz(path: Path, size: int) -> ClipCodes:
     """Read an .npz file of ``size`` bytes.
 
     Raises:
@@ -111,21 +111,21 @@ def _read_array(file: IO[bytes], limit: int) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _narrow(codes: AudioCodes) -> np.ndarray:
+def _narrow(codes: ClipCodes) -> np.ndarray:
     """The smallest signed type that holds the codes: signed, as PyTorch knows few unsigned."""
     return codes.codes.astype(np.int16 if codes.codebook_size <= 2**15 else np.int32)
 
 
-def _describe(codes: AudioCodes) -> str:
+def _describe(codes: ClipCodes) -> str:
     return json.dumps({**codes.metadata, "checksum": checksum_of(codes)})
 
 
-def _build(codes: np.ndarray, description: str, path: Path) -> AudioCodes:
+def _build(codes: np.ndarray, description: str, path: Path) -> ClipCodes:
     """The codes, if they are those that the description was written for."""
     try:
         values = json.loads(description)
         checksum = values.pop("checksum")
-        built = AudioCodes(codes, **values)
+        built = ClipCodes(codes, **values)
     except CodesError:
         raise
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:

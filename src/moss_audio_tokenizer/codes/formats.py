@@ -12,13 +12,13 @@ from typing import NamedTuple
 from ..errors import CodesError, CodesFileError
 from ..files import atomic_path, require_file
 from .array_formats import load_npz, load_safetensors, save_npz, save_safetensors
-from .container import AudioCodes
+from .clip_codes import ClipCodes
 from .moss_format import load_moss, save_moss
 
 
 class _Format(NamedTuple):
-    save: Callable[[AudioCodes, Path], None]
-    load: Callable[[Path, int], AudioCodes]
+    save: Callable[[ClipCodes, Path], None]
+    load: Callable[[Path, int], ClipCodes]
 
 
 FORMATS = {
@@ -28,7 +28,7 @@ FORMATS = {
 }
 
 
-def save_codes(codes: AudioCodes, path: str | PathLike[str]) -> None:
+def save_codes(codes: ClipCodes, path: str | PathLike[str]) -> None:
     """See `AudioCodes.save`."""
     write = _format_of(path).save
     valid = replace(codes)  # the array inside can be changed at any time: check it once more
@@ -36,7 +36,7 @@ def save_codes(codes: AudioCodes, path: str | PathLike[str]) -> None:
         write(valid, temporary)
 
 
-def load_codes(path: str | PathLike[str]) -> AudioCodes:
+def load_codes(path: str | PathLike[str]) -> ClipCodes:
     """See `AudioCodes.load`."""
     read = _format_of(path).load
     size = require_file(path, error=CodesFileError)

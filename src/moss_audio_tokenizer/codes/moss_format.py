@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..errors import CodesError, CodesFileError
-from .container import AudioCodes
+from .clip_codes import ClipCodes
 from .packing import pack_codes, packed_size, unpack_codes
 
 MAGIC = b"MOSSCODE"
@@ -33,7 +33,7 @@ class _Header(NamedTuple):
 
     @property
     def has_possible_counts(self) -> bool:
-        """Whether sizes can be computed from them; `AudioCodes` judges all fields later."""
+        """Whether sizes can be computed from them; `ClipCodes` judges all fields later."""
         counts = (self.num_quantizers, self.downsample_rate, self.num_samples)
         return 0 not in counts and 2 <= self.codebook_size <= 2**16
 
@@ -55,7 +55,7 @@ _LAYOUT = struct.Struct("<8sHHHIIIQ16sI")
 HEADER_SIZE = _LAYOUT.size
 
 
-def to_bytes(codes: AudioCodes) -> bytes:
+def to_bytes(codes: ClipCodes) -> bytes:
     """The contents of a .moss file."""
     payload = pack_codes(codes.codes, codes.bits_per_code)
     header = _Header(
@@ -73,12 +73,12 @@ def to_bytes(codes: AudioCodes) -> bytes:
     return _LAYOUT.pack(*header._replace(checksum=_checksum(header, payload))) + payload
 
 
-def checksum_of(codes: AudioCodes) -> int:
+def checksum_of(codes: ClipCodes) -> int:
     """The checksum that the codes have as .moss, of everything that they are."""
     return int(_LAYOUT.unpack_from(to_bytes(codes))[-1])
 
 
-def from_bytes(data: bytes, name: str = "data") -> AudioCodes:
+def from_bytes(data: bytes, name: str = "data") -> ClipCodes:
     """Read the contents of a .moss file.
 
     Raises:
@@ -88,12 +88,12 @@ def from_bytes(data: bytes, name: str = "data") -> AudioCodes:
     return _build(header, data[HEADER_SIZE:], name)
 
 
-def save_moss(codes: AudioCodes, path: Path) -> None:
+def save_moss(codes: ClipCodes, path: Path) -> None:
     """Write a .moss file."""
     path.write_bytes(to_bytes(codes))
 
 
-def load_moss(path: Path, size: int) -> AudioCodes:
+def load_moss(path: Path, size: int) -> ClipCodes:
     """Read a .moss file of ``size`` bytes; no more is read than its header accounts for.
 
     Raises:
@@ -131,13 +131,13 @@ def _parse_header(data: bytes, size: int, name: str) -> _Header:
     return header
 
 
-def _build(header: _Header, payload: bytes, name: str) -> AudioCodes:
+def _build(header: _Header, payload: bytes, name: str) -> ClipCodes:
     if len(payload) != header.payload_size or _checksum(header, payload) != header.checksum:
         raise CodesFileError(
             f"{name} was altered: its checksum does not match; copy or encode it again"
         )
     try:
-        return AudioCodes(
+        return ClipCodes(
             unpack_codes(payload, header.num_quantizers, header.num_frames, header.bits_per_code),
             header.sampling_rate,
             header.num_samples,

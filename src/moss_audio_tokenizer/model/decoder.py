@@ -1,26 +1,19 @@
 """The decoder: quantized hidden states to waveform."""
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..config import CodecConfig, PatchStage
+from ..config import CodecConfig
 from .cache import StackState
 from .patchify import Unpatchify, deinterleave
 from .stack import StageStack
-from .transformer import Transformer
 
 
 class Decoder(StageStack):
     """Frames through causal Transformer stages, unfolded to raw patches of the waveform."""
 
     def __init__(self, config: CodecConfig) -> None:
-        stages: list[nn.Module] = []
-        for stage, rate in zip(config.decoder, config.decoder_rates, strict=True):
-            if isinstance(stage, PatchStage):
-                stages.append(Unpatchify(stage.patch_size))
-            else:
-                stages.append(Transformer(stage, config.context_steps(stage, rate)))
-        super().__init__(stages)
+        super().__init__(config, config.decoder, config.decoder_rates, Unpatchify)
         self.num_channels = config.number_channels
 
     def forward(

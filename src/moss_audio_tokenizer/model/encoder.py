@@ -1,26 +1,19 @@
 """The encoder: waveform to hidden states, patch by patch."""
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..config import CodecConfig, PatchStage
+from ..config import CodecConfig
 from .cache import StackState
 from .patchify import Patchify, interleave
 from .stack import StageStack
-from .transformer import Transformer
 
 
 class Encoder(StageStack):
     """Raw patches of the waveform through causal Transformer stages, to frames."""
 
     def __init__(self, config: CodecConfig) -> None:
-        stages: list[nn.Module] = []
-        for stage, rate in zip(config.encoder, config.encoder_rates, strict=True):
-            if isinstance(stage, PatchStage):
-                stages.append(Patchify(stage.patch_size))
-            else:
-                stages.append(Transformer(stage, config.context_steps(stage, rate)))
-        super().__init__(stages)
+        super().__init__(config, config.encoder, config.encoder_rates, Patchify)
 
     def forward(
         self, audio: Float[Tensor, "batch channels samples"], state: StackState | None = None

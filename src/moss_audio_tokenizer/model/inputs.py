@@ -3,7 +3,10 @@
 Owns every refusal of the model's public face; knows nothing of modules.
 """
 
+import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,26 @@ from ..errors import AudioError, CodesError, InputError
 _INTEGER_SCALES = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 
 
+def _as_tensor(values: Any, name: str, error: type[InputError]) -> Tensor:
+    """A dense tensor of what may be a tensor, an array of any strides and byte order, or a list."""
+    try:
+        if isinstance(values, np.ndarray):
+            # PyTorch takes neither negative strides nor foreign byte orders nor read-only arrays.
+            values = np.array(values, dtype=values.dtype.newbyteorder("="))
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise error(
+            f"{name} is {type(values).__name__}, which is no array of numbers; "
+            "expected a tensor, a NumPy array or rows of equal lengths"
+        ) from problem
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        raise error(
+            f"{name} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}; "
+            "expected a plain dense one with values: convert it first"
+        )
+    return tensor
+
+
 def as_waveform_rows(audio: Tensor | np.ndarray, num_channels: int) -> Tensor:
     """Audio of any accepted shape as float32 (batch, channels, samples).
 
@@ -24,12 +47,14 @@ def as_waveform_rows(audio: Tensor | np.ndarray, num_channels: int) -> Tensor:
     Raises:
         AudioError: the shape, the channel count or the type does not fit.
     """
-    audio = _as_float(torch.as_tensor(audio))
+    audio = _as_float(_as_tensor(audio, "audio", AudioError))
     shape = list(audio.shape)
     if audio.ndim == 1 and num_channels == 1:
         audio = audio[None, None]
     elif audio.ndim == 2:
         audio = audio[:, None] if num_channels == 1 else audio[None]
+    if audio.ndim == 3 and len(audio) == 0:
+        raise AudioError(f"audio has shape {shape}, a batch of no clips; expected at least one")
     if audio.ndim != 3 or audio.shape[1] != num_channels:
         raise AudioError(
             f"audio has shape {shape}; expected (batch, {num_channels}, samples) for this model of "
@@ -70,7 +95,7 @@ def lengths_of(mask: Tensor | np.ndarray | None, batch: int, steps: int, unit: s
     """
     if mask is None:
         return [steps] * batch
-    rows = torch.as_tensor(mask).bool()
+    rows = _as_tensor(mask, "padding_mask", InputError).bool()
     rows = rows[None] if rows.ndim == 1 else rows
     if list(rows.shape) != [batch, steps]:
         raise InputError(
@@ -89,7 +114,7 @@ def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
     Raises:
         CodesError: not integers, a wrong shape, too many layers, no frames, or out of range.
     """
-    codes = torch.as_tensor(codes)
+    codes = _as_tensor(codes, "audio_codes", CodesError)
     if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
         raise CodesError(f"codes are {codes.dtype}; expected integers")
     shape = list(codes.shape)
@@ -100,11 +125,14 @@ def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
             "(num_quantizers, frames), none of them 0"
         )
     check_num_quantizers(codes.shape[0], config)
+    if codes.dtype == torch.uint64:  # wraps to negative numbers only where it is out of range
+        codes = codes.view(torch.int64)
+    codes = codes.long()  # first: PyTorch cannot compare wide unsigned integers
     lowest, highest = int(codes.min()), int(codes.max())
     size = config.quantizer.codebook_size
     if lowest < 0 or highest >= size:
         raise CodesError(f"codes reach from {lowest} to {highest}; expected 0 to {size - 1}")
-    return codes.long()
+    return codes
 
 
 def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
@@ -116,9 +144,22 @@ def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
     available = config.quantizer.num_quantizers
     if count is None:
         return available
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= available:
+    whole = _as_integer(count)
+    if whole is None or not 1 <= whole <= available:
         raise CodesError(f"num_quantizers is {count!r}; expected 1 to {available} for this model")
-    return count
+    return whole
+
+
+def _as_integer(value: Any) -> int | None:
+    """A Python, NumPy or PyTorch integer as an int; None for anything else, truth values too."""
+    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == torch.bool:
+        return None
+    if getattr(value, "ndim", 0):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def frames_of_duration(seconds: float | None, config: CodecConfig) -> int | None:
@@ -129,7 +170,11 @@ def frames_of_duration(seconds: float | None, config: CodecConfig) -> int | None
     """
     if seconds is None:
         return None
-    frames = seconds * config.frame_rate
+    if isinstance(seconds, bool) or not _is_finite_number(seconds):
+        raise InputError(
+            f"chunk_duration is {seconds!r}; expected a multiple of {1 / config.frame_rate:g} s"
+        )
+    frames = float(seconds) * config.frame_rate
     nearest = round(frames)
     if nearest >= 1 and abs(frames - nearest) < 1e-6 * max(1.0, frames):
         return nearest
@@ -138,6 +183,13 @@ def frames_of_duration(seconds: float | None, config: CodecConfig) -> int | None
         f"chunk_duration is {seconds} s; expected a multiple of {1 / config.frame_rate:g} s, such "
         f"as {below / config.frame_rate:g} or {above / config.frame_rate:g}"
     )
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, str | bytes) and math.isfinite(float(value) * 1e9)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
 
 
 def pad_rows(rows: Sequence[Tensor]) -> Tensor:
