@@ -170,3 +170,56 @@ def test_describe(folder):
     assert facts["kbps"] == {"1": 0.4, "2": 0.8, "4": 1.6}
     assert facts["layout"] == "v1"
     assert len(facts["encoder"]) == 2
+
+
+@pytest.mark.parametrize("section", ["encoder_kwargs", "quantizer_kwargs"])
+def test_absurd_depths_are_refused_at_once(folder, section):
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    if section == "encoder_kwargs":
+        values[section][1]["num_layers"] = 10**6
+    else:
+        values[section]["num_quantizers"] = 10**6
+    path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"only .* tensors"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "index", [{}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": {"a": 3}}]
+)
+def test_nonsense_in_the_index(folder, index):
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"weight_map|lacks the shard"):
+        load(folder)
+
+
+def test_tensor_in_two_shards(folder):
+    tensors = load_file(folder / "model.safetensors")
+    name = next(iter(tensors))
+    save_file({name: tensors[name]}, folder / "more.safetensors")
+    index = {"weight_map": {name: "more.safetensors", "rest": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="earlier shard"):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", [torch.full((32, 16), torch.nan), torch.zeros(32, 16).int()])
+def test_weights_that_are_no_finite_numbers(folder, value):
+    name = "encoder.1.transformer.layers.0.linear1.weight"
+    rewrite(folder, lambda tensors: tensors.update({name: value}))
+    with pytest.raises(CheckpointError, match="no finite weights"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"sampling_rate": ' + "9" * 5000 + "}"])
+def test_hostile_json(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"folder", ["a"], "x" * 5000, "a\0b"])
+def test_names_that_are_none(name):
+    with pytest.raises(CheckpointError):
+        load(name)

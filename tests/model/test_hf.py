@@ -300,3 +300,40 @@ def test_default_configuration_is_v1():
     assert config.frame_rate == 12.5
     assert MossAudioTokenizerConfig.preset("nano").number_channels == 2
     assert MossAudioTokenizerConfig(sample_rate=24_000).sampling_rate == 24_000
+
+
+def test_samples_of_integer_scale_are_refused(model):
+    loud = noise(80) * 32768
+    with pytest.raises(AudioError, match="divide samples of 16-bit scale by 32768"):
+        model.encode(loud)
+    assert model.encode(noise(80) * 20).audio_codes.shape[-1] == 10
+
+
+def test_lists_and_batches_are_not_mixed_up(model):
+    codes = model.encode(noise(2, 80)).audio_codes
+    with pytest.raises(InputError, match="use decode for a batch"):
+        model.batch_decode(codes)
+    with pytest.raises(InputError, match="use encode for a batch"):
+        model.batch_encode(noise(2, 80).numpy())
+    with pytest.raises(InputError, match="got int"):
+        model.batch_encode(3)
+    clips = (clip for clip in noise(2, 80))
+    assert torch.equal(model.batch_encode(clips).audio_codes, codes)
+
+
+def test_call_with_codes_heeds_mask_and_layers(model):
+    codes = model.encode(noise(2, 80)).audio_codes
+    mask = torch.ones(2, 10)
+    mask[1, 4:] = 0
+    output = model(audio_codes=codes, padding_mask=mask, num_quantizers=2)
+    assert output.audio_lengths.tolist() == [80, 32]
+    assert output.audio_codes.shape == (2, 2, 10)
+    with pytest.raises(InputError, match="other values than 0 and 1"):
+        model.decode(codes, mask * 0.5)
+
+
+@pytest.mark.parametrize("device", ["nope", "meta", {}, "cuda:99"])
+def test_unusable_devices(model, tmp_path, device):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="device"):
+        MossAudioTokenizerModel.from_pretrained(tmp_path, device_map=device)

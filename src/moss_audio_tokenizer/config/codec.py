@@ -10,6 +10,8 @@ from math import isfinite, prod
 from ..errors import ConfigError
 
 QUANTIZER_TYPES = ("rlfq", "rvq")
+# Far above any model; keeps a damaged config.json from asking for impossible tensors.
+_LARGEST_COUNT = 1 << 20
 
 
 def _require(condition: bool, message: str) -> None:
@@ -21,8 +23,8 @@ def _require_counts(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         _require(
-            isinstance(value, int) and not isinstance(value, bool) and value > 0,
-            f"{type(owner).__name__}.{name} is {value!r}; expected a whole number above 0",
+            isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_COUNT,
+            f"{type(owner).__name__}.{name} is {value!r}; expected 1 to {_LARGEST_COUNT}",
         )
 
 

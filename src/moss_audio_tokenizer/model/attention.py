@@ -150,6 +150,6 @@ BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Window], Tensor]] = {
 
 def check_backend(name: str) -> str:
     """Return ``name`` if there is such a backend, else raise `ConfigError`."""
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ConfigError(f"no attention implementation {name!r}; there are {', '.join(BACKENDS)}")
     return name

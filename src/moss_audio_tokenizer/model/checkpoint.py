@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import CodecConfig, codec_config_from_released
+from ..config import CodecConfig, TransformerStage, codec_config_from_released
 from ..errors import CheckpointError
 from ..files import atomic_path
 from .codec import Codec
@@ -60,9 +60,13 @@ class Checkpoint:
         try:
             file = self._stack.enter_context(safe_open(path, framework="pt"))
         except (SafetensorError, OSError) as error:
+            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{path} cannot be read as safetensors ({error}); copy it again from its source"
+                f"{path} cannot be read as safetensors ({reason}); copy it again from its source"
             ) from error
+        twice = sorted(set(self._open).intersection(file.keys()))
+        if twice:
+            raise CheckpointError(f"{path} repeats {twice[0]}, which an earlier shard has too")
         self._open.update(dict.fromkeys(file.keys(), file))
 
     def __enter__(self) -> "Checkpoint":
@@ -81,13 +85,23 @@ class Checkpoint:
         return tuple(self._open[name].get_slice(name).get_shape())
 
     def tensor(self, name: str) -> Tensor:
-        """Read a tensor."""
+        """Read a tensor.
+
+        Raises:
+            CheckpointError: it holds no numbers that weights can have.
+        """
         tensor: Tensor = self._open[name].get_tensor(name)
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{self.folder}: {name} holds {tensor.dtype} values that are no finite weights; "
+                "copy the checkpoint again, or go back to one before training diverged"
+            )
         return tensor
 
     def codec_config(self) -> CodecConfig:
         """The configuration, with what only the weights tell: whether equal sizes project."""
         config = codec_config_from_released(self.released, always_project=False)
+        self._check_depths(config)
         equal = equal_projections(config)
         present = {name: canonical_name(name) for name in self.names}
         if any(
@@ -97,6 +111,17 @@ class Checkpoint:
             return codec_config_from_released(self.released, always_project=True)
         return config
 
+    def _check_depths(self, config: CodecConfig) -> None:
+        """Refuse absurd depths before building them takes for ever: every layer has tensors."""
+        stages = [*config.encoder, *config.decoder]
+        depths = [stage.num_layers for stage in stages if isinstance(stage, TransformerStage)]
+        layers = sum(depths) + config.quantizer.num_quantizers
+        if layers > len(self._open):
+            raise CheckpointError(
+                f"{self.folder} does not fit its config.json: that has {layers} layers, but there "
+                f"are only {len(self._open)} tensors; copy both again from one source"
+            )
+
 
 def _is_identity(tensor: Tensor) -> bool:
     return tensor.ndim == 2 and torch.equal(tensor, torch.eye(*tensor.shape, dtype=tensor.dtype))
@@ -104,13 +129,15 @@ def _is_identity(tensor: Tensor) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is no regular file")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"no {path.name} in {path.parent}; expected a model folder with config.json and "
             "safetensors weights, a hub id, or 'bundled'"
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds {type(value).__name__}; expected a JSON object")
@@ -120,9 +147,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX_NAME
     if index.exists():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        return [_shard(folder, name) for name in shards]
-    if (folder / WEIGHTS_NAME).exists():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index} has no usable weight_map; copy it again")
+        return [_shard(folder, name) for name in sorted(set(map(str, weight_map.values())))]
+    if (folder / WEIGHTS_NAME).is_file():
         return [folder / WEIGHTS_NAME]
     pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(
         path.name for suffix in ("*.pt", "*.pth", "*.ckpt") for path in folder.glob(suffix)
@@ -135,11 +164,11 @@ def _weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"no {WEIGHTS_NAME} or {INDEX_NAME} in {folder}")
 
 
-def _shard(folder: Path, name: object) -> Path:
+def _shard(folder: Path, name: str) -> Path:
     # A shard stays inside its folder, whatever a downloaded index says.
-    if not isinstance(name, str) or Path(name).name != name:
+    if Path(name).name != name:
         raise CheckpointError(f"{folder / INDEX_NAME} names an unusable shard {name!r}")
-    if not (folder / name).exists():
+    if not (folder / name).is_file():
         raise CheckpointError(f"{folder} lacks the shard {name} that its index names")
     return folder / name
 

@@ -26,6 +26,7 @@ from .checkpoint import (
     write_json,
 )
 from .codec import Codec
+from .devices import require_device
 from .fingerprint import fingerprint
 from .hf_config import COMPUTE_DTYPES, MossAudioTokenizerConfig
 from .hub import find_checkpoint
@@ -37,6 +38,7 @@ from .inputs import (
     frames_of_duration,
     lengths_of,
     pad_rows,
+    require_list,
 )
 from .offline import decode_rows, encode_rows
 from .outputs import (
@@ -54,7 +56,6 @@ _IGNORED_OPTIONS = (
     "adapter_kwargs",
     "low_cpu_mem_usage",
     "proxies",
-    "subfolder",
     "trust_remote_code",
     "use_safetensors",
 )
@@ -162,10 +163,9 @@ class MossAudioTokenizerModel(PreTrainedModel):
 
         See `encode` for the rest.
         """
-        if len(input_values) == 0:
-            raise InputError("got no clips; expected a list of at least one")
         channels = self.config.codec.number_channels
-        clips = [_single(as_waveform_rows(clip, channels)) for clip in input_values]
+        items = require_list(input_values, "clips", "encode")
+        clips = [_single(as_waveform_rows(clip, channels)) for clip in items]
         return self._encode(clips, num_quantizers, True, chunk_duration, deterministic)
 
     def _encode(
@@ -237,11 +237,9 @@ class MossAudioTokenizerModel(PreTrainedModel):
         deterministic: bool = False,
     ) -> MossAudioTokenizerDecoderOutput:
         """Decode a list of (num_quantizers, frames) of unequal lengths; see `decode`."""
-        if len(codes_list) == 0:
-            raise InputError("got no codes; expected a list of at least one")
-        rows = [
-            _single(as_code_rows(codes, self.config.codec).movedim(1, 0)) for codes in codes_list
-        ]
+        config = self.config.codec
+        items = require_list(codes_list, "codes", "decode")
+        rows = [_single(as_code_rows(codes, config).movedim(1, 0)) for codes in items]
         depths = sorted({len(row) for row in rows})
         if num_quantizers is None and len(depths) > 1:
             raise CodesError(
@@ -287,12 +285,13 @@ class MossAudioTokenizerModel(PreTrainedModel):
     ) -> MossAudioTokenizerOutput:
         """Audio through codes and back; with ``audio_codes``, only back.
 
-        The audio comes out at the input's lengths. Without gradients: training works on
-        ``model.codec``.
+        The audio comes out at the input's lengths. ``padding_mask`` is that of what is given:
+        samples of ``input_values``, or frames of ``audio_codes``. Without gradients: training
+        works on ``model.codec``.
         """
         if audio_codes is not None:
-            decoded = self.decode(audio_codes, num_quantizers=num_quantizers)
-            codes = as_code_rows(audio_codes, self.config.codec)
+            decoded = self.decode(audio_codes, padding_mask, num_quantizers=num_quantizers)
+            codes = as_code_rows(audio_codes, self.config.codec)[:num_quantizers]
             frames = decoded.audio_lengths // self.config.codec.downsample_rate
             output = MossAudioTokenizerOutput(decoded.audio, decoded.audio_lengths, codes, frames)
             return _returned(output, return_dict)
@@ -349,12 +348,17 @@ class MossAudioTokenizerModel(PreTrainedModel):
         if unknown:
             raise ConfigError(f"from_pretrained got unknown options {unknown}")
         hub = {key: options[key] for key in _HUB_OPTIONS if options.get(key) is not None}
+        if config is not None and not isinstance(config, MossAudioTokenizerConfig):
+            raise ConfigError(
+                f"config is {type(config).__name__}; expected MossAudioTokenizerConfig"
+            )
+        device = None if device_map is None else require_device(device_map)
         with Checkpoint(find_checkpoint(pretrained_model_name_or_path, hub)) as checkpoint:
             codec = load_codec(checkpoint, parts)
             settings = checkpoint.released if config is None else config.to_dict()
         model: Any = cls._around(codec, settings)
         model.config._name_or_path = str(pretrained_model_name_or_path)
-        return model if device_map is None else model.to(device_map)
+        return model if device is None else model.to(device)
 
     @classmethod
     def _around(cls, codec: Codec, settings: dict[str, Any]) -> "MossAudioTokenizerModel":

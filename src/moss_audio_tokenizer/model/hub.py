@@ -21,10 +21,17 @@ def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:
     Raises:
         CheckpointError: it is none of them, or the hub does not have it.
     """
+    if not isinstance(name, str | Path):
+        raise CheckpointError(
+            f"got {type(name).__name__} for a model; expected a folder, a hub id, or 'bundled'"
+        )
     if str(name) == "bundled":
         return BUNDLED
-    if Path(name).is_dir():
-        return Path(name)
+    try:
+        if Path(name).is_dir():
+            return Path(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(name)[:80]!r} is no usable path ({error})") from error
     if Path(name).exists() or str(name).startswith((".", "/", "~")):
         raise CheckpointError(
             f"{str(name)!r} is no folder; expected a model folder, a hub id, or 'bundled'"

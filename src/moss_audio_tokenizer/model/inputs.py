@@ -15,6 +15,8 @@ from torch import Tensor
 from ..config import CodecConfig
 from ..errors import AudioError, CodesError, InputError
 
+# Peaks above full scale happen; this far above it, the samples have the scale of integers.
+_HIGHEST_PEAK = 100.0
 _INTEGER_SCALES = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 
 
@@ -74,7 +76,7 @@ def _as_float(audio: Tensor) -> Tensor:
 
 
 def check_clip(clip: Tensor) -> Tensor:
-    """Refuse a clip (channels, samples) that is empty or not finite."""
+    """Refuse a clip (channels, samples) that is empty, not finite, or of another scale."""
     if clip.shape[-1] == 0:
         raise AudioError("audio is empty; expected at least one sample")
     finite = torch.isfinite(clip)
@@ -83,6 +85,12 @@ def check_clip(clip: Tensor) -> Tensor:
         raise AudioError(
             f"audio holds {int((~finite).sum())} NaN or infinite samples, the first at {first}; "
             "replace them before encoding"
+        )
+    peak = float(clip.abs().max())
+    if peak > _HIGHEST_PEAK:
+        raise AudioError(
+            f"audio peaks at {peak:g}; expected floating point within +-1: divide samples of "
+            "16-bit scale by 32768"
         )
     return clip
 
@@ -95,7 +103,10 @@ def lengths_of(mask: Tensor | np.ndarray | None, batch: int, steps: int, unit: s
     """
     if mask is None:
         return [steps] * batch
-    rows = _as_tensor(mask, "padding_mask", InputError).bool()
+    values = _as_tensor(mask, "padding_mask", InputError)
+    rows = values.bool()
+    if not torch.equal(rows.to(values.dtype), values):
+        raise InputError("padding_mask holds other values than 0 and 1")
     rows = rows[None] if rows.ndim == 1 else rows
     if list(rows.shape) != [batch, steps]:
         raise InputError(
@@ -196,3 +207,22 @@ def pad_rows(rows: Sequence[Tensor]) -> Tensor:
     """Stack tensors of unequal last axes along a new first axis, zero at the end."""
     longest = max(row.shape[-1] for row in rows)
     return torch.stack([torch.nn.functional.pad(row, (0, longest - row.shape[-1])) for row in rows])
+
+
+def require_list(items: Any, what: str, instead: str) -> list[Any]:
+    """The items of a list of clips; a single tensor or array is another method's.
+
+    Raises:
+        InputError: no list, or an empty one.
+    """
+    if isinstance(items, Tensor | np.ndarray | str | bytes | dict):
+        raise InputError(
+            f"got one {type(items).__name__}; expected a list of {what}: use {instead} for a batch"
+        )
+    try:
+        found = list(items)
+    except TypeError as error:
+        raise InputError(f"got {type(items).__name__}; expected a list of {what}") from error
+    if not found:
+        raise InputError(f"got no {what}; expected a list of at least one")
+    return found

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Integer
 
 from ..codes.codec import CodecInfo
-from ..errors import ConfigError
 from .hf import MossAudioTokenizerModel
 
 
@@ -39,14 +37,8 @@ class TorchCodec:
         """Load a model folder, a hub id, or "bundled", onto a device.
 
         Raises:
-            CheckpointError: see `MossAudioTokenizerModel.from_pretrained`.
-            ConfigError: the device does not exist here.
+            CheckpointError, ConfigError: see `MossAudioTokenizerModel.from_pretrained`.
         """
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"device {device!r} cannot be used here ({reason})") from error
         model = MossAudioTokenizerModel.from_pretrained(path, parts=parts, device_map=device)
         model.set_compute_dtype(compute_dtype)
         return cls(model, deterministic)

@@ -1,0 +1,22 @@
+"""Devices that a user names."""
+
+import torch
+
+from ..errors import ConfigError
+
+
+def require_device(name: object) -> torch.device:
+    """The device called ``name``, if tensors can be made on it here.
+
+    Raises:
+        ConfigError: there is no such device, or it holds no values.
+    """
+    try:
+        device = torch.device(name)  # type: ignore[call-overload]
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); try 'cpu'") from error
+    if device.type == "meta":
+        raise ConfigError("device 'meta' holds no values; expected one such as 'cpu' or 'cuda'")
+    return device
