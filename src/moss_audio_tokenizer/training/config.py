@@ -192,5 +192,6 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, self, name, "at least 1")
         require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
         require(self.threads >= 0, self, "threads", "0 or more")
-        require(self.decoder_only_from >= 0, self, "decoder_only_from", "0 or more")
+        after_start = self.decoder_only_from == 0 or self.decoder_only_from >= self.warm_start.steps
+        require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
