@@ -223,3 +223,18 @@ def test_hostile_json(folder, text):
 def test_names_that_are_none(name):
     with pytest.raises(CheckpointError):
         load(name)
+
+
+def test_half_precision_saves_space_and_keeps_the_quantizer(folder, make_model):
+    before = (folder / "model.safetensors").stat().st_size
+    make_model().save_pretrained(folder, weight_dtype="fp16")
+    tensors = load_file(folder / "model.safetensors")
+    halves = {name for name, tensor in tensors.items() if tensor.dtype == torch.float16}
+    assert halves == {name for name in tensors if not name.startswith("quantizer.")}
+    assert (folder / "model.safetensors").stat().st_size < 0.7 * before
+    modes = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+    again = load(folder)
+    assert again.identity == make_model().identity
+    with pytest.raises(ConfigError, match="fp32, bf16, fp16"):
+        again.save_pretrained(folder, weight_dtype="int8")

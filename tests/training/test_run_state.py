@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
+from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.training import run_state
 from moss_audio_tokenizer.training.config import OptimizerConfig
 from moss_audio_tokenizer.training.run_state import (
     load_optimizer,
     newest_run,
     prune_runs,
-    save_model,
     save_run,
     saved_step,
 )
@@ -145,7 +144,7 @@ def test_pruning_keeps_the_newest_whole_checkpoints(tmp_path):
 
 
 def test_a_saved_model_is_one_that_loads(tmp_path, trained):
-    save_model(trained[0], tmp_path)
+    save_codec(trained[0], tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_type"] == "moss-audio-tokenizer"
     with Checkpoint(tmp_path) as checkpoint:

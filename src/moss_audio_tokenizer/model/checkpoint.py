@@ -5,7 +5,7 @@ Owns finding, reading, checking and writing weights and config.json; the names a
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config import CodecConfig, TransformerStage, codec_config_from_released
+from ..config import (
+    CodecConfig,
+    TransformerStage,
+    codec_config_from_released,
+    released_from_codec_config,
+)
 from ..errors import CheckpointError
 from ..files import atomic_path
 from .codec import Codec
@@ -31,6 +36,10 @@ from .key_names import (
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 CONFIG_NAME = "config.json"
+_CONFIG_HEADER = {
+    "model_type": "moss-audio-tokenizer",
+    "architectures": ["MossAudioTokenizerModel"],
+}
 
 
 class Checkpoint:
@@ -247,8 +256,13 @@ def _check_shapes(
         )
 
 
-def released_tensors(codec: Codec, layout: str) -> dict[str, Tensor]:
-    """The codec's tensors under released names; v2 gets identity projections where v1 has none."""
+def released_tensors(
+    codec: Codec, layout: str, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The codec's tensors under released names; v2 gets identity projections where v1 has none.
+
+    ``dtype`` is that of encoder and decoder; the quantizer stays in float32.
+    """
     state = codec.state_dict()
     tensors = {}
     for name, slot in released_slots(state, codec.config.quantizer.num_quantizers, layout):
@@ -258,19 +272,46 @@ def released_tensors(codec: Codec, layout: str) -> dict[str, Tensor]:
         for name, width in equal_projections(codec.config).items():
             if getattr(codec, name.split(".")[0]) is not None:
                 tensors.setdefault(name, torch.eye(width))
-    return tensors
+    return {
+        name: tensor if name.startswith("quantizer.") else tensor.to(dtype)
+        for name, tensor in tensors.items()
+    }
 
 
-def save_tensors(tensors: dict[str, Tensor], folder: Path, max_shard_size: str) -> None:
-    """Write weights in as many shards as needed, with an index if more than one; atomically."""
+def save_codec(
+    codec: Codec,
+    folder: Path,
+    layout: str = "v1",
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "5GB",
+    settings: Mapping[str, str] | None = None,
+) -> None:
+    """Write config.json and weights, in shards with an index if need be; each file atomically.
+
+    Args:
+        codec: all of it.
+        folder: exists already.
+        layout: "v1" or "v2".
+        dtype: of encoder and decoder; the quantizer stays in float32.
+        max_shard_size: bytes of a shard at most, such as "5GB".
+        settings: more keys for config.json.
+    """
+    tensors = released_tensors(codec, layout, dtype)
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
     for file_name, names in plan.filename_to_tensors.items():
         with atomic_path(folder / file_name) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file({name: tensors[name] for name in names}, temporary, {"format": "pt"})
+            temporary.chmod(mode)  # safetensors leaves files that only their owner may read
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / INDEX_NAME, index)
     _remove_stale(folder, set(plan.filename_to_tensors), plan.is_sharded)
+    write_json(
+        folder / CONFIG_NAME,
+        {**_CONFIG_HEADER, **released_from_codec_config(codec.config), **(settings or {})},
+    )
 
 
 def _remove_stale(folder: Path, written: Iterable[str], sharded: bool) -> None:

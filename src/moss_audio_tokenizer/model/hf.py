@@ -17,18 +17,11 @@ from transformers.utils import ModelOutput
 
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
 from .attention import check_backend
-from .checkpoint import (
-    CONFIG_NAME,
-    Checkpoint,
-    load_codec,
-    released_tensors,
-    save_tensors,
-    write_json,
-)
+from .checkpoint import Checkpoint, load_codec, save_codec
 from .codec import Codec
 from .devices import require_device
 from .fingerprint import fingerprint
-from .hf_config import COMPUTE_DTYPES, MossAudioTokenizerConfig
+from .hf_config import MossAudioTokenizerConfig
 from .hub import find_checkpoint
 from .inputs import (
     as_code_rows,
@@ -47,7 +40,7 @@ from .outputs import (
     MossAudioTokenizerOutput,
 )
 
-_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 # Options that transformers' Auto classes pass along and that change nothing here.
 _IGNORED_OPTIONS = (
@@ -109,16 +102,14 @@ class MossAudioTokenizerModel(PreTrainedModel):
 
     def set_compute_dtype(self, name: str) -> None:
         """Compute encoder and decoder in "fp32", "bf16" or "fp16"; the quantizer stays fp32."""
-        if name not in COMPUTE_DTYPES:
-            raise ConfigError(
-                f"compute dtype is {name!r}; expected one of {', '.join(COMPUTE_DTYPES)}"
-            )
+        _torch_dtype(name)
         self.config.compute_dtype = name
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        dtype = _AUTOCAST_DTYPES.get(self.config.compute_dtype)
-        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        dtype = _DTYPES[self.config.compute_dtype]
+        half = dtype != torch.float32
+        with torch.no_grad(), torch.autocast(self.device.type, dtype if half else None, half):
             yield
 
     # Encoding
@@ -381,6 +372,7 @@ class MossAudioTokenizerModel(PreTrainedModel):
         *,
         layout: str = "v1",
         max_shard_size: str = "5GB",
+        weight_dtype: str = "fp32",
         **_: Any,
     ) -> None:
         """Write config.json and safetensors weights with the names of a released layout.
@@ -391,21 +383,32 @@ class MossAudioTokenizerModel(PreTrainedModel):
                 family) can be written as v1 too, but other engines' v1 code does not expect
                 those tensors. Written as v2, a v1 model gets identity projections there.
             max_shard_size: larger checkpoints are split into shards with an index.
+            weight_dtype: "fp32", or "bf16" / "fp16" for half the size: encoder and decoder are
+                rounded, the quantizer is not.
 
         Raises:
-            ConfigError: no such layout, or only half of the model is loaded.
+            ConfigError: no such layout or dtype, or only half of the model is loaded.
         """
         if self.codec.encoder is None or self.codec.decoder is None:
             raise ConfigError("only half of the model is loaded; load parts='all' to save it")
         folder = Path(save_directory)
-        tensors = released_tensors(self.codec, layout)
+        dtype = _torch_dtype(weight_dtype)
+        settings = {
+            "attention_implementation": self.config.attention_implementation,
+            "compute_dtype": self.config.compute_dtype,
+            "codec_weight_dtype": weight_dtype,
+        }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            save_tensors(tensors, folder, max_shard_size)
-            values = self.config.to_dict() | {"architectures": [type(self).__name__]}
-            write_json(folder / CONFIG_NAME, values)
+            save_codec(self.codec, folder, layout, dtype, max_shard_size, settings)
         except OSError as error:
             raise CheckpointError(f"cannot write to {folder}: {error}") from error
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise ConfigError(f"dtype is {name!r}; expected one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
 
 
 def _single(rows: Tensor) -> Tensor:

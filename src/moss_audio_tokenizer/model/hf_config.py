@@ -7,8 +7,6 @@ from transformers import PreTrainedConfig
 from ..config import CodecConfig, codec_config_from_released, preset, released_from_codec_config
 from ..config.released import ALIASES
 
-COMPUTE_DTYPES = ("fp32", "bf16", "fp16")
-
 
 class MossAudioTokenizerConfig(PreTrainedConfig):
     """Configuration of a `MossAudioTokenizerModel`; the defaults are the released v1 model.

@@ -18,7 +18,7 @@ from ..config import CodecConfig, preset
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
 from ..manifest import has_split, read_manifest
-from ..model.checkpoint import Checkpoint, load_codec
+from ..model.checkpoint import Checkpoint, load_codec, save_codec
 from ..model.codec import Codec
 from .config import TrainingConfig
 from .data import Clip, CropSampler, load_clips
@@ -26,7 +26,7 @@ from .progress import ProgressLog
 from .quantizer_start import start_from_data
 from .reconstruction import ReconstructionTask
 from .run_folder import RunFolder
-from .run_state import load_optimizer, prune_runs, save_model, save_run, saved_step
+from .run_state import load_optimizer, prune_runs, save_run, saved_step
 from .schedule import learning_rate_at, make_optimizer
 from .termination import on_sigterm
 from .validation import validate
@@ -272,7 +272,7 @@ class Trainer:
         final = self.output / "final"
         with atomic_path(final, error=TrainingError, replace_folder=True) as folder:
             folder.mkdir()
-            save_model(self.codec, folder)
+            save_codec(self.codec, folder)
         return final
 
 

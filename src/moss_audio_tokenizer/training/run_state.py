@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..config import released_from_codec_config
 from ..errors import TrainingError
 from ..files import atomic_path
-from ..model.checkpoint import CONFIG_NAME, WEIGHTS_NAME, released_tensors, write_json
+from ..model.checkpoint import CONFIG_NAME, WEIGHTS_NAME, save_codec, write_json
 from ..model.codec import Codec
 
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -27,22 +26,13 @@ _FOLDER_NAME = re.compile(r"step-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def save_model(codec: Codec, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a codec that ``from_pretrained`` loads (v1 layout)."""
-    tensors = {name: tensor.to(dtype) for name, tensor in released_tensors(codec, "v1").items()}
-    save_file(tensors, folder / WEIGHTS_NAME, {"format": "pt"})
-    config = released_from_codec_config(codec.config)
-    header = {"model_type": "moss-audio-tokenizer", "architectures": ["MossAudioTokenizerModel"]}
-    write_json(folder / CONFIG_NAME, header | config)
-
-
 def save_run(output: Path, codec: Codec, optimizer: torch.optim.Optimizer, step: int) -> Path:
     """Write the checkpoint of ``step``; it appears under its name only once it is whole."""
     target = output / "checkpoints" / f"step-{step:06d}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
         folder.mkdir()
-        save_model(codec, folder)
+        save_codec(codec, folder)
         save_file(_optimizer_tensors(codec, optimizer), folder / OPTIMIZER_NAME)
         write_json(folder / STATE_NAME, {"step": step})
     return target
