@@ -122,7 +122,7 @@ def _flex_attention(query: Tensor, key: Tensor, value: Tensor, window: Window) -
 def _compiled_flex_attention() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention, dynamic=True)
 
 
 def _flex_block_mask(shape: tuple[int, int, int], device: torch.device) -> Any:
