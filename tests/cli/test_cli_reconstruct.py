@@ -51,14 +51,15 @@ def test_a_table_lists_what_was_written(codec, moss_audio, write_wav, tmp_path):
     assert row.split() == ["2", "0.1", str(output)]
 
 
-def test_report(codec, reports, moss_audio, write_wav, tmp_path):
+def test_report(codec, reports, moss_audio, write_wav, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/moss-audio", "reconstruct", "my clip.wav"])
     depths = ["--num-quantizers", 1, "--num-quantizers", 3, "--report", tmp_path / "page.html"]
     result = moss_audio("reconstruct", write_wav(), "-o", tmp_path / "out.wav", *depths)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "page.html").read_text() == "<html>"
     ((title, command, model, original, rate, rows),) = reports
     assert title == "clip.wav"
-    assert command.startswith("moss-audio ")
+    assert command == "moss-audio reconstruct 'my clip.wav'"
     assert model == f"bundled ({codec.identity})"
     assert (original.shape, rate) == ((1, 1500), 8000)
     assert [(layers, kbps, audio.shape) for layers, kbps, audio, _ in rows] == [
