@@ -120,3 +120,9 @@ def test_equality_is_of_codes_and_description():
     assert codes != "codes"
     with pytest.raises(TypeError, match="unhashable"):
         hash(codes)
+
+
+def test_repr_is_short():
+    codes = AudioCodes(np.zeros((2, 30), np.int64), 24_000, 30 * 1920)
+    assert repr(codes).startswith("AudioCodes(2 x 30 codes, sampling_rate=24000, num_samples=57600")
+    assert len(repr(codes)) < 200

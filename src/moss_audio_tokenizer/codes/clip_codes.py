@@ -24,7 +24,7 @@ _MAX_QUANTIZERS = 2**16 - 1
 _MAX_MODEL_LENGTH = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClipCodes:
     """Codes of one clip.
 
@@ -69,6 +69,10 @@ class ClipCodes:
         return self.metadata == other.metadata and np.array_equal(self.codes, other.codes)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.metadata.items())
+        return f"{type(self).__name__}({self.num_quantizers} x {self.num_frames} codes, {shown})"
 
     @property
     def num_quantizers(self) -> int:

@@ -56,7 +56,8 @@ def _parameters(checkpoint: Checkpoint) -> dict[str, int]:
 
 def _stages(stages: tuple[Stage, ...], rates: tuple[float, ...]) -> list[str]:
     return [
-        f"{stage.num_layers} layers of width {stage.d_model} at {rate:g} Hz, "
+        f"{stage.num_layers} layer{'s' if stage.num_layers > 1 else ''} of width {stage.d_model} "
+        f"at {rate:g} Hz, "
         f"{stage.num_heads} heads, {stage.context_seconds:g} s of context"
         for stage, rate in zip(stages, rates, strict=True)
         if isinstance(stage, TransformerStage)

@@ -15,7 +15,7 @@ def require_device(name: object) -> torch.device:
         device = torch.device(name)  # type: ignore[call-overload]
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); try 'cpu'") from error
     if device.type == "meta":
         raise ConfigError("device 'meta' holds no values; expected one such as 'cpu' or 'cuda'")

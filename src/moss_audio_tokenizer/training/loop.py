@@ -169,7 +169,8 @@ class Trainer:
         while self.step < settings.max_steps and not self.stopping:
             scalars = self.train_step()
             log.step(self.step, scalars, show=self.step % settings.log_every == 0)
-            if self.step % settings.validation.every == 0 and self.validation_clips:
+            last = self.step == settings.max_steps
+            if self.validation_clips and (last or self.step % settings.validation.every == 0):
                 self._validate(log)
             if self.step % settings.checkpoint_every == 0:
                 self._save()
