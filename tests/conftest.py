@@ -11,7 +11,9 @@ settings.load_profile("steady")
 # The inner modules only: the public faces have refusals of their own, which tests provoke.
 _CHECKED = {
     "model": (
-        "attention cache codec decoder encoder offline patchify quantizer rope stack transformer"
+        "attention cache codec decoder encoder offline patchify quantizer rope stack transformer "
+        "inference.linear inference.stage inference.pieces inference.rings inference.stack "
+        "inference.quantizer inference.halves inference.rotation"
     ),
     "training": "losses quantizer_start reconstruction",
 }

@@ -22,8 +22,10 @@ STANDARD_BASES = {
     "ConfigError": "ValueError",
     "AudioFileError": "OSError",
     "CodesFileError": "OSError",
+    "StreamFileError": "OSError",
     "CheckpointError": "ValueError",
     "ModelMismatchError": "ValueError",
+    "SlotsFull": "RuntimeError",
     "MissingDependencyError": "ImportError",
     "TrainingError": "RuntimeError",
 }

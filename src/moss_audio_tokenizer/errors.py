@@ -9,8 +9,10 @@ Each message says what was got, what was expected, and what to do about it.
     │   └── ConfigError           configurations and recipes: unknown keys, impossible values
     ├── AudioFileError            a sound file is missing, unreadable, or cannot be written
     ├── CodesFileError            a codes file is missing, damaged, or of another format
+    ├── StreamFileError           a file of saved streams is missing, damaged, or cannot be written
     ├── CheckpointError           a checkpoint is pickled, or its tensors do not fit
     ├── ModelMismatchError        codes were made by another model than the one asked to decode them
+    ├── SlotsFull                 a session has no free slot for another stream
     ├── MissingDependencyError    an optional dependency is needed: the message names the extra
     └── TrainingError             a run cannot start, go on or resume
 """
@@ -44,12 +46,20 @@ class CodesFileError(MossAudioError, OSError):
     """A codes file is missing, truncated, altered, of another format, or cannot be written."""
 
 
+class StreamFileError(MossAudioError, OSError):
+    """A file of saved streams is missing, damaged, of another session, or cannot be written."""
+
+
 class CheckpointError(MossAudioError, ValueError):
     """A checkpoint is missing, pickled, or its tensors do not fit the configuration."""
 
 
 class ModelMismatchError(MossAudioError, ValueError):
     """Codes were made by another model than the one asked to decode them."""
+
+
+class SlotsFull(MossAudioError, RuntimeError):  # noqa: N818 - a state of affairs, not a mistake
+    """A session has no free slot for another stream."""
 
 
 class MissingDependencyError(MossAudioError, ImportError):

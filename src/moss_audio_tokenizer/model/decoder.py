@@ -4,7 +4,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..config import CodecConfig
-from .cache import StackState
 from .patchify import Unpatchify, deinterleave
 from .stack import StageStack
 
@@ -17,7 +16,7 @@ class Decoder(StageStack):
         self.num_channels = config.number_channels
 
     def forward(
-        self, hidden: Float[Tensor, "batch frames width"], state: StackState | None = None
+        self, hidden: Float[Tensor, "batch frames width"]
     ) -> Float[Tensor, "batch channels samples"]:
-        """Audio of frames; with a state, of a stream's next frames."""
-        return deinterleave(self.run(hidden, state), self.num_channels)
+        """Audio of frames."""
+        return deinterleave(self.run(hidden), self.num_channels)

@@ -4,7 +4,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..config import CodecConfig
-from .cache import StackState
 from .patchify import Patchify, interleave
 from .stack import StageStack
 
@@ -16,7 +15,7 @@ class Encoder(StageStack):
         super().__init__(config, config.encoder, config.encoder_rates, Patchify)
 
     def forward(
-        self, audio: Float[Tensor, "batch channels samples"], state: StackState | None = None
+        self, audio: Float[Tensor, "batch channels samples"]
     ) -> Float[Tensor, "batch frames width"]:
-        """Hidden states of whole frames of audio; with a state, of a stream's next frames."""
-        return self.run(interleave(audio), state)
+        """Hidden states of whole frames of audio."""
+        return self.run(interleave(audio))

@@ -4,8 +4,7 @@ Owns the public verbs (encode, decode, batches, saving, loading); the arithmetic
 `codec.py`'s, the checks `inputs.py`'s, the files `checkpoint.py`'s.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,10 @@ from .codec import Codec
 from .devices import require_device
 from .fingerprint import fingerprint
 from .hf_config import MossAudioTokenizerConfig
+from .hf_streams import StreamingVerbs
 from .hub import find_checkpoint
+from .inference.halves import DecoderHalf, EncoderHalf
+from .inference.prepared import Prepared
 from .inputs import (
     as_code_rows,
     as_waveform_rows,
@@ -54,7 +56,7 @@ _IGNORED_OPTIONS = (
 )
 
 
-class MossAudioTokenizerModel(PreTrainedModel):
+class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
     """Audio to discrete codes and back.
 
     Args:
@@ -73,6 +75,8 @@ class MossAudioTokenizerModel(PreTrainedModel):
         self._apply_settings()
 
     def _apply_settings(self) -> None:
+        self._prepared = Prepared()
+        self._forget_streams()
         self.set_attention_implementation(self.config.attention_implementation)
         self.set_compute_dtype(self.config.compute_dtype)
         self.eval()
@@ -105,12 +109,11 @@ class MossAudioTokenizerModel(PreTrainedModel):
         _torch_dtype(name)
         self.config.compute_dtype = name
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        dtype = _DTYPES[self.config.compute_dtype]
-        half = dtype != torch.float32
-        with torch.no_grad(), torch.autocast(self.device.type, dtype if half else None, half):
-            yield
+    def _encoder_half(self) -> EncoderHalf:
+        return self._prepared.encoder(self.codec, _DTYPES[self.config.compute_dtype])
+
+    def _decoder_half(self) -> DecoderHalf:
+        return self._prepared.decoder(self.codec, _DTYPES[self.config.compute_dtype])
 
     # Encoding
 
@@ -149,16 +152,28 @@ class MossAudioTokenizerModel(PreTrainedModel):
         num_quantizers: int | None = None,
         chunk_duration: float | None = None,
         deterministic: bool = False,
+        streaming: bool = False,
+        max_batch_size: int | None = None,
+        finalize_indices: Sequence[int] | None = None,
+        reset_stream: bool = False,
     ) -> MossAudioTokenizerEncoderOutput:
         """Encode clips of unequal lengths: a list of (channels, samples), or (samples,) for mono.
 
-        See `encode` for the rest.
+        See `encode`, and `batch_decode` for the streaming options: with ``streaming=True`` what
+        does not fill a frame waits for the next call, a finalized row's last frame is
+        zero-padded, and there are no hidden states.
         """
         channels = self.config.codec.number_channels
         items = require_list(input_values, "clips", "encode")
+        slots = (max_batch_size, finalize_indices, reset_stream)
+        if streaming:
+            frames_of_duration(chunk_duration, self.config.codec)
+            return self._continue_encode(items, num_quantizers, *slots)
+        self._not_streaming("encode", *slots)
         clips = [_single(as_waveform_rows(clip, channels)) for clip in items]
         return self._encode(clips, num_quantizers, True, chunk_duration, deterministic)
 
+    @torch.no_grad()
     def _encode(
         self,
         clips: list[Tensor],
@@ -172,8 +187,7 @@ class MossAudioTokenizerModel(PreTrainedModel):
         chunk = frames_of_duration(chunk_duration, config)
         clips = [check_clip(clip).to(self.device) for clip in clips]
         alone = self._alone(deterministic)
-        with self._computing():
-            rows = list(encode_rows(self.codec, clips, layers, chunk, alone))
+        rows = list(encode_rows(self._encoder_half(), clips, layers, chunk, alone))
         lengths = [codes.shape[1] for codes, _ in rows]
         output = MossAudioTokenizerEncoderOutput(
             audio_codes=pad_rows([codes for codes, _ in rows]).transpose(0, 1),
@@ -226,10 +240,35 @@ class MossAudioTokenizerModel(PreTrainedModel):
         num_quantizers: int | None = None,
         chunk_duration: float | None = None,
         deterministic: bool = False,
+        streaming: bool = False,
+        max_batch_size: int | None = None,
+        finalize_indices: Sequence[int] | None = None,
+        reset_stream: bool = False,
     ) -> MossAudioTokenizerDecoderOutput:
-        """Decode a list of (num_quantizers, frames) of unequal lengths; see `decode`."""
+        """Decode a list of (num_quantizers, frames) of unequal lengths; see `decode`.
+
+        Args:
+            codes_list: one item a row.
+            num_quantizers: use only the first so many of the layers given.
+            chunk_duration: see `decode`.
+            deterministic: see `decode`.
+            streaming: go on where the last such call ended: row i is the same stream again. More
+                rows than before admit streams at the tail; codes of 0 frames pause a row.
+            max_batch_size: rows to make room for; counts in the first call (default: its rows).
+            finalize_indices: rows that end with this call and then leave; the others keep their
+                order.
+            reset_stream: drop the streams of earlier calls first.
+
+        Raises:
+            CodesError, InputError: see each message; the streams are then as they were.
+        """
         config = self.config.codec
         items = require_list(codes_list, "codes", "decode")
+        slots = (max_batch_size, finalize_indices, reset_stream)
+        if streaming:
+            frames_of_duration(chunk_duration, config)
+            return self._continue_decode(items, num_quantizers, *slots)
+        self._not_streaming("decode", *slots)
         rows = [_single(as_code_rows(codes, config).movedim(1, 0)) for codes in items]
         depths = sorted({len(row) for row in rows})
         if num_quantizers is None and len(depths) > 1:
@@ -238,6 +277,7 @@ class MossAudioTokenizerModel(PreTrainedModel):
             )
         return self._decode(rows, num_quantizers, True, chunk_duration, deterministic)
 
+    @torch.no_grad()
     def _decode(
         self,
         rows: list[Tensor],
@@ -256,8 +296,7 @@ class MossAudioTokenizerModel(PreTrainedModel):
         chunk = frames_of_duration(chunk_duration, config)
         rows = [row[:layers].to(self.device) for row in rows]
         alone = self._alone(deterministic)
-        with self._computing():
-            clips = [clip.float() for clip in decode_rows(self.codec, rows, chunk, alone)]
+        clips = list(decode_rows(self._decoder_half(), rows, chunk, alone))
         lengths = [clip.shape[1] for clip in clips]
         output = MossAudioTokenizerDecoderOutput(
             audio=pad_rows(clips), audio_lengths=torch.tensor(lengths, device=self.device)

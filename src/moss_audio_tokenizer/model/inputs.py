@@ -75,6 +75,18 @@ def _as_float(audio: Tensor) -> Tensor:
     return audio.float()
 
 
+def as_waveform_chunk(chunk: Tensor | np.ndarray, num_channels: int) -> Tensor:
+    """The next samples (channels, samples) of one stream; there may be none.
+
+    Raises:
+        AudioError: see `as_waveform_rows` and `check_clip`; or a batch of several.
+    """
+    rows = as_waveform_rows(chunk, num_channels)
+    if len(rows) != 1:
+        raise AudioError(f"a chunk is one stream's; got a batch of {len(rows)}")
+    return rows[0] if rows.shape[-1] == 0 else check_clip(rows[0])
+
+
 def check_clip(clip: Tensor) -> Tensor:
     """Refuse a clip (channels, samples) that is empty, not finite, or of another scale."""
     if clip.shape[-1] == 0:
@@ -146,6 +158,22 @@ def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
     return codes
 
 
+def as_code_chunk(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
+    """The next codes (layers, frames) of one stream; there may be no frames.
+
+    Raises:
+        CodesError: see `as_code_rows`; or a batch of several.
+    """
+    values = _as_tensor(codes, "audio_codes", CodesError)
+    if values.ndim == 2 and values.shape[0] > 0 and values.shape[1] == 0:
+        check_num_quantizers(values.shape[0], config)
+        return values.long()
+    rows = as_code_rows(values, config)
+    if rows.shape[1] != 1:
+        raise CodesError(f"a chunk is one stream's; got a batch of {rows.shape[1]}")
+    return rows[:, 0]
+
+
 def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
     """The number of layers to use; None means all.
 
@@ -194,6 +222,36 @@ def frames_of_duration(seconds: float | None, config: CodecConfig) -> int | None
         f"chunk_duration is {seconds} s; expected a multiple of {1 / config.frame_rate:g} s, such "
         f"as {below / config.frame_rate:g} or {above / config.frame_rate:g}"
     )
+
+
+def require_count(value: Any, name: str) -> int:
+    """``value`` as a whole number of at least 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    whole = _as_integer(value)
+    if whole is None or whole < 1:
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
+    return whole
+
+
+def require_indices(values: Any, name: str) -> list[int]:
+    """``values`` as a list of whole numbers; None is an empty one.
+
+    Raises:
+        InputError: it is none.
+    """
+    if values is None:
+        return []
+    try:
+        indices = [_as_integer(value) for value in values]
+    except TypeError:
+        indices = [None]
+    found = [index for index in indices if index is not None]
+    if len(found) < len(indices):
+        raise InputError(f"{name} is {values!r}; expected a list of whole numbers")
+    return found
 
 
 def _is_finite_number(value: Any) -> bool:

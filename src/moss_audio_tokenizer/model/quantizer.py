@@ -163,7 +163,7 @@ class ResidualQuantizer(nn.Module):
         ``exact`` subtracts the row itself; otherwise its straight-through form, for gradients.
         """
         coupling, offset = self._coupling(layers)
-        search = self._search_tables(layers)
+        search = self.search_tables(layers)
         for layer in range(layers):
             view = views[..., 0, :]
             codes = self._nearest(view, search, layer)
@@ -186,7 +186,7 @@ class ResidualQuantizer(nn.Module):
         offset = torch.einsum("cew,jw->cje", inwards, self.out_projs.bias[:layers])
         return coupling, offset
 
-    def _search_tables(self, layers: int) -> tuple[Tensor, Tensor]:
+    def search_tables(self, layers: int) -> tuple[Tensor, Tensor]:
         """What `_nearest` compares with: rows, and half their squared lengths."""
         rows = self.codebooks[:layers].detach()
         if self.config.quantizer_type == "rlfq":

@@ -7,7 +7,7 @@ Owns the table of angles and the rotation; knows nothing of attention. Source: c
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -18,18 +18,24 @@ class Rotation(NamedTuple):
     sine: Float[Tensor, "steps pairs"]
 
 
+def angles_of(
+    steps: Int[Tensor, "*shape"], head_dim: int, max_period: float
+) -> Float[Tensor, "*shape pairs"]:
+    """The angle of each pair at each step of a stream, in float64.
+
+    In float32 it would be off by 0.02 rad after an hour at 100 Hz; in float64 it is right to
+    1e-7 rad after weeks.
+    """
+    pair = torch.arange(head_dim // 2, dtype=torch.float64, device=steps.device)
+    return steps.double()[..., None] * max_period ** (-pair / (head_dim // 2))
+
+
 def rotation_at(
     start: int, num_steps: int, head_dim: int, max_period: float, device: torch.device
 ) -> Rotation:
-    """Rotations of the steps ``start`` .. ``start + num_steps - 1`` of a stream.
-
-    The angle is formed in float64: in float32 it is off by 0.02 rad after an hour at 100 Hz,
-    in float64 by less than 1e-7 rad after weeks.
-    """
-    pair = torch.arange(head_dim // 2, dtype=torch.float64, device=device)
-    frequency = max_period ** (-pair / (head_dim // 2))
-    step = torch.arange(start, start + num_steps, dtype=torch.float64, device=device)
-    angle = step[:, None] * frequency
+    """Rotations of the steps ``start`` .. ``start + num_steps - 1`` of a stream."""
+    steps = torch.arange(start, start + num_steps, device=device)
+    angle = angles_of(steps, head_dim, max_period)
     return Rotation(angle.cos().float(), angle.sin().float())
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from ..config import CodecConfig, PatchStage, Stage
-from .cache import StackState
 from .transformer import Transformer
 
 
@@ -38,13 +37,8 @@ class StageStack(nn.Module):
         """The Transformer stages, in order."""
         return [stage for stage in self.stages if isinstance(stage, Transformer)]
 
-    def init_state(self) -> StackState:
-        """The state before the first step of a stream."""
-        return StackState([stage.init_state() for stage in self.transformers()])
-
-    def run(self, x: Tensor, state: StackState | None) -> Tensor:
-        """Pass ``x`` through every stage, advancing ``state`` if there is one."""
-        states = iter(state.stages if state is not None else ())
+    def run(self, x: Tensor) -> Tensor:
+        """Pass ``x`` through every stage."""
         for stage in self.stages:
-            x = stage(x, next(states, None)) if isinstance(stage, Transformer) else stage(x)
+            x = stage(x)
         return x

@@ -1,7 +1,7 @@
 """Causal pre-norm Transformer blocks, and a stage made of them.
 
 Owns a block's arithmetic (x += s1 * attention(LN(x)); x += s2 * feed-forward(LN(x)));
-knows nothing of audio, patches or codes. Source: codec.md, "A block".
+knows nothing of audio, patches, codes or streams. Source: codec.md, "A block".
 """
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..config import TransformerStage
 from .attention import Window, plan_window, windowed_attention
-from .cache import LayerCache, StageState
 from .rope import Rotation, rotate, rotation_at
 
 
@@ -29,15 +28,12 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "batch steps width"],
         rotation: Rotation,
         window: Window,
-        cache: LayerCache | None,
         backend: str,
     ) -> Float[Tensor, "batch steps width"]:
-        """Attend to this call's steps and to those that ``cache`` holds, and advance it."""
+        """Attend within the window."""
         heads = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1)).movedim(1, 3)
         query, key = rotate(heads[:, :2], rotation).unbind(1)
         value = heads[:, 2]
-        if cache is not None:
-            key, value = cache.extend(key, value)
         attended = windowed_attention(query, key, value, window, backend)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
@@ -61,11 +57,10 @@ class Block(nn.Module):
         x: Float[Tensor, "batch steps width"],
         rotation: Rotation,
         window: Window,
-        cache: LayerCache | None,
         backend: str,
     ) -> Float[Tensor, "batch steps width"]:
         """Both residual branches in turn."""
-        attended = self.attention(self.attention_norm(x), rotation, window, cache, backend)
+        attended = self.attention(self.attention_norm(x), rotation, window, backend)
         x = x + self.attention_scale * attended
         hidden = F.gelu(self.feedforward_in(self.feedforward_norm(x)))
         return x + self.feedforward_scale * self.feedforward_out(hidden)
@@ -84,29 +79,20 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(stage) for _ in range(stage.num_layers))
         self.output_proj = _projection(stage.d_model, stage.output_dimension, stage.projects_output)
 
-    def init_state(self) -> StageState:
-        """The state before the first step of a stream."""
-        return StageState([LayerCache(self.context_steps - 1) for _ in self.layers])
+    def blocks(self) -> list[Block]:
+        """The layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, Block)]
 
     def forward(
-        self, x: Float[Tensor, "batch steps width"], state: StageState | None = None
+        self, x: Float[Tensor, "batch steps width"]
     ) -> Float[Tensor, "batch steps out_width"]:
-        """Run the stage over a whole sequence, or over the next steps of a stream.
-
-        Args:
-            x: the steps; with a state, those that follow the steps it has seen.
-            state: where the stream stands; advanced by this call.
-        """
-        position, num_past = (0, 0) if state is None else (state.position, state.num_past)
+        """Run the stage over whole sequences; `inference` runs it over streams."""
         num_steps = x.shape[1]
-        rotation = rotation_at(position, num_steps, self.head_dim, self.max_period, x.device)
-        window = plan_window(num_steps, num_past, self.context_steps, x.device)
+        rotation = rotation_at(0, num_steps, self.head_dim, self.max_period, x.device)
+        window = plan_window(num_steps, 0, self.context_steps, x.device)
         x = self.input_proj(x)
-        for index, layer in enumerate(self.layers):
-            cache = None if state is None else state.layers[index]
-            x = layer(x, rotation, window, cache, self.attention_backend)
-        if state is not None:
-            state.position += num_steps
+        for layer in self.layers:
+            x = layer(x, rotation, window, self.attention_backend)
         return self.output_proj(x)
 
 

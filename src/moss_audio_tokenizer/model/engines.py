@@ -1,0 +1,186 @@
+"""PyTorch behind sessions: `streaming.StepEngine` on the halves of a codec.
+
+Owns how rows of different lengths become one batch and the streams' memory on the device;
+what a row may be is `inputs.py`'s, the arithmetic is `inference`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError, StreamFileError
+from .inference.halves import DecoderHalf, EncoderHalf
+from .inputs import as_code_chunk, as_waveform_chunk, pad_rows
+
+
+class TorchEngine:
+    """What both directions have in common.
+
+    Args:
+        half: the encoder or the decoder.
+        num_slots: streams that fit.
+        max_chunk_frames: frames that one step can take.
+        identity: of the model, for saved streams.
+    """
+
+    def __init__(
+        self, half: EncoderHalf | DecoderHalf, num_slots: int, max_chunk_frames: int, identity: str
+    ) -> None:
+        self.num_slots = num_slots
+        self.max_chunk_frames = max_chunk_frames
+        self.samples_per_frame = half.config.downsample_rate
+        self.device = half.stack.device
+        self.identity = identity
+        self.state = half.stack.init_state(num_slots, max_chunk_frames)
+
+    def reset(self, slots: Sequence[int]) -> None:
+        """See `StepEngine.reset`."""
+        self.state.reset(slots)
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """See `StepEngine.copy_slot`."""
+        self.state.copy_slot(source, target)
+
+    def join_chunks(self, chunks: Sequence[Tensor]) -> Tensor:
+        """See `StepEngine.join_chunks`."""
+        return torch.cat(list(chunks), dim=-1)
+
+    def pad(self, chunk: Tensor, length: int) -> Tensor:
+        """See `StepEngine.pad`."""
+        return F.pad(chunk, (0, length - chunk.shape[-1]))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """See `StepEngine.to_tensors`."""
+        return self.state.to_tensors()
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `StepEngine.load_tensors`."""
+        self.state.load_tensors(tensors)
+
+    def write_file(self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
+        """See `StepEngine.write_file`."""
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
+            path,
+            notes | {"identity": self.identity},
+        )
+
+    def read_file(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """See `StepEngine.read_file`."""
+        try:
+            with safe_open(path, "pt", device=str(self.device)) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                notes = file.metadata() or {}
+        except (SafetensorError, OSError) as problem:
+            reason = " ".join(str(problem).split())
+            raise StreamFileError(
+                f"{str(path)!r} cannot be read as streams ({reason})"
+            ) from problem
+        if notes.get("identity") != self.identity:
+            raise InputError(f"{str(path)!r} holds streams of another model; load it with that one")
+        return tensors, notes
+
+
+class TorchDecoderEngine(TorchEngine):
+    """Codes (layers, frames) to audio (channels, samples)."""
+
+    def __init__(
+        self, half: DecoderHalf, num_slots: int, max_chunk_frames: int, identity: str
+    ) -> None:
+        super().__init__(half, num_slots, max_chunk_frames, identity)
+        self._half = half
+
+    def check(self, chunk: Any) -> Int[Tensor, "layers frames"]:
+        """See `StepEngine.check`."""
+        return as_code_chunk(chunk, self._half.config).to(self.device)
+
+    @torch.no_grad()
+    def step(
+        self, chunks: Mapping[int, Int[Tensor, "layers _"]]
+    ) -> dict[int, Float[Tensor, "channels _"]]:
+        """See `StepEngine.step`."""
+        slots = sorted(chunks)
+        num_frames = [chunks[slot].shape[1] for slot in slots]
+        hidden = self._hidden([chunks[slot] for slot in slots])
+        audio = self._half.step(hidden, self.state, slots, num_frames)
+        step = self.samples_per_frame
+        return {
+            slot: row[:, : frames * step]
+            for slot, frames, row in zip(slots, num_frames, audio, strict=True)
+        }
+
+    def _hidden(self, rows: list[Tensor]) -> Float[Tensor, "rows frames width"]:
+        """Rows of equal depth together: usually that is all of them."""
+        if len({len(row) for row in rows}) == 1:
+            codes = rows[0][:, None] if len(rows) == 1 else pad_rows(rows).transpose(0, 1)
+            return self._half.quantizer.decode(codes)
+        hidden = [self._half.quantizer.decode(row[:, None])[0].T for row in rows]
+        return pad_rows(hidden).transpose(1, 2)
+
+    def join_results(self, results: Sequence[Tensor]) -> Float[Tensor, "channels samples"]:
+        """See `StepEngine.join_results`."""
+        if not results:
+            return torch.zeros(self._half.config.number_channels, 0, device=self.device)
+        return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
+
+
+class TorchEncoderEngine(TorchEngine):
+    """Audio (channels, samples) to codes (layers, frames).
+
+    Args:
+        half: the encoder and the quantizer.
+        num_slots: streams that fit.
+        max_chunk_frames: frames that one step can take.
+        identity: of the model, for saved streams.
+        num_quantizers: layers of codes.
+    """
+
+    def __init__(
+        self,
+        half: EncoderHalf,
+        num_slots: int,
+        max_chunk_frames: int,
+        identity: str,
+        num_quantizers: int,
+    ) -> None:
+        super().__init__(half, num_slots, max_chunk_frames, identity)
+        self._half = half
+        self._num_quantizers = num_quantizers
+
+    def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
+        """See `StepEngine.check`; a chunk may be empty."""
+        return as_waveform_chunk(chunk, self._half.config.number_channels).to(self.device)
+
+    def step(
+        self, chunks: Mapping[int, Float[Tensor, "channels _"]]
+    ) -> dict[int, Int[Tensor, "layers _"]]:
+        """See `StepEngine.step`."""
+        return {slot: codes for slot, (codes, _) in self.step_with_hidden(chunks).items()}
+
+    @torch.no_grad()
+    def step_with_hidden(
+        self, chunks: Mapping[int, Float[Tensor, "channels _"]]
+    ) -> dict[int, tuple[Int[Tensor, "layers _"], Float[Tensor, "frames width"]]]:
+        """`step`, with what the quantizer was given."""
+        slots = sorted(chunks)
+        num_frames = [chunks[slot].shape[1] // self.samples_per_frame for slot in slots]
+        audio = pad_rows([chunks[slot] for slot in slots])
+        hidden = self._half.step(audio, self.state, slots, num_frames)
+        codes = self._half.quantizer.encode(hidden, self._num_quantizers)
+        return {
+            slot: (codes[:, row, :frames], hidden[row, :frames])
+            for row, (slot, frames) in enumerate(zip(slots, num_frames, strict=True))
+        }
+
+    def join_results(self, results: Sequence[Tensor]) -> Int[Tensor, "layers frames"]:
+        """See `StepEngine.join_results`."""
+        if not results:
+            return torch.zeros(self._num_quantizers, 0, dtype=torch.long, device=self.device)
+        return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)

@@ -1,0 +1,73 @@
+"""The two halves of the codec, ready to run: audio to hidden states and codes, codes to audio.
+
+Each has its stages and the quantizer; this is the only place of the package where they meet.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..cache import StackState
+from ..codec import Codec
+from ..patchify import deinterleave, interleave
+from .quantizer import fold_quantizer
+from .rings import RingState
+from .stack import InferenceStack
+
+
+class EncoderHalf:
+    """Audio to hidden states, and hidden states to codes."""
+
+    def __init__(self, codec: Codec, dtype: torch.dtype) -> None:
+        config = codec.config
+        self.config = config
+        encoder = codec.require_encoder()
+        self.stack = InferenceStack(encoder, config.encoder_rates, config.frame_rate, dtype)
+        self.quantizer = fold_quantizer(codec.quantizer)
+
+    def run_piece(
+        self, audio: Float[Tensor, "batch channels samples"], state: StackState | None = None
+    ) -> Float[Tensor, "batch frames width"]:
+        """Hidden states of whole frames of audio; with a state, of the next of them."""
+        return self.stack.run_piece(interleave(audio), state)
+
+    def step(
+        self,
+        audio: Float[Tensor, "rows channels samples"],
+        state: RingState,
+        slots: Sequence[int],
+        num_frames: Sequence[int],
+    ) -> Float[Tensor, "rows frames width"]:
+        """Hidden states of the next frames of some streams; see `InferenceStack.step`."""
+        return self.stack.step(interleave(audio), state, slots, num_frames)
+
+
+class DecoderHalf:
+    """Codes to hidden states, and hidden states to audio."""
+
+    def __init__(self, codec: Codec, dtype: torch.dtype) -> None:
+        config = codec.config
+        self.config = config
+        decoder = codec.require_decoder()
+        self.stack = InferenceStack(decoder, config.decoder_rates, config.frame_rate, dtype)
+        self.quantizer = fold_quantizer(codec.quantizer)
+
+    def run_piece(
+        self, hidden: Float[Tensor, "batch frames width"], state: StackState | None = None
+    ) -> Float[Tensor, "batch channels samples"]:
+        """Audio of what the quantizer decoded; with a state, of the next of it."""
+        stream = self.stack.run_piece(hidden, state)
+        return deinterleave(stream, self.config.number_channels)
+
+    def step(
+        self,
+        hidden: Float[Tensor, "rows frames width"],
+        state: RingState,
+        slots: Sequence[int],
+        num_frames: Sequence[int],
+    ) -> Float[Tensor, "rows channels samples"]:
+        """Audio of the next frames of some streams; see `InferenceStack.step`."""
+        stream = self.stack.step(hidden, state, slots, num_frames)
+        return deinterleave(stream, self.config.number_channels)

@@ -1,0 +1,93 @@
+"""Linear layers without bias whose weights lie in memory as the processor wants to read them.
+
+Owns the choice of the kernel: oneDNN's packed weights on a CPU (each row's result is then the
+same, bit for bit, however many rows are computed together), weights rounded to float16 but
+computed with in float32 on a CPU, plain PyTorch elsewhere.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class PlainLinear:
+    """y = x W^T in ``dtype``, and the two ways in which a block uses it."""
+
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.weight = weight.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """X W^T."""
+        return F.linear(x.to(self.dtype), self.weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU(x W^T)."""
+        return F.gelu(self(x))
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Residual + x W^T, in the residual's precision."""
+        return residual + self(x)
+
+
+class PackedLinear(PlainLinear):
+    """oneDNN's layout and fused epilogues, on a CPU."""
+
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        # Packed for no particular number of rows: the kernel then treats each row alike.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `PlainLinear`."""
+        return _onednn(x.to(self.dtype), self.weight, None, "none", [], "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """See `PlainLinear.gelu`."""
+        return _onednn(x.to(self.dtype), self.weight, None, "gelu", [], "none")
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """See `PlainLinear.add_to`."""
+        if self.dtype != residual.dtype:
+            return residual + self(x)
+        return _onednn_binary(x, residual, self.weight, None, "add")
+
+
+class Float16WeightLinear(PlainLinear):
+    """Weights rounded to float16, arithmetic in float32, on a CPU: half the memory to read."""
+
+    def __init__(self, weight: Float[Tensor, "outputs inputs"]) -> None:
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float().contiguous(), None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `PlainLinear`."""
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+
+
+def _onednn(*arguments: object) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(*arguments)
+
+
+def _onednn_binary(*arguments: object) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.binary(*arguments)
+
+
+def fast_linear(weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> PlainLinear:
+    """The fastest linear layer for these weights on their device.
+
+    On a CPU, ``float16`` means weights of that type in float32 arithmetic, for CPUs multiply
+    no float16.
+    """
+    weight = weight.detach()
+    if weight.device.type == "cpu" and dtype == torch.float16:
+        return _float16_on_cpu(weight)
+    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return PackedLinear(weight, dtype)
+    return PlainLinear(weight, dtype)
+
+
+def _float16_on_cpu(weight: Tensor) -> PlainLinear:
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        return Float16WeightLinear(weight)
+    return fast_linear(weight.to(torch.float16).float(), torch.float32)

@@ -1,0 +1,236 @@
+"""Memory of many streams, each at its own position: ring buffers of keys and values.
+
+Every stream has a slot. A stage's ring holds the attention window and the longest chunk less
+one, so that the steps of a chunk can be written before they attend and still see their whole
+window. Entries beyond a stream's position are never seen, so a step that fails leaves every
+stream as it was, and a reset needs to touch the position alone. Knows the modules' shapes, not
+their weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...errors import InputError
+from .rotation import rotate_heads, rotations_of
+from .stage import InferenceStage
+
+
+@dataclass
+class RingState:
+    """Where every stream of an encoder or a decoder stands.
+
+    Attributes:
+        positions: frames that each slot's stream has seen.
+        entries: for each stage the tensors of its rings, slots first.
+    """
+
+    positions: Int[Tensor, "slots"]
+    entries: list[list[Float[Tensor, "slots ..."]]]
+
+    def reset(self, slots: Sequence[int] | None = None) -> None:
+        """Start the streams in ``slots`` (default: all) afresh."""
+        self.positions[slice(None) if slots is None else list(slots)] = 0
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make the stream in slot ``target`` a copy of the one in ``source``."""
+        for tensor in self.to_tensors().values():
+            tensor[target] = tensor[source]
+
+    def clone(self) -> "RingState":
+        """An independent copy."""
+        entries = [[tensor.clone() for tensor in stage] for stage in self.entries]
+        return RingState(self.positions.clone(), entries)
+
+    def num_bytes(self) -> int:
+        """Memory that the state holds; it never grows."""
+        return sum(item.numel() * item.element_size() for item in self.to_tensors().values())
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Named tensors, for a file."""
+        named = {
+            f"stages.{stage}.{index}": tensor
+            for stage, entries in enumerate(self.entries)
+            for index, tensor in enumerate(entries)
+        }
+        return {"positions": self.positions, **named}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `to_tensors` gave.
+
+        Raises:
+            InputError: names, shapes or types are not this state's; nothing is changed then.
+        """
+        own = self.to_tensors()
+        if describe_tensors(tensors) != describe_tensors(own):
+            raise InputError(
+                "the saved streams are of another model, precision, number of slots or chunk "
+                "length; restore them into a session made in the same way"
+            )
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
+    """Names, shapes and types."""
+    return {name: (*tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+@runtime_checkable
+class RingStepper(Protocol):
+    """A stage that can step many streams: `RingStage`, or a compiled one."""
+
+    def init_entries(self, num_slots: int, max_chunk_frames: int) -> list[Tensor]:
+        """Empty rings, slots first."""
+        ...
+
+    def step(
+        self,
+        x: Float[Tensor, "rows steps width"],
+        entries: list[Tensor],
+        starts: Int[Tensor, "rows"],
+        slots: Sequence[int],
+        num_frames: Sequence[int],
+    ) -> Float[Tensor, "rows steps out_width"]:
+        """The next frames of some streams; ``entries`` are written in place.
+
+        Args:
+            x: a row for each of ``slots``, padded to the longest.
+            entries: `init_entries`', of this stage.
+            starts: frames that each row's stream has seen.
+            slots: ascending.
+            num_frames: of each row.
+        """
+        ...
+
+
+class RingStage:
+    """Rings in PyTorch, on any device and in any precision.
+
+    The rings of a stage are one tensor (slots, layers, keys and values, heads, places, head_dim).
+    The last place is never seen: what is not to be kept is written there.
+    """
+
+    def __init__(self, stage: InferenceStage, like: Tensor) -> None:
+        self._stage = stage
+        self._like = like
+
+    def init_entries(self, num_slots: int, max_chunk_frames: int) -> list[Tensor]:
+        """See `RingStepper.init_entries`."""
+        stage = self._stage
+        capacity = stage.context_steps + max_chunk_frames * stage.steps_per_frame - 1
+        inner = (2, stage.num_heads, capacity + 1, stage.head_dim)
+        return [self._like.new_zeros(num_slots, len(stage.layers), *inner)]
+
+    def step(
+        self,
+        x: Float[Tensor, "rows steps width"],
+        entries: list[Tensor],
+        starts: Int[Tensor, "rows"],
+        slots: Sequence[int],
+        num_frames: Sequence[int],
+    ) -> Float[Tensor, "rows steps out_width"]:
+        """See `RingStepper.step`."""
+        return self._stage.run(x, RingMemory(self._stage, entries[0], starts, slots, num_frames))
+
+
+class RingMemory:
+    """`Memory` of one step of many streams through a stage.
+
+    Args:
+        stage: whose rings they are.
+        entries: the stage's in a `RingState`; written in place.
+        starts: frames that each row's stream has seen.
+        slots: the slot of each row, ascending.
+        num_frames: new frames of each row; rows are padded to the longest.
+    """
+
+    def __init__(
+        self,
+        stage: InferenceStage,
+        entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
+        starts: Int[Tensor, "rows"],
+        slots: Sequence[int],
+        num_frames: Sequence[int],
+    ) -> None:
+        self._entries = entries
+        self._capacity = entries.shape[4] - 1
+        count = max(num_frames) * stage.steps_per_frame
+        offsets = torch.arange(count, device=starts.device)
+        steps = (starts * stage.steps_per_frame)[:, None] + offsets
+        rotations = rotations_of(steps, stage.head_dim, stage.max_period)
+        self._rotations = rotations[:, :, None, None]
+        self._bias = self._visibility(steps, stage.context_steps)
+        self._places = self._places_of(steps, offsets, stage.steps_per_frame, slots, num_frames)
+        self._runs = _contiguous_runs(slots)
+
+    def _visibility(self, steps: Int[Tensor, "rows steps"], context: int) -> Tensor:
+        """0 where a query sees a place of the ring, minus infinity where not.
+
+        A place holds the newest step of its residue; (query - place) mod capacity is how far
+        back that is. Steps of the chunk after the query come out as further back than the
+        window, for the ring is longer than it by a chunk.
+        """
+        places = torch.arange(self._capacity, device=steps.device)
+        distance = (steps[:, :, None] - places) % self._capacity
+        hidden = distance >= (steps + 1).clamp_max(context)[:, :, None]
+        bias = torch.zeros(hidden.shape, dtype=self._entries.dtype, device=steps.device)
+        return bias.masked_fill_(hidden, float("-inf"))[:, None]
+
+    def _places_of(
+        self,
+        steps: Int[Tensor, "rows steps"],
+        offsets: Int[Tensor, "steps"],
+        steps_per_frame: int,
+        slots: Sequence[int],
+        num_frames: Sequence[int],
+    ) -> Int[Tensor, "_"]:
+        """Where the first layer's keys and values go: rows of the entries, seen as a matrix."""
+        device = steps.device
+        place = steps % self._capacity
+        if len(set(num_frames)) > 1:
+            lengths = torch.tensor(num_frames, device=device) * steps_per_frame
+            place = torch.where(offsets < lengths[:, None], place, self._capacity)
+        rings = 2 * self._entries.shape[3]
+        ring = torch.tensor(slots, device=device)[:, None] * (self._entries.shape[1] * rings)
+        ring = ring + torch.arange(rings, device=device)
+        return (ring[:, :, None] * (self._capacity + 1) + place[:, None]).flatten()
+
+    def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
+        """See `Memory.rotate`."""
+        return rotate_heads(heads, self._rotations)
+
+    def attend(
+        self, layer: int, heads: Float[Tensor, "rows steps 3 heads head_dim"]
+    ) -> Float[Tensor, "rows steps width"]:
+        """See `Memory.attend`."""
+        entries, head_dim = self._entries[:, layer], heads.shape[-1]
+        heads = heads.to(entries.dtype)
+        new = heads[:, :, 1:].permute(0, 2, 3, 1, 4).reshape(-1, head_dim)
+        first = layer * entries[0].numel() // head_dim
+        self._entries.view(-1, head_dim)[first:].index_copy_(0, self._places, new)
+        query = heads[:, :, 0].transpose(1, 2)
+        keys, values = entries[:, :, :, : self._capacity].unbind(1)
+        parts = [
+            F.scaled_dot_product_attention(
+                query[rows], keys[slots], values[slots], attn_mask=self._bias[rows]
+            )
+            for rows, slots in self._runs
+        ]
+        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return attended.transpose(1, 2).flatten(2)
+
+
+def _contiguous_runs(slots: Sequence[int]) -> list[tuple[slice, slice]]:
+    """Rows and slots of each stretch of neighbouring slots: rings are never gathered."""
+    starts = [i for i, slot in enumerate(slots) if i == 0 or slot != slots[i - 1] + 1]
+    stops = [*starts[1:], len(slots)]
+    return [
+        (slice(start, stop), slice(slots[start], slots[start] + stop - start))
+        for start, stop in zip(starts, stops, strict=True)
+    ]

@@ -1,0 +1,122 @@
+"""An encoder's or decoder's stages in order, ready to run over pieces or over rings."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from ..cache import LayerCache, StackState, StageState
+from ..stack import StageStack
+from ..transformer import Transformer
+from .compiled import CompiledStage, load_kernels
+from .pieces import PieceMemory
+from .rings import RingStage, RingState, RingStepper
+from .stage import InferenceStage
+
+
+class InferenceStack:
+    """`StageStack` for inference.
+
+    Args:
+        stack: the trained stages.
+        rates: steps a second of each stage.
+        frame_rate: frames of codes a second.
+        dtype: of weights, keys and values.
+    """
+
+    def __init__(
+        self, stack: StageStack, rates: Sequence[float], frame_rate: float, dtype: torch.dtype
+    ) -> None:
+        self.dtype = dtype
+        self.device = next(stack.parameters()).device
+        self._stack = stack
+        self._steps_per_frame = [round(rate / frame_rate) for rate in rates]
+
+    @property
+    def most_steps_per_frame(self) -> int:
+        """Steps for each frame of the stage that takes the most."""
+        return max(stage.steps_per_frame for stage in self.transformers())
+
+    @cached_property
+    def stages(self) -> list[InferenceStage | nn.Module]:
+        """The stages for pieces, made ready when first needed."""
+        return [
+            InferenceStage(stage, steps, self.dtype) if isinstance(stage, Transformer) else stage
+            for stage, steps in zip(self._stack.stages, self._steps_per_frame, strict=True)
+        ]
+
+    @cached_property
+    def steppers(self) -> list[RingStepper | nn.Module]:
+        """The stages for streams, made ready when first needed: compiled ones where there are."""
+        kernels = load_kernels() if self._compilable() else None
+        if kernels is not None:
+            return [
+                CompiledStage(stage, steps, kernels) if isinstance(stage, Transformer) else stage
+                for stage, steps in zip(self._stack.stages, self._steps_per_frame, strict=True)
+            ]
+        # On a CPU float16 is a way to store weights only.
+        half = self.device.type == "cpu" and self.dtype == torch.float16
+        like = torch.empty(0, dtype=torch.float32 if half else self.dtype, device=self.device)
+        return [
+            RingStage(stage, like) if isinstance(stage, InferenceStage) else stage
+            for stage in self.stages
+        ]
+
+    def _compilable(self) -> bool:
+        return self.device.type == "cpu" and self.dtype == torch.float32
+
+    def transformers(self) -> list[InferenceStage]:
+        """The Transformer stages, in order."""
+        return [stage for stage in self.stages if isinstance(stage, InferenceStage)]
+
+    def init_pieces(self) -> StackState:
+        """The state before the first piece."""
+        return StackState(
+            [
+                StageState([LayerCache(stage.context_steps - 1) for _ in stage.layers])
+                for stage in self.transformers()
+            ]
+        )
+
+    def run_piece(self, x: Tensor, state: StackState | None = None) -> Tensor:
+        """A whole sequence, or the next piece of the one that ``state`` has seen."""
+        states = iter(state.stages if state is not None else ())
+        for stage in self.stages:
+            if isinstance(stage, InferenceStage):
+                memory = PieceMemory(stage, x.shape[1], x, next(states, None))
+                x = stage.run(x, memory)
+            else:
+                x = stage(x)
+        return x
+
+    def init_state(self, num_slots: int, max_chunk_frames: int) -> RingState:
+        """Streams in ``num_slots`` slots, none of which has seen anything."""
+        entries = [
+            stage.init_entries(num_slots, max_chunk_frames)
+            for stage in self.steppers
+            if not isinstance(stage, nn.Module)
+        ]
+        return RingState(torch.zeros(num_slots, dtype=torch.long, device=self.device), entries)
+
+    def step(
+        self, x: Tensor, state: RingState, slots: Sequence[int], num_frames: Sequence[int]
+    ) -> Tensor:
+        """The next frames of some streams; positions advance when all has gone well.
+
+        Args:
+            x: a row for each of ``slots``, padded to the longest.
+            state: advanced in place.
+            slots: ascending.
+            num_frames: of each row.
+        """
+        index = torch.tensor(slots, device=self.device)
+        starts = state.positions[index]
+        entries = iter(state.entries)
+        for stage in self.steppers:
+            if isinstance(stage, nn.Module):
+                x = stage(x)
+            else:
+                x = stage.step(x, next(entries), starts, slots, num_frames)
+        state.positions[index] = starts + torch.tensor(num_frames, device=self.device)
+        return x

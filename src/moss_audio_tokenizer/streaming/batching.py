@@ -1,0 +1,76 @@
+"""Continuous batches: the rows of successive calls are the same streams, in order.
+
+Rows join at the tail and leave when they are finalized; those that stay keep their order. Owns
+that order alone; a session holds the streams.
+"""
+
+from collections.abc import Sequence
+
+from ..errors import InputError
+from .engine import Array
+from .sessions import DecoderStream, EncoderStream
+from .slots import Slot
+
+
+class ContinuousBatch:
+    """Calls with a list of chunks, one for each row.
+
+    Args:
+        stream: an empty session; its slots are the most rows that there can be.
+    """
+
+    def __init__(self, stream: DecoderStream | EncoderStream) -> None:
+        self._stream = stream
+        self._rows: list[Slot] = []
+
+    @property
+    def max_rows(self) -> int:
+        """Rows for which there is room."""
+        return self._stream.max_slots
+
+    def step(self, chunks: Sequence[Array], finalize: Sequence[int] = ()) -> list[Array]:
+        """Advance every row; more chunks than rows admit new ones at the tail.
+
+        Args:
+            chunks: the next chunk of each row, in order.
+            finalize: rows, counted before this call, that end with this chunk and then leave.
+                An encoder's row gives the codes of its unfinished frame too.
+
+        Raises:
+            InputError: too few chunks, too many, or a row to finalize that is not there; no
+                stream has moved then, and none was admitted.
+        """
+        self._check(len(chunks), finalize)
+        admitted = [self._stream.open() for _ in chunks[len(self._rows) :]]
+        rows = self._rows + admitted
+        try:
+            results = self._stream.step(dict(zip(rows, chunks, strict=True)))
+        except Exception:
+            for slot in admitted:
+                self._stream.close(slot)
+            raise
+        self._rows = [slot for index, slot in enumerate(rows) if index not in set(finalize)]
+        return [self._result(slot, results[slot]) for slot in rows]
+
+    def _result(self, slot: Slot, result: Array) -> Array:
+        if slot in self._rows:
+            return result
+        return self._stream.engine.join_results([result, self._stream.close(slot)])
+
+    def _check(self, count: int, finalize: Sequence[int]) -> None:
+        if count < len(self._rows):
+            raise InputError(
+                f"got {count} rows, but {len(self._rows)} streams are open: pass a chunk for each, "
+                "and name those that end in finalize_indices in the call with their last chunk"
+            )
+        if count > self.max_rows:
+            raise InputError(
+                f"got {count} rows, but {self.max_rows} slots were reserved by the first call: "
+                "finalize some rows first, or start afresh with reset_stream=True and a larger "
+                "max_batch_size"
+            )
+        wrong = [index for index in finalize if not 0 <= index < count]
+        if wrong or len(set(finalize)) < len(finalize):
+            raise InputError(
+                f"finalize_indices is {list(finalize)}; expected different rows of 0 to {count - 1}"
+            )

@@ -1,0 +1,235 @@
+"""Sessions: streams that open, step together, pause as long as they like, and close.
+
+A session belongs to one engine; any number of them can live beside each other on one model.
+Not for several threads at once.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import InputError, StreamFileError
+from ..files import atomic_path, require_file
+from .engine import Array, StepEngine
+from .slots import Slot, SlotTable, saved_slots
+
+
+class Session:
+    """What encoder and decoder sessions have in common.
+
+    Args:
+        engine: does the computing; the session owns its slots.
+    """
+
+    def __init__(self, engine: StepEngine) -> None:
+        self.engine = engine
+        self._slots = SlotTable(engine.num_slots)
+
+    @property
+    def max_slots(self) -> int:
+        """Streams that can be open at once."""
+        return self.engine.num_slots
+
+    @property
+    def open_slots(self) -> list[Slot]:
+        """The slots that are open now."""
+        return self._slots.open_slots()
+
+    def open(self) -> Slot:
+        """Start a stream.
+
+        Raises:
+            SlotsFull: every slot is taken.
+        """
+        slot = self._slots.open()
+        self.engine.reset([slot.index])
+        return slot
+
+    def reset(self, slot: Slot) -> None:
+        """Start the stream in an open slot afresh."""
+        self.engine.reset([self._slots.require(slot).index])
+
+    def fork(self, slot: Slot) -> Slot:
+        """Open a stream that goes on from where another stands, as a copy of it.
+
+        Raises:
+            SlotsFull: every slot is taken.
+        """
+        source = self._slots.require(slot)
+        copy = self._slots.open()
+        self.engine.copy_slot(source.index, copy.index)
+        return copy
+
+    def save(self, path: str | Path) -> None:
+        """Write all streams to a safetensors file, whole or not at all.
+
+        Raises:
+            StreamFileError: the file cannot be written.
+        """
+        slots = [[slot.index, slot.generation] for slot in self.open_slots]
+        notes = {"session": type(self).__name__, "slots": json.dumps(slots)}
+        tensors = prefixed("memory.", self.engine.to_tensors()) | self._pending_tensors()
+        with atomic_path(path, error=StreamFileError, replace_folder=False) as beside:
+            self.engine.write_file(beside, tensors, notes)
+
+    def load(self, path: str | Path) -> list[Slot]:
+        """Take over the streams of a saved session that was made in the same way.
+
+        The slots that were open then are open now, and no others; they equal the saved ones.
+
+        Raises:
+            StreamFileError: the file is missing, damaged, or of another kind of session.
+            InputError: it is of another model, precision, number of slots or chunk length.
+        """
+        require_file(path, error=StreamFileError)
+        tensors, notes = self.engine.read_file(Path(path))
+        if notes.get("session") != type(self).__name__:
+            raise StreamFileError(f"{str(path)!r} holds no {type(self).__name__}")
+        slots = saved_slots(notes.get("slots", ""), self.max_slots, path)
+        self.engine.load_tensors(without_prefix("memory.", tensors))
+        self._slots.restore(slots)
+        self._restore_pending(without_prefix("pending.", tensors))
+        return self.open_slots
+
+    def _pending_tensors(self) -> dict[str, Array]:
+        """What waits for the rest of its frame: only audio does."""
+        return {}
+
+    def _restore_pending(self, tensors: dict[str, Array]) -> None:
+        """Take over what `_pending_tensors` gave."""
+
+    def _checked(self, chunks: Mapping[Slot, Array]) -> dict[int, Array]:
+        """Chunks by place, all of them checked before any stream moves."""
+        if not isinstance(chunks, Mapping):
+            raise InputError(f"got {type(chunks).__name__}; expected a dict of slots to chunks")
+        return {
+            self._slots.require(slot).index: self.engine.check(chunk)
+            for slot, chunk in chunks.items()
+        }
+
+    def _advance(self, chunks: dict[int, Array], unit: int) -> dict[int, Array]:
+        """Step through chunks of whole frames (of ``unit`` entries), however long."""
+        size = self.engine.max_chunk_frames * unit
+        results: dict[int, list[Array]] = {index: [] for index in chunks}
+        longest = max((chunk.shape[-1] for chunk in chunks.values()), default=0)
+        for start in range(0, longest, size):
+            part = {
+                index: chunk[..., start : start + size]
+                for index, chunk in chunks.items()
+                if chunk.shape[-1] > start
+            }
+            for index, result in self.engine.step(part).items():
+                results[index].append(result)
+        return {index: self.engine.join_results(pieces) for index, pieces in results.items()}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The same arrays under longer names."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays whose names have the prefix, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+class DecoderStream(Session):
+    """Streams of codes to audio."""
+
+    def step(self, chunks: Mapping[Slot, Array]) -> dict[Slot, Array]:
+        """The audio of each slot's next codes.
+
+        Args:
+            chunks: codes (num_quantizers, frames) of some open slots, of any lengths; the
+                streams of absent slots stand still.
+
+        Returns:
+            Audio (channels, frames * downsample_rate) of each.
+
+        Raises:
+            CodesError, InputError: a chunk or a slot is wrong; no stream has moved then.
+        """
+        results = self._advance(self._checked(chunks), 1)
+        return {slot: results[slot.index] for slot in chunks}
+
+    def close(self, slot: Slot) -> Array:
+        """Free a slot; the tail (channels, 0) is empty, for codes come in whole frames."""
+        self._slots.close(slot)
+        return self.engine.join_results([])
+
+
+class EncoderStream(Session):
+    """Streams of audio to codes."""
+
+    def __init__(self, engine: StepEngine) -> None:
+        super().__init__(engine)
+        self._pending: dict[int, Array] = {}
+
+    def open(self) -> Slot:
+        """Start a stream; see `Session.open`."""
+        slot = super().open()
+        self._pending.pop(slot.index, None)
+        return slot
+
+    def reset(self, slot: Slot) -> None:
+        """Start the stream in an open slot afresh, and drop its unfinished frame."""
+        super().reset(slot)
+        self._pending.pop(slot.index, None)
+
+    def fork(self, slot: Slot) -> Slot:
+        """Open a copy of a stream; see `Session.fork`."""
+        copy = super().fork(slot)
+        if slot.index in self._pending:
+            self._pending[copy.index] = self._pending[slot.index]
+        return copy
+
+    def step(self, chunks: Mapping[Slot, Array]) -> dict[Slot, Array]:
+        """The codes of the frames that each slot's next samples complete.
+
+        Args:
+            chunks: audio (channels, samples) or, for mono, (samples,) of some open slots, of
+                any lengths; what does not fill a frame waits for the next call. The streams of
+                absent slots stand still.
+
+        Returns:
+            Codes (num_quantizers, frames) of each; no frames if none was completed.
+
+        Raises:
+            AudioError, InputError: a chunk or a slot is wrong; no stream has moved then.
+        """
+        unit = self.engine.samples_per_frame
+        joined = {
+            index: self._with_pending(index, chunk)
+            for index, chunk in self._checked(chunks).items()
+        }
+        whole = {index: chunk.shape[-1] // unit * unit for index, chunk in joined.items()}
+        results = self._advance({i: chunk[..., : whole[i]] for i, chunk in joined.items()}, unit)
+        for index, chunk in joined.items():
+            self._pending[index] = self.engine.join_chunks([chunk[..., whole[index] :]])
+        return {slot: results[slot.index] for slot in chunks}
+
+    def _pending_tensors(self) -> dict[str, Array]:
+        named = {str(index): chunk for index, chunk in self._pending.items() if chunk.shape[-1]}
+        return prefixed("pending.", named)
+
+    def _restore_pending(self, tensors: dict[str, Array]) -> None:
+        self._pending = {int(index): chunk for index, chunk in tensors.items()}
+
+    def _with_pending(self, index: int, chunk: Array) -> Array:
+        pending = self._pending.get(index)
+        if pending is None or pending.shape[-1] == 0:
+            return chunk
+        return self.engine.join_chunks([pending, chunk])
+
+    def close(self, slot: Slot) -> Array:
+        """Free a slot; returns the codes of its unfinished frame, zero-padded, if there is one."""
+        index = self._slots.require(slot).index
+        tail = {}
+        pending = self._pending.get(index)
+        if pending is not None and pending.shape[-1] > 0:
+            tail = self.engine.step(
+                {index: self.engine.pad(pending, self.engine.samples_per_frame)}
+            )
+        self._pending.pop(index, None)
+        self._slots.close(slot)
+        return tail.get(index, self.engine.join_results([]))

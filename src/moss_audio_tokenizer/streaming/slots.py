@@ -1,0 +1,93 @@
+"""Slots: which streams are open, and where in the engine's memory each of them lies."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import InputError, SlotsFull, StreamFileError
+
+
+@dataclass(frozen=True, order=True)
+class Slot:
+    """One open stream of a session; after `close` it is good for nothing, whoever comes next.
+
+    Attributes:
+        index: its place in the engine's memory.
+        generation: how many streams the session had opened before.
+    """
+
+    index: int
+    generation: int
+
+
+class SlotTable:
+    """Hands out the lowest free place, so that open streams lie close together."""
+
+    def __init__(self, num_slots: int) -> None:
+        self.num_slots = num_slots
+        self._open: dict[int, Slot] = {}
+        self._opened = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open_slots(self) -> list[Slot]:
+        """The open slots, by place."""
+        return [self._open[index] for index in sorted(self._open)]
+
+    def open(self) -> Slot:
+        """A new slot.
+
+        Raises:
+            SlotsFull: every place is taken.
+        """
+        free = next((i for i in range(self.num_slots) if i not in self._open), None)
+        if free is None:
+            raise SlotsFull(
+                f"all {self.num_slots} slots are taken; close one, or make the session with more "
+                "(max_slots)"
+            )
+        slot = Slot(free, self._opened)
+        self._open[free] = slot
+        self._opened += 1
+        return slot
+
+    def close(self, slot: Slot) -> None:
+        """Free a slot's place."""
+        self.require(slot)
+        del self._open[slot.index]
+
+    def require(self, slot: object) -> Slot:
+        """The slot, if it is open.
+
+        Raises:
+            InputError: it is no slot of this session, or was closed.
+        """
+        if not isinstance(slot, Slot):
+            raise InputError(f"got {slot!r}; expected a slot that this session's open() returned")
+        if self._open.get(slot.index) != slot:
+            raise InputError(f"{slot} is not open in this session; open() gives a new one")
+        return slot
+
+    def restore(self, slots: Iterable[Slot]) -> None:
+        """Take over the open slots of a saved session."""
+        self._open = {slot.index: slot for slot in slots}
+        last = max((slot.generation for slot in self._open.values()), default=-1)
+        self._opened = max(self._opened, last + 1)
+
+
+def saved_slots(text: str, num_slots: int, path: object) -> list[Slot]:
+    """The slots that a session's file says were open.
+
+    Raises:
+        StreamFileError: it says no such thing.
+    """
+    try:
+        slots = [Slot(int(index), int(generation)) for index, generation in json.loads(text)]
+    except (ValueError, TypeError) as problem:
+        raise StreamFileError(f"{str(path)!r} does not say which slots were open") from problem
+    if len({slot.index for slot in slots}) < len(slots) or not all(
+        0 <= slot.index < num_slots for slot in slots
+    ):
+        raise StreamFileError(f"{str(path)!r} names slots that cannot be: {text}")
+    return slots
