@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from .bench import bench
 from .decode import decode
 from .encode import encode
 from .failures import (
@@ -69,7 +70,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (encode, decode, reconstruct, info, train):
+for command in (encode, decode, reconstruct, info, train, bench):
     app.command()(command)
 
 

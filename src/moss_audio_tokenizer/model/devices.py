@@ -1,8 +1,10 @@
-"""Devices that a user names."""
+"""Devices and precisions that a user names."""
 
 import torch
 
 from ..errors import ConfigError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def require_device(name: object) -> torch.device:
@@ -20,3 +22,14 @@ def require_device(name: object) -> torch.device:
     if device.type == "meta":
         raise ConfigError("device 'meta' holds no values; expected one such as 'cpu' or 'cuda'")
     return device
+
+
+def require_dtype(name: object) -> torch.dtype:
+    """The precision called ``name``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ConfigError(f"dtype is {name!r}; expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]

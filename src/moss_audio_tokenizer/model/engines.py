@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..errors import InputError, StreamFileError
 from .inference.halves import DecoderHalf, EncoderHalf
+from .inference.programs import DirectProgram, FixedProgram, record_cuda_graph
+from .inference.rings import RingState, StepRows
 from .inputs import as_code_chunk, as_waveform_chunk, pad_rows
 
 
@@ -39,6 +41,15 @@ class TorchEngine:
         self.device = half.stack.device
         self.identity = identity
         self.state = half.stack.init_state(num_slots, max_chunk_frames)
+        if self.device.type == "cuda":
+            self._program: DirectProgram | FixedProgram = FixedProgram(
+                self._compute, self.state, record_cuda_graph
+            )
+        else:
+            self._program = DirectProgram(self._compute, self.state)
+
+    def _compute(self, x: Tensor, state: RingState, rows: StepRows) -> tuple[Tensor, ...]:
+        raise NotImplementedError
 
     def reset(self, slots: Sequence[int]) -> None:
         """See `StepEngine.reset`."""
@@ -47,6 +58,10 @@ class TorchEngine:
     def copy_slot(self, source: int, target: int) -> None:
         """See `StepEngine.copy_slot`."""
         self.state.copy_slot(source, target)
+
+    def num_bytes(self) -> int:
+        """See `StepEngine.num_bytes`."""
+        return self.state.num_bytes()
 
     def join_chunks(self, chunks: Sequence[Tensor]) -> Tensor:
         """See `StepEngine.join_chunks`."""
@@ -109,12 +124,15 @@ class TorchDecoderEngine(TorchEngine):
         slots = sorted(chunks)
         num_frames = [chunks[slot].shape[1] for slot in slots]
         hidden = self._hidden([chunks[slot] for slot in slots])
-        audio = self._half.step(hidden, self.state, slots, num_frames)
+        (audio,) = self._program.run(hidden, slots, num_frames)
         step = self.samples_per_frame
         return {
             slot: row[:, : frames * step]
             for slot, frames, row in zip(slots, num_frames, audio, strict=True)
         }
+
+    def _compute(self, x: Tensor, state: RingState, rows: StepRows) -> tuple[Tensor, ...]:
+        return (self._half.step(x, state, rows),)
 
     def _hidden(self, rows: list[Tensor]) -> Float[Tensor, "rows frames width"]:
         """Rows of equal depth together: usually that is all of them."""
@@ -171,13 +189,16 @@ class TorchEncoderEngine(TorchEngine):
         """`step`, with what the quantizer was given."""
         slots = sorted(chunks)
         num_frames = [chunks[slot].shape[1] // self.samples_per_frame for slot in slots]
-        audio = pad_rows([chunks[slot] for slot in slots])
-        hidden = self._half.step(audio, self.state, slots, num_frames)
-        codes = self._half.quantizer.encode(hidden, self._num_quantizers)
+        audio = pad_rows([chunks[slot].T for slot in slots], axis=0)
+        codes, hidden = self._program.run(audio, slots, num_frames)
         return {
-            slot: (codes[:, row, :frames], hidden[row, :frames])
+            slot: (codes[row, :frames].T, hidden[row, :frames])
             for row, (slot, frames) in enumerate(zip(slots, num_frames, strict=True))
         }
+
+    def _compute(self, x: Tensor, state: RingState, rows: StepRows) -> tuple[Tensor, ...]:
+        hidden = self._half.step(x.transpose(1, 2), state, rows)
+        return self._half.quantizer.encode(hidden, self._num_quantizers).movedim(0, -1), hidden
 
     def join_results(self, results: Sequence[Tensor]) -> Int[Tensor, "layers frames"]:
         """See `StepEngine.join_results`."""

@@ -18,7 +18,7 @@ from ..errors import CheckpointError, CodesError, ConfigError, InputError
 from .attention import check_backend
 from .checkpoint import Checkpoint, load_codec, save_codec
 from .codec import Codec
-from .devices import require_device
+from .devices import DTYPES, require_device, require_dtype
 from .fingerprint import fingerprint
 from .hf_config import MossAudioTokenizerConfig
 from .hf_streams import StreamingVerbs
@@ -42,7 +42,6 @@ from .outputs import (
     MossAudioTokenizerOutput,
 )
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 # Options that transformers' Auto classes pass along and that change nothing here.
 _IGNORED_OPTIONS = (
@@ -106,14 +105,14 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
 
     def set_compute_dtype(self, name: str) -> None:
         """Compute encoder and decoder in "fp32", "bf16" or "fp16"; the quantizer stays fp32."""
-        _torch_dtype(name)
+        require_dtype(name)
         self.config.compute_dtype = name
 
     def _encoder_half(self) -> EncoderHalf:
-        return self._prepared.encoder(self.codec, _DTYPES[self.config.compute_dtype])
+        return self._prepared.encoder(self.codec, DTYPES[self.config.compute_dtype])
 
     def _decoder_half(self) -> DecoderHalf:
-        return self._prepared.decoder(self.codec, _DTYPES[self.config.compute_dtype])
+        return self._prepared.decoder(self.codec, DTYPES[self.config.compute_dtype])
 
     # Encoding
 
@@ -431,7 +430,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         if self.codec.encoder is None or self.codec.decoder is None:
             raise ConfigError("only half of the model is loaded; load parts='all' to save it")
         folder = Path(save_directory)
-        dtype = _torch_dtype(weight_dtype)
+        dtype = require_dtype(weight_dtype)
         settings = {
             "attention_implementation": self.config.attention_implementation,
             "compute_dtype": self.config.compute_dtype,
@@ -442,12 +441,6 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
             save_codec(self.codec, folder, layout, dtype, max_shard_size, settings)
         except OSError as error:
             raise CheckpointError(f"cannot write to {folder}: {error}") from error
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    if not isinstance(name, str) or name not in _DTYPES:
-        raise ConfigError(f"dtype is {name!r}; expected one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def _single(rows: Tensor) -> Tensor:

@@ -261,10 +261,19 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def pad_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Stack tensors of unequal last axes along a new first axis, zero at the end."""
-    longest = max(row.shape[-1] for row in rows)
-    return torch.stack([torch.nn.functional.pad(row, (0, longest - row.shape[-1])) for row in rows])
+def pad_rows(rows: Sequence[Tensor], axis: int = -1) -> Tensor:
+    """Stack tensors of unequal lengths along a new first axis, zero at the end of ``axis``."""
+    longest = max(row.shape[axis] for row in rows)
+    return torch.stack([_padded(row, longest, axis) for row in rows])
+
+
+def _padded(row: Tensor, length: int, axis: int) -> Tensor:
+    missing = length - row.shape[axis]
+    if missing == 0:
+        return row
+    shape = list(row.shape)
+    shape[axis] = missing
+    return torch.cat((row, row.new_zeros(shape)), dim=axis)
 
 
 def require_list(items: Any, what: str, instead: str) -> list[Any]:

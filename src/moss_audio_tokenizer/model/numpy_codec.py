@@ -1,12 +1,19 @@
 """A PyTorch codec behind the `Codec` protocol: NumPy in, NumPy out."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Integer
+from torch import Tensor
 
 from ..codes.codec import CodecInfo
-from .hf import MossAudioTokenizerModel
+from ..config import CodecConfig
+from ..streaming import DecoderStream, EncoderStream
+from .devices import require_device
+from .hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 
 
 class TorchCodec:
@@ -43,6 +50,24 @@ class TorchCodec:
         model.set_compute_dtype(compute_dtype)
         return cls(model, deterministic)
 
+    @classmethod
+    def untrained(
+        cls, config: CodecConfig, device: str = "cpu", compute_dtype: str = "fp32"
+    ) -> "TorchCodec":
+        """A codec with fresh weights, to measure with.
+
+        Raises:
+            ConfigError: no such device or dtype.
+        """
+        model: Any = MossAudioTokenizerModel(MossAudioTokenizerConfig.from_codec_config(config))
+        model.set_compute_dtype(compute_dtype)
+        return cls(model.to(require_device(device)))
+
+    @property
+    def config(self) -> CodecConfig:
+        """What the codec is built like."""
+        return self.model.config.codec
+
     @property
     def info(self) -> CodecInfo:
         """What this codec is."""
@@ -77,3 +102,38 @@ class TorchCodec:
             deterministic=self.deterministic,
         )
         return decoded.audio[0].cpu().numpy()
+
+    def encoder_stream(
+        self, max_slots: int = 64, max_chunk_frames: int = 25, num_quantizers: int | None = None
+    ) -> EncoderStream:
+        """`MossAudioTokenizerModel.encoder_stream` with NumPy arrays."""
+        stream = self.model.encoder_stream(max_slots, max_chunk_frames, num_quantizers)
+        return EncoderStream(NumpyEngine(stream.engine))
+
+    def decoder_stream(self, max_slots: int = 64, max_chunk_frames: int = 25) -> DecoderStream:
+        """`MossAudioTokenizerModel.decoder_stream` with NumPy arrays."""
+        return DecoderStream(
+            NumpyEngine(self.model.decoder_stream(max_slots, max_chunk_frames).engine)
+        )
+
+
+class NumpyEngine:
+    """A PyTorch engine whose results are NumPy arrays; what comes in may be either.
+
+    Args:
+        engine: `engines.TorchEngine`, which does everything else.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def step(self, chunks: Mapping[int, Tensor]) -> dict[int, np.ndarray]:
+        """See `StepEngine.step`."""
+        return {slot: result.cpu().numpy() for slot, result in self._engine.step(chunks).items()}
+
+    def join_results(self, results: Sequence[np.ndarray]) -> np.ndarray:
+        """See `StepEngine.join_results`."""
+        return self._engine.join_results([torch.from_numpy(item) for item in results]).cpu().numpy()

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .inference.halves import DecoderHalf, EncoderHalf
+from .inference.rings import StepRows
 from .inputs import pad_rows
 
 # Long enough that the work of a piece dwarfs the keys carried over, short enough for caches.
@@ -115,4 +116,4 @@ def _runner(
         pieces_state = half.stack.init_pieces()
         return lambda x, _frames: half.run_piece(x, pieces_state)
     rings = half.stack.init_state(batch, size)
-    return lambda x, frames: half.step(x, rings, range(batch), [frames] * batch)
+    return lambda x, frames: half.step(x, rings, StepRows.of(rings, range(batch), [frames] * batch))

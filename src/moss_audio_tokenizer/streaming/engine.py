@@ -44,6 +44,10 @@ class StepEngine(Protocol):
         """Make the stream in slot ``target`` a copy of the one in ``source``."""
         ...
 
+    def num_bytes(self) -> int:
+        """Memory that all slots' streams take together; it never grows."""
+        ...
+
     def join_results(self, results: Sequence[Array]) -> Array:
         """Results of steps one after the other; of none, an empty result."""
         ...

@@ -4,18 +4,18 @@ Owns how weights are packed for `kernels.py` and the layout of its rings, which 
 reads. Used for streams when Numba is installed; `rings.py` says the same in PyTorch.
 """
 
-from collections.abc import Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..rope import angles_of
 from ..transformer import Block, Transformer
+from .rings import StepRows
 
 # Hidden units of a feed-forward layer that one thread takes at a time.
 _UNITS = 64
@@ -125,23 +125,20 @@ class CompiledStage:
         self,
         x: Float[Tensor, "rows steps width"],
         entries: list[Tensor],
-        starts: Int[Tensor, "rows"],
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        rows: StepRows,
     ) -> Float[Tensor, "rows steps out_width"]:
         """The next frames of some streams through the stage; ``entries`` are written in place."""
-        rows, steps = x.shape[:2]
+        num_rows, steps = x.shape[:2]
         tasks = self._kernels.use_threads(torch.get_num_threads())
         flat = self._project(x.flatten(0, 1).numpy(), self._input, tasks)
-        streams = np.empty((rows, 3), np.int64)
-        streams[:, 0], streams[:, 1], streams[:, 2] = slots, starts.numpy(), num_frames
+        streams = torch.stack((rows.slots, rows.starts, rows.num_frames), dim=1).numpy()
         streams[:, 1:] *= self.steps_per_frame
         keys, values = (item.numpy() for item in entries)
         self._kernels.run_layers(
             flat, streams, self._frequencies, self.context_steps, *self._layers, keys, values, tasks
         )
         out = flat if self._output is None else self._project(flat, self._output, tasks)
-        return torch.from_numpy(out[:, : self._out_width]).unflatten(0, (rows, steps))
+        return torch.from_numpy(out[:, : self._out_width]).unflatten(0, (num_rows, steps))
 
     def _project(self, x: np.ndarray, weights: np.ndarray | None, tasks: int) -> np.ndarray:
         """X W^T (or x itself), with columns padded as the kernels want them, in new memory."""

@@ -3,8 +3,6 @@
 Each has its stages and the quantizer; this is the only place of the package where they meet.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +11,7 @@ from ..cache import StackState
 from ..codec import Codec
 from ..patchify import deinterleave, interleave
 from .quantizer import fold_quantizer
-from .rings import RingState
+from .rings import RingState, StepRows
 from .stack import InferenceStack
 
 
@@ -37,11 +35,10 @@ class EncoderHalf:
         self,
         audio: Float[Tensor, "rows channels samples"],
         state: RingState,
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        rows: StepRows,
     ) -> Float[Tensor, "rows frames width"]:
-        """Hidden states of the next frames of some streams; see `InferenceStack.step`."""
-        return self.stack.step(interleave(audio), state, slots, num_frames)
+        """Hidden states of the next frames of some streams, whose positions advance."""
+        return self.stack.step(interleave(audio), state, rows)
 
 
 class DecoderHalf:
@@ -65,9 +62,8 @@ class DecoderHalf:
         self,
         hidden: Float[Tensor, "rows frames width"],
         state: RingState,
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        rows: StepRows,
     ) -> Float[Tensor, "rows channels samples"]:
-        """Audio of the next frames of some streams; see `InferenceStack.step`."""
-        stream = self.stack.step(hidden, state, slots, num_frames)
+        """Audio of the next frames of some streams, whose positions advance."""
+        stream = self.stack.step(hidden, state, rows)
         return deinterleave(stream, self.config.number_channels)

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...errors import InputError
@@ -81,6 +81,41 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, .
     return {name: (*tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """Which streams take part in a step; the same for all stages.
+
+    Attributes:
+        slots: of each row.
+        starts: frames that each row's stream has seen.
+        num_frames: new frames of each row; none for a row that only fills the batch.
+        longest: frames to which rows are padded.
+        runs: rows and slots of each stretch of neighbouring slots: rings are never gathered.
+    """
+
+    slots: Int[Tensor, "rows"]
+    starts: Int[Tensor, "rows"]
+    num_frames: Int[Tensor, "rows"]
+    longest: int
+    runs: list[tuple[slice, slice]]
+
+    @classmethod
+    def of(cls, state: RingState, slots: Sequence[int], num_frames: Sequence[int]) -> "StepRows":
+        """Rows for ascending ``slots``."""
+        device = state.positions.device
+        index = torch.tensor(slots, device=device)
+        frames = torch.tensor(num_frames, device=device)
+        return cls(index, state.positions[index], frames, max(num_frames), contiguous_runs(slots))
+
+    @classmethod
+    def fixed(cls, state: RingState, num_frames: Int[Tensor, "rows"], longest: int) -> "StepRows":
+        """Rows for the first slots, all of them: nothing depends on what is where."""
+        count = len(num_frames)
+        index = torch.arange(count, device=num_frames.device)
+        run = (slice(0, count), slice(0, count))
+        return cls(index, state.positions[:count].clone(), num_frames, longest, [run])
+
+
 @runtime_checkable
 class RingStepper(Protocol):
     """A stage that can step many streams: `RingStage`, or a compiled one."""
@@ -93,19 +128,9 @@ class RingStepper(Protocol):
         self,
         x: Float[Tensor, "rows steps width"],
         entries: list[Tensor],
-        starts: Int[Tensor, "rows"],
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        rows: StepRows,
     ) -> Float[Tensor, "rows steps out_width"]:
-        """The next frames of some streams; ``entries`` are written in place.
-
-        Args:
-            x: a row for each of ``slots``, padded to the longest.
-            entries: `init_entries`', of this stage.
-            starts: frames that each row's stream has seen.
-            slots: ascending.
-            num_frames: of each row.
-        """
+        """The next frames of some streams; ``entries``, this stage's, are written in place."""
         ...
 
 
@@ -131,12 +156,10 @@ class RingStage:
         self,
         x: Float[Tensor, "rows steps width"],
         entries: list[Tensor],
-        starts: Int[Tensor, "rows"],
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        rows: StepRows,
     ) -> Float[Tensor, "rows steps out_width"]:
         """See `RingStepper.step`."""
-        return self._stage.run(x, RingMemory(self._stage, entries[0], starts, slots, num_frames))
+        return self._stage.run(x, RingMemory(self._stage, entries[0], rows))
 
 
 class RingMemory:
@@ -145,29 +168,26 @@ class RingMemory:
     Args:
         stage: whose rings they are.
         entries: the stage's in a `RingState`; written in place.
-        starts: frames that each row's stream has seen.
-        slots: the slot of each row, ascending.
-        num_frames: new frames of each row; rows are padded to the longest.
+        rows: the streams.
     """
 
     def __init__(
         self,
         stage: InferenceStage,
         entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        starts: Int[Tensor, "rows"],
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        rows: StepRows,
     ) -> None:
         self._entries = entries
         self._capacity = entries.shape[4] - 1
-        count = max(num_frames) * stage.steps_per_frame
-        offsets = torch.arange(count, device=starts.device)
-        steps = (starts * stage.steps_per_frame)[:, None] + offsets
+        count = rows.longest * stage.steps_per_frame
+        offsets = torch.arange(count, device=entries.device)
+        steps = (rows.starts * stage.steps_per_frame)[:, None] + offsets
+        kept = offsets < (rows.num_frames * stage.steps_per_frame)[:, None]
         rotations = rotations_of(steps, stage.head_dim, stage.max_period)
         self._rotations = rotations[:, :, None, None]
         self._bias = self._visibility(steps, stage.context_steps)
-        self._places = self._places_of(steps, offsets, stage.steps_per_frame, slots, num_frames)
-        self._runs = _contiguous_runs(slots)
+        self._places = self._places_of(steps, kept, rows.slots)
+        self._runs = rows.runs
 
     def _visibility(self, steps: Int[Tensor, "rows steps"], context: int) -> Tensor:
         """0 where a query sees a place of the ring, minus infinity where not.
@@ -183,22 +203,13 @@ class RingMemory:
         return bias.masked_fill_(hidden, float("-inf"))[:, None]
 
     def _places_of(
-        self,
-        steps: Int[Tensor, "rows steps"],
-        offsets: Int[Tensor, "steps"],
-        steps_per_frame: int,
-        slots: Sequence[int],
-        num_frames: Sequence[int],
+        self, steps: Int[Tensor, "rows steps"], kept: Bool[Tensor, "rows steps"], slots: Tensor
     ) -> Int[Tensor, "_"]:
         """Where the first layer's keys and values go: rows of the entries, seen as a matrix."""
-        device = steps.device
-        place = steps % self._capacity
-        if len(set(num_frames)) > 1:
-            lengths = torch.tensor(num_frames, device=device) * steps_per_frame
-            place = torch.where(offsets < lengths[:, None], place, self._capacity)
-        rings = 2 * self._entries.shape[3]
-        ring = torch.tensor(slots, device=device)[:, None] * (self._entries.shape[1] * rings)
-        ring = ring + torch.arange(rings, device=device)
+        place = torch.where(kept, steps % self._capacity, self._capacity)
+        num_layers, num_rings = self._entries.shape[1], 2 * self._entries.shape[3]
+        ring = slots[:, None] * (num_layers * num_rings)
+        ring = ring + torch.arange(num_rings, device=steps.device)
         return (ring[:, :, None] * (self._capacity + 1) + place[:, None]).flatten()
 
     def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
@@ -226,8 +237,8 @@ class RingMemory:
         return attended.transpose(1, 2).flatten(2)
 
 
-def _contiguous_runs(slots: Sequence[int]) -> list[tuple[slice, slice]]:
-    """Rows and slots of each stretch of neighbouring slots: rings are never gathered."""
+def contiguous_runs(slots: Sequence[int]) -> list[tuple[slice, slice]]:
+    """Rows and slots of each stretch of neighbouring slots."""
     starts = [i for i, slot in enumerate(slots) if i == 0 or slot != slots[i - 1] + 1]
     stops = [*starts[1:], len(slots)]
     return [

@@ -11,7 +11,7 @@ from ..stack import StageStack
 from ..transformer import Transformer
 from .compiled import CompiledStage, load_kernels
 from .pieces import PieceMemory
-from .rings import RingStage, RingState, RingStepper
+from .rings import RingStage, RingState, RingStepper, StepRows
 from .stage import InferenceStage
 
 
@@ -99,24 +99,16 @@ class InferenceStack:
         ]
         return RingState(torch.zeros(num_slots, dtype=torch.long, device=self.device), entries)
 
-    def step(
-        self, x: Tensor, state: RingState, slots: Sequence[int], num_frames: Sequence[int]
-    ) -> Tensor:
+    def step(self, x: Tensor, state: RingState, rows: StepRows) -> Tensor:
         """The next frames of some streams; positions advance when all has gone well.
 
         Args:
-            x: a row for each of ``slots``, padded to the longest.
+            x: a row for each stream, padded to the longest.
             state: advanced in place.
-            slots: ascending.
-            num_frames: of each row.
+            rows: which streams.
         """
-        index = torch.tensor(slots, device=self.device)
-        starts = state.positions[index]
         entries = iter(state.entries)
         for stage in self.steppers:
-            if isinstance(stage, nn.Module):
-                x = stage(x)
-            else:
-                x = stage.step(x, next(entries), starts, slots, num_frames)
-        state.positions[index] = starts + torch.tensor(num_frames, device=self.device)
+            x = stage(x) if isinstance(stage, nn.Module) else stage.step(x, next(entries), rows)
+        state.positions[rows.slots] = rows.starts + rows.num_frames
         return x

@@ -1,0 +1,157 @@
+"""`moss-audio bench`: how fast a model encodes and decodes on this machine, and how fast it could.
+
+Owns the options and what is printed; `evaluation.speed` measures.
+"""
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import display, options
+from .failures import needs_extra
+
+if TYPE_CHECKING:
+    from ..evaluation.speed import ClipSpeed, Machine, StepSpeed
+
+
+class ComputeDtype(str, Enum):
+    """Precisions of encoder and decoder."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def bench(
+    model: options.Model = "bundled",
+    untrained: Annotated[
+        str | None,
+        typer.Option(
+            "--untrained",
+            metavar="PRESET_OR_CONFIG",
+            show_default=False,
+            help="Measure fresh weights instead: a preset (v1, v2, nano, ...) or a config.json.",
+        ),
+    ] = None,
+    chunk_frames: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=1000, show_default="1, 2, 10", help="Frames a step of a stream."),
+    ] = None,
+    streams: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=10_000, show_default="1, 4", help="Streams that step together."),
+    ] = None,
+    seconds: Annotated[
+        list[float] | None,
+        typer.Option(min=0.08, show_default="10", help="Lengths of whole clips."),
+    ] = None,
+    num_steps: Annotated[int, typer.Option(min=5, help="Steps to time for each figure.")] = 120,
+    dtype: Annotated[ComputeDtype, typer.Option(help="Compute in.")] = ComputeDtype.fp32,
+    threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 2,
+    device: options.Device = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Also write bench.md and bench.json there."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure latency, real-time factors and memory, beside the machine's floor.
+
+    Example: moss-audio bench --chunk-frames 1 --streams 1 --streams 8
+    """
+    if output is not None and output.exists() and not output.is_dir():
+        raise InputError(
+            f"{str(output)!r} is a file; expected a folder for bench.md and bench.json"
+        )
+    with needs_extra("torch", "running a model"):
+        from ..model.machine import use_threads
+        from ..model.numpy_codec import TorchCodec
+    use_threads(threads)
+    if untrained is None:
+        codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype.value)
+    else:
+        codec = TorchCodec.untrained(_configuration(untrained), device, dtype.value)
+    plan = (seconds or [10.0], chunk_frames or [1, 2, 10], streams or [1, 4], num_steps)
+    machine, clips, steps = _measure(codec, dtype.value, *plan)
+    _report(machine, clips, steps, output, as_json)
+
+
+def _configuration(name: str) -> Any:
+    """A preset, or the codec of a released config.json.
+
+    Raises:
+        ConfigError, InputError: it is neither.
+    """
+    from ..config import codec_config_from_released, preset
+
+    path = Path(name)
+    if not path.is_file():
+        return preset(name)
+    try:
+        return codec_config_from_released(json.loads(path.read_text("utf-8")))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{name!r} is no codec's config.json: {error}") from error
+
+
+def _measure(
+    codec: Any,
+    dtype: str,
+    lengths: list[float],
+    chunks: list[int],
+    streams: list[int],
+    num_steps: int,
+) -> "tuple[Machine, list[ClipSpeed], list[StepSpeed]]":
+    from ..evaluation.speed import measure_clips, measure_steps
+
+    with display.progress("measuring", len(lengths) + len(chunks) * len(streams) + 1) as bar:
+        machine = _machine(codec, dtype)
+        bar.advance(bar.task_ids[0])
+        clips: list[ClipSpeed] = []
+        for length in lengths:
+            clips += measure_clips(codec, codec.config, machine, length)
+            bar.advance(bar.task_ids[0])
+        steps: list[StepSpeed] = []
+        for chunk in chunks:
+            for count in streams:
+                steps += measure_steps(codec, codec.config, machine, chunk, count, num_steps)
+                bar.advance(bar.task_ids[0])
+    return machine, clips, steps
+
+
+def _machine(codec: Any, dtype: str) -> "Machine":
+    from dataclasses import asdict
+
+    from ..evaluation.speed import Machine
+    from ..model.machine import measure_ceilings
+
+    return Machine(**asdict(measure_ceilings(codec.model.device, dtype)))
+
+
+def _report(
+    machine: "Machine",
+    clips: "list[ClipSpeed]",
+    steps: "list[StepSpeed]",
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    from ..evaluation import speed
+    from ..files import atomic_path
+
+    document = speed.as_json(machine, clips, steps)
+    table = speed.as_markdown(machine, clips, steps)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        files = {"bench.json": json.dumps(document, indent=2) + "\n", "bench.md": table}
+        for name, text in files.items():
+            with atomic_path(output / name) as beside:
+                beside.write_text(text, "utf-8")
+    if as_json:
+        display.print_json(document)
+    else:
+        display.print_line(table.rstrip())

@@ -1,0 +1,261 @@
+"""How fast a codec is on this machine: steps of streams, and whole clips, beside their floors.
+
+Works with any runtime behind `TimedCodec`. The floor of a figure is the time that its counted
+bytes and operations take at the machine's measured ceilings. Contents do not matter to the
+time: noise and random codes will do.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..codes.codec import CodecInfo
+from ..config import CodecConfig, TransformerStage
+from ..config.costs import SIDES, Cost, clip_costs, step_costs
+
+# Enough for a 99th percentile that is not just the slowest.
+_STEPS = 120
+
+
+class TimedCodec(Protocol):
+    """What is measured: verbs on NumPy arrays, and sessions."""
+
+    info: CodecInfo
+
+    def encode(self, audio: np.ndarray) -> np.ndarray:
+        """Codes of a clip."""
+        ...
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Audio of codes."""
+        ...
+
+    def encoder_stream(self, max_slots: int, max_chunk_frames: int) -> Any:
+        """A `streaming.EncoderStream`."""
+        ...
+
+    def decoder_stream(self, max_slots: int, max_chunk_frames: int) -> Any:
+        """A `streaming.DecoderStream`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Ceilings of the machine for the precision that is measured.
+
+    Attributes:
+        name: for people.
+        bytes_a_second: read from memory.
+        operations_a_second: in large products.
+        bytes_a_value: of weights, keys and values.
+    """
+
+    name: str
+    bytes_a_second: float
+    operations_a_second: float
+    bytes_a_value: int
+
+    def floor_seconds(self, costs: Sequence[Cost]) -> float:
+        """The least time for parts that run one after the other."""
+        return sum(c.seconds(self.bytes_a_second, self.operations_a_second) for c in costs)
+
+
+@dataclass(frozen=True)
+class StepSpeed:
+    """Latency of one step of one or more streams.
+
+    Attributes:
+        side: "encode" or "decode".
+        chunk_frames: frames of each stream in a step.
+        num_streams: that step together.
+        when: "start" of the streams, or "past" every attention window.
+        p50_ms: median over steps; p95_ms and p99_ms are percentiles.
+        real_time_factor: median step over the audio's duration.
+        streams_at_real_time: that such steps could carry: streams over the real-time factor.
+        stream_megabytes: memory of one stream, which does not grow.
+        floor_ms: the least time of a step past the window.
+        times_floor: the median over the floor.
+    """
+
+    side: str
+    chunk_frames: int
+    num_streams: int
+    when: str
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    real_time_factor: float
+    streams_at_real_time: float
+    stream_megabytes: float
+    floor_ms: float
+    times_floor: float
+
+
+@dataclass(frozen=True)
+class ClipSpeed:
+    """Cost of whole clips.
+
+    Attributes:
+        side: "encode" or "decode".
+        seconds: length of the clip.
+        real_time_factor: median of several runs over the clip's length.
+        floor: the least real-time factor.
+        times_floor: the one over the other.
+    """
+
+    side: str
+    seconds: float
+    real_time_factor: float
+    floor: float
+    times_floor: float
+
+
+def measure_steps(
+    codec: TimedCodec,
+    config: CodecConfig,
+    machine: Machine,
+    chunk_frames: int,
+    num_streams: int,
+    num_steps: int = _STEPS,
+) -> Iterator[StepSpeed]:
+    """Both sides, at the start of the streams and past every window."""
+    for side in SIDES:
+        make = codec.encoder_stream if side == "encode" else codec.decoder_stream
+        stream = make(num_streams, chunk_frames)
+        chunk = _chunk(codec.info, side, chunk_frames)
+        step = _stepping(stream, chunk, num_streams)
+        _timed(step, 3)  # compiles, allocates
+        for slot in stream.open_slots:
+            stream.reset(slot)
+        window = _window_steps(config, chunk_frames)
+        early = _timed(step, max(5, min(num_steps, window // 4)))
+        _timed(step, window)
+        late = _timed(step, num_steps)
+        costs = step_costs(config, side, chunk_frames, num_streams, machine.bytes_a_value)
+        floor = machine.floor_seconds(costs)
+        megabytes = stream.engine.num_bytes() / num_streams / 1e6
+        for when, times in (("start", early), ("past", late)):
+            yield _step_speed(
+                codec.info, side, chunk_frames, num_streams, when, times, megabytes, floor
+            )
+
+
+def _step_speed(
+    info: CodecInfo,
+    side: str,
+    chunk_frames: int,
+    num_streams: int,
+    when: str,
+    times: list[float],
+    megabytes: float,
+    floor: float,
+) -> StepSpeed:
+    p50, p95, p99 = np.percentile(times, [50, 95, 99])
+    factor = p50 * info.frame_rate / chunk_frames
+    return StepSpeed(
+        side=side,
+        chunk_frames=chunk_frames,
+        num_streams=num_streams,
+        when=when,
+        p50_ms=p50 * 1e3,
+        p95_ms=p95 * 1e3,
+        p99_ms=p99 * 1e3,
+        real_time_factor=factor,
+        streams_at_real_time=num_streams / factor,
+        stream_megabytes=megabytes,
+        floor_ms=floor * 1e3,
+        times_floor=p50 / floor,
+    )
+
+
+def _window_steps(config: CodecConfig, chunk_frames: int) -> int:
+    """Steps after which every window is full."""
+    sides = ((config.encoder, config.encoder_rates), (config.decoder, config.decoder_rates))
+    longest = max(
+        config.context_steps(stage, rate) / rate
+        for stages, rates in sides
+        for stage, rate in zip(stages, rates, strict=True)
+        if isinstance(stage, TransformerStage)
+    )
+    return int(np.ceil(longest * config.frame_rate / chunk_frames))
+
+
+def _chunk(info: CodecInfo, side: str, num_frames: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    if side == "decode":
+        return random.integers(info.codebook_size, size=(info.num_quantizers, num_frames))
+    shape = (info.num_channels, num_frames * info.downsample_rate)
+    return (0.1 * random.standard_normal(shape)).astype(np.float32)
+
+
+def _stepping(stream: Any, chunk: np.ndarray, num_streams: int) -> Callable[[], object]:
+    chunks = {stream.open(): chunk for _ in range(num_streams)}
+    return lambda: stream.step(chunks)
+
+
+def _timed(work: Callable[[], object], runs: int) -> list[float]:
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def measure_clips(
+    codec: TimedCodec, config: CodecConfig, machine: Machine, seconds: float, runs: int = 5
+) -> Iterator[ClipSpeed]:
+    """Both sides of a clip of noise."""
+    frames = round(seconds * config.frame_rate)
+    for side in SIDES:
+        verb = codec.encode if side == "encode" else codec.decode
+        clip = _chunk(codec.info, side, frames)
+        times = _timed(lambda verb=verb, clip=clip: verb(clip), runs + 1)[1:]  # type: ignore[misc]
+        factor = float(np.median(times)) / seconds
+        costs = clip_costs(config, side, frames, machine.bytes_a_value)
+        floor = machine.floor_seconds(costs) / seconds
+        yield ClipSpeed(side, seconds, factor, floor, factor / floor)
+
+
+def as_json(
+    machine: Machine, clips: Sequence[ClipSpeed], steps: Sequence[StepSpeed]
+) -> dict[str, Any]:
+    """Everything measured, as plain values."""
+    return {
+        "machine": asdict(machine),
+        "clips": [asdict(clip) for clip in clips],
+        "steps": [asdict(step) for step in steps],
+    }
+
+
+def as_markdown(machine: Machine, clips: Sequence[ClipSpeed], steps: Sequence[StepSpeed]) -> str:
+    """Two tables and what they were measured on."""
+    lines = [
+        f"{machine.name}: reads {machine.bytes_a_second / 1e9:.0f} GB/s, "
+        f"{machine.operations_a_second / 1e9:.0f} GFLOP/s.",
+    ]
+    if clips:
+        lines += ["", "| clip | side | RTF | floor | x floor |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {clip.seconds:g} s | {clip.side} | {clip.real_time_factor:.4f} | {clip.floor:.4f} | "
+        f"{clip.times_floor:.1f} |"
+        for clip in clips
+    ]
+    if steps:
+        heads = "side | frames | streams | when | p50 ms | p95 | p99 | floor ms | x floor | RTF"
+        heads += " | streams at real time | MB a stream"
+        lines += ["", f"| {heads} |", "| " + "--- | " * (heads.count("|") + 1)]
+    lines += [_markdown_row(step) for step in steps]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_row(step: StepSpeed) -> str:
+    return (
+        f"| {step.side} | {step.chunk_frames} | {step.num_streams} | {step.when} | "
+        f"{step.p50_ms:.2f} | {step.p95_ms:.2f} | {step.p99_ms:.2f} | {step.floor_ms:.2f} | "
+        f"{step.times_floor:.1f} | {step.real_time_factor:.3f} | "
+        f"{step.streams_at_real_time:.0f} | {step.stream_megabytes:.1f} |"
+    )
