@@ -18,7 +18,9 @@ PUBLIC_NAMES = [
     "load_audio",
     "save_audio",
 ]
-TORCH_FREE_MODULES = ["audio", "cli.main", "codes", "config", "errors", "metrics"]
+TORCH_FREE_MODULES = [
+    *("audio", "cli.main", "codes", "config", "errors", "evaluation.speed", "metrics", "streaming")
+]
 
 
 def modules_loaded_by(statement: str) -> set[str]:
