@@ -14,24 +14,9 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from moss_audio_tokenizer.config import CodecConfig, PatchStage, QuantizerConfig, TransformerStage
+from moss_audio_tokenizer.config import preset
 
 LENGTHS_SECONDS = (10, 60, 1200)
-
-
-def nano_mono24k() -> CodecConfig:
-    """The published Nano's size at 24 kHz mono with v1's windows."""
-
-    def stage(inputs: int, outputs: int, layers: int) -> TransformerStage:
-        return TransformerStage(inputs, outputs, 256, 4, layers, 1024, 10.0)
-
-    patch = PatchStage(2)
-    encoder = (PatchStage(240), stage(240, 384, 4), patch, stage(768, 384, 2), patch)
-    encoder += (stage(768, 384, 2), patch, stage(768, 768, 4))
-    decoder = (stage(768, 768, 4), patch, stage(384, 768, 2), patch)
-    decoder += (stage(384, 768, 2), patch, stage(384, 240, 4), PatchStage(240))
-    quantizer = QuantizerConfig(768, 512, 768, num_quantizers=16)
-    return CodecConfig(24_000, 1920, encoder, decoder, quantizer)
 
 
 def measure(work: Callable[[], object], runs: int) -> tuple[float, float]:
@@ -53,7 +38,7 @@ def measure_length(seconds: int, threads: int) -> dict[str, float]:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = MossAudioTokenizerModel(MossAudioTokenizerConfig.from_codec_config(nano_mono24k()))
+    model = MossAudioTokenizerModel(MossAudioTokenizerConfig.from_codec_config(preset("nano-24k")))
     audio = torch.randn(1, seconds * model.sampling_rate) * 0.1
     codes = torch.randint(1024, (16, 1, round(seconds * 12.5)))
     runs = 9 if seconds <= 10 else 3 if seconds <= 60 else 1

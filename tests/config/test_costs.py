@@ -11,7 +11,9 @@ def test_a_clip_reads_the_weights_of_both_halves_once(name):
     # Linear layers only: norms, layer scales and the quantizer's folded tables are a few percent.
     sizes = {"v1": 1.77e9, "v2": 2.12e9, "nano": 21.97e6, "bundled": 10.8e6}
     total = sum(
-        cost.num_bytes / 4 for side in ("encode", "decode") for cost in clip_costs(preset(name), side, 1)
+        cost.num_bytes / 4
+        for side in ("encode", "decode")
+        for cost in clip_costs(preset(name), side, 1)
     )
     assert total == pytest.approx(sizes[name], rel=0.06)
 

@@ -99,6 +99,25 @@ def nano() -> CodecConfig:
     return CodecConfig(48_000, 3840, encoder, _mirror(encoder), _wide(16), number_channels=2)
 
 
+def nano_24k() -> CodecConfig:
+    """The Nano's size with v1's rates and windows, 24 kHz mono: a yardstick for speed."""
+
+    def stage(inputs: int, outputs: int, layers: int) -> TransformerStage:
+        return TransformerStage(inputs, outputs, 256, 4, layers, 1024, 10.0)
+
+    encoder: tuple[Stage, ...] = (
+        PatchStage(240),
+        stage(240, 384, 4),
+        PatchStage(2),
+        stage(768, 384, 2),
+        PatchStage(2),
+        stage(768, 384, 2),
+        PatchStage(2),
+        stage(768, 768, 4),
+    )
+    return CodecConfig(24_000, 1920, encoder, _mirror(encoder), _wide(16))
+
+
 def _bundled_layout(
     widths: tuple[int, ...], num_heads: int | None, quantizer: QuantizerConfig
 ) -> CodecConfig:
@@ -151,6 +170,7 @@ PRESETS: dict[str, Callable[[], CodecConfig]] = {
     "v1": v1,
     "v2": v2,
     "nano": nano,
+    "nano-24k": nano_24k,
     "bundled": bundled,
     "tiny": tiny,
     "scaling-319m": lambda: scaling(256),

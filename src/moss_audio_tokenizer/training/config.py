@@ -4,12 +4,14 @@ Standard library only; knows nothing of how training works. How `key=value` text
 configuration is `fields.py`'s.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .fields import as_dict, check_types, override, require
 
 __all__ = [
+    "AdversarialConfig",
     "DataConfig",
+    "DiscriminatorConfig",
     "LossWeights",
     "OptimizerConfig",
     "TrainingConfig",
@@ -19,6 +21,7 @@ __all__ = [
     "override",
 ]
 
+ADVERSARIAL_KINDS = ("lsgan", "hinge")
 # Seeds are spread over the generators' 64 bits (reconstruction.py).
 _LARGEST_SEED = 1 << 40
 
@@ -87,16 +90,74 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the reconstruction stage's losses (the paper's, A.2)."""
+    """Weights of the losses (the paper's, A.2)."""
 
     mel: float = 15.0
     commitment: float = 0.25
     codebook: float = 1.0
+    adversarial: float = 1.0
+    features: float = 2.0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("mel", "commitment", "codebook"):
-            require(getattr(self, name) >= 0, self, name, "0 or more")
+        for item in fields(self):
+            require(getattr(self, item.name) >= 0, self, item.name, "0 or more")
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Which discriminators there are.
+
+    Attributes:
+        periods: of the multi-period ones.
+        windows: samples of the spectrogram windows of the multi-band ones; the hop is a quarter.
+        channel_divisor: all channels are divided by this, for small runs.
+    """
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    windows: tuple[int, ...] = (2048, 1024, 512)
+    channel_divisor: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(all(p >= 2 for p in self.periods), self, "periods", "whole numbers from 2 on")
+        usable = all(w >= 32 and w % 4 == 0 for w in self.windows)
+        require(usable, self, "windows", "multiples of 4 from 32 on")
+        require(bool(self.periods or self.windows), self, "windows", "one, or a period")
+        require(1 <= self.channel_divisor <= 32, self, "channel_divisor", "1 to 32")
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The stage with discriminators, which are fresh when it begins.
+
+    Attributes:
+        start: step from which on they judge and train; 0 for never.
+        kind: "lsgan" or "hinge".
+        crop_seconds: they judge a random stretch of this length, the same of both; a training
+            crop that is shorter is judged whole.
+        learning_rate: theirs, constant; the generator's is ``optimizer.learning_rate``.
+        betas: of their AdamW, which has no weight decay.
+        clip_norm: of their gradients.
+        discriminators: which there are.
+    """
+
+    start: int = 0
+    kind: str = "lsgan"
+    crop_seconds: float = 1.0
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    clip_norm: float = 10.0
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.start >= 0, self, "start", "0 or more")
+        require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
+        require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
+        require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
+        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
+        require(self.clip_norm > 0, self, "clip_norm", "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -182,6 +243,7 @@ class TrainingConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: LossWeights = field(default_factory=LossWeights)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     warm_start: WarmStart = field(default_factory=WarmStart)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 

@@ -20,13 +20,22 @@ from ..files import atomic_path
 from ..manifest import has_split, read_manifest
 from ..model.checkpoint import Checkpoint, load_codec, save_codec
 from ..model.codec import Codec
+from .adversary import Adversary
 from .config import TrainingConfig
 from .data import Clip, CropSampler, load_clips
+from .discriminators import save_discriminators
 from .progress import ProgressLog
 from .quantizer_start import start_from_data
 from .reconstruction import ReconstructionTask
 from .run_folder import RunFolder
-from .run_state import load_optimizer, prune_runs, save_run, saved_step
+from .run_state import (
+    DISCRIMINATORS_NAME,
+    load_adversary,
+    load_optimizer,
+    prune_runs,
+    save_run,
+    saved_step,
+)
 from .schedule import learning_rate_at, make_optimizer
 from .termination import on_sigterm
 from .validation import validate
@@ -76,10 +85,11 @@ class Trainer:
             torch.set_num_threads(self.config.threads)
         self.codec = Codec(self._codec_config)
         self.optimizer = make_optimizer(self.codec, self.config.optimizer)
+        self.task = ReconstructionTask(self.codec, self.config)
+        self.adversary = self._make_adversary()
         self.step = self._restore(checkpoint) if checkpoint else self._initialise()
         self._saved = checkpoint
         self.codec.train()
-        self.task = ReconstructionTask(self.codec, self.config)
         self.sampler = self._training_data()
         self.validation_clips = self._validation_data()
         self._folder.begin(self.config, self.step)
@@ -87,6 +97,11 @@ class Trainer:
     def close(self) -> None:
         """Let go of the folder; `run` does so at its end."""
         self._folder.close()
+
+    def _make_adversary(self) -> Adversary | None:
+        if not self.config.adversarial.start:
+            return None
+        return Adversary(self.config, self._codec_config.sampling_rate, self.task.autocast)
 
     def _initialise(self) -> int:
         self.codec.initialise(torch.Generator().manual_seed(self.config.seed))
@@ -103,7 +118,10 @@ class Trainer:
         # Copied, not taken over: memory mapped from a file may round otherwise, and goes away.
         self.codec.load_state_dict(saved.state_dict())
         self.report(f"resuming from {checkpoint.name}")
-        return load_optimizer(checkpoint, self.codec, self.optimizer)
+        load_optimizer(checkpoint, self.codec, self.optimizer)
+        if self.adversary is not None:
+            load_adversary(checkpoint, self.adversary)
+        return saved_step(checkpoint)
 
     def _training_data(self) -> CropSampler:
         data = self.config.data
@@ -189,17 +207,27 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         audio = torch.from_numpy(self.sampler.batch(self.step))
-        losses = self.task.losses(audio, self.step)
+        losses, judged = self._losses(audio)
+        self._require_finite(_scalars(judged))
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(
             self.codec.parameters(), self.config.optimizer.clip_norm
         )
-        scalars = _scalars(losses)
+        scalars = _scalars(losses | judged)
         self._require_finite(scalars | {"gradient_norm": float(norm)})
         self.optimizer.step()
         self.step += 1
         return scalars | {"learning_rate": rate, "gradient_norm": float(norm)}
+
+    def _losses(self, audio: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The codec's losses with their total, and what the discriminators' own step gave."""
+        estimate, losses = self.task.reconstruct(audio, self.step)
+        judged: dict[str, Tensor] = {}
+        if self.adversary is not None and self.adversary.active(self.step):
+            judged = self.adversary.train_step(audio, estimate, self.step)
+            losses |= self.adversary.losses(audio, estimate, self.step)
+        return losses | {"total": self.task.total(losses)}, judged
 
     def _require_finite(self, scalars: dict[str, float]) -> None:
         if all(math.isfinite(value) for value in scalars.values()):
@@ -262,7 +290,9 @@ class Trainer:
     def _save(self) -> Path:
         """The checkpoint of this step, written unless it is there already."""
         if self._saved is None or saved_step(self._saved) != self.step:
-            self._saved = save_run(self.output, self.codec, self.optimizer, self.step)
+            self._saved = save_run(
+                self.output, self.codec, self.optimizer, self.step, self.adversary
+            )
             prune_runs(self.output, self.config.keep_checkpoints)
         return self._saved
 
@@ -274,6 +304,8 @@ class Trainer:
         with atomic_path(final, error=TrainingError, replace_folder=True) as folder:
             folder.mkdir()
             save_codec(self.codec, folder)
+            if self.adversary is not None:
+                save_discriminators(self.adversary.discriminators, folder / DISCRIMINATORS_NAME)
         return final
 
 

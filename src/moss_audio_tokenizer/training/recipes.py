@@ -3,7 +3,15 @@
 from collections.abc import Callable
 
 from ..errors import ConfigError
-from .config import DataConfig, OptimizerConfig, TrainingConfig, ValidationConfig, WarmStart
+from .config import (
+    AdversarialConfig,
+    DataConfig,
+    DiscriminatorConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    ValidationConfig,
+    WarmStart,
+)
 
 
 def bundled() -> TrainingConfig:
@@ -19,16 +27,21 @@ def bundled() -> TrainingConfig:
 
 
 def smoke() -> TrainingConfig:
-    """A trial of the whole machinery on two CPU cores, in under a minute."""
+    """A trial of the whole machinery, both stages, on two CPU cores in about a minute."""
     return TrainingConfig(
         model="tiny",
-        max_steps=40,
+        max_steps=50,
         precision="fp32",
         checkpoint_every=20,
         log_every=10,
         data=DataConfig(crop_seconds=0.64, batch_size=4),
         optimizer=OptimizerConfig(warmup_steps=5),
         warm_start=WarmStart(steps=20, samples=512),
+        adversarial=AdversarialConfig(
+            start=40,
+            crop_seconds=0.32,
+            discriminators=DiscriminatorConfig((2, 3), (512,), channel_divisor=16),
+        ),
         validation=ValidationConfig(every=20, clips=4, max_seconds=2.0, num_quantizers=(1, 2, 4)),
     )
 

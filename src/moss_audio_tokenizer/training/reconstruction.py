@@ -24,29 +24,40 @@ class ReconstructionTask:
     def losses(
         self, audio: Float[Tensor, "batch channels samples"], step: int
     ) -> dict[str, Tensor]:
-        """Every loss by name, and their weighted ``total``.
+        """The losses of `reconstruct` by name, and their weighted ``total``."""
+        losses = self.reconstruct(audio, step)[1]
+        return losses | {"total": self.total(losses)}
+
+    def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """The weighted sum of named losses."""
+        weights = self.config.losses
+        return sum(
+            (getattr(weights, name) * value for name, value in losses.items()),
+            start=torch.zeros(()),
+        )
+
+    def reconstruct(
+        self, audio: Float[Tensor, "batch channels samples"], step: int
+    ) -> tuple[Float[Tensor, "batch channels samples"], dict[str, Tensor]]:
+        """The estimate, and every loss that needs no discriminator by name.
 
         All randomness comes from the seed and the step, so that a resumed run repeats it.
         """
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        with self._autocast():
+        with self.autocast():
             hidden = self.codec.require_encoder()(audio)
         losses: dict[str, Tensor] = {}
         if step < self.config.warm_start.steps:
             decoder_input = self._noisy(hidden.float(), random)
         else:
             decoder_input, losses = self._quantized(hidden, random)
-        with self._autocast():
+        with self.autocast():
             estimate = self.codec.require_decoder()(decoder_input)
         losses["mel"] = self.mel_loss(estimate, audio)
-        weights = self.config.losses
-        losses["total"] = sum(
-            (getattr(weights, name) * value for name, value in losses.items()),
-            start=torch.zeros(()),
-        )
-        return losses
+        return estimate, losses
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The precision of the recipe; losses leave it."""
         bf16 = self.config.precision == "bf16"
         return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
 

@@ -11,14 +11,18 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..files import atomic_path
 from ..model.checkpoint import CONFIG_NAME, WEIGHTS_NAME, save_codec, write_json
 from ..model.codec import Codec
+from .adversary import Adversary
+from .discriminators import load_discriminators, save_discriminators
 
 OPTIMIZER_NAME = "optimizer.safetensors"
+DISCRIMINATORS_NAME = "discriminators.safetensors"
+DISCRIMINATORS_OPTIMIZER_NAME = "discriminators-optimizer.safetensors"
 STATE_NAME = "state.json"
 
 _FILE_NAMES = (WEIGHTS_NAME, CONFIG_NAME, OPTIMIZER_NAME, STATE_NAME)
@@ -26,7 +30,13 @@ _FOLDER_NAME = re.compile(r"step-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def save_run(output: Path, codec: Codec, optimizer: torch.optim.Optimizer, step: int) -> Path:
+def save_run(
+    output: Path,
+    codec: Codec,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    adversary: Adversary | None = None,
+) -> Path:
     """Write the checkpoint of ``step``; it appears under its name only once it is whole."""
     target = output / "checkpoints" / f"step-{step:06d}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +44,11 @@ def save_run(output: Path, codec: Codec, optimizer: torch.optim.Optimizer, step:
         folder.mkdir()
         save_codec(codec, folder)
         save_file(_optimizer_tensors(codec, optimizer), folder / OPTIMIZER_NAME)
+        if adversary is not None:
+            judges = adversary.discriminators
+            save_discriminators(judges, folder / DISCRIMINATORS_NAME)
+            moments = _optimizer_tensors(judges, adversary.optimizer)
+            save_file(moments, folder / DISCRIMINATORS_OPTIMIZER_NAME)
         write_json(folder / STATE_NAME, {"step": step})
     return target
 
@@ -71,36 +86,58 @@ def prune_runs(output: Path, keep: int) -> None:
             shutil.rmtree(found)
 
 
-def load_optimizer(folder: Path, codec: Codec, optimizer: torch.optim.Optimizer) -> int:
-    """Restore the optimiser from a checkpoint; returns its step.
+def load_adversary(folder: Path, adversary: Adversary) -> None:
+    """Restore discriminators and their optimiser from a checkpoint.
+
+    Raises:
+        TrainingError: the checkpoint has none, others, or damaged ones.
+    """
+    try:
+        saved = load_discriminators(folder / DISCRIMINATORS_NAME)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from error
+    if saved.config != adversary.discriminators.config:
+        raise TrainingError(f"{folder} has other discriminators than the recipe: {saved.config}")
+    adversary.discriminators.load_state_dict(saved.state_dict())
+    load_optimizer(
+        folder, adversary.discriminators, adversary.optimizer, DISCRIMINATORS_OPTIMIZER_NAME
+    )
+
+
+def load_optimizer(
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    name: str = OPTIMIZER_NAME,
+) -> None:
+    """Restore a module's optimiser from a file of a checkpoint.
 
     Raises:
         TrainingError: the file is damaged, or the checkpoint belongs to another model.
     """
     try:
-        saved = load_file(folder / OPTIMIZER_NAME)
+        saved = load_file(folder / name)
     except (SafetensorError, OSError) as error:
         raise TrainingError(
-            f"{folder / OPTIMIZER_NAME} cannot be read ({error}); remove {folder} to go on from "
+            f"{folder / name} cannot be read ({error}); remove {folder} to go on from "
             "the checkpoint before it"
         ) from error
-    for name, parameter in codec.named_parameters():
-        if f"{name}/{_MOMENTS[0]}" not in saved:  # it has had no gradient yet
+    for own, parameter in module.named_parameters():
+        if f"{own}/{_MOMENTS[0]}" not in saved:  # it has had no gradient yet
             continue
-        if any(f"{name}/{key}" not in saved for key in _MOMENTS) or (
-            saved[f"{name}/{_MOMENTS[0]}"].shape != parameter.shape
+        if any(f"{own}/{key}" not in saved for key in _MOMENTS) or (
+            saved[f"{own}/{_MOMENTS[0]}"].shape != parameter.shape
         ):
-            raise TrainingError(f"{folder} belongs to another model: {name} differs in shape")
+            raise TrainingError(f"{folder} belongs to another model: {own} differs in shape")
         # Copies lie in memory as the originals did: what lies elsewhere may round elsewhere.
-        optimizer.state[parameter] = {key: saved.pop(f"{name}/{key}").clone() for key in _MOMENTS}
+        optimizer.state[parameter] = {key: saved.pop(f"{own}/{key}").clone() for key in _MOMENTS}
     if saved:
         raise TrainingError(f"{folder} belongs to another model, one with {min(saved)!r}")
-    return saved_step(folder)
 
 
-def _optimizer_tensors(codec: Codec, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}/{key}": value.detach().clone()
-        for name, parameter in codec.named_parameters()
+        for name, parameter in module.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
