@@ -20,12 +20,14 @@ class ManifestEntry:
         domain: "speech", "sound", "music", ...
         split: "train", "valid", ...
         name: the path as the manifest has it, to print.
+        speaker: whose voice it is; empty where that is not known.
     """
 
     path: Path
     domain: str = "speech"
     split: str = "train"
     name: str = ""
+    speaker: str = ""
 
 
 def read_manifest(
@@ -87,7 +89,8 @@ def _entry(line: str, manifest: Path, number: int) -> ManifestEntry:
         raise InputError(f"{where} holds {type(item).__name__}; expected an object")
     name = _text(item, "path", where)
     domain, split = _text(item, "domain", where, "speech"), _text(item, "split", where, "train")
-    return ManifestEntry(manifest.parent.absolute() / name, domain, split, name)
+    speaker = _text(item, "speaker", where) if item.get("speaker") else ""
+    return ManifestEntry(manifest.parent.absolute() / name, domain, split, name, speaker)
 
 
 def _text(item: dict[str, Any], key: str, where: str, default: str | None = None) -> str:

@@ -200,7 +200,7 @@ def test_another_preset_under_the_same_name_is_refused(make_recipe, monkeypatch)
     run_to_end(config)
     other = replace(preset("tiny"), quantizer=replace(preset("tiny").quantizer, codebook_size=32))
     monkeypatch.setitem(PRESETS, "tiny", lambda: other)
-    with pytest.raises(TrainingError, match="another model than the preset 'tiny'"):
+    with pytest.raises(TrainingError, match="another model than the recipe names"):
         make_trainer(config, resume=True)
 
 

@@ -23,9 +23,10 @@ def test_every_recipe_builds_and_names_a_preset(name):
     assert preset(recipe(name).model).sampling_rate > 0
 
 
-def test_the_smoke_recipe_trains_without_the_quantizer_and_then_with_it():
+def test_the_smoke_recipe_has_every_stage():
     smoke = recipe("smoke")
-    assert (smoke.max_steps, smoke.warm_start.steps, smoke.model) == (40, 20, "tiny")
+    stages = (smoke.warm_start.steps, smoke.adversarial.start, smoke.max_steps)
+    assert (stages, smoke.model) == ((20, 40, 50), "tiny")
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are():

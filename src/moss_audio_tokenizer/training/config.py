@@ -14,6 +14,7 @@ __all__ = [
     "DiscriminatorConfig",
     "LossWeights",
     "OptimizerConfig",
+    "PartsConfig",
     "TrainingConfig",
     "ValidationConfig",
     "WarmStart",
@@ -32,6 +33,7 @@ class DataConfig:
 
     Attributes:
         manifest: JSON-lines manifest; paths in it are relative to it.
+        speakers: train and validate on these speakers alone; empty for all.
         crop_seconds: length of a training crop; a whole number of frames.
         batch_size: crops a step.
         domain_weights: share of each domain in a batch, as (domain, weight) pairs.
@@ -42,6 +44,7 @@ class DataConfig:
     """
 
     manifest: str = ""
+    speakers: tuple[str, ...] = ()
     crop_seconds: float = 0.64
     batch_size: int = 8
     domain_weights: tuple[tuple[str, float], ...] = (
@@ -211,12 +214,33 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class PartsConfig:
+    """What a run starts from, and what of it is trained.
+
+    Attributes:
+        checkpoint: a model folder, a hub id or "bundled" whose weights (and whose configuration,
+            in place of ``model``) the run starts from; empty for fresh weights.
+        parts: "all"; or "decoder", which freezes encoder and quantizer, so that codes stay what
+            they are, and proves it in frozen.json.
+    """
+
+    checkpoint: str = ""
+    parts: str = "all"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.parts in ("all", "decoder"), self, "parts", "'all' or 'decoder'")
+        started = self.parts == "all" or bool(self.checkpoint)
+        require(started, self, "parts", "'all' without train.checkpoint: codes need an encoder")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """A whole run.
 
     Attributes:
         output: folder of the run.
-        model: preset name of the codec's configuration.
+        model: preset name of the codec's configuration; unused with ``train.checkpoint``.
         max_steps: optimiser steps.
         seed: everything random follows from it and the step's number.
         precision: "fp32" or "bf16" (autocast; quantizer and losses stay in float32).
@@ -240,6 +264,7 @@ class TrainingConfig:
     checkpoint_every: int = 1000
     log_every: int = 50
     keep_checkpoints: int = 2
+    train: PartsConfig = field(default_factory=PartsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: LossWeights = field(default_factory=LossWeights)
@@ -256,4 +281,7 @@ class TrainingConfig:
         require(self.threads >= 0, self, "threads", "0 or more")
         after_start = self.decoder_only_from == 0 or self.decoder_only_from >= self.warm_start.steps
         require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
+        if self.train.checkpoint:
+            fresh = self.warm_start.steps == 0 and self.warm_start.samples == 0
+            require(fresh, self, "warm_start", "steps=0 and samples=0 with train.checkpoint")
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")

@@ -17,13 +17,15 @@ from torch import Tensor
 from ..config import CodecConfig, preset
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
-from ..manifest import has_split, read_manifest
+from ..manifest import ManifestEntry, has_split, read_manifest
 from ..model.checkpoint import Checkpoint, load_codec, save_codec
 from ..model.codec import Codec
+from ..model.hub import find_checkpoint
 from .adversary import Adversary
 from .config import TrainingConfig
 from .data import Clip, CropSampler, load_clips
 from .discriminators import save_discriminators
+from .frozen import FrozenProof
 from .progress import ProgressLog
 from .quantizer_start import start_from_data
 from .reconstruction import ReconstructionTask
@@ -69,7 +71,7 @@ class Trainer:
         self.config = config
         self.report = report
         self.stopping = False
-        self._codec_config = preset(config.model)
+        self._codec_config = _codec_config(config)
         _check_fit(config, self._codec_config)
         self._folder = RunFolder(config.output)
         self.output = self._folder.path
@@ -93,6 +95,12 @@ class Trainer:
         self.sampler = self._training_data()
         self.validation_clips = self._validation_data()
         self._folder.begin(self.config, self.step)
+        self._proof = self._begin_proof(begun=checkpoint is not None)
+
+    def _begin_proof(self, begun: bool) -> FrozenProof | None:
+        if self.config.train.parts == "all":
+            return None
+        return FrozenProof(self.output, self.codec, self.validation_clips, begun)
 
     def close(self) -> None:
         """Let go of the folder; `run` does so at its end."""
@@ -104,7 +112,11 @@ class Trainer:
         return Adversary(self.config, self._codec_config.sampling_rate, self.task.autocast)
 
     def _initialise(self) -> int:
-        self.codec.initialise(torch.Generator().manual_seed(self.config.seed))
+        if self.config.train.checkpoint:
+            with Checkpoint(find_checkpoint(self.config.train.checkpoint, {})) as opened:
+                self.codec.load_state_dict(load_codec(opened).state_dict())
+        else:
+            self.codec.initialise(torch.Generator().manual_seed(self.config.seed))
         return 0
 
     def _restore(self, checkpoint: Path) -> int:
@@ -112,8 +124,8 @@ class Trainer:
             saved = load_codec(opened)
         if saved.config != self._codec_config:
             raise TrainingError(
-                f"{checkpoint} holds another model than the preset {self.config.model!r} is now; "
-                "start a run in another output=DIR"
+                f"{checkpoint} holds another model than the recipe names; start a run in another "
+                "output=DIR"
             )
         # Copied, not taken over: memory mapped from a file may round otherwise, and goes away.
         self.codec.load_state_dict(saved.state_dict())
@@ -125,7 +137,7 @@ class Trainer:
 
     def _training_data(self) -> CropSampler:
         data = self.config.data
-        clips, unreadable = self._load(read_manifest(data.manifest, "train"))
+        clips, unreadable = self._load(self._entries("train"))
         total = len(clips) + unreadable
         if not clips or unreadable > data.max_unreadable_share * total:
             raise TrainingError(
@@ -144,10 +156,22 @@ class Trainer:
         if not count or not has_split(manifest, "valid"):
             self.report("no validation: no clips of split 'valid' are given or wanted")
             return []
-        entries = sorted(read_manifest(manifest, "valid"), key=lambda entry: str(entry.path))
+        entries = sorted(self._entries("valid"), key=lambda entry: str(entry.path))
         clips, unreadable = self._load(_spread(entries, count))
         self.report(f"{len(clips)} validation clips, {unreadable} unreadable")
         return clips
+
+    def _entries(self, split: str) -> list[ManifestEntry]:
+        """The clips of a split, of the speakers that are wanted."""
+        data = self.config.data
+        entries = read_manifest(data.manifest, split)
+        kept = [entry for entry in entries if not data.speakers or entry.speaker in data.speakers]
+        if not kept:
+            raise TrainingError(
+                f"{data.manifest} has no clips of split {split!r} by {', '.join(data.speakers)}; "
+                "set data.speakers to names that it has"
+            )
+        return kept
 
     def _load(self, entries: list[Any]) -> tuple[list[Clip], int]:
         """Readable clips, and the number of others, each of which is named."""
@@ -260,6 +284,7 @@ class Trainer:
 
     def _choose_trained_parts(self) -> None:
         everything = not 0 < self.config.decoder_only_from <= self.step
+        everything = everything and self.config.train.parts == "all"
         self.codec.require_encoder().requires_grad_(everything)
         self.codec.quantizer.requires_grad_(everything)
 
@@ -300,6 +325,9 @@ class Trainer:
         if self.step < self.config.max_steps:
             self.report("stopped; go on with --resume")
             return checkpoint
+        if self._proof is not None:
+            report = self._proof.finish(self.codec)
+            self.report(f"encoder, quantizer and codes are identical: {report['identical']}")
         final = self.output / "final"
         with atomic_path(final, error=TrainingError, replace_folder=True) as folder:
             folder.mkdir()
@@ -311,6 +339,13 @@ class Trainer:
 
 def _scalars(losses: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def _codec_config(config: TrainingConfig) -> CodecConfig:
+    if not config.train.checkpoint:
+        return preset(config.model)
+    with Checkpoint(find_checkpoint(config.train.checkpoint, {})) as opened:
+        return opened.codec_config()
 
 
 def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:

@@ -8,6 +8,7 @@ from .config import (
     DataConfig,
     DiscriminatorConfig,
     OptimizerConfig,
+    PartsConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
@@ -46,7 +47,24 @@ def smoke() -> TrainingConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainingConfig]] = {"bundled": bundled, "smoke": smoke}
+def decoder() -> TrainingConfig:
+    """The bundled model's decoder on recordings of one's own; its codes stay what they are."""
+    return TrainingConfig(
+        max_steps=1000,
+        checkpoint_every=250,
+        train=PartsConfig(checkpoint="bundled", parts="decoder"),
+        data=DataConfig(crop_seconds=1.28, batch_size=6),
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=50, decay_fraction=0.5),
+        warm_start=WarmStart(samples=0),
+        validation=ValidationConfig(every=250),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainingConfig]] = {
+    "bundled": bundled,
+    "decoder": decoder,
+    "smoke": smoke,
+}
 
 
 def recipe(name: str) -> TrainingConfig:

@@ -1,0 +1,107 @@
+"""Proof that fine-tuning left the codes alone: hashes of what is frozen, before and after.
+
+Owns frozen.json. Hashes cover every tensor of encoder and quantizer, and the codes of the
+validation clips.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import TrainingError
+from ..files import atomic_path
+from ..model.checkpoint import write_json
+from ..model.codec import Codec
+from ..model.inference.halves import EncoderHalf
+from ..model.offline import encode_rows
+from .data import Clip
+
+REPORT_NAME = "frozen.json"
+
+
+class FrozenProof:
+    """What was frozen when the run began; `finish` holds the end against it.
+
+    Args:
+        folder: of the run; the report's first half is written there, or read if it is there.
+        codec: as it is before any step of the run.
+        clips: held-out recordings; there may be none.
+        begun: whether the run has made steps already, so that the first half must be there.
+
+    Raises:
+        TrainingError: the first half is missing or damaged though the run goes on.
+    """
+
+    def __init__(self, folder: Path, codec: Codec, clips: Sequence[Clip], begun: bool) -> None:
+        self._path = folder / REPORT_NAME
+        self._clips = clips
+        if begun:
+            self._before = _read(self._path)
+        else:
+            self._before = _hashes(codec, clips)
+            self._write({"before": self._before})
+
+    def finish(self, codec: Codec) -> dict[str, object]:
+        """Write the whole report and return it.
+
+        Raises:
+            TrainingError: something frozen has changed; the report says what.
+        """
+        after = _hashes(codec, self._clips)
+        report = {
+            "frozen": ["encoder", "quantizer"],
+            "validation_clips": len(self._clips),
+            "before": self._before,
+            "after": after,
+            "identical": after == self._before,
+        }
+        self._write(report)
+        if after != self._before:
+            raise TrainingError(f"what was frozen has changed; {self._path} holds the hashes")
+        return report
+
+    def _write(self, report: dict[str, object]) -> None:
+        with atomic_path(self._path, error=TrainingError) as beside:
+            write_json(beside, report)
+
+
+def _hashes(codec: Codec, clips: Sequence[Clip]) -> dict[str, str]:
+    return {
+        "encoder": _hash_of(codec.require_encoder()),
+        "quantizer": _hash_of(codec.quantizer),
+        "codes": _hash_of_codes(codec, clips),
+    }
+
+
+def _hash_of(module: nn.Module) -> str:
+    """SHA-256 over names and values of all tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _hash_of_codes(codec: Codec, clips: Sequence[Clip]) -> str:
+    digest = hashlib.sha256()
+    half = EncoderHalf(codec, torch.float32)
+    audio = [torch.from_numpy(clip.cut(0, clip.samples.shape[1])) for clip in clips]
+    for codes, _ in encode_rows(half, audio, codec.quantizer.config.num_quantizers):
+        digest.update(codes.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        before: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["before"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{path} cannot be read ({error}): without it there is no telling whether the codes "
+            "have changed; start a run in another output=DIR"
+        ) from error
+    return before

@@ -1,0 +1,136 @@
+"""Decoder fine-tuning: only the decoder changes, and the report proves it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from moss_audio_tokenizer.config import preset
+from moss_audio_tokenizer.errors import ConfigError, TrainingError
+from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
+from moss_audio_tokenizer.model.codec import Codec
+from moss_audio_tokenizer.training import validation
+from moss_audio_tokenizer.training.config import (
+    PartsConfig,
+    TrainingConfig,
+    ValidationConfig,
+    WarmStart,
+    override,
+)
+from moss_audio_tokenizer.training.loop import Trainer
+
+
+@pytest.fixture(autouse=True)
+def quick_measures(monkeypatch):
+    monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: 1.5)
+    monkeypatch.setattr(validation, "stoi", lambda left, right, rate: 0.5)
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    codec = Codec(preset("tiny"))
+    codec.initialise(torch.Generator().manual_seed(0))
+    folder = tmp_path / "start"
+    folder.mkdir()
+    save_codec(codec, folder)
+    return folder
+
+
+@pytest.fixture
+def recipe(make_recipe, checkpoint) -> TrainingConfig:
+    return make_recipe(
+        model="bundled",  # the checkpoint's configuration counts
+        train=PartsConfig(str(checkpoint), "decoder"),
+        warm_start=WarmStart(steps=0, samples=0),
+        validation=ValidationConfig(every=100, clips=2, max_seconds=0.2, num_quantizers=(4,)),
+    )
+
+
+def run(config: TrainingConfig, resume: bool = False) -> Path:
+    return Trainer(config, resume, report=lambda _: None).run()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    with Checkpoint(folder) as opened:
+        return load_codec(opened).state_dict()
+
+
+def report_of(config: TrainingConfig) -> dict:
+    return json.loads((Path(config.output) / "frozen.json").read_text())
+
+
+def test_only_the_decoder_changes_and_the_report_says_so(recipe, checkpoint):
+    before, after = weights(checkpoint), weights(run(recipe))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("decoder.")}
+    report = report_of(recipe)
+    assert report["identical"] is True
+    assert report["before"] == report["after"]
+    assert report["before"].keys() == {"encoder", "quantizer", "codes"}
+    assert report["validation_clips"] == 2
+
+
+def test_a_resumed_run_is_held_against_the_first_start(recipe):
+    run(replace(recipe, max_steps=3))
+    (Path(recipe.output) / "final").rename(Path(recipe.output) / "aside")
+    run(recipe, resume=True)
+    assert report_of(recipe)["identical"] is True
+    (Path(recipe.output) / "frozen.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"frozen\.json"):
+        run(replace(recipe, max_steps=8), resume=True)
+
+
+@pytest.mark.parametrize("part", ["encoder", "quantizer"])
+def test_a_change_of_what_is_frozen_is_found(recipe, part):
+    trainer = Trainer(recipe, report=lambda _: None)
+    with torch.no_grad():
+        next(getattr(trainer.codec, part).parameters()).mul_(1.5)
+    with pytest.raises(TrainingError, match="frozen has changed"):
+        trainer.run()
+    report = report_of(recipe)
+    assert report["identical"] is False
+    assert report["before"][part] != report["after"][part]
+    assert not (Path(recipe.output) / "final").exists()
+
+
+def test_all_parts_can_start_from_a_checkpoint(recipe, checkpoint):
+    config = replace(recipe, train=PartsConfig(str(checkpoint), "all"))
+    trained = weights(run(config))
+    start = weights(checkpoint)
+    assert any(not torch.equal(start[n], trained[n]) for n in start if n.startswith("encoder."))
+    assert not (Path(config.output) / "frozen.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("train.parts=encoder", ConfigError),
+        ("train.checkpoint=", ConfigError),
+        ("warm_start.samples=512", ConfigError),
+    ],
+)
+def test_recipes_that_cannot_be(recipe, change, error):
+    with pytest.raises(error):
+        override(recipe, [change])
+
+
+def test_speakers_that_nobody_is(recipe):
+    config = override(recipe, ["data.speakers=('nobody',)"])
+    with pytest.raises(TrainingError, match="nobody"):
+        Trainer(config, report=lambda _: None)
+
+
+def test_one_speakers_clips(recipe, tmp_path, manifest):
+    lines = [json.loads(line) for line in Path(manifest).read_text().splitlines()]
+    for line in lines:
+        line["path"] = str(Path(manifest).parent / line["path"])
+        line["speaker"] = "ada" if line["domain"] == "speech" else "bob"
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = override(recipe, [f"data.manifest={mine}", "data.speakers=('ada',)"])
+    trainer = Trainer(config, report=lambda _: None)
+    names = {path.name for step in range(8) for path in trainer.sampler.files(step)}
+    trainer.close()
+    assert names == {"speech-0.wav", "speech-1.wav"}
