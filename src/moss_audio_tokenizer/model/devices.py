@@ -1,6 +1,9 @@
-"""Devices and precisions that a user names."""
+"""Devices and precisions that a user names, and autocast kept out."""
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from ..errors import ConfigError
 
@@ -33,3 +36,9 @@ def require_dtype(name: object) -> torch.dtype:
     if not isinstance(name, str) or name not in DTYPES:
         raise ConfigError(f"dtype is {name!r}; expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """What is computed within keeps the precision of its tensors, on the device of ``tensor``."""
+    # The meta device, on which shapes are tried out, knows no autocast.
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)

@@ -4,6 +4,8 @@ Owns how rows of different lengths become one batch and the streams' memory on t
 what a row may be is `inputs.py`'s, the arithmetic is `inference`'s.
 """
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ class TorchEngine:
         self.samples_per_frame = half.config.downsample_rate
         self.device = half.stack.device
         self.identity = identity
-        self.state = half.stack.init_state(num_slots, max_chunk_frames)
+        with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
+            self.state = half.stack.init_state(num_slots, max_chunk_frames)
         if self.device.type == "cuda":
             self._program: DirectProgram | FixedProgram = FixedProgram(
                 self._compute, self.state, record_cuda_graph
@@ -81,11 +84,12 @@ class TorchEngine:
 
     def write_file(self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
         """See `StepEngine.write_file`."""
-        save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
-            path,
-            notes | {"identity": self.identity},
-        )
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        notes = notes | {"identity": self.identity}
+        try:
+            save_file(tensors, path, notes | {"checksum": _checksum(tensors, notes)})
+        except SafetensorError as problem:  # what a full disk comes as
+            raise OSError(str(problem)) from problem
 
     def read_file(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         """See `StepEngine.read_file`."""
@@ -98,9 +102,23 @@ class TorchEngine:
             raise StreamFileError(
                 f"{str(path)!r} cannot be read as streams ({reason})"
             ) from problem
+        if notes.pop("checksum", None) != _checksum(tensors, notes):
+            raise StreamFileError(
+                f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "
+                "save the streams again"
+            )
         if notes.get("identity") != self.identity:
             raise InputError(f"{str(path)!r} holds streams of another model; load it with that one")
         return tensors, notes
+
+
+def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    """CRC-32 of everything that a file of streams holds."""
+    digest = zlib.crc32(json.dumps(notes, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest = zlib.crc32(f"{name} {list(tensor.shape)} {tensor.dtype}".encode(), digest)
+        digest = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, digest)
+    return f"{digest:08x}"
 
 
 class TorchDecoderEngine(TorchEngine):
@@ -112,6 +130,7 @@ class TorchDecoderEngine(TorchEngine):
         super().__init__(half, num_slots, max_chunk_frames, identity)
         self._half = half
 
+    @torch.no_grad()
     def check(self, chunk: Any) -> Int[Tensor, "layers frames"]:
         """See `StepEngine.check`."""
         return as_code_chunk(chunk, self._half.config).to(self.device)
@@ -172,6 +191,7 @@ class TorchEncoderEngine(TorchEngine):
         self._half = half
         self._num_quantizers = num_quantizers
 
+    @torch.no_grad()
     def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
         """See `StepEngine.check`; a chunk may be empty."""
         return as_waveform_chunk(chunk, self._half.config.number_channels).to(self.device)

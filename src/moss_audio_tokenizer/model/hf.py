@@ -83,6 +83,10 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
     def _init_weights(self, module: torch.nn.Module) -> None:
         """`Codec.initialise` has done it."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: streams and what was prepared stay behind."""
+        return self.__dict__ | {"_prepared": Prepared(), "_batches": {}}
+
     # Settings
 
     @property

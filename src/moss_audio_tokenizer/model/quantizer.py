@@ -13,7 +13,6 @@ same function, with the same gradients, at a fraction of the work.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..config import QuantizerConfig
+from .devices import without_autocast
 
 
 @dataclass
@@ -102,7 +102,7 @@ class ResidualQuantizer(nn.Module):
     ) -> Int[Tensor, "num_quantizers batch frames"]:
         """The codes of the first ``num_quantizers`` layers (default: all)."""
         layers = self.config.num_quantizers if num_quantizers is None else num_quantizers
-        with _without_autocast(hidden):
+        with without_autocast(hidden):
             views = self._views(hidden.float(), layers)
             return torch.stack([codes for codes, _, _ in self._walk(views, layers, exact=True)])
 
@@ -110,7 +110,7 @@ class ResidualQuantizer(nn.Module):
         self, codes: Int[Tensor, "num_quantizers batch frames"]
     ) -> Float[Tensor, "batch frames width"]:
         """The decoder's input: every layer's row, projected and summed."""
-        with _without_autocast(self.codebooks):
+        with without_autocast(self.codebooks):
             rows = [F.embedding(codes[q], self.codebooks[q]) for q in range(len(codes))]
             return self.output_proj(self._project_rows(rows))
 
@@ -128,7 +128,7 @@ class ResidualQuantizer(nn.Module):
             valid: 1 for frames that count, 0 for padding; all count by default.
         """
         layers = self.config.num_quantizers
-        with _without_autocast(hidden):
+        with without_autocast(hidden):
             hidden = hidden.float()
             active = hidden.new_full(hidden.shape[:1], layers) if active is None else active
             valid = torch.ones_like(hidden[..., 0]) if valid is None else valid
@@ -210,11 +210,6 @@ class ResidualQuantizer(nn.Module):
         bias = self.out_projs.bias[:layers]
         total = F.linear(torch.cat(rows, dim=-1), weight)
         return total + (bias.sum(0) if masks is None else (masks.T @ bias)[:, None])
-
-
-def _without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    # The meta device, on which shapes are tried out, knows no autocast.
-    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def straight_through(view: Tensor, row: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class ContinuousBatch:
         rows = self._rows + admitted
         try:
             results = self._stream.step(dict(zip(rows, chunks, strict=True)))
-        except Exception:
+        except BaseException:  # an interrupt too: else those slots would stay taken
             for slot in admitted:
                 self._stream.close(slot)
             raise

@@ -73,13 +73,17 @@ class StepEngine(Protocol):
         ...
 
     def write_file(self, path: Path, tensors: Mapping[str, Array], notes: dict[str, str]) -> None:
-        """Write arrays and notes as safetensors."""
+        """Write arrays and notes as safetensors.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         ...
 
     def read_file(self, path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         """What `write_file` wrote.
 
         Raises:
-            StreamFileError: the file cannot be read.
+            StreamFileError: the file cannot be read, or is not as it was written.
         """
         ...

@@ -5,7 +5,8 @@ Not for several threads at once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from ..errors import InputError, StreamFileError
@@ -24,6 +25,8 @@ class Session:
     def __init__(self, engine: StepEngine) -> None:
         self.engine = engine
         self._slots = SlotTable(engine.num_slots)
+        # What waits, by place, for the rest of its frame: only audio does.
+        self._pending: dict[int, Array] = {}
 
     @property
     def max_slots(self) -> int:
@@ -66,9 +69,11 @@ class Session:
         Raises:
             StreamFileError: the file cannot be written.
         """
-        slots = [[slot.index, slot.generation] for slot in self.open_slots]
+        slots = [astuple(slot) for slot in self.open_slots]
         notes = {"session": type(self).__name__, "slots": json.dumps(slots)}
-        tensors = prefixed("memory.", self.engine.to_tensors()) | self._pending_tensors()
+        pending = {str(i): chunk for i, chunk in self._pending.items() if chunk.shape[-1]}
+        memory = self.engine.to_tensors()
+        tensors = prefixed("memory.", memory) | prefixed("pending.", pending)
         with atomic_path(path, error=StreamFileError, replace_folder=False) as beside:
             self.engine.write_file(beside, tensors, notes)
 
@@ -86,17 +91,21 @@ class Session:
         if notes.get("session") != type(self).__name__:
             raise StreamFileError(f"{str(path)!r} holds no {type(self).__name__}")
         slots = saved_slots(notes.get("slots", ""), self.max_slots, path)
+        pending = self._checked_pending(without_prefix("pending.", tensors), slots, path)
         self.engine.load_tensors(without_prefix("memory.", tensors))
         self._slots.restore(slots)
-        self._restore_pending(without_prefix("pending.", tensors))
+        self._pending = pending
         return self.open_slots
 
-    def _pending_tensors(self) -> dict[str, Array]:
-        """What waits for the rest of its frame: only audio does."""
-        return {}
-
-    def _restore_pending(self, tensors: dict[str, Array]) -> None:
-        """Take over what `_pending_tensors` gave."""
+    def _checked_pending(
+        self, tensors: Mapping[str, Array], slots: Sequence[Slot], path: object
+    ) -> dict[int, Array]:
+        """Saved unfinished frames of the slots that were open, by place."""
+        places = {str(slot.index): slot.index for slot in slots}
+        unit = self.engine.samples_per_frame
+        if not all(name in places and chunk.shape[-1] < unit for name, chunk in tensors.items()):
+            raise StreamFileError(f"{str(path)!r} holds unfinished frames that cannot be")
+        return {places[name]: self.engine.check(chunk) for name, chunk in tensors.items()}
 
     def _checked(self, chunks: Mapping[Slot, Array]) -> dict[int, Array]:
         """Chunks by place, all of them checked before any stream moves."""
@@ -161,10 +170,6 @@ class DecoderStream(Session):
 class EncoderStream(Session):
     """Streams of audio to codes."""
 
-    def __init__(self, engine: StepEngine) -> None:
-        super().__init__(engine)
-        self._pending: dict[int, Array] = {}
-
     def open(self) -> Slot:
         """Start a stream; see `Session.open`."""
         slot = super().open()
@@ -180,7 +185,7 @@ class EncoderStream(Session):
         """Open a copy of a stream; see `Session.fork`."""
         copy = super().fork(slot)
         if slot.index in self._pending:
-            self._pending[copy.index] = self._pending[slot.index]
+            self._pending[copy.index] = self.engine.join_chunks([self._pending[slot.index]])
         return copy
 
     def step(self, chunks: Mapping[Slot, Array]) -> dict[Slot, Array]:
@@ -207,13 +212,6 @@ class EncoderStream(Session):
         for index, chunk in joined.items():
             self._pending[index] = self.engine.join_chunks([chunk[..., whole[index] :]])
         return {slot: results[slot.index] for slot in chunks}
-
-    def _pending_tensors(self) -> dict[str, Array]:
-        named = {str(index): chunk for index, chunk in self._pending.items() if chunk.shape[-1]}
-        return prefixed("pending.", named)
-
-    def _restore_pending(self, tensors: dict[str, Array]) -> None:
-        self._pending = {int(index): chunk for index, chunk in tensors.items()}
 
     def _with_pending(self, index: int, chunk: Array) -> Array:
         pending = self._pending.get(index)

@@ -1,6 +1,7 @@
 """Slots: which streams are open, and where in the engine's memory each of them lies."""
 
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ class Slot:
     Attributes:
         index: its place in the engine's memory.
         generation: how many streams the session had opened before.
+        session: the name of the session that opened it, so that no other takes it for its own.
     """
 
     index: int
     generation: int
+    session: str
 
 
 class SlotTable:
@@ -27,6 +30,7 @@ class SlotTable:
         self.num_slots = num_slots
         self._open: dict[int, Slot] = {}
         self._opened = 0
+        self._name = secrets.token_hex(8)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -47,7 +51,7 @@ class SlotTable:
                 f"all {self.num_slots} slots are taken; close one, or make the session with more "
                 "(max_slots)"
             )
-        slot = Slot(free, self._opened)
+        slot = Slot(free, self._opened, self._name)
         self._open[free] = slot
         self._opened += 1
         return slot
@@ -83,8 +87,11 @@ def saved_slots(text: str, num_slots: int, path: object) -> list[Slot]:
         StreamFileError: it says no such thing.
     """
     try:
-        slots = [Slot(int(index), int(generation)) for index, generation in json.loads(text)]
-    except (ValueError, TypeError) as problem:
+        slots = [
+            Slot(int(index), int(generation), str(name))
+            for index, generation, name in json.loads(text)
+        ]
+    except (ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise StreamFileError(f"{str(path)!r} does not say which slots were open") from problem
     if len({slot.index for slot in slots}) < len(slots) or not all(
         0 <= slot.index < num_slots for slot in slots

@@ -4,7 +4,7 @@ Owns how weights are packed for `kernels.py` and the layout of its rings, which 
 reads. Used for streams when Numba is installed; `rings.py` says the same in PyTorch.
 """
 
-from functools import cached_property
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -46,7 +46,10 @@ def _probe(kernels: ModuleType) -> None:
     """Start Numba's threads: a missing threading layer shows only then."""
     x = np.zeros((1, kernels.UNROLL), np.float32)
     weights = np.zeros((1, kernels.UNROLL, kernels.LANES), np.float32)
+    threads = torch.get_num_threads()
     kernels.project(x, weights, np.zeros((1, kernels.LANES), np.float32), 1)
+    # Numba's start sets the number of OpenMP's threads, which are PyTorch's too.
+    torch.set_num_threads(threads)
 
 
 class LayerArrays(NamedTuple):
@@ -75,11 +78,12 @@ class CompiledStage:
         one = torch.ones(1, dtype=torch.long)
         self._frequencies = angles_of(one, stage.head_dim, stage.max_period)[0].numpy()
         self._kernels = kernels
-        self._stage = stage
+        self._num_layers = len(stage.layers)
         attention = stage.blocks()[0].attention
         self._width, self._num_heads = attention.in_proj.in_features, attention.num_heads
         self._out_width = _out_features(stage.output_proj, self._width)
         self._input = self._projection(stage.input_proj)
+        self._layers = self._pack_layers(stage.blocks())
         self._output = self._projection(stage.output_proj)
 
     def _projection(self, module: nn.Module) -> np.ndarray | None:
@@ -87,10 +91,9 @@ class CompiledStage:
             return None
         return pack(_array(module.weight), self._kernels.LANES)
 
-    @cached_property
-    def _layers(self) -> LayerArrays:
-        """Packed when first needed, layer by layer into one array for each kind."""
-        packed = [self._pack_layer(layer) for layer in self._stage.blocks()]
+    def _pack_layers(self, layers: Sequence[Block]) -> LayerArrays:
+        """Layer by layer into one array for each kind."""
+        packed = [self._pack_layer(layer) for layer in layers]
         return LayerArrays(*(np.stack(kind) for kind in zip(*packed, strict=True)))
 
     def _pack_layer(self, layer: Block) -> LayerArrays:
@@ -113,7 +116,7 @@ class CompiledStage:
 
     def init_entries(self, num_slots: int, max_chunk_frames: int) -> list[Tensor]:
         """Keys (slots, layers, heads, blocks, head_dim, lanes), values (..., places, lanes)."""
-        lanes, layers = self._kernels.LANES, len(self._stage.layers)
+        lanes, layers = self._kernels.LANES, self._num_layers
         places = _up(self.context_steps + max_chunk_frames * self.steps_per_frame - 1, lanes)
         blocks = _up(self.head_dim, lanes) // lanes
         keys = (places // lanes, _up(self.head_dim, self._kernels.UNROLL), lanes)

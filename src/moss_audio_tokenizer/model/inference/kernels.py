@@ -121,8 +121,9 @@ def gelu(x):
 def softmax(scores, count, powers):
     """Softmax of the first ``count`` scores in place, leaving out the factor it returns.
 
-    2^t is a polynomial in the fraction of t times a power of two, whose bits are written into
-    ``powers`` (int32) and read as floats: plain loops, which the compiler vectorises.
+    2^t is a polynomial in what rounding takes from t (at most 1/2, where it is right to 1e-7)
+    times a power of two, whose bits are written into ``powers`` (int32) and read as floats: plain
+    loops, which the compiler vectorises.
     """
     highest = scores[0]
     for i in range(count):
@@ -130,7 +131,7 @@ def softmax(scores, count, powers):
     floats = powers.view(np.float32)
     for i in range(count):
         t = max((scores[i] - highest) * _LOG2_E, np.float32(-126))
-        whole = np.floor(t)
+        whole = np.floor(t + np.float32(0.5))
         f = t - whole
         powers[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
         e = np.float32(1.5403530393381606e-04)

@@ -1,6 +1,7 @@
 """A codec's halves made ready when first needed, and made anew when its weights have changed."""
 
 import torch
+from torch import Tensor
 
 from ..codec import Codec
 from ..stack import StageStack
@@ -15,22 +16,24 @@ class Prepared:
     """
 
     def __init__(self) -> None:
-        self._encoder: tuple[object, EncoderHalf] | None = None
-        self._decoder: tuple[object, DecoderHalf] | None = None
+        self._encoder: tuple[object, list[Tensor], EncoderHalf] | None = None
+        self._decoder: tuple[object, list[Tensor], DecoderHalf] | None = None
 
     def encoder(self, codec: Codec, dtype: torch.dtype) -> EncoderHalf:
         """The encoder and the quantizer, ready to run."""
-        stamp = _stamp(codec.require_encoder(), codec, dtype)
+        encoder = codec.require_encoder()
+        stamp = _stamp(encoder, codec, dtype)
         if self._encoder is None or self._encoder[0] != stamp:
-            self._encoder = (stamp, EncoderHalf(codec, dtype))
-        return self._encoder[1]
+            self._encoder = (stamp, _weights(encoder, codec), EncoderHalf(codec, dtype))
+        return self._encoder[2]
 
     def decoder(self, codec: Codec, dtype: torch.dtype) -> DecoderHalf:
         """The quantizer and the decoder, ready to run."""
-        stamp = _stamp(codec.require_decoder(), codec, dtype)
+        decoder = codec.require_decoder()
+        stamp = _stamp(decoder, codec, dtype)
         if self._decoder is None or self._decoder[0] != stamp:
-            self._decoder = (stamp, DecoderHalf(codec, dtype))
-        return self._decoder[1]
+            self._decoder = (stamp, _weights(decoder, codec), DecoderHalf(codec, dtype))
+        return self._decoder[2]
 
     def forget(self) -> None:
         """Prepare afresh at the next use."""
@@ -41,8 +44,16 @@ def _stamp(part: StageStack, codec: Codec, dtype: torch.dtype) -> object:
     """Equal as long as nothing has changed that a half was made of."""
     backends = [stage.attention_backend for stage in part.transformers()]
     versions = [
-        (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        for weight in _weights(part, codec)
+    ]
+    return dtype, backends, versions
+
+
+def _weights(part: StageStack, codec: Codec) -> list[Tensor]:
+    """What a half is made of. Kept beside it, so that no new weight comes to lie at its address."""
+    return [
+        parameter.detach()
         for module in (part, codec.quantizer)
         for parameter in module.parameters()
     ]
-    return dtype, backends, versions

@@ -5,11 +5,14 @@ table; decoding gathers rows and multiplies once. Folded in float64, used in flo
 the codec computes in.
 """
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..devices import without_autocast
 from ..quantizer import LayeredLinear, ResidualQuantizer, WeightNormLinear
 
 
@@ -23,7 +26,7 @@ class FoldedQuantizer:
         self.num_quantizers, self.code_dim = config.num_quantizers, config.codebook_dim
         self._offsets = torch.arange(config.num_quantizers)[:, None, None] * config.codebook_size
         self._offsets = self._offsets.to(quantizer.codebooks.device)
-        self._rows = quantizer.codebooks.detach().float().flatten(0, 1)
+        self._rows = quantizer.codebooks.detach().float().flatten(0, 1).clone()
         inwards, in_bias = _in_float64(in_projs)
         outwards, out_bias = _in_float64(out_projs)
         self._fold_decoder(quantizer, outwards, out_bias)
@@ -48,13 +51,17 @@ class FoldedQuantizer:
         self._view_weight = (inwards @ weight).flatten(0, 1).float()
         self._view_bias = (inwards @ bias + in_bias).flatten().float()
         tables = quantizer.search_tables(self.num_quantizers)
-        self._search, self._half_squares = (table.detach().contiguous() for table in tables)
+        self._search, self._half_squares = (table.detach().clone() for table in tables)
         self._by_direction = quantizer.config.quantizer_type == "rlfq"
 
     def encode(
         self, hidden: Float[Tensor, "batch frames width"], num_quantizers: int
     ) -> Int[Tensor, "num_quantizers batch frames"]:
         """The codes of the first ``num_quantizers`` layers."""
+        with without_autocast(hidden):
+            return self._encode(hidden, num_quantizers)
+
+    def _encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
         used = num_quantizers * self.code_dim
         views = F.linear(hidden.float(), self._view_weight[:used], self._view_bias[:used])
         codes = []
@@ -78,13 +85,14 @@ class FoldedQuantizer:
         layers = len(codes)
         rows = F.embedding((codes + self._offsets[:layers]).movedim(0, -1), self._rows)
         weight = self._decode_weight[:, : layers * self.code_dim]
-        return F.linear(rows.flatten(-2), weight, self._decode_biases[layers - 1])
+        with without_autocast(rows):
+            return F.linear(rows.flatten(-2), weight, self._decode_biases[layers - 1])
 
 
 def fold_quantizer(quantizer: ResidualQuantizer) -> FoldedQuantizer | ResidualQuantizer:
     """The quantizer in its fastest form; one without projections has nothing to fold."""
     if quantizer.in_projs is None or quantizer.out_projs is None:
-        return quantizer
+        return deepcopy(quantizer)
     return FoldedQuantizer(quantizer, quantizer.in_projs, quantizer.out_projs)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cache import LayerCache, StackState, StageState
+from ..devices import without_autocast
 from ..stack import StageStack
 from ..transformer import Transformer
 from .compiled import CompiledStage, load_kernels
@@ -82,12 +83,13 @@ class InferenceStack:
     def run_piece(self, x: Tensor, state: StackState | None = None) -> Tensor:
         """A whole sequence, or the next piece of the one that ``state`` has seen."""
         states = iter(state.stages if state is not None else ())
-        for stage in self.stages:
-            if isinstance(stage, InferenceStage):
-                memory = PieceMemory(stage, x.shape[1], x, next(states, None))
-                x = stage.run(x, memory)
-            else:
-                x = stage(x)
+        with without_autocast(x):
+            for stage in self.stages:
+                if isinstance(stage, InferenceStage):
+                    memory = PieceMemory(stage, x.shape[1], x, next(states, None))
+                    x = stage.run(x, memory)
+                else:
+                    x = stage(x)
         return x
 
     def init_state(self, num_slots: int, max_chunk_frames: int) -> RingState:
@@ -108,7 +110,8 @@ class InferenceStack:
             rows: which streams.
         """
         entries = iter(state.entries)
-        for stage in self.steppers:
-            x = stage(x) if isinstance(stage, nn.Module) else stage.step(x, next(entries), rows)
+        with without_autocast(x):
+            for stage in self.steppers:
+                x = stage(x) if isinstance(stage, nn.Module) else stage.step(x, next(entries), rows)
         state.positions[rows.slots] = rows.starts + rows.num_frames
         return x

@@ -4,6 +4,7 @@ Owns a block's arithmetic in as few operations as PyTorch allows. Where keys and
 kept, and which of them a query sees, is the business of the `Memory` that comes with a call.
 """
 
+from copy import deepcopy
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -46,10 +47,10 @@ def fold_block(block: Block, dtype: torch.dtype) -> LayerWeights:
     out_proj = block.attention_scale[:, None] * block.attention.out_proj.weight
     feedforward_out = block.feedforward_scale[:, None] * block.feedforward_out.weight
     return LayerWeights(
-        attention_norm=block.attention_norm,
+        attention_norm=deepcopy(block.attention_norm),
         in_proj=fast_linear(block.attention.in_proj.weight, dtype),
         out_proj=fast_linear(out_proj, dtype),
-        feedforward_norm=block.feedforward_norm,
+        feedforward_norm=deepcopy(block.feedforward_norm),
         feedforward_in=fast_linear(block.feedforward_in.weight, dtype),
         feedforward_out=fast_linear(feedforward_out, dtype),
     )
