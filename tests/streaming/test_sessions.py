@@ -14,6 +14,7 @@ from stream_checks import (
 )
 
 from moss_audio_tokenizer.errors import AudioError, CodesError, InputError, SlotsFull
+from moss_audio_tokenizer.model.numpy_codec import TorchCodec
 
 STEP = 8  # samples a frame
 
@@ -177,6 +178,27 @@ def test_chunks_from_numpy_and_of_other_shapes(model):
     assert_encoded(model, audio, torch.cat([*got, encoder.close(slot)], dim=1))
 
 
+def test_sessions_of_numpy_arrays(model, tmp_path):
+    codec = TorchCodec(model)
+    codes, audio = random_codes(30).numpy(), random_audio(100).numpy()
+    decoder, encoder = codec.decoder_stream(1, 4), codec.encoder_stream(1, 4, num_quantizers=3)
+    slots = decoder.open(), encoder.open()
+    sounds = [decoder.step({slots[0]: codes[:, :9]})[slots[0]]]
+    found = [encoder.step({slots[1]: audio[:, :45]})[slots[1]]]
+    decoder.save(tmp_path / "decoder")
+    encoder.save(tmp_path / "encoder")
+    decoder, encoder = codec.decoder_stream(1, 4), codec.encoder_stream(1, 4, num_quantizers=3)
+    decoder.load(tmp_path / "decoder")
+    encoder.load(tmp_path / "encoder")
+    sounds += [decoder.step({slots[0]: codes[:, 9:]})[slots[0]], decoder.close(slots[0])]
+    found += [encoder.step({slots[1]: audio[:, 45:]})[slots[1]], encoder.close(slots[1])]
+    assert all(isinstance(item, np.ndarray) for item in sounds + found)
+    whole = torch.from_numpy(codec.decode(codes))
+    assert_close_audio(torch.from_numpy(np.concatenate(sounds, axis=1)), whole)
+    expected = codec.encode(audio, num_quantizers=3)
+    assert (np.concatenate(found, axis=1) == expected).all()
+
+
 def test_nothing_to_do(model):
     decoder, encoder = model.decoder_stream(2), model.encoder_stream(2)
     assert decoder.step({}) == {}
@@ -230,6 +252,19 @@ def test_forks_leave_each_other_alone(model):
     for slot, rest in ((trunk, audio[:, cut:]), (branch, other[:, cut : cut + 50])):
         fed = torch.cat((audio[:, :cut], rest), dim=1)
         assert_encoded(model, fed, torch.cat((start, ends[slot], encoder.close(slot)), dim=1))
+
+
+def test_a_fork_has_nothing_of_the_stream_before(model):
+    audio = random_audio(20 * STEP)
+    encoder = model.encoder_stream(2, 3)
+    trunk, former = encoder.open(), encoder.open()
+    encoder.step({former: audio[:, :5]})
+    encoder.close(former)
+    fork = encoder.fork(trunk)
+    assert fork.index == former.index
+    got = encoder.step({fork: audio, trunk: audio})
+    for slot in (fork, trunk):
+        assert_encoded(model, audio, torch.cat((got[slot], encoder.close(slot)), dim=1))
 
 
 def test_modes_of_autograd(model):

@@ -117,7 +117,7 @@ def test_empty_sessions_are_saved_too(case, tmp_path):
     assert session.load(tmp_path / "streams") == []
 
 
-def test_weights_without_projections_and_in_half_precision(make_model, tmp_path):
+def test_other_precisions(make_model, tmp_path):
     model = make_model()
     model.set_compute_dtype("bf16")
     codes = random_codes(60)
@@ -129,9 +129,10 @@ def test_weights_without_projections_and_in_half_precision(make_model, tmp_path)
     restored.load(tmp_path / "streams")
     rest = codes[:, 30:]
     assert torch.equal(restored.step({slot: rest})[slot], session.step({slot: rest})[slot])
-    model.set_compute_dtype("fp32")
-    with pytest.raises(InputError, match="of another model, precision"):
-        model.decoder_stream(1, 4).load(tmp_path / "streams")
+    for dtype in ("fp32", "fp16"):
+        model.set_compute_dtype(dtype)
+        with pytest.raises(InputError, match="of another precision"):
+            model.decoder_stream(1, 4).load(tmp_path / "streams")
 
 
 # What cannot be restored
@@ -228,25 +229,36 @@ def test_streams_of_the_other_side(saved, case, model):
     assert session.open_slots == []
 
 
+def retrained(model):
+    """Whose codes mean the same, but whose decoder and encoder compute something else."""
+    for side in (model.codec.encoder, model.codec.decoder):
+        side.transformers()[-1].layers[0].attention_norm.bias.add_(0.1)
+    return model
+
+
+def requantized(model):
+    model.codec.quantizer.codebooks.mul_(2)
+    return model
+
+
 @SIDES
 def test_streams_of_another_model_or_session(make_model, side, tmp_path):
     model, path = make_model(), tmp_path / "streams"
-    make = getattr(model, f"{side}_stream")
-    session = make(3, 4)
+    session = getattr(model, f"{side}_stream")(3, 4)
     session.open()
     session.save(path)
-    stranger = make_model()
-    stranger.codec.quantizer.codebooks.mul_(2)
-    for other, message in [
-        (getattr(stranger, f"{side}_stream")(3, 4), "streams of another model"),
-        (make(2, 4), "number of slots"),
-        (make(3, 200), "chunk length"),
+    for other, sizes, message in [
+        (retrained(make_model()), (3, 4), "streams of another model"),
+        (requantized(make_model()), (3, 4), "streams of another model"),
+        (model, (2, 4), "number of slots"),
+        (model, (3, 200), "chunk length"),
     ]:
-        slot = other.open()
+        stranger = getattr(other, f"{side}_stream")(*sizes)
+        slot = stranger.open()
         with pytest.raises(InputError, match=message):
-            other.load(path)
-        assert other.open_slots == [slot]
-        assert int(other.engine.state.positions.sum()) == 0
+            stranger.load(path)
+        assert stranger.open_slots == [slot]
+        assert int(stranger.engine.state.positions.sum()) == 0
 
 
 def rewrite(path, tensors=(), **notes):

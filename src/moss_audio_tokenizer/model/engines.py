@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import InputError, StreamFileError
+from ..errors import StreamFileError
 from .inference.halves import DecoderHalf, EncoderHalf
 from .inference.programs import DirectProgram, FixedProgram, record_cuda_graph
 from .inference.rings import RingState, StepRows
@@ -31,17 +31,16 @@ class TorchEngine:
         half: the encoder or the decoder.
         num_slots: streams that fit.
         max_chunk_frames: frames that one step can take.
-        identity: of the model, for saved streams.
     """
 
     def __init__(
-        self, half: EncoderHalf | DecoderHalf, num_slots: int, max_chunk_frames: int, identity: str
+        self, half: EncoderHalf | DecoderHalf, num_slots: int, max_chunk_frames: int
     ) -> None:
         self.num_slots = num_slots
         self.max_chunk_frames = max_chunk_frames
         self.samples_per_frame = half.config.downsample_rate
         self.device = half.stack.device
-        self.identity = identity
+        self.identity = half.identity
         with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
             self.state = half.stack.init_state(num_slots, max_chunk_frames)
         if self.device.type == "cuda":
@@ -85,7 +84,6 @@ class TorchEngine:
     def write_file(self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
         """See `StepEngine.write_file`."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        notes = notes | {"identity": self.identity}
         try:
             save_file(tensors, path, notes | {"checksum": _checksum(tensors, notes)})
         except SafetensorError as problem:  # what a full disk comes as
@@ -107,8 +105,6 @@ class TorchEngine:
                 f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "
                 "save the streams again"
             )
-        if notes.get("identity") != self.identity:
-            raise InputError(f"{str(path)!r} holds streams of another model; load it with that one")
         return tensors, notes
 
 
@@ -124,10 +120,8 @@ def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
 class TorchDecoderEngine(TorchEngine):
     """Codes (layers, frames) to audio (channels, samples)."""
 
-    def __init__(
-        self, half: DecoderHalf, num_slots: int, max_chunk_frames: int, identity: str
-    ) -> None:
-        super().__init__(half, num_slots, max_chunk_frames, identity)
+    def __init__(self, half: DecoderHalf, num_slots: int, max_chunk_frames: int) -> None:
+        super().__init__(half, num_slots, max_chunk_frames)
         self._half = half
 
     @torch.no_grad()
@@ -175,7 +169,6 @@ class TorchEncoderEngine(TorchEngine):
         half: the encoder and the quantizer.
         num_slots: streams that fit.
         max_chunk_frames: frames that one step can take.
-        identity: of the model, for saved streams.
         num_quantizers: layers of codes.
     """
 
@@ -184,10 +177,9 @@ class TorchEncoderEngine(TorchEngine):
         half: EncoderHalf,
         num_slots: int,
         max_chunk_frames: int,
-        identity: str,
         num_quantizers: int,
     ) -> None:
-        super().__init__(half, num_slots, max_chunk_frames, identity)
+        super().__init__(half, num_slots, max_chunk_frames)
         self._half = half
         self._num_quantizers = num_quantizers
 

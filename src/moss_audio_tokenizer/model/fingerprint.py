@@ -1,7 +1,10 @@
-"""The identity of a codec's codes: a hash over everything that gives them their meaning."""
+"""The identity of a codec's codes, and of all that a stream through its weights depends on."""
 
 import hashlib
 import json
+
+import torch
+from torch import nn
 
 from ..config import CodecConfig
 from .quantizer import ResidualQuantizer
@@ -22,4 +25,17 @@ def fingerprint(quantizer: ResidualQuantizer, config: CodecConfig) -> str:
     for name, tensor in sorted(quantizer.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def stream_fingerprint(config: CodecConfig, dtype: torch.dtype, *parts: nn.Module) -> str:
+    """16 hexadecimal digits that differ where the memory of a stream means something else.
+
+    Of the weights only the beginnings are read: no training leaves those as they were.
+    """
+    digest = hashlib.sha256(f"{config} {dtype}".encode())
+    for part in parts:
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.flatten()[:256].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -33,11 +33,6 @@ class StreamingVerbs:
 
     config: Any
 
-    @property
-    def identity(self) -> str:
-        """Of the model, for saved streams."""
-        raise NotImplementedError
-
     def _encoder_half(self) -> EncoderHalf:
         raise NotImplementedError
 
@@ -64,7 +59,6 @@ class StreamingVerbs:
                 self._decoder_half(),
                 require_count(max_slots, "max_slots"),
                 require_count(max_chunk_frames, "max_chunk_frames"),
-                self.identity,
             )
         )
 
@@ -86,7 +80,6 @@ class StreamingVerbs:
                 self._encoder_half(),
                 require_count(max_slots, "max_slots"),
                 require_count(max_chunk_frames, "max_chunk_frames"),
-                self.identity,
                 check_num_quantizers(num_quantizers, self.config.codec),
             )
         )

@@ -15,11 +15,13 @@ class StepEngine(Protocol):
         num_slots: streams that fit.
         max_chunk_frames: frames that one step can take.
         samples_per_frame: of one channel.
+        identity: differs where the memory of a stream means something else.
     """
 
     num_slots: int
     max_chunk_frames: int
     samples_per_frame: int
+    identity: str
 
     def check(self, chunk: Array) -> Array:
         """What a caller passed, in the engine's own form; changes nothing.

@@ -70,7 +70,11 @@ class Session:
             StreamFileError: the file cannot be written.
         """
         slots = [astuple(slot) for slot in self.open_slots]
-        notes = {"session": type(self).__name__, "slots": json.dumps(slots)}
+        notes = {
+            "session": type(self).__name__,
+            "identity": self.engine.identity,
+            "slots": json.dumps(slots),
+        }
         pending = {str(i): chunk for i, chunk in self._pending.items() if chunk.shape[-1]}
         memory = self.engine.to_tensors()
         tensors = prefixed("memory.", memory) | prefixed("pending.", pending)
@@ -90,6 +94,11 @@ class Session:
         tensors, notes = self.engine.read_file(Path(path))
         if notes.get("session") != type(self).__name__:
             raise StreamFileError(f"{str(path)!r} holds no {type(self).__name__}")
+        if notes.get("identity") != self.engine.identity:
+            raise InputError(
+                f"{str(path)!r} holds streams of another model, or of another precision; load it "
+                "with that one"
+            )
         slots = saved_slots(notes.get("slots", ""), self.max_slots, path)
         pending = self._checked_pending(without_prefix("pending.", tensors), slots, path)
         self.engine.load_tensors(without_prefix("memory.", tensors))

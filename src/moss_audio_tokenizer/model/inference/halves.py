@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..cache import StackState
 from ..codec import Codec
+from ..fingerprint import stream_fingerprint
 from ..patchify import deinterleave, interleave
 from .quantizer import fold_quantizer
 from .rings import RingState, StepRows
@@ -22,6 +23,7 @@ class EncoderHalf:
         config = codec.config
         self.config = config
         encoder = codec.require_encoder()
+        self.identity = stream_fingerprint(config, dtype, encoder, codec.quantizer)
         self.stack = InferenceStack(encoder, config.encoder_rates, config.frame_rate, dtype)
         self.quantizer = fold_quantizer(codec.quantizer)
 
@@ -48,6 +50,7 @@ class DecoderHalf:
         config = codec.config
         self.config = config
         decoder = codec.require_decoder()
+        self.identity = stream_fingerprint(config, dtype, decoder, codec.quantizer)
         self.stack = InferenceStack(decoder, config.decoder_rates, config.frame_rate, dtype)
         self.quantizer = fold_quantizer(codec.quantizer)
 
