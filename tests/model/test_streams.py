@@ -89,8 +89,8 @@ def test_chunks_of_ragged_batches(make_model, monkeypatch, channels, together):
     model = make_model(channels)
     if together:  # what a GPU does: one padded batch
         monkeypatch.setattr(model, "_alone", lambda deterministic: deterministic)
-    clips = [random_audio(n, channels, n) for n in (1, 700, 55 * STEP, 1000)]
-    rows = [random_codes(frames, frames) for frames in (90, 1, 120, 33)]
+    clips = [random_audio(n, channels, n) for n in (1, 500, 55 * STEP, 700)]
+    rows = [random_codes(frames, frames) for frames in (70, 1, 90, 33)]
     encoded = model.batch_encode(clips, chunk_duration=0.05)
     for row, clip in enumerate(clips):
         count = encoded.audio_codes_lengths[row]
@@ -211,7 +211,7 @@ def test_memory_does_not_grow(make_model):
         for stream in streams
     ]
     sizes = [stream.session.engine.num_bytes() for stream in streams]
-    for turn in range(200):
+    for turn in range(100):
         streams[0].step(1)
         streams[1].step(STEP - 1)
         assert decoder.engine.state.positions.tolist() == [turn + 1, 0]
@@ -223,8 +223,8 @@ def test_memory_does_not_grow(make_model):
         assert size == sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-# An hour, six weeks and half a year of 12.5 frames a second; one and none divide a ring.
-@pytest.mark.parametrize("position", [45_000, 45_000_000, 200_000_003])
+# Six weeks and half a year of 12.5 frames a second.
+@pytest.mark.parametrize("position", [45_000_000, 200_000_003])
 @pytest.mark.usefixtures("path")
 def test_far_from_the_start(make_model, position):
     """Scores depend on distances alone: refilled windows hide where a stream stands."""

@@ -134,7 +134,7 @@ def calls(draw):
 @BOTH
 @pytest.mark.usefixtures("path")
 def test_any_admissions_and_endings(model, verb):
-    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(calls())
     def run(schedule):
         batch = Batch(model, verb)

@@ -99,7 +99,7 @@ class Schedule:
 
 
 KINDS = pytest.mark.parametrize(("channels", "kind"), [(1, "rlfq"), (2, "rvq")])
-SETTINGS = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @KINDS

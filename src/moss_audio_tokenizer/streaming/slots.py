@@ -76,8 +76,6 @@ class SlotTable:
     def restore(self, slots: Iterable[Slot]) -> None:
         """Take over the open slots of a saved session."""
         self._open = {slot.index: slot for slot in slots}
-        last = max((slot.generation for slot in self._open.values()), default=-1)
-        self._opened = max(self._opened, last + 1)
 
 
 def saved_slots(text: str, num_slots: int, path: object) -> list[Slot]:
