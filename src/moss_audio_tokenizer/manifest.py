@@ -4,14 +4,19 @@ Owns what a line may say; knows nothing of sound. Source: interface.md ("Data ma
 """
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
+# What a transcript is to its recording: the words of one speaker, of several, or a description.
+TASKS = ("asr", "ms_asr", "caption")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class ManifestEntry:
     """One line of a manifest.
 
@@ -21,6 +26,12 @@ class ManifestEntry:
         split: "train", "valid", ...
         name: the path as the manifest has it, to print.
         speaker: whose voice it is; empty where that is not known.
+        text: what is said or heard; empty where that is not known.
+        task: what the text is, one of TASKS; empty without a text.
+        language: empty where it is not known.
+        seconds: length as the manifest has it; 0 where it does not say.
+        member: (first byte, bytes) of the recording inside ``path``, for a recording that lies
+            in an archive; None when the file is the recording.
     """
 
     path: Path
@@ -28,6 +39,11 @@ class ManifestEntry:
     split: str = "train"
     name: str = ""
     speaker: str = ""
+    text: str = ""
+    task: str = ""
+    language: str = ""
+    seconds: float = 0.0
+    member: tuple[int, int] | None = None
 
 
 def read_manifest(
@@ -60,6 +76,22 @@ def has_split(path: str | Path, split: str) -> bool:
 
 
 def _all_entries(path: str | Path) -> list[ManifestEntry]:
+    entries = []
+    for _, found in manifest_lines(path):
+        if isinstance(found, InputError):
+            raise found
+        entries.append(found[0])
+    return entries
+
+
+def manifest_lines(
+    path: str | Path,
+) -> Iterator[tuple[int, tuple[ManifestEntry, dict[str, Any]] | InputError]]:
+    """Every line's number, and what it says (parsed and as it stands) or what is wrong with it.
+
+    Raises:
+        InputError: the file is missing, empty or not text.
+    """
     manifest = Path(path)
     if not str(path) or not manifest.is_file():
         raise InputError(
@@ -71,32 +103,78 @@ def _all_entries(path: str | Path) -> list[ManifestEntry]:
         raise InputError(
             f"{manifest} cannot be read as text ({error}); expected JSON lines in UTF-8"
         ) from error
-    # Not splitlines(): JSON strings may hold line separators of Unicode.
-    lines = enumerate(text.split("\n"), 1)
-    entries = [_entry(line, manifest, number) for number, line in lines if line.strip()]
-    if not entries:
+    if not text.strip():
         raise InputError(f"{manifest} is empty; expected one JSON object a line, with a 'path'")
-    return entries
+    # Not splitlines(): JSON strings may hold line separators of Unicode.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, _parsed(line, manifest, number)
 
 
-def _entry(line: str, manifest: Path, number: int) -> ManifestEntry:
+def _parsed(
+    line: str, manifest: Path, number: int
+) -> tuple[ManifestEntry, dict[str, Any]] | InputError:
     where = f"{manifest} line {number}"
     try:
         item = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON ({error}); expected one object a line") from error
+        return InputError(f"{where} is not JSON ({error}); expected one object a line")
+    try:
+        return make_entry(item, manifest.parent.absolute(), where), item
+    except InputError as error:
+        return error
+
+
+def make_entry(item: Any, folder: Path, where: str) -> ManifestEntry:
+    """What a line says, as an entry.
+
+    Args:
+        item: the line's JSON value.
+        folder: what its path is relative to.
+        where: what to call the line in an error.
+
+    Raises:
+        InputError: it is no object, has no path, or a key has a value of another kind.
+    """
     if not isinstance(item, dict):
         raise InputError(f"{where} holds {type(item).__name__}; expected an object")
     name = _text(item, "path", where)
-    domain, split = _text(item, "domain", where, "speech"), _text(item, "split", where, "train")
-    speaker = _text(item, "speaker", where) if item.get("speaker") else ""
-    return ManifestEntry(manifest.parent.absolute() / name, domain, split, name, speaker)
+    text = _text(item, "text", where, "")
+    return ManifestEntry(
+        path=folder / name,
+        domain=_text(item, "domain", where, "speech") or "speech",
+        split=_text(item, "split", where, "train") or "train",
+        name=name,
+        speaker=_text(item, "speaker", where, ""),
+        text=text,
+        task=_task(item, where) if text else "",
+        language=_text(item, "language", where, ""),
+        seconds=_seconds(item, where),
+    )
 
 
 def _text(item: dict[str, Any], key: str, where: str, default: str | None = None) -> str:
+    """Text, or the default where there is none or null; without a default it may not be empty."""
     value = item.get(key)
     if value is None:
         value = default
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or (default is None and not value):
         raise InputError(f"{where} has {key!r} = {value!r}; expected text")
     return value
+
+
+def _task(item: dict[str, Any], where: str) -> str:
+    task = _text(item, "task", where, TASKS[0])
+    if task not in TASKS:
+        raise InputError(f"{where} has 'task' = {task!r}; expected one of {', '.join(TASKS)}")
+    return task
+
+
+def _seconds(item: dict[str, Any], where: str) -> float:
+    seconds = item.get("seconds")
+    if seconds is None:
+        return 0.0
+    usable = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not usable or not 0 <= seconds < math.inf:
+        raise InputError(f"{where} has 'seconds' = {seconds!r}; expected a number of at least 0")
+    return float(seconds)

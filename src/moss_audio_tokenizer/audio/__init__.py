@@ -4,18 +4,22 @@ The only package that touches sound files. Audio is ``(channels, samples)`` floa
 scale at -1 and 1. It knows nothing of models or codes, and never imports torch.
 """
 
-from .reading import AudioInfo, audio_info, load_audio, read_audio
+from .cropping import crop_start, load_crop
+from .reading import AudioInfo, AudioSource, audio_info, load_audio, read_audio
 from .resampling import resample
 from .samples import as_float_audio, check_audio, convert_channels
 from .writing import save_audio
 
 __all__ = [
     "AudioInfo",
+    "AudioSource",
     "as_float_audio",
     "audio_info",
     "check_audio",
     "convert_channels",
+    "crop_start",
     "load_audio",
+    "load_crop",
     "read_audio",
     "resample",
     "save_audio",

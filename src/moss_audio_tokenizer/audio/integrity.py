@@ -7,7 +7,6 @@ files carry with what is there. It decodes nothing; FLAC needs no help, its deco
 
 import struct
 import zlib
-from pathlib import Path
 from typing import BinaryIO
 
 # Writers to a pipe cannot know the size: ffmpeg puts 0xFFFFFFFF, sox and others about 2 GiB.
@@ -19,24 +18,24 @@ _OGG_END_OF_STREAM = 4
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def find_damage(path: Path, size: int) -> str | None:
+def find_damage(file: BinaryIO, size: int) -> str | None:
     """What is wrong with the file, in a few words; None when nothing can be seen.
 
     Args:
-        path: a readable file.
+        file: open for reading; its position is moved.
         size: its size in bytes.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        start = file.read(12)
-        if start[:4] == b"RIFF" and start[8:] == b"WAVE":
-            return _wav_damage(file, size)
-        if start[:4] == b"OggS":
-            file.seek(0)
-            return _ogg_damage(file)
-        return _mp3_damage(file, size)
+    file.seek(0)
+    start = file.read(12)
+    if start[:4] == b"RIFF" and start[8:] == b"WAVE":
+        return _wav_damage(file, size)
+    if start[:4] == b"OggS":
+        file.seek(0)
+        return _ogg_damage(file)
+    return _mp3_damage(file, size)
 
 
 def _wav_damage(file: BinaryIO, size: int) -> str | None:
@@ -88,10 +87,9 @@ def _mp3_damage(file: BinaryIO, size: int) -> str | None:
     return None
 
 
-def has_length_tag(path: Path) -> bool:
+def has_length_tag(file: BinaryIO) -> bool:
     """Whether an MP3 file states its length (Xing, Info or VBRI) instead of leaving a guess."""
-    with path.open("rb") as file:
-        return _length_tag(file) is not None
+    return _length_tag(file) is not None
 
 
 def _length_tag(file: BinaryIO) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
@@ -23,7 +24,11 @@ from .resampling import check_sampling_rate, resample
 from .samples import check_channels, check_finite, convert_channels
 
 _BLOCK_VALUES = 1 << 20
-_UNKNOWN_LENGTH = 1 << 62
+UNKNOWN_LENGTH = 1 << 62
+
+
+# A path, or a binary file object that can seek, such as io.BytesIO.
+AudioSource: TypeAlias = str | os.PathLike[str] | BinaryIO
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class AudioInfo:
         return self.num_samples / self.sampling_rate
 
 
-class _ForwardFile(soundfile.SoundFile):
+class ForwardFile(soundfile.SoundFile):
     """A sound file read once from start to end.
 
     soundfile seeks after every read, which fails at the end of a FLAC file of unknown length,
@@ -54,16 +59,18 @@ class _ForwardFile(soundfile.SoundFile):
     """
 
     def seekable(self) -> bool:
+        """No, for soundfile's own bookkeeping; `seek` works all the same."""
         return False
 
 
 def load_audio(
-    path: str | os.PathLike[str], sampling_rate: int | None = None, channels: int | None = None
+    path: AudioSource, sampling_rate: int | None = None, channels: int | None = None
 ) -> Float[np.ndarray, "channels samples"]:
     """The samples of a wav, flac, ogg, opus or mp3 file, ready for a model.
 
     Args:
-        path: the file; its content decides the format, not its extension.
+        path: the file, or a binary file object that can seek; its content decides the format,
+            not its extension.
         sampling_rate: samples a second to resample to, 8,000 to 192,000; None keeps the file's.
         channels: 1 mixes to mono by the mean, 2 makes stereo of mono; None keeps the file's.
 
@@ -86,9 +93,7 @@ def load_audio(
     return resample(samples, own_rate, sampling_rate)
 
 
-def read_audio(
-    path: str | os.PathLike[str],
-) -> tuple[Float[np.ndarray, "channels samples"], int]:
+def read_audio(path: AudioSource) -> tuple[Float[np.ndarray, "channels samples"], int]:
     """The samples of a file as they are, (channels, samples) float32, and their sampling rate.
 
     Opus has no rate of its own: one of 8, 12, 16, 24 and 48 kHz is used, which is 48 kHz
@@ -98,15 +103,15 @@ def read_audio(
         AudioError: samples that are not finite.
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
-    with _opened(path) as file:
+    with open_audio(path) as file:
         blocks = [block.T for block in _blocks(file)]
         samples = np.concatenate(blocks, axis=1)
         _check_length(path, file, samples.shape[1])
-        check_finite(samples, source=repr(os.fspath(path)))
+        check_finite(samples, source=source_name(path))
         return samples, file.samplerate
 
 
-def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
+def audio_info(path: AudioSource) -> AudioInfo:
     """Length, rate and channels of a file, from its header where the header knows them.
 
     Only a FLAC or MP3 file that does not state its length is decoded, to count.
@@ -114,22 +119,29 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     Raises:
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
-    with _opened(path) as file:
+    with open_audio(path) as file:
         num_samples = file.frames
-        if num_samples >= _UNKNOWN_LENGTH:
+        if num_samples >= UNKNOWN_LENGTH:
             num_samples = sum(len(block) for block in _blocks(file))
         return AudioInfo(num_samples, file.samplerate, file.channels)
 
 
+def source_name(source: AudioSource) -> str:
+    """What messages call a file."""
+    if isinstance(source, str | os.PathLike):
+        return repr(os.fspath(source))
+    return repr(getattr(source, "name", None) or "audio in memory")
+
+
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[_ForwardFile]:
+def open_audio(source: AudioSource) -> Iterator[ForwardFile]:
     """The file, after a look for damage; every complaint of libsndfile as an AudioFileError."""
-    size = require_file(path, error=AudioFileError)
-    name = repr(os.fspath(path))
+    name = source_name(source)
     try:
-        if damage := find_damage(Path(path), size):
-            raise AudioFileError(f"{name} is {damage}; get a whole copy, or encode it again")
-        with _sound_file(Path(path)) as file:
+        with _bytes_of(source) as (stream, size):
+            if damage := find_damage(stream, size):
+                raise AudioFileError(f"{name} is {damage}; get a whole copy, or encode it again")
+        with _sound_file(source) as file:
             yield file
     except AudioFileError:
         raise
@@ -142,19 +154,43 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[_ForwardFile]:
 
 
 @contextmanager
-def _sound_file(path: Path) -> Iterator[_ForwardFile]:
-    with _ForwardFile(path) as file:
-        if file.format != "MP3" or has_length_tag(path):
+def _bytes_of(source: AudioSource) -> Iterator[tuple[BinaryIO, int]]:
+    """A file's bytes from the start on, and their number; a file object keeps its position."""
+    if isinstance(source, str | os.PathLike):
+        size = require_file(source, error=AudioFileError)
+        with Path(source).open("rb") as file:
+            yield file, size
+        return
+    place = source.tell()
+    size = source.seek(0, os.SEEK_END)
+    if size == 0:
+        raise AudioFileError(f"{source_name(source)} is empty (0 bytes); it must be written again")
+    source.seek(0)
+    yield source, size
+    source.seek(place)
+
+
+@contextmanager
+def _sound_file(source: AudioSource) -> Iterator[ForwardFile]:
+    if not isinstance(source, str | os.PathLike):
+        source.seek(0)
+    with ForwardFile(source) as file:
+        if file.format != "MP3" or _is_tagged(source):
             yield file
             return
     # Without a tag the length is guessed from the first frame, and reading stops there. From
     # a pipe there is nothing to guess from, so the decoder goes on to the end.
-    with _poured(path) as descriptor, _ForwardFile(descriptor, closefd=False) as file:
+    with _poured(source) as descriptor, ForwardFile(descriptor, closefd=False) as file:
         yield file
 
 
+def _is_tagged(source: AudioSource) -> bool:
+    with _bytes_of(source) as (stream, _):
+        return has_length_tag(stream)
+
+
 @contextmanager
-def _poured(path: Path) -> Iterator[int]:
+def _poured(source: AudioSource) -> Iterator[int]:
     """The read end of a pipe that a thread fills with the bytes of a file."""
     reader, writer = os.pipe()
 
@@ -163,8 +199,8 @@ def _poured(path: Path) -> Iterator[int]:
     def pour() -> None:
         try:
             # The pipe comes first, so that it is closed when the file does not open.
-            with os.fdopen(writer, "wb") as sink, path.open("rb") as source:
-                shutil.copyfileobj(source, sink)
+            with os.fdopen(writer, "wb") as sink, _bytes_of(source) as (stream, _):
+                shutil.copyfileobj(stream, sink)
         except BrokenPipeError:
             pass  # the reader has had enough
         except OSError as problem:
@@ -181,7 +217,7 @@ def _poured(path: Path) -> Iterator[int]:
         raise problems[0]
 
 
-def _blocks(file: _ForwardFile) -> Iterator[Float[np.ndarray, "samples channels"]]:
+def _blocks(file: ForwardFile) -> Iterator[Float[np.ndarray, "samples channels"]]:
     """The rest of the file, piece by piece: declared lengths are not worth an allocation."""
     length = max(1, _BLOCK_VALUES // file.channels)
     while True:
@@ -191,9 +227,9 @@ def _blocks(file: _ForwardFile) -> Iterator[Float[np.ndarray, "samples channels"
             return
 
 
-def _check_length(path: str | os.PathLike[str], file: _ForwardFile, num_samples: int) -> None:
-    name = repr(os.fspath(path))
-    if num_samples < file.frames < _UNKNOWN_LENGTH:
+def _check_length(source: AudioSource, file: ForwardFile, num_samples: int) -> None:
+    name = source_name(source)
+    if num_samples < file.frames < UNKNOWN_LENGTH:
         raise AudioFileError(
             f"{name} is damaged: {num_samples} of its {file.frames} samples can be decoded; "
             "get a whole copy, or encode it again"

@@ -1,11 +1,12 @@
 """What a training run is: frozen dataclasses, checked when built.
 
-Standard library only; knows nothing of how training works. How `key=value` texts change a
-configuration is `fields.py`'s.
+Knows nothing of how training works. The group ``data`` is `data/config.py`'s; how `key=value`
+texts change a configuration is `fields.py`'s.
 """
 
 from dataclasses import dataclass, field, fields
 
+from .data.config import DataConfig
 from .fields import as_dict, check_types, override, require
 
 __all__ = [
@@ -25,49 +26,6 @@ __all__ = [
 ADVERSARIAL_KINDS = ("lsgan", "hinge")
 # Seeds are spread over the generators' 64 bits (reconstruction.py).
 _LARGEST_SEED = 1 << 40
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where audio comes from, and what is cut from it.
-
-    Attributes:
-        manifest: JSON-lines manifest; paths in it are relative to it.
-        speakers: train and validate on these speakers alone; empty for all.
-        crop_seconds: length of a training crop; a whole number of frames.
-        batch_size: crops a step.
-        domain_weights: share of each domain in a batch, as (domain, weight) pairs.
-        gain_db: each crop's level is drawn from this range of dBFS (RMS).
-        max_gain_db: quiet crops are not raised by more than this.
-        max_unreadable_share: a run does not start when more of the training clips than this
-            cannot be read.
-    """
-
-    manifest: str = ""
-    speakers: tuple[str, ...] = ()
-    crop_seconds: float = 0.64
-    batch_size: int = 8
-    domain_weights: tuple[tuple[str, float], ...] = (
-        ("speech", 0.7),
-        ("sound", 0.15),
-        ("music", 0.15),
-    )
-    gain_db: tuple[float, float] = (-32.0, -14.0)
-    max_gain_db: float = 20.0
-    max_unreadable_share: float = 0.05
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
-        require(self.batch_size >= 1, self, "batch_size", "at least 1")
-        shares = dict(self.domain_weights)
-        usable = all(share >= 0 for share in shares.values()) and sum(shares.values()) > 0
-        unique = len(shares) == len(self.domain_weights)
-        require(usable and unique, self, "domain_weights", "shares of 0 or more, a domain once")
-        low, high = self.gain_db
-        require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")
-        share = self.max_unreadable_share
-        require(0 <= share <= 1, self, "max_unreadable_share", "0 to 1")
 
 
 @dataclass(frozen=True)

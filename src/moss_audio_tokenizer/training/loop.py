@@ -23,7 +23,7 @@ from ..model.codec import Codec
 from ..model.hub import find_checkpoint
 from .adversary import Adversary
 from .config import TrainingConfig
-from .data import Clip, CropSampler, load_clips
+from .data import Clip, TrainingData, load_clips
 from .discriminators import save_discriminators
 from .frozen import FrozenProof
 from .progress import ProgressLog
@@ -92,7 +92,7 @@ class Trainer:
         self.step = self._restore(checkpoint) if checkpoint else self._initialise()
         self._saved = checkpoint
         self.codec.train()
-        self.sampler = self._training_data()
+        self.data = self._training_data()
         self.validation_clips = self._validation_data()
         self._folder.begin(self.config, self.step)
         self._proof = self._begin_proof(begun=checkpoint is not None)
@@ -135,21 +135,21 @@ class Trainer:
             load_adversary(checkpoint, self.adversary)
         return saved_step(checkpoint)
 
-    def _training_data(self) -> CropSampler:
-        data = self.config.data
-        clips, unreadable = self._load(self._entries("train"))
-        total = len(clips) + unreadable
-        if not clips or unreadable > data.max_unreadable_share * total:
-            raise TrainingError(
-                f"{unreadable} of the {total} training clips in {data.manifest} cannot be read, "
-                f"named above; expected a share of at most {data.max_unreadable_share:g}: repair "
-                "them or raise data.max_unreadable_share"
-            )
-        sampler = CropSampler(clips, data, self._codec_config.sampling_rate, seed=self.config.seed)
-        self.report(f"{len(clips)} training clips, {unreadable} unreadable")
-        for domain, count in sampler.left_out.items():
-            self.report(f"left out: {count} clips of {domain!r}, no share in data.domain_weights")
-        return sampler
+    def _training_data(self) -> TrainingData:
+        codec, seed = self._codec_config, self.config.seed
+        data = TrainingData(
+            self.config.data,
+            codec.sampling_rate,
+            codec.number_channels,
+            codec.downsample_rate,
+            seed,
+            report=self.report,
+        )
+        count = len(data.unreadable)
+        self.report(f"{data.num_clips - count} training clips, {count} unreadable")
+        for domain, clips in data.left_out.items():
+            self.report(f"left out: {clips} clips of {domain!r}, no share in data.domain_weights")
+        return data
 
     def _validation_data(self) -> list[Clip]:
         manifest, count = self.config.data.manifest, self.config.validation.clips
@@ -230,7 +230,7 @@ class Trainer:
         rate = learning_rate_at(self.step, self.config.max_steps, self.config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        audio = torch.from_numpy(self.sampler.batch(self.step))
+        audio = torch.from_numpy(self.data.batch(self.step).audio)
         losses, judged = self._losses(audio)
         self._require_finite(_scalars(judged))
         self.optimizer.zero_grad(set_to_none=True)
@@ -257,7 +257,7 @@ class Trainer:
         if all(math.isfinite(value) for value in scalars.values()):
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-        files = ", ".join(str(path) for path in self.sampler.files(self.step))
+        files = ", ".join(self.data.batch(self.step).names)
         raise TrainingError(
             f"step {self.step + 1} is not finite ({shown}) on crops of {files}; lower "
             "optimizer.learning_rate, or look at these files, and go on with --resume"
@@ -295,7 +295,7 @@ class Trainer:
         encoder = self.codec.require_encoder()
         frames: list[Tensor] = []
         for step in itertools.count(_CALIBRATION_STEP):
-            frames.append(encoder(torch.from_numpy(self.sampler.batch(step))).flatten(0, 1))
+            frames.append(encoder(torch.from_numpy(self.data.batch(step).audio)).flatten(0, 1))
             if sum(map(len, frames)) >= wanted:
                 break
         self.codec.train()

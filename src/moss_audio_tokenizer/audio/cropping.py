@@ -1,0 +1,82 @@
+"""Crops of sound files, decoded without the rest of the file.
+
+Owns which samples of a file a crop needs, the resampler's reach included. A crop equals the same
+samples of the whole file to within the rounding of float32; it does not know who wants crops.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from .reading import UNKNOWN_LENGTH, AudioSource, ForwardFile, load_audio, open_audio, source_name
+from .resampling import check_sampling_rate, resample
+from .samples import check_channels, check_finite, convert_channels
+
+# What the resampler hears on either side of a sample; measured, 256 are enough (at a ratio of 1).
+_REACH_SAMPLES = 1024
+
+
+def load_crop(
+    path: AudioSource, place: float, num_samples: int, sampling_rate: int, channels: int
+) -> Float[np.ndarray, "channels samples"]:
+    """Some samples of what `load_audio` would give, at about the cost of decoding only these.
+
+    Damage in other parts of a file may go unseen.
+
+    Args:
+        path: the file, or a binary file object that can seek.
+        place: where: 0 is the start of the file, 1 the latest crop that fits.
+        num_samples: wanted, at ``sampling_rate``; a shorter file is given whole.
+        sampling_rate: samples a second to resample to.
+        channels: as for `load_audio`.
+
+    Raises:
+        AudioError: an impossible rate or channel conversion, or samples that are not finite.
+        AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
+    """
+    check_sampling_rate(sampling_rate)
+    check_channels(channels)
+    with open_audio(path) as file:
+        if file.frames < UNKNOWN_LENGTH:
+            total = -(-file.frames * sampling_rate // file.samplerate)
+            start = crop_start(total, num_samples, place)
+            part = _read_part(path, file, start, num_samples, sampling_rate, channels)
+            if part is not None:
+                return part
+    whole = load_audio(path, sampling_rate, channels)
+    start = crop_start(whole.shape[1], num_samples, place)
+    return whole[:, start : start + num_samples]
+
+
+def crop_start(total: int, num_samples: int, place: float) -> int:
+    """The first sample of a crop of ``num_samples`` at ``place`` (0 to 1) in ``total`` samples."""
+    latest = max(0, total - num_samples)
+    return min(latest, int(place * (latest + 1)))
+
+
+def _read_part(
+    path: AudioSource,
+    file: ForwardFile,
+    start: int,
+    num_samples: int,
+    sampling_rate: int,
+    channels: int,
+) -> np.ndarray | None:
+    """Samples from ``start`` on at ``sampling_rate``; None when the file holds less than it says.
+
+    They begin where samples of both rates coincide, so that the resampler is in step.
+    """
+    rate = file.samplerate
+    reach = _REACH_SAMPLES * max(1, math.ceil(rate / sampling_rate))
+    step = rate // math.gcd(rate, sampling_rate)
+    first = max(0, start * rate // sampling_rate - reach) // step * step
+    end = min(file.frames, math.ceil((start + num_samples) * rate / sampling_rate) + reach)
+    file.seek(first)
+    samples = file.read(end - first, dtype="float32", always_2d=True).T
+    if samples.shape[1] < end - first or not samples.shape[1]:
+        return None
+    check_finite(samples, source=source_name(path))
+    skipped = start - first * sampling_rate // rate
+    part = resample(convert_channels(samples, channels), rate, sampling_rate)
+    return part[:, skipped : skipped + num_samples]

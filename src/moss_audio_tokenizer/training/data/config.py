@@ -1,0 +1,85 @@
+"""What a run trains on: a frozen dataclass, checked when built.
+
+Standard library only; knows nothing of files or of sound.
+"""
+
+from dataclasses import dataclass
+
+from ..fields import check_types, require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where audio comes from, and what is cut from it.
+
+    Attributes:
+        manifest: JSON-lines manifest, or a folder of WebDataset shards; paths in a manifest are
+            relative to it.
+        sources: several of these with their weights, as (path, weight) pairs, in place of
+            ``manifest``.
+        speakers: train and validate on these speakers alone; empty for all.
+        languages: train and validate on these languages alone; empty for all.
+        crop_seconds: length of a training crop; a whole number of frames.
+        batch_size: crops a step, of all processes together.
+        text_share: share of rows that are whole utterances with their text. Above 0, a batch
+            holds rows of about one length instead of ``batch_size`` crops of ``crop_seconds``.
+        text_seconds: the shortest and the longest utterance that is used.
+        batch_seconds: audio of a step when ``text_share`` is above 0.
+        row_multiple: with ``text_share``, rows of each process are a multiple of this.
+        domain_weights: share of each domain in a batch, as (domain, weight) pairs.
+        gain_db: each row's level is drawn from this range of dBFS (RMS).
+        max_gain_db: quiet rows are not raised by more than this.
+        max_unreadable_share: a run ends when more of the training clips than this cannot be read.
+        cache_hours: data up to this length are decoded once and kept in memory, as 16-bit
+            samples; the rest is decoded when it is needed.
+        workers: processes that decode ahead what is not kept in memory; 0 decodes in the loop.
+    """
+
+    manifest: str = ""
+    sources: tuple[tuple[str, float], ...] = ()
+    speakers: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    crop_seconds: float = 0.64
+    batch_size: int = 8
+    text_share: float = 0.0
+    text_seconds: tuple[float, float] = (0.5, 30.0)
+    batch_seconds: float = 60.0
+    row_multiple: int = 1
+    domain_weights: tuple[tuple[str, float], ...] = (
+        ("speech", 0.7),
+        ("sound", 0.15),
+        ("music", 0.15),
+    )
+    gain_db: tuple[float, float] = (-32.0, -14.0)
+    max_gain_db: float = 20.0
+    max_unreadable_share: float = 0.05
+    cache_hours: float = 4.0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("crop_seconds", "batch_seconds"):
+            require(getattr(self, name) > 0, self, name, "a time above 0")
+        for name in ("batch_size", "row_multiple"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        for name in ("text_share", "max_unreadable_share"):
+            require(0 <= getattr(self, name) <= 1, self, name, "0 to 1")
+        for name in ("cache_hours", "workers"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+        self._check_weights()
+        low, high = self.gain_db
+        require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")
+        low, high = self.text_seconds
+        require(0 < low < high, self, "text_seconds", "(shortest, longest) above 0 seconds")
+
+    def _check_weights(self) -> None:
+        shares = dict(self.domain_weights)
+        usable = all(share >= 0 for share in shares.values()) and sum(shares.values()) > 0
+        unique = len(shares) == len(self.domain_weights)
+        require(usable and unique, self, "domain_weights", "shares of 0 or more, a domain once")
+        weights = dict(self.sources)
+        usable = all(path and weight > 0 for path, weight in self.sources)
+        usable = usable and len(weights) == len(self.sources)
+        require(usable, self, "sources", "(path, weight) pairs, weights above 0, a path once")
+        single = not (self.sources and self.manifest)
+        require(single, self, "sources", "none where data.manifest is set: use one of the two")

@@ -1,0 +1,96 @@
+"""Rows: the sound that a plan asks for, from a file or from memory, at its level.
+
+Owns what happens to the sound of one row. A row's job is all that another process needs to know
+to make it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from ...audio import crop_start, load_audio, load_crop
+from ...errors import AudioError, MossAudioError
+from ...manifest import ManifestEntry
+from .clips import Clip, explain, location, open_entry
+from .planning import Row
+
+# Manifests round their seconds, and some codecs pad their ends.
+_LENGTH_TOLERANCE = 1.02
+_LENGTH_SLACK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """What all rows have in common."""
+
+    sampling_rate: int
+    channels: int
+    max_gain_db: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row, and the entry of its clip."""
+
+    entry: ManifestEntry
+    row: Row
+
+
+def make_rows(
+    jobs: Sequence[Job], wanted: RowFormat
+) -> list[Float32[np.ndarray, "channels samples"] | str]:
+    """The sound of each job, or a line that says why its file cannot be read."""
+    return [make_row(job, wanted) for job in jobs]
+
+
+def make_row(
+    job: Job, wanted: RowFormat, clip: Clip | None = None
+) -> Float32[np.ndarray, "channels samples"] | str:
+    """The sound of a job, or a line that says why it cannot be used.
+
+    Args:
+        job: what to make.
+        wanted: its format.
+        clip: the job's clip where it is in memory; its file is read otherwise.
+    """
+    try:
+        samples = _decoded(job, wanted) if clip is None else _cut(clip, job.row)
+        if job.row.whole:
+            _check_length(job, samples.shape[1], wanted.sampling_rate)
+    except MossAudioError as error:
+        return explain(job.entry, error)
+    return _levelled(samples, job.row.level, wanted.max_gain_db)
+
+
+def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels samples"]:
+    source, rate, channels = open_entry(job.entry), wanted.sampling_rate, wanted.channels
+    if job.row.whole:
+        return load_audio(source, rate, channels)
+    return load_crop(source, job.row.place, job.row.num_samples, rate, channels)
+
+
+def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:
+    total = clip.samples.shape[1]
+    length = total if row.whole else min(total, row.num_samples)
+    return clip.cut(crop_start(total, length, row.place), length)
+
+
+def _check_length(job: Job, num_samples: int, sampling_rate: int) -> None:
+    """Hold a whole clip to the length that its batch was planned with."""
+    slack = _LENGTH_SLACK_SECONDS * sampling_rate
+    if num_samples > job.row.num_samples * _LENGTH_TOLERANCE + slack:
+        raise AudioError(
+            f"'{location(job.entry)}' is {num_samples / sampling_rate:.2f} s long, and its "
+            f"manifest says {job.entry.seconds:g} s; correct the manifest"
+        )
+
+
+def _levelled(samples: np.ndarray, target: float, max_gain_db: float) -> np.ndarray:
+    """Bring a row to a loudness without clipping it."""
+    rms = 20 * np.log10(np.sqrt(np.mean(samples**2)) + 1e-6)
+    gain = 10 ** (min(target - rms, max_gain_db) / 20)
+    peak = float(np.abs(samples).max()) + 1e-9
+    levelled: np.ndarray = (samples * min(gain, 0.99 / peak)).astype(np.float32)
+    return levelled

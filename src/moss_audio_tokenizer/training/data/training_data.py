@@ -1,0 +1,225 @@
+"""The training data of a run: the batch of every step, and what could not be read.
+
+Owns the way from a recipe to batches: clips in memory where they fit, files otherwise, another
+clip in place of one that cannot be read. A batch is a pure function of the seed, the step's
+number and the process's rank, so that a resumed run sees what an uninterrupted one would have.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...errors import TrainingError
+from .batch import Batch
+from .clips import Clip, decode_all, location
+from .config import DataConfig
+from .planning import Planner, Row, whole_frames
+from .rows import Job, RowFormat, make_row
+from .sources import Source, find_sources, with_lengths
+from .workers import RowResults, RowWorkers
+
+_STEPS_AHEAD = 3
+_MOST_REDRAWS = 100
+# The share of unreadable clips among those tried says nothing before so many have been.
+_FEWEST_TRIED = 200
+_DECODING_THREADS = 2
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A process's rows of a step, from row ``first`` of all processes on, and their samples."""
+
+    step: int
+    width: int
+    first: int
+    rows: tuple[Row, ...]
+
+
+class TrainingData:
+    """Batches of one process of a run.
+
+    Args:
+        config: the recipe's group ``data``.
+        sampling_rate: of the rows.
+        channels: of the rows.
+        frame_samples: batches of whole utterances are padded to a multiple of this.
+        seed: with step and rank, all that a batch follows from.
+        rank: this process, of ``world``.
+        world: processes that share each step's rows.
+        report: called with a line about every file that is skipped.
+
+    Attributes:
+        num_clips: training clips that there are, of domains with a share or not.
+        unreadable: for each file that could not be read so far, what is wrong with it.
+        left_out: clips of each domain that ``data.domain_weights`` gives no share.
+
+    Raises:
+        InputError: a manifest or a folder of shards cannot be read.
+        ConfigError: ``data.batch_size`` cannot be shared out to the processes.
+        TrainingError: too many clips cannot be read, or none is of a domain with a share.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        sampling_rate: int,
+        channels: int,
+        frame_samples: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.config, self.unreadable = config, dict[str, str]()
+        self._report, self._rank, self._world = report, rank, world
+        self._frame = frame_samples
+        self._format = RowFormat(sampling_rate, channels, config.max_gain_db)
+        self._tried: set[int] = set()
+        sources = self._measured(find_sources(config, "train", report))
+        unit = world * (config.row_multiple if config.text_share else 1)
+        self._planner = Planner(sources, config, sampling_rate, frame_samples, seed, unit)
+        self.left_out = self._planner.left_out
+        self._cache = self._decoded()
+
+    def _measured(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources with the seconds of every clip; clips without readable ones are skipped."""
+        self.num_clips = sum(len(source.entries) for source in sources)
+        measured = []
+        for source in sources:
+            entries, unknown = with_lengths(source.entries)
+            for entry, reason in unknown:
+                self._skip(location(entry), reason)
+            measured.append(replace(source, entries=entries))
+        self._check_share(self.num_clips)
+        return [source for source in measured if source.entries]
+
+    def _decoded(self) -> dict[int, Clip] | None:
+        """All clips that are used, when they are small enough to be kept in memory."""
+        used = [int(index) for index in self._planner.used]
+        entries = [self._planner.entries[index] for index in used]
+        if sum(entry.seconds for entry in entries) > self.config.cache_hours * 3600:
+            return None
+        threads = max(_DECODING_THREADS, self.config.workers)
+        found = decode_all(entries, self._format.sampling_rate, self._format.channels, threads)
+        for entry, item in zip(entries, found, strict=True):
+            if isinstance(item, str):
+                self._skip(location(entry), item)
+        self._check_share(self.num_clips)
+        pairs = zip(used, found, strict=True)
+        return {index: item for index, item in pairs if isinstance(item, Clip)}
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of a step.
+
+        Raises:
+            TrainingError: too many clips cannot be read.
+        """
+        share = self._share(step)
+        return self._assemble(share, [self._make(row) for row in share.rows])
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """The batches of ``first_step`` and all after it, made ahead by ``data.workers``.
+
+        Close the iterator to end the worker processes.
+
+        Raises:
+            TrainingError: too many clips cannot be read, or a worker has died.
+        """
+        if self._cache is not None or not self.config.workers:
+            yield from map(self.batch, itertools.count(first_step))
+            return
+        with RowWorkers(self.config.workers, self._format) as workers:
+            ahead = deque[tuple[_Share, Sequence[Future[RowResults]]]]()
+            for step in itertools.count(first_step):
+                share = self._share(step)
+                jobs = [Job(self._planner.entries[row.clip], row) for row in share.rows]
+                ahead.append((share, workers.submit(jobs)))
+                if len(ahead) > _STEPS_AHEAD:
+                    share, futures = ahead.popleft()
+                    yield self._assemble(share, workers.collect(futures))
+
+    def _share(self, step: int) -> _Share:
+        """What this process makes of a step."""
+        plan = self._planner.plan(step)
+        count = len(plan.rows) // self._world
+        first = self._rank * count
+        return _Share(step, plan.width, first, plan.rows[first : first + count])
+
+    def _make(self, row: Row) -> np.ndarray | str:
+        entry = self._planner.entries[row.clip]
+        if self._cache is None:
+            return make_row(Job(entry, row), self._format)
+        if row.clip not in self._cache:
+            return self.unreadable[location(entry)]
+        return make_row(Job(entry, row), self._format, self._cache[row.clip])
+
+    def _assemble(self, share: _Share, made: Sequence[np.ndarray | str]) -> Batch:
+        """The batch of some rows, with others in place of those that could not be made."""
+        pairs = [
+            self._replaced(share.step, share.first + index, row, item)
+            for index, (row, item) in enumerate(zip(share.rows, made, strict=True))
+        ]
+        lengths = np.array([sound.shape[1] for _, sound in pairs], np.int64)
+        # Lengths in manifests are rounded: a whole clip may be a little longer than planned.
+        width = share.width
+        if lengths.max() > width:
+            width = whole_frames(int(lengths.max()), self._frame)
+        audio = np.zeros((len(pairs), self._format.channels, width), np.float32)
+        for line, (_, sound) in zip(audio, pairs, strict=True):
+            line[:, : sound.shape[1]] = sound
+        entries = [self._planner.entries[row.clip] for row, _ in pairs]
+        spoken = [row.whole for row, _ in pairs]
+        return Batch(
+            audio,
+            lengths,
+            tuple(entry.text * whole for entry, whole in zip(entries, spoken, strict=True)),
+            tuple(entry.task * whole for entry, whole in zip(entries, spoken, strict=True)),
+            tuple(entry.name or str(entry.path) for entry in entries),
+        )
+
+    def _replaced(
+        self, step: int, index: int, row: Row, made: np.ndarray | str
+    ) -> tuple[Row, np.ndarray]:
+        """A row and its sound; another one's when its file cannot be read."""
+        for attempt in range(_MOST_REDRAWS):
+            self._note(row.clip, made)
+            if not isinstance(made, str):
+                return row, made
+            row = self._planner.redraw(step, index, attempt)
+            made = self._make(row)
+        raise TrainingError(
+            f"{_MOST_REDRAWS} clips drawn for row {index} of step {step + 1} cannot be read, the "
+            f"last of them being: {made}; repair the data"
+        )
+
+    def _note(self, clip: int, made: np.ndarray | str) -> None:
+        """Keep count of what was tried and what could not be read."""
+        self._tried.add(clip)
+        if isinstance(made, str) and self._skip(location(self._planner.entries[clip]), made):
+            self._check_share(self.num_clips)
+            if len(self._tried) >= _FEWEST_TRIED:
+                self._check_share(len(self._tried))
+
+    def _skip(self, name: str, reason: str) -> bool:
+        """Report a file that cannot be read, once; whether it is the first time."""
+        if name in self.unreadable:
+            return False
+        self.unreadable[name] = reason
+        self._report(f"skipped: {reason}")
+        return True
+
+    def _check_share(self, total: int) -> None:
+        count = len(self.unreadable)
+        if count == total or count > self.config.max_unreadable_share * total:
+            where = ", ".join(path for path, _ in self.config.sources) or self.config.manifest
+            names = ", ".join(itertools.islice(self.unreadable, 3))
+            raise TrainingError(
+                f"{count} of the {total} training clips in {where} cannot be read, named above "
+                f"({names}{', ...' if count > 3 else ''}); expected a share of at most "
+                f"{self.config.max_unreadable_share:g}: repair them or raise "
+                "data.max_unreadable_share"
+            )

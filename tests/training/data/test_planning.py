@@ -1,0 +1,66 @@
+"""Plans alone, without sound: what is drawn how often."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from small_sounds import FRAME, RATE, spoken
+
+from moss_audio_tokenizer.manifest import ManifestEntry
+from moss_audio_tokenizer.training.data import DataConfig
+from moss_audio_tokenizer.training.data.planning import Planner
+from moss_audio_tokenizer.training.data.sources import Source
+
+
+def entries(count: int, domain: str = "speech") -> list[ManifestEntry]:
+    return [
+        ManifestEntry(Path(name), domain, text=keys["text"], seconds=seconds)
+        for name, seconds, keys in spoken(count)
+    ]
+
+
+def planner(*sources: Source, **changes) -> Planner:
+    config = DataConfig(text_share=1.0, batch_seconds=20.0, **changes)
+    return Planner(sources, config, RATE, FRAME, seed=3)
+
+
+def visits(plans: Planner, steps: int) -> Counter:
+    return Counter(row.clip for step in range(steps) for row in plans.plan(step).rows)
+
+
+def test_every_utterance_is_drawn_about_as_often():
+    drawn = visits(planner(Source("", 1.0, entries(20))), 4000)
+    assert len(drawn) == 20
+    assert max(drawn.values()) < 1.4 * min(drawn.values())
+
+
+@pytest.mark.parametrize("by_source", [False, True])
+def test_utterances_are_drawn_by_weights_for_each_second(by_source):
+    weights = (("speech", 1.0), ("music", 1.0 if by_source else 3.0))
+    first, second = entries(20), entries(4, "music")
+    sources = [Source("", 1.0, first), Source("", 3.0, second)]
+    if not by_source:
+        sources = [Source("", 1.0, first + second)]
+    drawn = visits(planner(*sources, domain_weights=weights), 2000)
+    seconds = [0.0, 0.0]
+    for clip, count in drawn.items():
+        seconds[clip >= 20] += count * (first + second)[clip].seconds
+    assert seconds[1] / sum(seconds) == pytest.approx(0.75, abs=0.03)
+
+
+def test_rows_of_a_plan_are_of_about_one_length():
+    plans = planner(Source("", 1.0, entries(40)))
+    for step in range(100):
+        plan = plans.plan(step)
+        lengths = [plans.entries[row.clip].seconds * RATE for row in plan.rows]
+        assert max(lengths) <= plan.width
+        assert min(lengths) > plan.width / 1.25 - FRAME
+
+
+def test_a_redraw_is_of_the_kind_and_the_bucket_of_its_row():
+    plans = planner(Source("", 1.0, entries(40)))
+    for step in range(30):
+        row = plans.plan(step).rows[0]
+        others = [plans.redraw(step, 0, attempt) for attempt in range(5)]
+        assert {(other.whole, other.num_samples) for other in others} == {(True, row.num_samples)}
+        assert others == [plans.redraw(step, 0, attempt) for attempt in range(5)]
