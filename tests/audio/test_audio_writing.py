@@ -1,5 +1,6 @@
 """Writing wav and flac: exact, clipped, refused, and never half a file."""
 
+import io
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import soundfile
 from tones import RATE, names, tone
 
 from moss_audio_tokenizer import files
-from moss_audio_tokenizer.audio import load_audio, save_audio
+from moss_audio_tokenizer.audio import encode_audio, load_audio, save_audio
 from moss_audio_tokenizer.errors import AudioError, AudioFileError
 
 
@@ -172,3 +173,21 @@ def test_overwriting_replaces_the_whole_file(tmp_path):
     save_audio(tmp_path / "new.wav", tone(seconds=0.1), RATE)
     assert load_audio(tmp_path / "new.wav").shape == (1, 2_400)
     assert files.require_file(tmp_path / "new.wav", error=AudioFileError) == 44 + 2 * 2_400
+
+
+@pytest.mark.parametrize("extension", [".wav", ".flac", ".opus"])
+def test_encoded_audio_is_the_same_every_time_and_reads_back(extension):
+    audio = np.sin(np.arange(24_000) * 0.1, dtype=np.float32)[None] * 0.5
+    data = encode_audio(audio, 24_000, extension)
+    assert data == encode_audio(audio, 24_000, extension)
+    back = load_audio(io.BytesIO(data))
+    assert back.shape == audio.shape
+    assert np.abs(back - audio)[:, 2000:-2000].max() < (0.02 if extension == ".opus" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rate", "extension"), [(44_100, ".opus"), (96_001, ".flac"), (8_000, ".ogg")]
+)
+def test_formats_that_cannot_hold_the_audio_are_refused(rate, extension):
+    with pytest.raises(AudioFileError):
+        encode_audio(np.zeros(100), rate, extension)

@@ -8,7 +8,7 @@ from .cropping import crop_start, load_crop
 from .reading import AudioInfo, AudioSource, audio_info, load_audio, read_audio
 from .resampling import resample
 from .samples import as_float_audio, check_audio, convert_channels
-from .writing import save_audio
+from .writing import encode_audio, save_audio
 
 __all__ = [
     "AudioInfo",
@@ -18,6 +18,7 @@ __all__ = [
     "check_audio",
     "convert_channels",
     "crop_start",
+    "encode_audio",
     "load_audio",
     "load_crop",
     "read_audio",

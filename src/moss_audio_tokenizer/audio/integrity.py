@@ -61,13 +61,13 @@ def _ogg_damage(file: BinaryIO) -> str | None:
         if len(header) < 27 or len(lacing) < header[26] or len(body) < sum(lacing):
             return f"cut short inside Ogg page {number}"
         page = header[:22] + bytes(4) + header[26:] + lacing + body
-        if _ogg_checksum(page) != int.from_bytes(header[22:26], "little"):
+        if ogg_checksum(page) != int.from_bytes(header[22:26], "little"):
             return f"altered: Ogg page {number} does not match its checksum"
         is_last = bool(header[5] & _OGG_END_OF_STREAM)
     return None if is_last else f"cut short behind Ogg page {number}, which is not the last"
 
 
-def _ogg_checksum(page: bytes) -> int:
+def ogg_checksum(page: bytes) -> int:
     """CRC-32 with the bit order and start value of Ogg (RFC 3533), out of zlib's.
 
     The two have the same polynomial. zlib runs it on reversed bits, from a complemented

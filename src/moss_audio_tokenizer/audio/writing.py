@@ -1,4 +1,4 @@
-"""Writing sound files: wav and flac, whole or not at all.
+"""Writing sound files: wav and flac, whole or not at all, and encoding into memory.
 
 Owns the rounding of floats to PCM. libsndfile only lays out the bytes, in memory, because it
 does not report a full disk; the file itself is written by Python. It does not know models.
@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike
 
 from ..errors import AudioError, AudioFileError
 from ..files import atomic_path
+from .integrity import ogg_checksum
 from .resampling import check_sampling_rate
-from .samples import as_float_audio, check_finite, check_shape
+from .samples import as_float_audio, check_audio, check_finite, check_shape
 
 _SUBTYPES = {".wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"), ".flac": ("PCM_16", "PCM_24")}
 # Bits of an integer that each subtype keeps; a float32 has 24.
@@ -24,6 +25,7 @@ _BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 24}
 _BLOCK_SAMPLES = 1 << 16
 _MAX_WAV_BYTES = (1 << 32) - 4096
 _MAX_FLAC_CHANNELS = 8
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
 def save_audio(
@@ -51,18 +53,69 @@ def save_audio(
         AudioFileError: an unknown extension, or the file cannot be written.
     """
     extension = _check_extension(path)
+    data = _encoded(repr(os.fspath(path)), audio, sampling_rate, extension, subtype)
+    with atomic_path(path, error=AudioFileError) as temporary:
+        temporary.write_bytes(data.getbuffer())
+
+
+def encode_audio(audio: ArrayLike, sampling_rate: int, extension: str) -> bytes:
+    """The bytes of a sound file: the same for the same samples, wherever they are encoded.
+
+    Args:
+        audio: as for `save_audio`.
+        sampling_rate: samples a second; 8, 12, 16, 24 or 48 kHz for opus.
+        extension: ".wav" and ".flac" hold 16 bits a sample, ".opus" is lossy.
+
+    Raises:
+        AudioError: unusable audio or rate.
+        AudioFileError: an unknown extension, or the format cannot hold such audio.
+    """
+    if extension == ".opus":
+        return _opus(check_audio(audio), check_sampling_rate(sampling_rate))
+    _check_extension(f"audio{extension}")
+    return _encoded("audio", audio, sampling_rate, extension, "PCM_16").getvalue()
+
+
+def _encoded(
+    name: str, audio: ArrayLike, sampling_rate: int, extension: str, subtype: str | None
+) -> io.BytesIO:
     rate = check_sampling_rate(sampling_rate)
     samples = _check_samples(audio, extension)
     subtype = _check_subtype(extension, subtype, samples)
     try:
-        data = _encode(samples, rate, extension, subtype)
+        return _encode(samples, rate, extension, subtype)
     except soundfile.LibsndfileError as problem:  # such as flac at 96,001 samples a second
         raise AudioFileError(
-            f"cannot write {os.fspath(path)!r}: {extension} cannot hold {rate} samples a second "
+            f"cannot write {name}: {extension} cannot hold {rate} samples a second "
             f"({problem.error_string}); use .wav"
         ) from problem
-    with atomic_path(path, error=AudioFileError) as temporary:
-        temporary.write_bytes(data.getbuffer())
+
+
+def _opus(samples: Float[np.ndarray, "channels samples"], rate: int) -> bytes:
+    if rate not in _OPUS_RATES or len(samples) > 2:
+        raise AudioFileError(
+            f"opus cannot hold {len(samples)} channels at {rate} samples a second; expected 1 or 2 "
+            f"channels at {', '.join(map(str, _OPUS_RATES))}: convert them, or use flac"
+        )
+    data = io.BytesIO()
+    with soundfile.SoundFile(data, "w", rate, len(samples), "OPUS", format="OGG") as file:
+        for start in range(0, samples.shape[1], _BLOCK_SAMPLES):
+            file.write(np.ascontiguousarray(samples[:, start : start + _BLOCK_SAMPLES].T))
+    return _without_serial_number(data.getvalue())
+
+
+def _without_serial_number(data: bytes) -> bytes:
+    """An Ogg file whose stream has the number 0 in place of a random one."""
+    pages, start = [], 0
+    while start < len(data):
+        lacing_end = start + 27 + data[start + 26]
+        end = lacing_end + sum(data[start + 27 : lacing_end])
+        page = bytearray(data[start:end])
+        page[14:18] = page[22:26] = bytes(4)
+        page[22:26] = ogg_checksum(bytes(page)).to_bytes(4, "little")
+        pages.append(bytes(page))
+        start = end
+    return b"".join(pages)
 
 
 def _check_extension(path: str | os.PathLike[str]) -> str:

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from .bench import bench
+from .data import app as data
 from .decode import decode
 from .encode import encode
 from .failures import (
@@ -72,6 +73,7 @@ app = typer.Typer(
 )
 for command in (encode, decode, reconstruct, info, train, bench):
     app.command()(command)
+app.add_typer(data)
 
 
 def _print_version(wanted: bool) -> None:

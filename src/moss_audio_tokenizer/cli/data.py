@@ -1,0 +1,134 @@
+"""`moss-audio data`: what there is to do with data sets before training.
+
+Owns options and looks; the work is `training.data.preparing`'s.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import display, options
+from .failures import needs_extra
+
+app = typer.Typer(
+    name="data",
+    help="Data sets for training.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options_of_all() -> None:
+    """Nothing is done before the command itself."""
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MANIFEST_OR_FOLDER",
+            show_default=False,
+            help="JSON-lines manifest, or a folder of sound files.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default=False, help="Folder to write, a new one."
+        ),
+    ],
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--split", metavar="SPLIT", show_default="all", help="Write this split; repeatable."
+        ),
+    ] = None,
+    audio_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="flac (16 bits), opus, or copy for the files as they are.",
+        ),
+    ] = "flac",
+    sampling_rate: Annotated[
+        int | None,
+        typer.Option(
+            "--sampling-rate",
+            metavar="R",
+            min=8000,
+            max=192_000,
+            show_default="each file's",
+            help="Resample to R samples a second.",
+        ),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            "--channels", metavar="C", min=1, max=2, show_default="each file's", help="1 or 2."
+        ),
+    ] = None,
+    shard_seconds: Annotated[
+        float, typer.Option("--shard-seconds", metavar="S", help="Length of a shard.")
+    ] = 3600.0,
+    shard_size: Annotated[
+        float, typer.Option("--shard-size", metavar="MB", help="Largest size of a shard.")
+    ] = 1000.0,
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option("--drop-duplicates", help="Leave out recordings that have come before."),
+    ] = False,
+    domain: Annotated[
+        str, typer.Option("--domain", metavar="NAME", help="Domain of the files of a folder.")
+    ] = "speech",
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Threads that decode and encode.")
+    ] = 2,
+    as_json: options.Json = False,
+) -> None:
+    """Decode and measure every recording, and write WebDataset shards of those that are whole.
+
+    Example: moss-audio data prepare data/manifest.jsonl -o data/shards --sampling-rate 24000
+    """
+    with needs_extra("train", "preparing data"):
+        from ..training.data.preparing import Preparation, prepare
+
+    wanted = Preparation(
+        source,
+        tuple(split or ()),
+        audio_format,
+        sampling_rate or 0,
+        channels or 0,
+        shard_seconds,
+        shard_size,
+        drop_duplicates,
+        domain,
+    )
+    with display.progress("preparing") as bar:
+        summary = prepare(
+            wanted,
+            output,
+            workers,
+            lambda done, total: bar.update(
+                bar.task_ids[0], description=f"preparing {done}/{total}"
+            ),
+        )
+    _show(summary, output, as_json)
+
+
+def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
+    from ..training.data.preparing import ERRORS_NAME
+    from ..training.data.summary_text import GROUP_HEADINGS, group_rows, totals
+
+    if as_json:
+        display.print_json(summary)
+    else:
+        display.print_table(GROUP_HEADINGS, group_rows(summary))
+        display.print_facts(totals(summary))
+    if count := summary["errors"]:
+        where = output / ERRORS_NAME
+        display.print_progress_line(f"{count} recordings could not be used; {where} says why")

@@ -1,0 +1,216 @@
+"""Preparing a data set: every recording decoded and measured, and all of them put into shards.
+
+Owns what is done to one recording and the files of the result: ``shards/*.tar``, ``errors.jsonl``,
+``summary.json`` and ``summary.md``. The summary is written last: a folder without one is not whole.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...audio import convert_channels, encode_audio, read_audio, resample
+from ...errors import AudioFileError, InputError, MossAudioError
+from ...files import atomic_path
+from .inputs import Line, find_lines
+from .shard_writing import ShardWriter
+from .summary_text import markdown
+from .survey import Measures, Survey, measure
+
+FORMATS = ("flac", "opus", "copy")
+SUMMARY_NAME = "summary.json"
+SETTINGS_NAME = "prepare.json"
+ERRORS_NAME = "errors.jsonl"
+TABLE_NAME = "summary.md"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to make of a data set.
+
+    Attributes:
+        source: manifest, or folder of sound files.
+        splits: which to write; empty for all.
+        audio_format: "flac" (16 bits), "opus", or "copy" for the files as they are.
+        sampling_rate: of what is written; 0 keeps each file's.
+        channels: of what is written; 0 keeps each file's.
+        shard_seconds: a shard is full once it has so many seconds.
+        shard_megabytes: and is no larger than this.
+        drop_duplicates: leave out recordings whose samples have come before.
+        domain: of the files of a folder.
+
+    Raises:
+        InputError: values that cannot be.
+    """
+
+    source: str
+    splits: tuple[str, ...] = ()
+    audio_format: str = "flac"
+    sampling_rate: int = 0
+    channels: int = 0
+    shard_seconds: float = 3600.0
+    shard_megabytes: float = 1000.0
+    drop_duplicates: bool = False
+    domain: str = "speech"
+
+    def __post_init__(self) -> None:
+        if self.audio_format not in FORMATS:
+            raise InputError(f"got format {self.audio_format!r}; expected {', '.join(FORMATS)}")
+        if self.audio_format == "copy" and (self.sampling_rate or self.channels):
+            raise InputError(
+                "got a sampling rate or channels for files that are copied; use another format"
+            )
+        if not (self.shard_seconds > 0 and self.shard_megabytes > 0):
+            raise InputError(
+                f"got shards of {self.shard_seconds:g} s and {self.shard_megabytes:g} MB; expected "
+                "both above 0"
+            )
+
+
+@dataclass(frozen=True)
+class _Examined:
+    line: Line
+    found: Measures
+    extension: str
+    audio: bytes
+    keys: dict[str, Any]
+
+
+def prepare(
+    wanted: Preparation,
+    output: Path,
+    workers: int = 2,
+    advance: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write shards of a data set, and return their summary.
+
+    Args:
+        wanted: from what, and how.
+        output: a folder, made if it is not there; or one that an earlier call did not finish.
+        workers: threads that decode and encode.
+        advance: called with recordings done and recordings in all.
+
+    Raises:
+        InputError: the source cannot be read, nothing of it can be used, or the folder is taken.
+        AudioFileError: the folder cannot be written.
+    """
+    lines, errors = find_lines(Path(wanted.source), wanted.splits, wanted.domain)
+    _claim(output, wanted)
+    survey, writers = Survey(), dict[str, ShardWriter]()
+    with ExitStack() as stack:
+        for done, item in enumerate(_examined(lines, wanted, workers), 1):
+            if not isinstance(item, _Examined):
+                errors.append(item)
+            elif not (survey.add(item.line.entry, item.found) and wanted.drop_duplicates):
+                _add(item, writers, stack, output / "shards", wanted)
+            if advance is not None:
+                advance(done, len(lines))
+    if not writers:
+        raise InputError(
+            f"none of the {len(errors)} recordings of {wanted.source} can be used, the first: "
+            f"{errors[0]['error'] if errors else 'there is none'}"
+        )
+    shards = [shard for _, writer in sorted(writers.items()) for shard in writer.shards]
+    summary = {**survey.facts(), "errors": len(errors), "shards": shards}
+    _write_results(output, summary, errors)
+    return summary
+
+
+def _add(
+    item: _Examined,
+    writers: dict[str, ShardWriter],
+    stack: ExitStack,
+    folder: Path,
+    wanted: Preparation,
+) -> None:
+    """Put a recording into its split's shards."""
+    split = item.line.entry.split
+    if split not in writers:
+        size = round(wanted.shard_megabytes * 1e6)
+        writer = ShardWriter(folder, split, wanted.shard_seconds, size)
+        writers[split] = stack.enter_context(writer)
+    writers[split].add(item.extension, item.audio, item.found.seconds, item.keys)
+
+
+def _claim(output: Path, wanted: Preparation) -> None:
+    """Take the folder: an empty one, or one that the same call left unfinished."""
+    settings = {**asdict(wanted), "splits": list(wanted.splits)}
+    try:
+        (output / "shards").mkdir(parents=True, exist_ok=True)
+        others = {path.name for path in output.iterdir()} - {"shards"}
+        if others or any((output / "shards").iterdir()):
+            if SUMMARY_NAME in others or _settings(output) != settings:
+                raise InputError(
+                    f"{str(output)!r} holds other files; name a folder that is empty or not there"
+                )
+            for path in (output / "shards").iterdir():
+                path.unlink()
+        _write(output / SETTINGS_NAME, json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        if isinstance(error, MossAudioError):
+            raise
+        raise AudioFileError(f"cannot write in {str(output)!r}: {error.strerror}") from error
+
+
+def _settings(output: Path) -> Any:
+    try:
+        return json.loads((output / SETTINGS_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _examined(
+    lines: Iterable[Line], wanted: Preparation, workers: int
+) -> Iterator[_Examined | dict[str, Any]]:
+    """Every line's outcome in order, a few lines ahead of who asks for them."""
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = deque[Future[_Examined | dict[str, Any]]]()
+        for line in lines:
+            ahead.append(pool.submit(_examine, line, wanted))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _examine(line: Line, wanted: Preparation) -> _Examined | dict[str, Any]:
+    entry = line.entry
+    try:
+        samples, rate = read_audio(entry.path)
+        found = measure(samples, rate)
+        if wanted.channels:
+            samples = convert_channels(samples, wanted.channels)
+        if wanted.sampling_rate:
+            samples, rate = resample(samples, rate, wanted.sampling_rate), wanted.sampling_rate
+        if wanted.audio_format == "copy":
+            extension, audio = entry.path.suffix.lower(), entry.path.read_bytes()
+        else:
+            extension = f".{wanted.audio_format}"
+            audio = encode_audio(samples, rate, extension)
+    except (MossAudioError, OSError) as error:
+        return {"path": entry.name, "line": None, "error": " ".join(str(error).split())}
+    keys = {
+        **line.keys,
+        "domain": entry.domain,
+        "split": entry.split,
+        "seconds": round(found.seconds, 6),
+        "sample_rate": rate,
+        "channels": len(samples),
+    }
+    return _Examined(line, found, extension, audio, keys)
+
+
+def _write_results(output: Path, summary: dict[str, Any], errors: list[dict[str, Any]]) -> None:
+    lines = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
+    _write(output / ERRORS_NAME, lines)
+    _write(output / TABLE_NAME, markdown(summary))
+    _write(output / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path, error=AudioFileError) as temporary:
+        temporary.write_text(text, encoding="utf-8")
