@@ -3,7 +3,12 @@ import json
 import pytest
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.manifest import ManifestEntry, has_split, read_manifest
+from moss_audio_tokenizer.manifest import (
+    ManifestEntry,
+    has_split,
+    manifest_lines,
+    read_manifest,
+)
 
 
 def write(tmp_path, text: str | bytes) -> str:
@@ -32,6 +37,32 @@ def test_one_split_is_kept(tmp_path):
     assert not has_split(path, "test")
     with pytest.raises(InputError, match=r"no entries of split 'test'.*train/speech, valid/speech"):
         read_manifest(path, "test")
+
+
+def test_what_is_known_of_a_clip_is_kept(tmp_path):
+    keys = '"text": "hello", "speaker": "ada", "language": "en", "seconds": 2'
+    lines = [f'{{"path": "a", {keys}}}', f'{{"path": "b", {keys}, "task": "caption"}}']
+    first, second = read_manifest(write(tmp_path, "\n".join(lines)))
+    assert (first.text, first.speaker, first.language) == ("hello", "ada", "en")
+    assert (first.task, second.task) == ("asr", "caption")
+    assert (first.seconds, type(first.seconds)) == (2.0, float)
+
+
+@pytest.mark.parametrize("text", ["null", '""'])
+def test_a_clip_without_a_text_has_no_task(tmp_path, text):
+    line = f'{{"path": "a", "text": {text}, "task": "asr", "seconds": null, "speaker": null}}'
+    (entry,) = read_manifest(write(tmp_path, line))
+    assert (entry.text, entry.task, entry.seconds, entry.speaker) == ("", "", 0.0, "")
+
+
+def test_lines_are_given_with_what_is_wrong_with_them(tmp_path):
+    path = write(tmp_path, '{"path": "a", "license": "CC0"}\n\nnonsense\n{}')
+    found = dict(manifest_lines(path))
+    assert list(found) == [1, 3, 4]
+    entry, keys = found[1]
+    assert (entry.name, keys["license"]) == ("a", "CC0")
+    assert "line 3 is not JSON" in str(found[3])
+    assert isinstance(found[4], InputError)
 
 
 def test_text_may_hold_line_separators_of_unicode(tmp_path):
@@ -73,6 +104,18 @@ def test_a_sound_file_is_no_manifest(tmp_path):
         ('{"path": ""}', "line 2 has 'path' = ''"),
         ('{"path": "a", "domain": 7}', "line 2 has 'domain' = 7"),
         ('{"path": "a", "split": ["train"]}', "line 2 has 'split'"),
+        ('{"path": "a", "text": 7}', "line 2 has 'text' = 7; expected text"),
+        ('{"path": "a", "language": []}', "line 2 has 'language'"),
+        ('{"path": "a", "speaker": {}}', "line 2 has 'speaker'"),
+        (
+            '{"path": "a", "text": "x", "task": "tts"}',
+            "'task' = 'tts'; expected one of asr, ms_asr",
+        ),
+        ('{"path": "a", "text": "x", "task": 1}', "line 2 has 'task' = 1"),
+        ('{"path": "a", "seconds": "3"}', "line 2 has 'seconds' = '3'; expected a number"),
+        ('{"path": "a", "seconds": -1}', "line 2 has 'seconds' = -1"),
+        ('{"path": "a", "seconds": NaN}', "line 2 has 'seconds' = nan"),
+        ('{"path": "a", "seconds": true}', "line 2 has 'seconds' = True"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, message):

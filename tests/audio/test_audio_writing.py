@@ -182,7 +182,7 @@ def test_encoded_audio_is_the_same_every_time_and_reads_back(extension):
     assert data == encode_audio(audio, 24_000, extension)
     back = load_audio(io.BytesIO(data))
     assert back.shape == audio.shape
-    assert np.abs(back - audio)[:, 2000:-2000].max() < (0.02 if extension == ".opus" else 1e-4)
+    assert np.abs(back - audio)[:, 2000:-2000].max() < (0.1 if extension == ".opus" else 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from .samples import check_channels, check_finite, convert_channels
 
 # What the resampler hears on either side of a sample; measured, 256 are enough (at a ratio of 1).
 _REACH_SAMPLES = 1024
+# Where libsndfile's seeking lands on the very sample; in Vorbis it lands beside it.
+_EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "MP3")
+_EXACT_SUBTYPES = ("OPUS",)
 
 
 def load_crop(
@@ -22,7 +25,8 @@ def load_crop(
 ) -> Float[np.ndarray, "channels samples"]:
     """Some samples of what `load_audio` would give, at about the cost of decoding only these.
 
-    Damage in other parts of a file may go unseen.
+    Damage in other parts of a file may go unseen. Ogg Vorbis, and MP3 that does not state its
+    length, are decoded whole.
 
     Args:
         path: the file, or a binary file object that can seek.
@@ -38,7 +42,8 @@ def load_crop(
     check_sampling_rate(sampling_rate)
     check_channels(channels)
     with open_audio(path) as file:
-        if file.frames < UNKNOWN_LENGTH:
+        exact = file.format in _EXACT_FORMATS or file.subtype in _EXACT_SUBTYPES
+        if exact and file.frames < UNKNOWN_LENGTH:
             total = -(-file.frames * sampling_rate // file.samplerate)
             start = crop_start(total, num_samples, place)
             part = _read_part(path, file, start, num_samples, sampling_rate, channels)

@@ -31,6 +31,9 @@ RESUMABLE_KEYS = (
     "validation.",
     "optimizer.decay_fraction",
     "data.manifest",
+    "data.sources",
+    "data.workers",
+    "data.cache_hours",
     "data.max_unreadable_share",
 )
 

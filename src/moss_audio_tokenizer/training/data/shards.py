@@ -141,11 +141,12 @@ def _note(
 ) -> None:
     """Add a file of the tar to the sample that it belongs to: names up to the first dot agree."""
     folder, slash, base = member.name.rpartition("/")
-    stem, _, suffix = base.partition(".")
+    stem, _, rest = base.partition(".")
+    suffix = rest.rpartition(".")[2].lower()
     sample = samples.setdefault(folder + slash + stem, {})
-    if suffix.lower() in AUDIO_SUFFIXES:
+    if suffix in AUDIO_SUFFIXES:
         sample |= {"name": member.name, "offset": member.offset_data, "bytes": member.size}
-    elif suffix.lower() == "json":
+    elif suffix == "json":
         opened = archive.extractfile(member)
         sample["json"] = opened.read() if opened else b""
 

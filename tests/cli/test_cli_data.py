@@ -1,0 +1,59 @@
+"""`moss-audio data prepare`: options, exit codes and what is printed."""
+
+import json
+
+
+def manifest_of(path, *lines) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_a_table_a_summary_and_a_note_about_errors(moss_audio, write_wav, tmp_path):
+    write_wav("a.wav")
+    lines = ({"path": "a.wav", "text": "one"}, {"path": "none.wav"})
+    manifest = manifest_of(tmp_path / "m.jsonl", *lines)
+    result = moss_audio("data", "prepare", manifest, "-o", tmp_path / "out", "--split", "train")
+    assert result.exit_code == 0, result.output
+    assert "speech" in result.stdout
+    assert "duplicates" in result.stdout
+    assert result.stderr.startswith("1 recordings could not be used")
+    assert (tmp_path / "out" / "shards" / "train-000000.tar").is_file()
+
+
+def test_json_is_the_summary(json_of, write_wav, tmp_path, names_in):
+    write_wav("sounds/a.wav")
+    write_wav("sounds/deep/b.wav", num_samples=2000)
+    options = ("--format", "opus", "--sampling-rate", 24_000, "--channels", 1, "--domain", "sound")
+    output = tmp_path / "out"
+    found = json_of("data", "prepare", tmp_path / "sounds", "-o", output, *options)
+    assert found["clips"] == 2
+    assert found["groups"][0]["domain"] == "sound"
+    assert json.loads((output / "summary.json").read_text()) == found
+    assert names_in(output) == {
+        "errors.jsonl",
+        "prepare.json",
+        "summary.json",
+        "summary.md",
+        "shards/train-000000.tar",
+    }
+
+
+def test_bad_input_ends_in_one_line(refused, write_wav, tmp_path):
+    write_wav("a.wav")
+    manifest = manifest_of(tmp_path / "m.jsonl", {"path": "a.wav"})
+    prepare = ("data", "prepare")
+    assert "no manifest" in refused(*prepare, tmp_path / "none.jsonl", "-o", tmp_path / "out")
+    assert "expected flac, opus, copy" in refused(
+        *prepare, manifest, "-o", tmp_path / "out", "--format", "mp3"
+    )
+    assert "nothing of the splits test" in refused(
+        *prepare, manifest, "-o", tmp_path / "out", "--split", "test"
+    )
+    assert "holds other files" in refused(*prepare, manifest, "-o", tmp_path)
+    assert "Missing option" in refused(*prepare, manifest)
+
+
+def test_the_group_shows_its_help(moss_audio):
+    result = moss_audio("data", "--help")
+    assert result.exit_code == 0
+    assert "prepare" in result.stdout
