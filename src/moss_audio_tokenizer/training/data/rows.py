@@ -74,7 +74,9 @@ def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels sampl
 def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:
     total = clip.samples.shape[1]
     length = total if row.whole else min(total, row.num_samples)
-    return clip.cut(crop_start(total, length, row.place), length)
+    start = crop_start(total, length, row.place)
+    piece = clip.samples[:, start : start + length]
+    return np.multiply(piece, np.float32(1 / 32768), dtype=np.float32)
 
 
 def _check_length(job: Job, num_samples: int, sampling_rate: int) -> None:
@@ -87,10 +89,12 @@ def _check_length(job: Job, num_samples: int, sampling_rate: int) -> None:
         )
 
 
-def _levelled(samples: np.ndarray, target: float, max_gain_db: float) -> np.ndarray:
+def _levelled(
+    samples: Float32[np.ndarray, "channels samples"], target: float, max_gain_db: float
+) -> Float32[np.ndarray, "channels samples"]:
     """Bring a row to a loudness without clipping it."""
-    rms = 20 * np.log10(np.sqrt(np.mean(samples**2)) + 1e-6)
+    # Not a dot product: that may round otherwise with another number of threads.
+    rms = 20 * np.log10(np.sqrt(np.mean(np.square(samples))) + 1e-6)
     gain = 10 ** (min(target - rms, max_gain_db) / 20)
-    peak = float(np.abs(samples).max()) + 1e-9
-    levelled: np.ndarray = (samples * min(gain, 0.99 / peak)).astype(np.float32)
-    return levelled
+    peak = max(float(samples.max()), -float(samples.min())) + 1e-9
+    return samples * np.float32(min(gain, 0.99 / peak))
