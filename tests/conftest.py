@@ -15,7 +15,9 @@ _CHECKED = {
         "inference.linear inference.stage inference.pieces inference.rings inference.stack "
         "inference.quantizer inference.halves inference.rotation"
     ),
-    "training": "losses quantizer_start reconstruction",
+    "training": (
+        "losses quantizer_start reconstruction data.batch data.planning data.rows data.survey"
+    ),
 }
 install_import_hook(
     [f"moss_audio_tokenizer.{home}.{name}" for home in _CHECKED for name in _CHECKED[home].split()],

@@ -29,9 +29,9 @@ def visits(plans: Planner, steps: int) -> Counter:
 
 
 def test_every_utterance_is_drawn_about_as_often():
-    drawn = visits(planner(Source("", 1.0, entries(20))), 4000)
+    drawn = visits(planner(Source("", 1.0, entries(20))), 2500)
     assert len(drawn) == 20
-    assert max(drawn.values()) < 1.4 * min(drawn.values())
+    assert max(drawn.values()) < 1.5 * min(drawn.values())
 
 
 @pytest.mark.parametrize("by_source", [False, True])
@@ -41,11 +41,11 @@ def test_utterances_are_drawn_by_weights_for_each_second(by_source):
     sources = [Source("", 1.0, first), Source("", 3.0, second)]
     if not by_source:
         sources = [Source("", 1.0, first + second)]
-    drawn = visits(planner(*sources, domain_weights=weights), 2000)
+    drawn = visits(planner(*sources, domain_weights=weights), 1200)
     seconds = [0.0, 0.0]
     for clip, count in drawn.items():
         seconds[clip >= 20] += count * (first + second)[clip].seconds
-    assert seconds[1] / sum(seconds) == pytest.approx(0.75, abs=0.03)
+    assert seconds[1] / sum(seconds) == pytest.approx(0.75, abs=0.04)
 
 
 def test_rows_of_a_plan_are_of_about_one_length():

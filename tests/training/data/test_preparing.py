@@ -1,5 +1,6 @@
 """Preparing data sets: what is measured, what is written, and what is left when it fails."""
 
+import errno
 import io
 import json
 import tarfile
@@ -11,9 +12,10 @@ import soundfile
 from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.audio import load_audio
-from moss_audio_tokenizer.errors import InputError
+from moss_audio_tokenizer.errors import AudioFileError, InputError
 from moss_audio_tokenizer.training.data import preparing
 from moss_audio_tokenizer.training.data.preparing import Preparation, prepare
+from moss_audio_tokenizer.training.data.shard_writing import ShardWriter
 from moss_audio_tokenizer.training.data.shards import read_shards
 from moss_audio_tokenizer.training.data.survey import measure
 
@@ -228,3 +230,13 @@ def test_measures():
     assert measure(tone, RATE).loudness_dbfs == pytest.approx(-20, abs=0.05)
     assert measure(quiet[:, :2], RATE).seconds == 2 / RATE
     assert measure(quiet, RATE).digest != measure(quiet, 2 * RATE).digest
+
+
+def test_a_full_disk_leaves_no_half_of_a_shard(manifest, tmp_path, monkeypatch):
+    def full(self, name, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "_write", full)
+    with pytest.raises(AudioFileError, match=r"train-000000\.tar.*No space left"):
+        prepare(Preparation(manifest), tmp_path / "out")
+    assert set(files(tmp_path / "out")) == {"prepare.json"}

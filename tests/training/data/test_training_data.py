@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -301,3 +303,37 @@ def workers_of(batches) -> list[int]:
     pool = batches.gi_frame.f_locals["workers"]
     assert isinstance(pool, workers.RowWorkers)
     return list(pool._pool._processes)
+
+
+ORPHANS = """
+import sys
+from moss_audio_tokenizer.training.data import DataConfig, TrainingData
+
+if __name__ == "__main__":
+    config = DataConfig(manifest=sys.argv[1], crop_seconds=0.2, cache_hours=0.0, workers=1)
+    batches = TrainingData(config, 8000, 1, 80, seed=0).batches(0)
+    next(batches)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(write_data, tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    arguments = [sys.executable, str(script), write_data(("a.wav", 1.0, {}))]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.kill()
+        # The worker has the same standard output: it ends when both have.
+        process.communicate(timeout=20)
+
+
+def test_workers_leave_signals_to_the_parent(make_data):
+    batches = make_data(cache_hours=0.0, workers=1).batches(0)
+    next(batches)
+    (process,) = workers_of(batches)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(process, number)
+    list(itertools.islice(batches, 8))
+    batches.close()

@@ -68,8 +68,7 @@ def _digest(samples: np.ndarray, sampling_rate: int) -> str:
 
 
 def _decibels(power: Any) -> np.ndarray:
-    decibels: np.ndarray = 10 * np.log10(np.maximum(power, 10 ** (_FLOOR_DBFS / 10)))
-    return decibels
+    return np.asarray(10 * np.log10(np.maximum(power, 10 ** (_FLOOR_DBFS / 10))))
 
 
 def _is_clipped(samples: np.ndarray) -> bool:
