@@ -50,6 +50,8 @@ def test_an_mp3_without_a_length_tag_is_decoded_whole(make_sound):
     whole = load_audio(path, 16_000, 1)
     crop = load_crop(path, 1.0, 4_000, 16_000, 1)
     np.testing.assert_array_equal(crop, whole[:, -4_000:])
+    data = io.BytesIO(path.read_bytes())
+    np.testing.assert_array_equal(load_crop(data, 1.0, 4_000, 16_000, 1), crop)
 
 
 def test_only_a_part_is_decoded(tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_sounds import FRAME, RATE, spoken
 
 from moss_audio_tokenizer.manifest import ManifestEntry
@@ -64,3 +66,23 @@ def test_a_redraw_is_of_the_kind_and_the_bucket_of_its_row():
         others = [plans.redraw(step, 0, attempt) for attempt in range(5)]
         assert {(other.whole, other.num_samples) for other in others} == {(True, row.num_samples)}
         assert others == [plans.redraw(step, 0, attempt) for attempt in range(5)]
+
+
+@given(
+    unit=st.integers(1, 24),
+    batch_seconds=st.floats(0.5, 200.0),
+    share=st.floats(0.05, 1.0),
+    step=st.integers(0, 1 << 41),
+)
+def test_rows_are_a_multiple_and_fill_a_step(unit, batch_seconds, share, step):
+    config = DataConfig(text_share=share, batch_seconds=batch_seconds)
+    plans = Planner([Source("", 1.0, entries(12))], config, RATE, FRAME, 3, row_unit=unit)
+    plan = plans.plan(step)
+    limit = plan.rows[0].num_samples
+    assert {row.num_samples for row in plan.rows} == {limit}
+    assert len(plan.rows) % unit == 0
+    wanted = batch_seconds * RATE / limit
+    assert len(plan.rows) == unit or wanted - unit < len(plan.rows) <= wanted
+    assert plan.width % FRAME == 0
+    assert plan.width <= limit
+    assert plan == plans.plan(step)

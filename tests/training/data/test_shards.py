@@ -12,7 +12,13 @@ import soundfile
 from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.training.data import DataConfig, find_clips, load_clips, shards
+from moss_audio_tokenizer.training.data import (
+    DataConfig,
+    clips,
+    find_clips,
+    load_clips,
+    shards,
+)
 from moss_audio_tokenizer.training.data.shards import read_shards
 
 
@@ -61,9 +67,9 @@ def test_shards_say_what_their_json_says(folder):
 
 def test_clips_of_shards_are_read_at_random(folder):
     entries = read_shards(folder, None, no_report)
-    clips, unreadable = load_clips(entries, RATE, 1)
+    found, unreadable = load_clips(entries, RATE, 1)
     assert unreadable == []
-    for seed, item in enumerate(clips):
+    for seed, item in enumerate(found):
         np.testing.assert_allclose(item.samples[0] / 32768, ramp(seed, 0.5), atol=1e-4)
 
 
@@ -198,3 +204,43 @@ def test_missing_archives_are_our_errors(folder):
     _, unreadable = load_clips(entries[:1], RATE, 1)
     assert "cannot be read" in unreadable[0]
     assert AudioFileError.__name__ not in unreadable[0]
+
+
+def test_a_crop_of_a_long_recording_reads_little_of_the_shard(tmp_path, make_data, monkeypatch):
+    write_tar(tmp_path / "web" / "x.tar", {"a.flac": sound(0, 60.0)})
+    data = make_data(str(tmp_path / "web"), cache_hours=0.0, batch_size=1)
+    read = clips._Part.readinto
+    counts = []
+
+    def counted(self, buffer):
+        counts.append(read(self, buffer))
+        return counts[-1]
+
+    monkeypatch.setattr(clips._Part, "readinto", counted)
+    assert data.batch(0).lengths.tolist() == [1600]
+    assert 0 < sum(counts) < len(sound(0, 60.0)) / 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_damaged_sound_in_a_shard_is_named_by_shard_and_member(tmp_path, seed):
+    members = {"a.flac": sound(seed)[:-200], "b.flac": b"no sound" * 50, "c.flac": sound(seed)}
+    write_tar(tmp_path / "web" / "x.tar", members)
+    entries = read_shards(tmp_path / "web", "train", no_report)
+    found, unreadable = load_clips(entries, RATE, 1)
+    assert [clip.entry.name for clip in found] == ["x.tar/c.flac"]
+    assert "x.tar/a.flac" in unreadable[0]
+    assert "x.tar/b.flac" in unreadable[1]
+
+
+def test_a_part_of_a_file_is_a_file(tmp_path):
+    data = bytes(range(200))
+    (tmp_path / "x").write_bytes(data)
+    with (tmp_path / "x").open("rb", buffering=0) as file:
+        part = io.BufferedReader(clips._Part(file, 50, 100, "part"), 16)
+        assert part.read() == data[50:150]
+        assert part.seek(-10, os.SEEK_END) == 90
+        assert part.read(5) == data[140:145]
+        assert part.seek(3, os.SEEK_CUR) == 98
+        assert part.read() == data[148:150]
+        assert part.seek(500) == 500
+        assert part.read(1) == b""

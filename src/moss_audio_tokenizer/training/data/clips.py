@@ -4,9 +4,12 @@ Owns how sound gets from an entry into an array; knows nothing of batches.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int16
@@ -14,6 +17,8 @@ from jaxtyping import Float, Int16
 from ...audio import AudioSource, load_audio
 from ...errors import AudioFileError, MossAudioError
 from ...manifest import ManifestEntry
+
+_BUFFER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ def decode_all(
 
     def load(entry: ManifestEntry) -> Clip | str:
         try:
-            audio = load_audio(open_entry(entry), sampling_rate, channels)
+            with open_entry(entry) as source:
+                audio = load_audio(source, sampling_rate, channels)
         except MossAudioError as error:
             return explain(entry, error)
         return Clip(entry, np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16))
@@ -57,27 +63,57 @@ def decode_all(
         return list(pool.map(load, entries))
 
 
-def open_entry(entry: ManifestEntry) -> AudioSource:
-    """What to read an entry's sound from: its path, or its bytes out of an archive.
+@contextmanager
+def open_entry(entry: ManifestEntry) -> Iterator[AudioSource]:
+    """What to read an entry's sound from: its path, or its part of an archive.
 
     Raises:
         AudioFileError: the archive cannot be read, or ends before the recording does.
     """
     if entry.member is None:
-        return entry.path
-    offset, size = entry.member
+        yield entry.path
+        return
     try:
-        with entry.path.open("rb") as archive:
-            archive.seek(offset)
-            data = archive.read(size)
+        archive = entry.path.open("rb", buffering=0)
     except OSError as error:
         raise AudioFileError(f"'{location(entry)}' cannot be read ({error})") from error
-    if len(data) < size:
-        raise AudioFileError(
-            f"'{location(entry)}' is cut short: {len(data)} of its {size} bytes are there; "
-            "get a whole copy of the shard"
-        )
-    return io.BytesIO(data)
+    first, size = entry.member
+    with archive:
+        there = archive.seek(0, os.SEEK_END) - first
+        if there < size:
+            raise AudioFileError(
+                f"'{location(entry)}' is cut short: {max(0, there)} of its {size} bytes are there; "
+                "get a whole copy of the shard"
+            )
+        part = _Part(archive, first, size, location(entry))
+        with io.BufferedReader(part, _BUFFER_BYTES) as file:
+            yield file
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of an open file, as a file with a name of its own."""
+
+    def __init__(self, file: io.FileIO, first: int, size: int, name: str) -> None:
+        self._file, self._first, self._size, self.name = file, first, size, name
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._place))
+        self._file.seek(self._first + self._place)
+        count = self._file.readinto(memoryview(buffer)[:wanted]) or 0
+        self._place += count
+        return count
 
 
 def location(entry: ManifestEntry) -> str:

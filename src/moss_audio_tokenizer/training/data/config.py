@@ -24,7 +24,8 @@ class DataConfig:
         text_share: share of rows that are whole utterances with their text. Above 0, a batch
             holds rows of about one length instead of ``batch_size`` crops of ``crop_seconds``.
         text_seconds: the shortest and the longest utterance that is used.
-        batch_seconds: audio of a step when ``text_share`` is above 0.
+        batch_seconds: audio of a step when ``text_share`` is above 0, unless long rows in the
+            number that ``row_multiple`` asks for make it more.
         row_multiple: with ``text_share``, rows of each process are a multiple of this.
         domain_weights: share of each domain in a batch, as (domain, weight) pairs.
         gain_db: each row's level is drawn from this range of dBFS (RMS).

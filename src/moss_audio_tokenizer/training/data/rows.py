@@ -65,10 +65,11 @@ def make_row(
 
 
 def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels samples"]:
-    source, rate, channels = open_entry(job.entry), wanted.sampling_rate, wanted.channels
-    if job.row.whole:
-        return load_audio(source, rate, channels)
-    return load_crop(source, job.row.place, job.row.num_samples, rate, channels)
+    rate, channels = wanted.sampling_rate, wanted.channels
+    with open_entry(job.entry) as source:
+        if job.row.whole:
+            return load_audio(source, rate, channels)
+        return load_crop(source, job.row.place, job.row.num_samples, rate, channels)
 
 
 def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:

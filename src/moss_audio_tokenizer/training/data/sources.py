@@ -96,7 +96,8 @@ def with_lengths(
         if entry.seconds:
             return entry
         try:
-            return replace(entry, seconds=audio_info(open_entry(entry)).duration_seconds)
+            with open_entry(entry) as source:
+                return replace(entry, seconds=audio_info(source).duration_seconds)
         except MossAudioError as error:
             return explain(entry, error)
 
