@@ -3,8 +3,8 @@
     python benchmarks/data_speed.py MANIFEST [--shards FOLDER] [--workers 0 --workers 2]
 
 Of batches of 16 crops of 1.28 s at 24 kHz mono: audio seconds a second, and what a step costs the
-loop's own process; of batches of 60 s of whole utterances and crops: audio seconds a second. Without
-a manifest, as `make bench` calls it, nothing is measured.
+loop's own process; of batches of 60 s of whole utterances and crops: audio seconds a second.
+Without a manifest, as `make bench` calls it, nothing is measured.
 """
 
 import argparse
