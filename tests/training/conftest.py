@@ -1,6 +1,7 @@
 """A small data set on disk, and runs small enough to be made by the dozen."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def manifest(tmp_path_factory) -> str:
         soundfile.write(folder / name, make_sound(seed, seconds), RATE, subtype="PCM_16")
     lines = [{"path": name, "domain": domain, "split": split} for name, domain, split, _ in CLIPS]
     return write_manifest(folder, lines)
+
+
+@pytest.fixture(scope="session")
+def spoken(manifest) -> str:
+    """The same sound files, with texts where there is speech."""
+    folder = Path(manifest).parent
+    lines = [json.loads(line) for line in Path(manifest).read_text().splitlines()]
+    for line in lines:
+        line |= {"text": f"SAY {line['path'][7]}"} if line["domain"] == "speech" else {}
+    path = folder / "spoken.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_rows import make_rows
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.training.adversary import Adversary
+from moss_audio_tokenizer.training.codec_task import CodecTask
 from moss_audio_tokenizer.training.config import (
     AdversarialConfig,
     DiscriminatorConfig,
@@ -18,7 +20,7 @@ from moss_audio_tokenizer.training.config import (
 )
 from moss_audio_tokenizer.training.discriminators import load_discriminators
 from moss_audio_tokenizer.training.loop import Trainer
-from moss_audio_tokenizer.training.reconstruction import ReconstructionTask
+from moss_audio_tokenizer.training.processes import Processes
 
 JUDGES = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
 ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=JUDGES)
@@ -30,8 +32,9 @@ def make_adversary(make_recipe, make_codec):
 
     def make(**changes):
         recipe = make_recipe(adversarial=replace(ADVERSARIAL, **changes))
-        task = ReconstructionTask(make_codec().train().requires_grad_(requires_grad=True), recipe)
-        return Adversary(recipe, 800, task.autocast), task
+        codec = make_codec().train().requires_grad_(requires_grad=True)
+        task = CodecTask(codec, None, recipe)
+        return Adversary(recipe, 800, Processes("cpu"), task.autocast), task
 
     return make
 
@@ -43,11 +46,16 @@ def tones(rows: int = 2) -> torch.Tensor:
     )
 
 
+def rows_of(task, step: int = 3):
+    return make_rows(tones(), task.config, task.codec.config, step)
+
+
 def test_its_own_step_changes_the_discriminators_alone(make_adversary):
     adversary, task = make_adversary()
-    estimate, _ = task.reconstruct(tones(), 3)
+    rows = rows_of(task)
+    estimate, _ = task(rows)
     before = {name: p.clone() for name, p in adversary.discriminators.named_parameters()}
-    scalars = adversary.train_step(tones(), estimate, 3)
+    scalars = adversary.train_step([(rows, estimate)])
     assert scalars.keys() == {"discriminator", "discriminator_gradient_norm"}
     changed = [n for n, p in adversary.discriminators.named_parameters() if (p != before[n]).any()]
     assert len(changed) == len(before)
@@ -57,33 +65,44 @@ def test_its_own_step_changes_the_discriminators_alone(make_adversary):
 @pytest.mark.parametrize("name", ["adversarial", "features"])
 def test_its_losses_train_the_codec_alone(make_adversary, name):
     adversary, task = make_adversary()
-    estimate, _ = task.reconstruct(tones(), 3)
-    adversary.losses(tones(), estimate, 3)[name].backward()
+    rows = rows_of(task)
+    adversary.losses(rows, task(rows)[0])[name].backward()
     parts = {n.split(".")[0] for n, p in task.codec.named_parameters() if p.grad is not None}
     assert parts == {"encoder", "decoder", "quantizer"}
     assert all(parameter.grad is None for parameter in adversary.discriminators.parameters())
 
 
 def test_it_learns_to_tell_noise_from_tones(make_adversary):
-    adversary, _ = make_adversary(learning_rate=5e-3)
+    adversary, task = make_adversary(learning_rate=5e-3)
     noise = 0.3 * torch.randn(2, 1, 1200, generator=torch.Generator().manual_seed(1))
     losses = [
-        float(adversary.train_step(tones(), noise, step)["discriminator"]) for step in range(30)
+        float(adversary.train_step([(rows_of(task, step), noise)])["discriminator"])
+        for step in range(30)
     ]
     assert losses[-1] < 0.6 * losses[0]
 
 
 def test_both_signals_are_cut_at_the_same_place(make_adversary):
-    adversary, _ = make_adversary()
+    adversary, task = make_adversary()
     audio = torch.arange(400.0).expand(2, 1, 400)
-    places = {int(adversary._stretch(audio, step)[0, 0, 0]) for step in range(50)}
-    assert all(
-        torch.equal(adversary._stretch(audio, s), adversary._stretch(audio, s)) for s in (1, 2)
-    )
-    assert adversary._stretch(audio, 1).shape[-1] == 40
-    assert len(places) > 20
+    rows = [make_rows(audio, task.config, task.codec.config, step) for step in range(50)]
+    cuts = [adversary._stretch(audio, row) for row in rows]
+    assert torch.equal(cuts[1], adversary._stretch(audio, rows[1]))
+    assert cuts[1].shape == (2, 1, 40)
+    places = {int(start) for cut in cuts for start in cut[:, 0, 0]}
+    assert len(places) > 40
     assert min(places) >= 0
     assert max(places) <= 360
+
+
+def test_padding_is_not_judged(make_adversary):
+    adversary, task = make_adversary()
+    audio = torch.arange(400.0).expand(2, 1, 400)
+    for step in range(20):
+        rows = make_rows(audio, task.config, task.codec.config, step, lengths=[100, 20])
+        starts = adversary._stretch(audio, rows)[:, 0, 0]
+        assert starts[0] <= 60
+        assert starts[1] == 0
 
 
 class InterruptionError(Exception):
@@ -93,7 +112,8 @@ class InterruptionError(Exception):
 def read_log(config) -> list[dict]:
     text = (Path(config.output) / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+    speeds = ("audio_seconds_per_second", "utilisation")
+    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
 
 def test_a_run_with_both_stages(make_recipe):
@@ -118,14 +138,14 @@ def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tm
     Trainer(whole, report=lambda _: None).run()
     broken = make_recipe(output=str(tmp_path / "broken"), checkpoint_every=4, **quiet)
     trainer = Trainer(broken, report=lambda _: None)
-    compute = trainer.task.reconstruct
+    train_step = trainer.train_step
 
-    def reconstruct(audio, step):
-        if step == 5:
+    def interrupted(batch):
+        if trainer.step == 5:
             raise InterruptionError
-        return compute(audio, step)
+        return train_step(batch)
 
-    trainer.task.reconstruct = reconstruct
+    trainer.train_step = interrupted
     with pytest.raises(InterruptionError):
         trainer.run()
     Trainer(broken, resume=True, report=lambda _: None).run()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
@@ -86,13 +87,37 @@ def test_a_resumed_run_is_held_against_the_first_start(recipe):
 def test_a_change_of_what_is_frozen_is_found(recipe, part):
     trainer = Trainer(recipe, report=lambda _: None)
     with torch.no_grad():
-        next(getattr(trainer.codec, part).parameters()).mul_(1.5)
+        next(getattr(trainer.task.codec, part).parameters()).mul_(1.5)
     with pytest.raises(TrainingError, match="frozen has changed"):
         trainer.run()
     report = report_of(recipe)
     assert report["identical"] is False
     assert report["before"][part] != report["after"][part]
     assert not (Path(recipe.output) / "final").exists()
+
+
+def test_after_the_encoder_everything_trains(recipe, checkpoint):
+    config = override(recipe, ["train.parts=after_encoder"])
+    before, after = weights(checkpoint), weights(run(config))
+    same = {name.split(".")[0] for name in before if torch.equal(before[name], after[name])}
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert same == {"encoder"}
+    assert changed == {"quantizer", "decoder"}
+    assert report_of(recipe)["before"].keys() == {"encoder"}
+
+
+SEMANTIC = ("semantic.llm=random", "semantic.width=16", "data.text_share=0.5")
+
+
+def test_the_language_model_alone_learns_to_read_a_frozen_codec(recipe, checkpoint, spoken):
+    keys = ["train.parts=semantic", f"data.manifest={spoken}", "data.batch_seconds=1.0", *SEMANTIC]
+    config = override(recipe, keys)
+    before, final = weights(checkpoint), run(config)
+    assert all(torch.equal(value, before[name]) for name, value in weights(final).items())
+    assert report_of(config)["before"].keys() == {"encoder", "quantizer", "decoder", "codes"}
+    read = load_file(final / "semantic.safetensors")
+    start = load_file(Path(config.output) / "checkpoints/step-000003/semantic.safetensors")
+    assert any(not torch.equal(read[name], value) for name, value in start.items())
 
 
 def test_all_parts_can_start_from_a_checkpoint(recipe, checkpoint):

@@ -48,14 +48,14 @@ def run_to_end(config: TrainingConfig, resume: bool = False) -> Path:
 def run_until(config: TrainingConfig, step: int) -> None:
     """Run and break off, without a word, before step ``step`` + 1."""
     trainer, _ = make_trainer(config)
-    compute = trainer.task.reconstruct
+    train_step = trainer.train_step
 
-    def reconstruct(audio: torch.Tensor, number: int):
-        if number == step:
+    def interrupted(batch):
+        if trainer.step == step:
             raise InterruptionError
-        return compute(audio, number)
+        return train_step(batch)
 
-    trainer.task.reconstruct = reconstruct
+    trainer.train_step = interrupted
     with pytest.raises(InterruptionError):
         trainer.run()
 
@@ -66,7 +66,8 @@ def read_log(config: TrainingConfig, name: str = "metrics.jsonl") -> list[dict]:
 
 
 def without_speed(lines: list[dict]) -> list[dict]:
-    return [{k: v for k, v in line.items() if k != "audio_seconds_per_second"} for line in lines]
+    speeds = ("audio_seconds_per_second", "utilisation")
+    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -81,7 +82,7 @@ def assert_same_weights(left: Path, right: Path) -> None:
 
 
 def test_a_run_leaves_what_the_interface_promises(make_recipe):
-    config = make_recipe(validation=VALIDATED)
+    config = make_recipe(validation=VALIDATED, keep_best=False)
     trainer, lines = make_trainer(config)
     final = trainer.run()
     output = Path(config.output)
@@ -100,7 +101,7 @@ def test_a_run_leaves_what_the_interface_promises(make_recipe):
     assert "commitment" not in log[1]
     assert always | {"commitment", "codebook"} <= log[2].keys()
     assert "4 training clips, 0 unreadable" in lines
-    assert any(line.startswith("quantizer fitted to 64 frames") for line in lines)
+    assert any(line.startswith("quantizer fitted to ") for line in lines)
 
 
 def test_validations_are_logged_by_depth_without_undefined_values(make_recipe):
@@ -243,19 +244,15 @@ def test_a_run_outside_the_main_thread_leaves_signals_alone(make_recipe):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_files(make_recipe):
     config = make_recipe()
     trainer, _ = make_trainer(config)
-    compute = trainer.task.reconstruct
-
-    def reconstruct(audio: torch.Tensor, step: int):
-        estimate, found = compute(audio, step)
-        return estimate, found | {"mel": found["mel"] * float("nan")} if step == 4 else found
-
-    trainer.task.reconstruct = reconstruct
+    total = trainer.task.total
+    spoiled = lambda losses: total(losses) * (float("nan") if trainer.step == 4 else 1.0)  # noqa: E731
+    trainer.task.total = spoiled
     with pytest.raises(TrainingError, match="step 5 is not finite") as caught:
         trainer.run()
     for name in trainer.data.batch(4).names:
         assert name in str(caught.value)
     assert "total nan" in str(caught.value)
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.codec.parameters())
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.task.parameters())
     assert [line["step"] for line in read_log(config)] == [1, 2, 3, 4]
     assert run_to_end(config, resume=True).name == "final"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.training.losses import MelLoss, MelLossConfig
+from moss_audio_tokenizer.training.losses import MelLoss, MelLossConfig, PhaseLoss
 
 RATE = 24_000
 
@@ -115,3 +115,56 @@ def test_it_computes_in_float32_whatever_it_is_given():
     assert loss(estimate.bfloat16(), reference).dtype == torch.float32
     assert not list(loss.parameters())
     assert not loss.state_dict()
+
+
+def slow_phase_distance(estimate: np.ndarray, reference: np.ndarray, length: int) -> float:
+    """The definition, frame by frame, in float64."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    window /= np.sqrt((window**2).sum())
+    tilt = 1 / (1 + (np.fft.rfftfreq(length, 1 / RATE) / 1000.0) ** 2)
+
+    def energies(signal: np.ndarray) -> np.ndarray:
+        padded = np.pad(signal, length // 2, mode="reflect")
+        starts = range(0, len(signal) + 1, length // 4)
+        spectra = [np.fft.rfft(padded[start : start + length] * window) for start in starts]
+        return np.array([(tilt * np.abs(spectrum) ** 2).sum() for spectrum in spectra])
+
+    error, energy = energies(estimate - reference), energies(reference)
+    floor = 0.01 * energy.mean() + 1e-4
+    return float(np.sqrt((error + floor) / (energy + floor)).mean())
+
+
+def test_the_phase_loss_is_its_definition():
+    estimate, reference = make_signals()
+    found = PhaseLoss(RATE)(
+        torch.from_numpy(estimate)[:, None], torch.from_numpy(reference)[:, None]
+    )
+    expected = np.mean(
+        [
+            sum(slow_phase_distance(e, r, length) for length in (512, 1024))
+            for e, r in zip(estimate, reference, strict=True)
+        ]
+    )
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_phase_loss_hears_what_mel_magnitudes_do_not():
+    time = torch.arange(4800) / RATE
+    tone, opposite = torch.sin(2 * torch.pi * 200 * time), -torch.sin(2 * torch.pi * 200 * time)
+    tone, opposite = tone[None, None], opposite[None, None]
+    loss = PhaseLoss(RATE)
+    assert float(loss(tone, tone)) == pytest.approx(0.2, abs=0.03)
+    assert float(loss(0 * tone, tone)) == pytest.approx(2.0, abs=0.03)
+    assert float(loss(opposite, tone)) == pytest.approx(4.0, abs=0.06)
+    assert float(MelLoss(RATE)(opposite, tone)) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_the_phase_loss_is_calm_in_silence():
+    silence = torch.zeros(1, 1, 4800)
+    noise = (
+        1e-3 * torch.randn(1, 1, 4800, generator=torch.Generator().manual_seed(0))
+    ).requires_grad_()
+    loss = PhaseLoss(RATE)(noise, silence)
+    loss.backward()
+    assert float(loss.detach()) < 3.0
+    assert torch.isfinite(noise.grad).all()

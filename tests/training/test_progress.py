@@ -1,9 +1,13 @@
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.training.progress import ProgressLog
+from moss_audio_tokenizer.errors import MissingDependencyError
+from moss_audio_tokenizer.training import progress
+from moss_audio_tokenizer.training.progress import ProgressLog, Throughput
 from moss_audio_tokenizer.training.validation import ValidationResult
 
 
@@ -13,37 +17,77 @@ def read(path) -> list[dict]:
 
 def test_every_step_is_a_line_and_some_are_shown(tmp_path):
     lines: list[str] = []
-    with ProgressLog(tmp_path, 4, 2.0, lines.append) as log:
+    with ProgressLog(tmp_path, 4, lines.append) as log:
         log.step(5, {"mel": 1.5, "total": 3.0}, show=False)
         # On disk at once: a killed run has metrics up to its last checkpoint.
         assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [5]
         log.step(6, {"mel": 1.25, "total": 2.5}, show=True)
-    last = read(tmp_path / "metrics.jsonl")[-1]
-    assert (last["step"], last["mel"], last["total"]) == (6, 1.25, 2.5)
-    assert last["audio_seconds_per_second"] > 0
-    assert len(lines) == 1
-    assert lines[0].startswith("step 6 mel 1.25 total 2.5 | ")
+    assert read(tmp_path / "metrics.jsonl")[-1] == {"step": 6, "mel": 1.25, "total": 2.5}
+    assert lines == ["step 6 mel 1.25 total 2.5"]
+
+
+def test_throughput_is_audio_and_operations_over_time(monkeypatch):
+    moments = iter((10.0, 12.0, 14.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
+    throughput = Throughput(operations=3.0, peak=60.0)
+    assert throughput.step(8.0) == {"audio_seconds_per_second": 4.0, "utilisation": 0.2}
+    later = throughput.step(28.0)
+    assert later["audio_seconds_per_second"] == pytest.approx(0.9 * 4 + 0.1 * 14)
+
+
+class FakeRun:
+    """What `wandb.init` returns."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[dict, int]] = []
+        self.finished = False
+
+    def log(self, scalars: dict, step: int) -> None:
+        self.logged.append((scalars, step))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_weights_and_biases_gets_what_is_shown(tmp_path, monkeypatch):
+    run, asked = FakeRun(), {}
+    fake = types.ModuleType("wandb")
+    fake.init = lambda **wanted: asked.update(wanted) or run
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with ProgressLog(tmp_path, 0, lambda _: None, "codecs") as log:
+        log.step(1, {"mel": 1.5}, show=False)
+        log.step(2, {"mel": 1.25}, show=True)
+    assert asked["project"] == "codecs"
+    assert run.logged == [({"train/mel": 1.25}, 2)]
+    assert run.finished
+
+
+def test_weights_and_biases_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingDependencyError, match="pip install wandb"):
+        ProgressLog(tmp_path, 0, lambda _: None, "codecs")
 
 
 def test_the_logs_go_on_where_they_were(tmp_path):
     for step in (1, 2):
-        with ProgressLog(tmp_path, step - 1, 1.0, lambda _: None) as log:
+        with ProgressLog(tmp_path, step - 1, lambda _: None) as log:
             log.step(step, {"total": 1.0}, show=True)
     assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
 def test_a_loud_estimate_prints_nothing(tmp_path, capfd):
-    loud = np.array([0.0, 5.0, -5.0], np.float32)
+    loud = 5 * np.sin(np.arange(4800, dtype=np.float32))
     lines: list[str] = []
-    with ProgressLog(tmp_path, 0, 1.0, lines.append) as log:
-        log.validation(3, ValidationResult({"speech/stoi/1": 0.5}, loud, loud), 24_000)
+    with ProgressLog(tmp_path, 0, lines.append) as log:
+        result = ValidationResult({"speech/stoi/1": 0.5}, loud, loud, "YES", "NO")
+        log.validation(3, result, 24_000)
     assert read(tmp_path / "validation.jsonl") == [{"step": 3, "speech/stoi/1": 0.5}]
-    assert lines == ["valid 3 speech/stoi/1 0.500"]
+    assert lines == ["read 3 'YES' as 'NO'", "valid 3 speech/stoi/1 0.500"]
     assert capfd.readouterr().out == ""
 
 
 def test_the_board_is_closed_even_when_the_run_breaks_off(tmp_path, monkeypatch):
-    log = ProgressLog(tmp_path, 0, 1.0, lambda _: None)
+    log = ProgressLog(tmp_path, 0, lambda _: None)
     closed = []
     close = log._board.close
     monkeypatch.setattr(log._board, "close", lambda: (closed.append(True), close()))

@@ -5,27 +5,54 @@ import torch
 
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
+from moss_audio_tokenizer.semantic import ByteText, SemanticHead, random_language_model
 from moss_audio_tokenizer.training import run_state
-from moss_audio_tokenizer.training.config import OptimizerConfig
+from moss_audio_tokenizer.training.codec_task import CodecTask
+from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.moving_mean import MovingMean
+from moss_audio_tokenizer.training.processes import Processes
 from moss_audio_tokenizer.training.run_state import (
-    load_optimizer,
+    Training,
+    load_run,
     newest_run,
     prune_runs,
     save_run,
-    saved_step,
+    saved_state,
+    write_final,
 )
 from moss_audio_tokenizer.training.schedule import make_optimizer
 
+ONE = Processes("cpu")
+
+
+def save(output, run: Training, step: int):
+    return save_run(output, run, {"step": step}, ONE)
+
 
 @pytest.fixture
-def trained(make_codec):
-    """A codec and its optimiser after a step, in which the quantizer had no gradient."""
-    codec = make_codec().requires_grad_(requires_grad=True)
-    optimizer = make_optimizer(codec, OptimizerConfig())
+def make_training(make_codec):
+    """A codec with all that can train beside it, before its first step."""
+
+    def make(channels: int = 1) -> Training:
+        codec = make_codec(channels).requires_grad_(requires_grad=True)
+        reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
+        task = CodecTask(codec, reader, TrainingConfig())
+        optimizer = make_optimizer(task, OptimizerConfig())
+        return Training(task, optimizer, mean=MovingMean(codec, 0.9))
+
+    return make
+
+
+@pytest.fixture
+def trained(make_training) -> Training:
+    """After a step, in which neither quantizer nor language model had a gradient."""
+    run = make_training()
+    codec = run.task.codec
     hidden = codec.require_encoder()(torch.ones(1, 1, 80))
     codec.require_decoder()(hidden).square().sum().backward()
-    optimizer.step()
-    return codec, optimizer
+    run.optimizer.step()
+    run.mean.update()
+    return run
 
 
 def touch_run(output, step: int, without: str | None = None) -> None:
@@ -40,59 +67,81 @@ def names(output) -> list[str]:
     return sorted(path.name for path in (output / "checkpoints").iterdir())
 
 
-def test_model_and_optimizer_come_back_bit_for_bit(tmp_path, trained):
-    codec, optimizer = trained
-    folder = save_run(tmp_path, codec, optimizer, 12)
-    assert (folder.name, saved_step(folder), newest_run(tmp_path)) == ("step-000012", 12, folder)
-    with Checkpoint(folder) as checkpoint:
-        restored = load_codec(checkpoint)
-    other = make_optimizer(restored, OptimizerConfig())
-    load_optimizer(folder, restored, other)
-    assert saved_step(folder) == 12
-    for before, after in zip(codec.parameters(), restored.parameters(), strict=True):
+def test_everything_comes_back_bit_for_bit(tmp_path, trained, make_training):
+    folder = save(tmp_path, trained, 12)
+    assert (folder.name, saved_state(folder)["step"]) == ("step-000012", 12)
+    assert newest_run(tmp_path) == folder
+    other = make_training()
+    load_run(folder, other)
+    pairs = zip(trained.task.parameters(), other.task.parameters(), strict=True)
+    for before, after in pairs:
         assert torch.equal(before, after)
-        assert optimizer.state.get(before, {}).keys() == other.state.get(after, {}).keys()
-        for key, value in optimizer.state.get(before, {}).items():
-            assert torch.equal(value, other.state[after][key])
+        assert (
+            trained.optimizer.state.get(before, {}).keys()
+            == other.optimizer.state.get(after, {}).keys()
+        )
+        for key, value in trained.optimizer.state.get(before, {}).items():
+            assert torch.equal(value, other.optimizer.state[after][key])
+    means = other.mean.whole_state()
+    assert all(torch.equal(value, means[n]) for n, value in trained.mean.whole_state().items())
 
 
-def test_an_optimizer_that_has_made_no_step_comes_back(tmp_path, make_codec):
-    codec = make_codec()
-    optimizer = make_optimizer(codec, OptimizerConfig())
-    folder = save_run(tmp_path, codec, optimizer, 0)
-    load_optimizer(folder, codec, optimizer)
-    assert saved_step(folder) == 0
-    assert not optimizer.state
+def test_a_mean_is_what_ships_and_what_does_not_train_on(tmp_path, trained):
+    weights = {name: p.clone() for name, p in trained.task.codec.named_parameters()}
+    mean = trained.mean.whole_state()
+    for folder, expected in (
+        (save(tmp_path, trained, 1), weights),
+        (write_final(tmp_path, trained, ONE), mean),
+    ):
+        with Checkpoint(folder) as checkpoint:
+            saved = dict(load_codec(checkpoint).named_parameters())
+        assert all(torch.equal(value, saved[name]) for name, value in expected.items())
+    assert any(not torch.equal(weights[name], value) for name, value in mean.items())
+
+
+def test_a_run_that_has_made_no_step_comes_back(tmp_path, make_training):
+    folder = save(tmp_path, make_training(), 0)
+    run = make_training()
+    load_run(folder, run)
+    assert saved_state(folder) == {"step": 0}
+    assert not run.optimizer.state
 
 
 def test_a_checkpoint_can_be_written_again(tmp_path, trained):
-    first = save_run(tmp_path, *trained, 3)
-    assert save_run(tmp_path, *trained, 3) == first
+    first = save(tmp_path, trained, 3)
+    assert save(tmp_path, trained, 3) == first
     assert names(tmp_path) == ["step-000003"]
 
 
-def test_optimizers_of_other_models_are_refused(tmp_path, trained, make_codec):
-    folder = save_run(tmp_path, *trained, 1)
-    stereo = make_codec(2)
-    with pytest.raises(TrainingError, match=r"another model: .* differs in shape"):
-        load_optimizer(folder, stereo, make_optimizer(stereo, OptimizerConfig()))
-    half = make_codec()
-    half.decoder = None
-    with pytest.raises(TrainingError, match="another model, one with 'decoder"):
-        load_optimizer(folder, half, make_optimizer(half, OptimizerConfig()))
+def test_checkpoints_of_other_models_are_refused(tmp_path, trained, make_training):
+    folder = save(tmp_path, trained, 1)
+    with pytest.raises(TrainingError, match="another model than the recipe names"):
+        load_run(folder, make_training(2))
 
 
-def test_a_damaged_optimizer_is_refused(tmp_path, trained):
-    codec, optimizer = trained
-    folder = save_run(tmp_path, codec, optimizer, 1)
-    path = folder / "optimizer.safetensors"
+def test_optimizers_of_other_tasks_are_refused(tmp_path, trained, make_training):
+    folder = save(tmp_path, trained, 1)
+    less = make_training()
+    less.task.semantic = None
+    load_run(folder, less)
+    for parameter in trained.task.semantic.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    trained.optimizer.step()
+    with pytest.raises(TrainingError, match="another model, one with 'semantic"):
+        load_run(save(tmp_path, trained, 2), less)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "semantic", "mean"])
+def test_damaged_files_are_refused(tmp_path, trained, make_training, name):
+    folder = save(tmp_path, trained, 1)
+    path = folder / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(TrainingError, match="cannot be read"):
-        load_optimizer(folder, codec, optimizer)
+    with pytest.raises(TrainingError, match=rf"{name}.* cannot be read"):
+        load_run(folder, make_training())
 
 
 def test_dying_while_saving_leaves_the_checkpoint_before(tmp_path, trained, monkeypatch):
-    first = save_run(tmp_path, *trained, 1)
+    first = save(tmp_path, trained, 1)
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -100,7 +149,7 @@ def test_dying_while_saving_leaves_the_checkpoint_before(tmp_path, trained, monk
     monkeypatch.setattr(run_state, "write_json", die)
     for step in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            save_run(tmp_path, *trained, step)
+            save(tmp_path, trained, step)
     assert names(tmp_path) == ["step-000001"]
     assert newest_run(tmp_path) == first
     with Checkpoint(first) as checkpoint:
@@ -113,7 +162,7 @@ def test_a_full_disk_is_a_training_error(tmp_path, trained, monkeypatch):
 
     monkeypatch.setattr(run_state, "save_file", fail)
     with pytest.raises(TrainingError, match="No space left on device"):
-        save_run(tmp_path, *trained, 1)
+        save(tmp_path, trained, 1)
 
 
 def test_nothing_saved_is_no_run(tmp_path):
@@ -142,13 +191,13 @@ def test_pruning_keeps_the_newest_whole_checkpoints(tmp_path):
         touch_run(tmp_path, step)
     touch_run(tmp_path, 1_000_001, without="state.json")
     (tmp_path / "checkpoints" / ".moss-0123.partial").mkdir()
-    prune_runs(tmp_path, 2)
-    assert names(tmp_path) == ["step-1000000", "step-999999"]
+    prune_runs(tmp_path, 2, best=1)
+    assert names(tmp_path) == ["step-000001", "step-1000000", "step-999999"]
 
 
 def test_a_saved_model_is_one_that_loads(tmp_path, trained):
-    save_codec(trained[0], tmp_path)
+    save_codec(trained.task.codec, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["model_type"] == "moss-audio-tokenizer"
     with Checkpoint(tmp_path) as checkpoint:
-        assert load_codec(checkpoint).config == trained[0].config
+        assert load_codec(checkpoint).config == trained.task.codec.config

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +7,22 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.manifest import ManifestEntry
+from moss_audio_tokenizer.semantic import ByteText, SemanticHead, random_language_model
 from moss_audio_tokenizer.training import validation
+from moss_audio_tokenizer.training.config import ValidationConfig
 from moss_audio_tokenizer.training.data import Clip
-from moss_audio_tokenizer.training.validation import validate
+from moss_audio_tokenizer.training.validation import ValidationResult, measure, summarise
 
 
 def make_clip(domain: str, samples: int, channels: int = 1) -> Clip:
     random = np.random.default_rng(samples)
     values = random.integers(-9000, 9000, (channels, samples)).astype(np.int16)
     return Clip(ManifestEntry(Path("clip.wav"), domain), values)
+
+
+def validate(codec, clips, depths, max_seconds: float, quantize: bool = True) -> ValidationResult:
+    config = ValidationConfig(max_seconds=max_seconds, num_quantizers=depths)
+    return summarise([measure(codec, clips, config, quantize)], 16, quantize)
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_depths_beyond_the_codec_are_its_full_depth(make_codec, measured):
 
 def test_without_quantizing_there_is_one_depth_and_no_use_of_codes(make_codec, measured):
     scalars = validate(make_codec(), [make_clip("music", 80)], (1, 4), 1.0, quantize=False).scalars
-    assert set(scalars) == {"music/mel_distance/0"}
+    assert set(scalars) == {"music/mel_distance/0", "score"}
 
 
 def test_undefined_values_are_left_out(make_codec, measured, monkeypatch):
@@ -108,3 +116,30 @@ def test_use_of_codes_is_perplexity_over_what_can_be_reached():
             "perplexity/lowest": 1 / 16,
         }
     )
+
+
+def test_parts_of_several_processes_are_measured_as_one(make_codec, measured, monkeypatch):
+    monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: float(len(left)))
+    monkeypatch.setattr(validation, "stoi", lambda left, right, rate: 1 / len(left))
+    codec = make_codec()
+    clips = [make_clip("music", 80), make_clip("speech", 160), make_clip("music", 240)]
+    config = ValidationConfig(max_seconds=1.0, num_quantizers=(1, 4))
+    parts = [measure(codec, clips[rank::2], config) for rank in range(2)]
+    together = summarise([measure(codec, clips, config)], 16).scalars
+    apart = summarise(parts, 16).scalars
+    assert apart == pytest.approx(together)
+    # Domains count the same: (80 + 240) / 2 and 160.
+    assert apart["score"] == 160.0
+
+
+def test_the_language_model_reads_one_clip(make_codec, measured):
+    clips = [make_clip("speech", 80), make_clip("speech", 160)]
+    clips[1] = replace(clips[1], entry=replace(clips[1].entry, text="HELLO"))
+    codec = make_codec()
+    reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
+    config = ValidationConfig(max_seconds=1.0, num_quantizers=(4,))
+    result = summarise([measure(codec, clips, config, semantic=reader)], 16)
+    assert result.text == "HELLO"
+    hidden = codec.encoder(torch.from_numpy(clips[1].cut(0, 160))[None])
+    expected = reader.read(codec.quantizer.decode(codec.quantizer.encode(hidden))[0])
+    assert result.reading == expected

@@ -21,6 +21,7 @@ from .failures import (
 )
 from .info import info
 from .reconstruct import reconstruct
+from .study import study
 from .train import train
 
 # Typer brings its own copy of click or imports it, depending on the version: so by descent.
@@ -71,7 +72,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (encode, decode, reconstruct, info, train, bench):
+for command in (encode, decode, reconstruct, info, train, study, bench):
     app.command()(command)
 app.add_typer(data)
 

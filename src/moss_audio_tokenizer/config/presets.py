@@ -160,10 +160,35 @@ def bundled() -> CodecConfig:
     return _bundled_layout(widths, None, QuantizerConfig(256, 256, 256))
 
 
+def one_gpu() -> CodecConfig:
+    """A codec of 95 M parameters, for one GPU: v1 scaled down (training.md section 5)."""
+
+    def stage(inputs: int, outputs: int, width: int, layers: int) -> TransformerStage:
+        return TransformerStage(inputs, outputs, width, width // 64, layers, 4 * width, 10.0)
+
+    encoder: tuple[Stage, ...] = (
+        PatchStage(240),
+        stage(240, 384, 384, 4),
+        PatchStage(2),
+        stage(768, 384, 384, 4),
+        PatchStage(2),
+        stage(768, 384, 384, 4),
+        PatchStage(2),
+        stage(768, 512, 512, 8),
+    )
+    return CodecConfig(24_000, 1920, encoder, _mirror(encoder), QuantizerConfig(512, 512, 512))
+
+
 def tiny() -> CodecConfig:
     """The bundled layout at width 32, 4 quantizers of 64 rows: for trials, not for listening."""
     quantizer = QuantizerConfig(256, 256, 256, num_quantizers=4, codebook_size=64)
     return _bundled_layout((32,) * 8, 2, quantizer)
+
+
+def study(width: int) -> CodecConfig:
+    """A small member of our layout for comparisons: 8 quantizers of 256 rows."""
+    quantizer = QuantizerConfig(256, 256, 256, num_quantizers=8, codebook_size=256)
+    return _bundled_layout((width,) * 8, width // 16, quantizer)
 
 
 PRESETS: dict[str, Callable[[], CodecConfig]] = {
@@ -171,8 +196,12 @@ PRESETS: dict[str, Callable[[], CodecConfig]] = {
     "v2": v2,
     "nano": nano,
     "nano-24k": nano_24k,
+    "one-gpu": one_gpu,
     "bundled": bundled,
     "tiny": tiny,
+    "study-32": lambda: study(32),
+    "study-64": lambda: study(64),
+    "study-128": lambda: study(128),
     "scaling-319m": lambda: scaling(256),
     "scaling-505m": lambda: scaling(384),
     "scaling-710m": lambda: scaling(512),

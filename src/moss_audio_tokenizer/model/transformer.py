@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..config import TransformerStage
 from .attention import Window, plan_window, windowed_attention
@@ -67,7 +68,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A Transformer stage: projection in, blocks over one window, projection out."""
+    """A Transformer stage: projection in, blocks over one window, projection out.
+
+    Attributes:
+        attention_backend: how `windowed_attention` computes.
+        recomputes: in training, keep no activations of the blocks, but compute them again.
+    """
 
     def __init__(self, stage: TransformerStage, context_steps: int) -> None:
         super().__init__()
@@ -75,6 +81,7 @@ class Transformer(nn.Module):
         self.head_dim = stage.d_model // stage.num_heads
         self.max_period = stage.max_period
         self.attention_backend = "sdpa"
+        self.recomputes = False
         self.input_proj = _projection(stage.input_dimension, stage.d_model, stage.projects_input)
         self.layers = nn.ModuleList(Block(stage) for _ in range(stage.num_layers))
         self.output_proj = _projection(stage.d_model, stage.output_dimension, stage.projects_output)
@@ -92,7 +99,11 @@ class Transformer(nn.Module):
         window = plan_window(num_steps, 0, self.context_steps, x.device)
         x = self.input_proj(x)
         for layer in self.layers:
-            x = layer(x, rotation, window, self.attention_backend)
+            inputs = (x, rotation, window, self.attention_backend)
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(layer, *inputs, use_reentrant=False)
+            else:
+                x = layer(*inputs)
         return self.output_proj(x)
 
 

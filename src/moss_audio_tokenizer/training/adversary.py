@@ -5,7 +5,6 @@ Owns one step of theirs and the stretch of audio that they judge; the losses are
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from jaxtyping import Float
@@ -14,31 +13,39 @@ from torch import Tensor
 from .adversarial import discriminator_loss, feature_loss, generator_loss
 from .config import TrainingConfig
 from .discriminators import Discriminators
+from .processes import Processes
+from .step_rows import StepRows
+
+Audio = Float[Tensor, "rows channels samples"]
 
 
 class Adversary:
     """Judges reconstructions beside recordings.
 
+    Every process holds all discriminators, however the codec is spread.
+
     Args:
         config: the recipe.
         sampling_rate: of the audio.
-        autocast: the precision of the recipe.
+        processes: those of the run.
+        autocast: the precision of the recipe on a device.
     """
 
     def __init__(
         self,
         config: TrainingConfig,
         sampling_rate: int,
-        autocast: Callable[[], AbstractContextManager[object]],
+        processes: Processes,
+        autocast: Callable[[torch.device], torch.autocast],
     ) -> None:
         settings = config.adversarial
         self._settings = settings
-        self._seed = config.seed
         self._samples = round(settings.crop_seconds * sampling_rate)
+        self._processes = processes
         self._autocast = autocast
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.discriminators = Discriminators(settings.discriminators)
+            self.discriminators = Discriminators(settings.discriminators).to(processes.device)
         self.optimizer = torch.optim.AdamW(
             self.discriminators.parameters(),
             lr=settings.learning_rate,
@@ -51,40 +58,42 @@ class Adversary:
         """Whether it takes part in this step."""
         return 0 < self._settings.start <= step
 
-    def train_step(
-        self,
-        audio: Float[Tensor, "batch channels samples"],
-        estimate: Float[Tensor, "batch channels samples"],
-        step: int,
-    ) -> dict[str, Tensor]:
-        """Teach the discriminators to tell both apart: their loss and their gradient's norm.
+    def train_step(self, passes: list[tuple[StepRows, Audio]]) -> dict[str, Tensor]:
+        """Teach the discriminators to tell recordings from estimates, over all passes of a step.
 
-        They are left as they were where either is not finite.
+        They are left as they were where the gradient is not finite.
+
+        Returns:
+            Their loss and their gradient's norm.
         """
-        audio, estimate = self._stretch(audio, step), self._stretch(estimate.detach(), step)
         self.discriminators.requires_grad_(requires_grad=True)
-        with self._autocast():
-            real, fake = self.discriminators(audio), self.discriminators(estimate)
-        loss = discriminator_loss(_in_float32(real), _in_float32(fake), self._settings.kind)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = [self._judge(rows, estimate.detach()) for rows, estimate in passes]
+        self._processes.average_gradients(self.discriminators)
         norm = torch.nn.utils.clip_grad_norm_(
             self.discriminators.parameters(), self._settings.clip_norm
         )
         if torch.isfinite(norm):
             self.optimizer.step()
-        return {"discriminator": loss.detach(), "discriminator_gradient_norm": norm.detach()}
+        return {
+            "discriminator": torch.stack(losses).mean(),
+            "discriminator_gradient_norm": norm.detach(),
+        }
 
-    def losses(
-        self,
-        audio: Float[Tensor, "batch channels samples"],
-        estimate: Float[Tensor, "batch channels samples"],
-        step: int,
-    ) -> dict[str, Tensor]:
+    def _judge(self, rows: StepRows, estimate: Audio) -> Tensor:
+        """Add one pass to the gradients: its loss, which counts as one of several."""
+        audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
+        with self._autocast(audio.device):
+            real, fake = self.discriminators(audio), self.discriminators(estimate)
+        loss = discriminator_loss(_in_float32(real), _in_float32(fake), self._settings.kind)
+        (loss * rows.share).backward()
+        return loss.detach()
+
+    def losses(self, rows: StepRows, estimate: Audio) -> dict[str, Tensor]:
         """What the codec is told, by name; the discriminators get no gradient."""
-        audio, estimate = self._stretch(audio, step), self._stretch(estimate, step)
+        audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
         self.discriminators.requires_grad_(requires_grad=False)
-        with self._autocast():
+        with self._autocast(audio.device):
             with torch.no_grad():
                 real = self.discriminators(audio)
             fake = self.discriminators(estimate)
@@ -94,14 +103,14 @@ class Adversary:
             "features": feature_loss(real, fake),
         }
 
-    def _stretch(self, audio: Tensor, step: int) -> Tensor:
-        """The same place of both signals, drawn from the seed and the step."""
-        latest = audio.shape[-1] - self._samples
-        if latest <= 0:
+    def _stretch(self, audio: Audio, rows: StepRows) -> Audio:
+        """A place of each row, the same in recording and estimate, before its padding."""
+        if audio.shape[-1] <= self._samples:
             return audio
-        random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        start = int(torch.randint(latest + 1, (1,), generator=random))
-        return audio[..., start : start + self._samples]
+        latest = (rows.lengths - self._samples).clamp_min(0)
+        starts = (rows.stretch * (latest + 1)).long().clamp_max(latest)
+        places = starts[:, None] + torch.arange(self._samples, device=audio.device)
+        return audio.gather(-1, places[:, None].expand(-1, audio.shape[1], -1))
 
 
 def _in_float32(maps: list[list[Tensor]]) -> list[list[Tensor]]:

@@ -6,6 +6,7 @@ texts change a configuration is `fields.py`'s.
 
 from dataclasses import dataclass, field, fields
 
+from ..errors import ConfigError
 from .data.config import DataConfig
 from .fields import as_dict, check_types, override, require
 
@@ -16,6 +17,7 @@ __all__ = [
     "LossWeights",
     "OptimizerConfig",
     "PartsConfig",
+    "SemanticConfig",
     "TrainingConfig",
     "ValidationConfig",
     "WarmStart",
@@ -24,6 +26,14 @@ __all__ = [
 ]
 
 ADVERSARIAL_KINDS = ("lsgan", "hinge")
+DEVICES = ("auto", "cpu", "cuda")
+# What trains, by the name of the choice.
+TRAINED_PARTS = {
+    "all": ("encoder", "quantizer", "decoder", "semantic"),
+    "after_encoder": ("quantizer", "decoder", "semantic"),
+    "decoder": ("decoder",),
+    "semantic": ("semantic",),
+}
 # Seeds are spread over the generators' 64 bits (reconstruction.py).
 _LARGEST_SEED = 1 << 40
 
@@ -51,13 +61,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses (the paper's, A.2)."""
+    """Weights of the losses: the paper's (A.2), and that of ``phase``, which is ours."""
 
     mel: float = 15.0
+    phase: float = 0.0
     commitment: float = 0.25
     codebook: float = 1.0
     adversarial: float = 1.0
     features: float = 2.0
+    semantic: float = 20.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -126,6 +138,8 @@ class WarmStart:
     """The first steps train the autoencoder alone, then the quantizer starts from its data.
 
     Attributes:
+        linear: start encoder and decoder as a transform codec: their projections are fitted to
+            the data's principal components before the first step.
         steps: steps without the quantizer; 0 for none.
         noise: noise added to the hidden states meanwhile, relative to their RMS: it leaves
             them about as much room for information as the quantizer will.
@@ -134,6 +148,7 @@ class WarmStart:
             faster than codebooks learn by gradient; 0 for never again.
     """
 
+    linear: bool = False
     steps: int = 0
     noise: float = 0.3
     samples: int = 20_000
@@ -172,24 +187,64 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class SemanticConfig:
+    """The language model that reads the codes during training; it is no part of the codec.
+
+    Attributes:
+        llm: a folder or hub id of a decoder-only model of transformers, "random" for a small one
+            that is made here, empty for none.
+        init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
+        tokenizer: folder or hub id; "bytes" for UTF-8 bytes; empty for the one beside ``llm``.
+        width: of the model called "random".
+        num_layers: likewise.
+        num_heads: likewise.
+        max_tokens: longer texts are refused.
+    """
+
+    llm: str = ""
+    init: str = "pretrained"
+    tokenizer: str = ""
+    width: int = 64
+    num_layers: int = 1
+    num_heads: int = 2
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
+        for name in ("width", "num_layers", "num_heads", "max_tokens"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        fits = self.width % (2 * self.num_heads) == 0
+        require(fits, self, "width", "a multiple of twice num_heads")
+
+
+@dataclass(frozen=True)
 class PartsConfig:
     """What a run starts from, and what of it is trained.
 
     Attributes:
         checkpoint: a model folder, a hub id or "bundled" whose weights (and whose configuration,
             in place of ``model``) the run starts from; empty for fresh weights.
-        parts: "all"; or "decoder", which freezes encoder and quantizer, so that codes stay what
-            they are, and proves it in frozen.json.
+        parts: "all"; "after_encoder", which freezes the encoder; "decoder", which freezes encoder
+            and quantizer, so that codes stay what they are; "semantic", which trains the language
+            model alone on a frozen codec. What is frozen is proved so in frozen.json.
+        sampling_rate: take the checkpoint to this rate, its patches growing or shrinking in
+            proportion; 0 leaves it.
     """
 
     checkpoint: str = ""
     parts: str = "all"
+    sampling_rate: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self.parts in ("all", "decoder"), self, "parts", "'all' or 'decoder'")
+        known = ", ".join(map(repr, TRAINED_PARTS))
+        require(self.parts in TRAINED_PARTS, self, "parts", f"one of {known}")
         started = self.parts == "all" or bool(self.checkpoint)
         require(started, self, "parts", "'all' without train.checkpoint: codes need an encoder")
+        require(self.sampling_rate >= 0, self, "sampling_rate", "0, or samples a second")
+        extended = self.sampling_rate == 0 or bool(self.checkpoint)
+        require(extended, self, "sampling_rate", "0 without train.checkpoint")
 
 
 @dataclass(frozen=True)
@@ -201,45 +256,91 @@ class TrainingConfig:
         model: preset name of the codec's configuration; unused with ``train.checkpoint``.
         max_steps: optimiser steps.
         seed: everything random follows from it and the step's number.
+        device: "auto" takes a GPU where there is one; "cpu" or "cuda".
         precision: "fp32" or "bf16" (autocast; quantizer and losses stay in float32).
         threads: CPU threads; 0 leaves PyTorch's choice.
+        accumulate: parts that the batch of a step is computed in, one after the other.
+        recompute: keep no activations of Transformer blocks, but compute them again.
+        shard: spread weights, gradients and moments over the processes (FSDP2) instead of
+            copying them (DDP).
+        ema_decay: of a running mean of the codec's weights, which is then what is validated and
+            shipped; 0 for none.
+        peak_tflops: of one device, for the utilisation; 0 measures it.
+        wandb: project on Weights & Biases to log to; empty for none.
         quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
         decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
             more to the encoder, which then stays as it is; 0 for never.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of progress.
         keep_checkpoints: newest checkpoints kept.
+        keep_best: also keep the checkpoint of the best validation.
     """
 
     output: str = ""
     model: str = "bundled"
     max_steps: int = 20_000
     seed: int = 0
+    device: str = "auto"
     precision: str = "bf16"
     threads: int = 0
+    accumulate: int = 1
+    recompute: bool = False
+    shard: bool = False
+    ema_decay: float = 0.0
+    peak_tflops: float = 0.0
+    wandb: str = ""
     quantizer_dropout: float = 0.5
     decoder_only_from: int = 0
     checkpoint_every: int = 1000
     log_every: int = 50
     keep_checkpoints: int = 2
+    keep_best: bool = True
     train: PartsConfig = field(default_factory=PartsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
     warm_start: WarmStart = field(default_factory=WarmStart)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self.precision in ("fp32", "bf16"), self, "precision", "'fp32' or 'bf16'")
-        for name in ("max_steps", "checkpoint_every", "log_every", "keep_checkpoints"):
+        require(self.device in DEVICES, self, "device", "'auto', 'cpu' or 'cuda'")
+        names = ("max_steps", "checkpoint_every", "log_every", "keep_checkpoints", "accumulate")
+        for name in names:
             require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(0 <= self.ema_decay < 1, self, "ema_decay", "0, or a number below 1")
+        require(self.peak_tflops >= 0, self, "peak_tflops", "0 or more")
         require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
         require(self.threads >= 0, self, "threads", "0 or more")
         after_start = self.decoder_only_from == 0 or self.decoder_only_from >= self.warm_start.steps
         require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
         if self.train.checkpoint:
-            fresh = self.warm_start.steps == 0 and self.warm_start.samples == 0
-            require(fresh, self, "warm_start", "steps=0 and samples=0 with train.checkpoint")
+            start = self.warm_start
+            fresh = start.steps == 0 and start.samples == 0 and not start.linear
+            expected = "steps=0, samples=0 and linear=False with train.checkpoint"
+            require(fresh, self, "warm_start", expected)
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
+        self._check_semantic()
+
+    def _check_semantic(self) -> None:
+        reads = bool(self.semantic.llm)
+        if self.train.parts == "semantic" and not reads:
+            raise ConfigError(
+                "train.parts is 'semantic' without semantic.llm; name a language model"
+            )
+        if self.data.text_share > 0 and not reads:
+            raise ConfigError(
+                f"data.text_share is {self.data.text_share:g} without semantic.llm; name a "
+                "language model, or set data.text_share=0"
+            )
+        if reads and not self.data.text_share > 0:
+            raise ConfigError(
+                "semantic.llm is set, but data.text_share is 0; set the share of rows with text"
+            )
+
+    def trains(self, part: str) -> bool:
+        """Whether "encoder", "quantizer", "decoder" or "semantic" is trained at all."""
+        return part in TRAINED_PARTS[self.train.parts]

@@ -76,20 +76,25 @@ def _kind_name(kind: Any) -> str:
 def override(config: ConfigType, assignments: Iterable[str]) -> ConfigType:
     """Apply ``key=value`` strings, such as ``data.batch_size=4``, to a configuration.
 
-    Values are Python literals; text needs no quotes.
+    Values are Python literals; text needs no quotes. All are applied at once, so that keys which
+    only make sense together can come in any order; of two for one key the later counts.
 
     Raises:
         ConfigError: an unknown key, or a value of the wrong type.
     """
+    changes: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"got {assignment!r}; expected key=value, such as max_steps=100")
-        config = _assign(config, key.split("."), text, key)
-    return config
+        _note_change(changes, config, key.split("."), text, key)
+    return _apply(config, changes)
 
 
-def _assign(config: Any, path: list[str], text: str, key: str) -> Any:
+def _note_change(
+    changes: dict[str, Any], config: Any, path: list[str], text: str, key: str
+) -> None:
+    """Add a value to the tree of changes, where ``config`` has a field for it."""
     names = [item.name for item in fields(config)]
     if path[0] not in names:
         raise ConfigError(f"unknown key {key!r}; {type(config).__name__} has {', '.join(names)}")
@@ -98,10 +103,20 @@ def _assign(config: Any, path: list[str], text: str, key: str) -> Any:
         if len(path) == 1:
             inner = ", ".join(f"{key}.{item.name}" for item in fields(current))
             raise ConfigError(f"{key!r} names a group of keys; set one of {inner}")
-        return replace(config, **{path[0]: _assign(current, path[1:], text, key)})
+        _note_change(changes.setdefault(path[0], {}), current, path[1:], text, key)
+        return
     if len(path) > 1:
         raise ConfigError(f"unknown key {key!r}; {path[0]!r} is a single value")
-    return replace(config, **{path[0]: _parse(text, get_type_hints(type(config))[path[0]], key)})
+    changes[path[0]] = _parse(text, get_type_hints(type(config))[path[0]], key)
+
+
+def _apply(config: ConfigType, changes: dict[str, Any]) -> ConfigType:
+    """A copy with a tree of changes, built from the leaves up."""
+    values = {
+        name: _apply(getattr(config, name), value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return replace(config, **values) if values else config  # type: ignore[type-var]
 
 
 def _parse(text: str, kind: Any, key: str) -> Any:

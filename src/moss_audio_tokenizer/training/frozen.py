@@ -1,7 +1,7 @@
 """Proof that fine-tuning left the codes alone: hashes of what is frozen, before and after.
 
-Owns frozen.json. Hashes cover every tensor of encoder and quantizer, and the codes of the
-validation clips.
+Owns frozen.json. Hashes cover every tensor of what is frozen and, where encoder and quantizer
+are, the codes of the validation clips.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ class FrozenProof:
     Args:
         folder: of the run; the report's first half is written there, or read if it is there.
         codec: as it is before any step of the run.
+        frozen: which of "encoder", "quantizer" and "decoder".
         clips: held-out recordings; there may be none.
         begun: whether the run has made steps already, so that the first half must be there.
 
@@ -36,24 +37,32 @@ class FrozenProof:
         TrainingError: the first half is missing or damaged though the run goes on.
     """
 
-    def __init__(self, folder: Path, codec: Codec, clips: Sequence[Clip], begun: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        codec: Codec,
+        frozen: Sequence[str],
+        clips: Sequence[Clip],
+        begun: bool,
+    ) -> None:
         self._path = folder / REPORT_NAME
+        self._frozen = list(frozen)
         self._clips = clips
         if begun:
             self._before = _read(self._path)
         else:
-            self._before = _hashes(codec, clips)
+            self._before = self._hashes(codec)
             self._write({"before": self._before})
 
-    def finish(self, codec: Codec) -> dict[str, object]:
-        """Write the whole report and return it.
+    def finish(self, codec: Codec) -> str:
+        """Write the whole report and return it as a line.
 
         Raises:
             TrainingError: something frozen has changed; the report says what.
         """
-        after = _hashes(codec, self._clips)
+        after = self._hashes(codec)
         report = {
-            "frozen": ["encoder", "quantizer"],
+            "frozen": self._frozen,
             "validation_clips": len(self._clips),
             "before": self._before,
             "after": after,
@@ -62,19 +71,18 @@ class FrozenProof:
         self._write(report)
         if after != self._before:
             raise TrainingError(f"what was frozen has changed; {self._path} holds the hashes")
-        return report
+        return f"identical before and after: {', '.join(after)}"
+
+    def _hashes(self, codec: Codec) -> dict[str, str]:
+        """Of every frozen part, and of the codes where they cannot change."""
+        hashes = {part: _hash_of(getattr(codec, part)) for part in self._frozen}
+        if {"encoder", "quantizer"} <= hashes.keys():
+            hashes["codes"] = _hash_of_codes(codec, self._clips)
+        return hashes
 
     def _write(self, report: dict[str, object]) -> None:
         with atomic_path(self._path, error=TrainingError) as beside:
             write_json(beside, report)
-
-
-def _hashes(codec: Codec, clips: Sequence[Clip]) -> dict[str, str]:
-    return {
-        "encoder": _hash_of(codec.require_encoder()),
-        "quantizer": _hash_of(codec.quantizer),
-        "codes": _hash_of_codes(codec, clips),
-    }
 
 
 def _hash_of(module: nn.Module) -> str:
@@ -90,9 +98,10 @@ def _hash_of(module: nn.Module) -> str:
 def _hash_of_codes(codec: Codec, clips: Sequence[Clip]) -> str:
     digest = hashlib.sha256()
     half = EncoderHalf(codec, torch.float32)
-    audio = [torch.from_numpy(clip.cut(0, clip.samples.shape[1])) for clip in clips]
+    device = codec.quantizer.codebooks.device
+    audio = [torch.from_numpy(clip.cut(0, clip.samples.shape[1])).to(device) for clip in clips]
     for codes, _ in encode_rows(half, audio, codec.quantizer.config.num_quantizers):
-        digest.update(codes.contiguous().numpy().tobytes())
+        digest.update(codes.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

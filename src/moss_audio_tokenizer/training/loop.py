@@ -1,67 +1,59 @@
 """The training loop: steps, validation, checkpoints, resume.
 
-Owns the order of things. What a step computes is the task's, what a batch is the data's, whose
-the folder is `run_folder.py`'s.
+Owns the order of things. What a step computes is the task's, what a batch is the data's, how the
+parts are built `assembly.py`'s, whose the folder is `run_folder.py`'s.
 """
 
-import itertools
 import math
 from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import CodecConfig, preset
-from ..errors import ConfigError, TrainingError
-from ..files import atomic_path
-from ..manifest import ManifestEntry, has_split, read_manifest
-from ..model.checkpoint import Checkpoint, load_codec, save_codec
-from ..model.codec import Codec
-from ..model.hub import find_checkpoint
-from .adversary import Adversary
+from ..config.costs import clip_costs
+from ..errors import TrainingError
+from ..model.machine import computing_rate
+from .adversary import Adversary, Audio
+from .assembly import PARTS, assemble, codec_config, part_of
 from .config import TrainingConfig
-from .data import Clip, TrainingData, load_clips
-from .discriminators import save_discriminators
+from .data import Batch, Clip, TrainingData, find_clips, load_clips
+from .fitting import Fitting
 from .frozen import FrozenProof
-from .progress import ProgressLog
-from .quantizer_start import start_from_data
-from .reconstruction import ReconstructionTask
+from .processes import Processes
+from .progress import ProgressLog, Throughput
 from .run_folder import RunFolder
-from .run_state import (
-    DISCRIMINATORS_NAME,
-    load_adversary,
-    load_optimizer,
-    prune_runs,
-    save_run,
-    saved_step,
-)
-from .schedule import learning_rate_at, make_optimizer
+from .run_state import load_run, prune_runs, save_run, saved_state, write_final
+from .schedule import learning_rate_at
+from .step_rows import RowPlan, StepRows
 from .termination import on_sigterm
-from .validation import validate
+from .validation import ValidationResult, measure, summarise
 
 __all__ = ["Trainer", "learning_rate_at"]
 
-# Batches that fit the quantizer come from here on, far behind any step of training.
-_CALIBRATION_STEP = 1 << 40
+# Forward and backward pass together are three forward passes' work.
+_PASSES = 3
+Passes = list[tuple[StepRows, Audio]]
 
 
 class Trainer:
-    """One run of the reconstruction stage in one folder, which it holds until `run` ends.
+    """One run in one folder, which it holds until `run` ends.
 
     Args:
         config: the resolved recipe.
         resume: go on from the newest whole checkpoint in ``config.output``.
-        report: called with a line of progress now and then.
+        report: called with a line of progress now and then, in the first process.
 
     Attributes:
         step: optimiser steps made so far.
         stopping: set to stop after the step at hand.
 
     Raises:
-        ConfigError: the recipe asks for what its model cannot do.
+        ConfigError: the recipe asks for what its model or this machine cannot do.
         TrainingError: the folder holds another run, or the data cannot be used.
     """
 
@@ -69,81 +61,66 @@ class Trainer:
         self, config: TrainingConfig, resume: bool = False, report: Callable[[str], None] = print
     ) -> None:
         self.config = config
-        self.report = report
         self.stopping = False
-        self._codec_config = _codec_config(config)
-        _check_fit(config, self._codec_config)
-        self._folder = RunFolder(config.output)
-        self.output = self._folder.path
+        self.processes = Processes(config.device, config.shard)
+        self.report = report if self.processes.first else _silent
+        self._codec_config = codec_config(config)
+        self.output = Path(config.output)
+        # Held by the first process alone, as is the proof: the others only hear of errors.
+        self._folder: RunFolder | None = None
+        self._proof: FrozenProof | None = None
+        self.processes.at_first(self._take_folder)
         try:
-            self._prepare(self._folder.checkpoint_for(config, resume))
+            self._prepare(resume)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, checkpoint: Path | None) -> None:
+    def _prepare(self, resume: bool) -> None:
         """Everything that can refuse to start, and only then a change of the folder."""
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
-        self.codec = Codec(self._codec_config)
-        self.optimizer = make_optimizer(self.codec, self.config.optimizer)
-        self.task = ReconstructionTask(self.codec, self.config)
-        self.adversary = self._make_adversary()
-        self.step = self._restore(checkpoint) if checkpoint else self._initialise()
-        self._saved = checkpoint
-        self.codec.train()
+        config, processes = self.config, self.processes
+        checkpoint = processes.at_first(lambda: self._checkpoint_for(resume))
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.training, self._called = assemble(config, self._codec_config, processes)
+        self.task = self.training.task
+        self._state: dict[str, float] = {"step": 0}
+        if checkpoint:
+            self.report(f"resuming from {checkpoint.name}")
+            load_run(checkpoint, self.training)
+            self._state = saved_state(checkpoint)
+        self.step = int(self._state["step"])
+        self._saved = self.step if checkpoint else -1
+        self._plan = RowPlan(
+            config, self._codec_config, processes.device, processes.rank, processes.world
+        )
         self.data = self._training_data()
         self.validation_clips = self._validation_data()
-        self._folder.begin(self.config, self.step)
-        self._proof = self._begin_proof(begun=checkpoint is not None)
+        self._fitting = Fitting(config, self.data, self.report)
+        processes.at_first(self._begin_folder)
+        processes.at_first(lambda: self._begin_proof(begun=checkpoint is not None))
 
-    def _begin_proof(self, begun: bool) -> FrozenProof | None:
-        if self.config.train.parts == "all":
-            return None
-        return FrozenProof(self.output, self.codec, self.validation_clips, begun)
+    def _take_folder(self) -> None:
+        self._folder = RunFolder(self.config.output)
 
-    def close(self) -> None:
-        """Let go of the folder; `run` does so at its end."""
-        self._folder.close()
+    def _checkpoint_for(self, resume: bool) -> Path | None:
+        return self._folder.checkpoint_for(self.config, resume) if self._folder else None
 
-    def _make_adversary(self) -> Adversary | None:
-        if not self.config.adversarial.start:
-            return None
-        return Adversary(self.config, self._codec_config.sampling_rate, self.task.autocast)
-
-    def _initialise(self) -> int:
-        if self.config.train.checkpoint:
-            with Checkpoint(find_checkpoint(self.config.train.checkpoint, {})) as opened:
-                self.codec.load_state_dict(load_codec(opened).state_dict())
-        else:
-            self.codec.initialise(torch.Generator().manual_seed(self.config.seed))
-        return 0
-
-    def _restore(self, checkpoint: Path) -> int:
-        with Checkpoint(checkpoint) as opened:
-            saved = load_codec(opened)
-        if saved.config != self._codec_config:
-            raise TrainingError(
-                f"{checkpoint} holds another model than the recipe names; start a run in another "
-                "output=DIR"
-            )
-        # Copied, not taken over: memory mapped from a file may round otherwise, and goes away.
-        self.codec.load_state_dict(saved.state_dict())
-        self.report(f"resuming from {checkpoint.name}")
-        load_optimizer(checkpoint, self.codec, self.optimizer)
-        if self.adversary is not None:
-            load_adversary(checkpoint, self.adversary)
-        return saved_step(checkpoint)
+    def _begin_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.begin(self.config, self.step)
 
     def _training_data(self) -> TrainingData:
-        codec, seed = self._codec_config, self.config.seed
+        codec, processes = self._codec_config, self.processes
         data = TrainingData(
-            self.config.data,
+            replace(self.config.data, row_multiple=self.config.accumulate),
             codec.sampling_rate,
             codec.number_channels,
             codec.downsample_rate,
-            seed,
-            report=self.report,
+            self.config.seed,
+            processes.rank,
+            processes.world,
+            self.report,
         )
         count = len(data.unreadable)
         self.report(f"{data.num_clips - count} training clips, {count} unreadable")
@@ -152,34 +129,36 @@ class Trainer:
         return data
 
     def _validation_data(self) -> list[Clip]:
-        manifest, count = self.config.data.manifest, self.config.validation.clips
-        if not count or not has_split(manifest, "valid"):
+        """Readable clips of the split "valid", spread evenly over it."""
+        codec, count = self._codec_config, self.config.validation.clips
+        entries = find_clips(self.config.data, "valid", self.report) if count else []
+        if not entries:
             self.report("no validation: no clips of split 'valid' are given or wanted")
             return []
-        entries = sorted(self._entries("valid"), key=lambda entry: str(entry.path))
-        clips, unreadable = self._load(_spread(entries, count))
-        self.report(f"{len(clips)} validation clips, {unreadable} unreadable")
-        return clips
-
-    def _entries(self, split: str) -> list[ManifestEntry]:
-        """The clips of a split, of the speakers that are wanted."""
-        data = self.config.data
-        entries = read_manifest(data.manifest, split)
-        kept = [entry for entry in entries if not data.speakers or entry.speaker in data.speakers]
-        if not kept:
-            raise TrainingError(
-                f"{data.manifest} has no clips of split {split!r} by {', '.join(data.speakers)}; "
-                "set data.speakers to names that it has"
-            )
-        return kept
-
-    def _load(self, entries: list[Any]) -> tuple[list[Clip], int]:
-        """Readable clips, and the number of others, each of which is named."""
-        config = self._codec_config
-        clips, unreadable = load_clips(entries, config.sampling_rate, config.number_channels)
+        entries = sorted(entries, key=lambda entry: entry.name or str(entry.path))
+        chosen = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
+        clips, unreadable = load_clips(
+            [entries[index] for index in chosen], codec.sampling_rate, codec.number_channels
+        )
         for line in unreadable:
             self.report(f"skipped: {line}")
-        return clips, len(unreadable)
+        self.report(f"{len(clips)} validation clips, {len(unreadable)} unreadable")
+        return clips
+
+    def _begin_proof(self, begun: bool) -> None:
+        frozen = [part for part in PARTS[:3] if not self.config.trains(part)]
+        if frozen and not self.processes.sharded:
+            codec, clips = self.task.codec, self.validation_clips
+            self._proof = FrozenProof(self.output, codec, frozen, clips, begun)
+
+    def _finish_proof(self) -> None:
+        if self._proof is not None:
+            self.report(self._proof.finish(self.task.codec))
+
+    def close(self) -> None:
+        """Let go of the folder; `run` does so at its end."""
+        if self._folder is not None:
+            self._folder.close()
 
     def run(self) -> Path:
         """Train to the end, or to SIGTERM.
@@ -190,186 +169,214 @@ class Trainer:
         Raises:
             TrainingError: a loss is not finite, or a checkpoint cannot be written.
         """
-        data = self.config.data
         try:
-            with (
-                on_sigterm(self._stop),
-                ProgressLog(
-                    self.output, self.step, data.batch_size * data.crop_seconds, self.report
-                ) as log,
-            ):
+            with ExitStack() as stack:
+                stack.enter_context(on_sigterm(self._stop))
+                log = self._open_log(stack)
                 checkpoint = self._run_steps(log)
                 return self._finish(checkpoint)
         finally:
             self.close()
 
+    def _open_log(self, stack: ExitStack) -> ProgressLog | None:
+        """The logs, which the first process alone writes."""
+        if not self.processes.first:
+            return None
+        log = ProgressLog(self.output, self.step, self.report, self.config.wandb)
+        return stack.enter_context(log)
+
     def _stop(self) -> None:
         self.stopping = True
 
-    def _run_steps(self, log: ProgressLog) -> Path:
+    def _run_steps(self, log: ProgressLog | None) -> Path:
         settings = self.config
-        while self.step < settings.max_steps and not self.stopping:
-            scalars = self.train_step()
-            log.step(self.step, scalars, show=self.step % settings.log_every == 0)
-            last = self.step == settings.max_steps
-            if self.validation_clips and (last or self.step % settings.validation.every == 0):
-                self._validate(log)
-            if self.step % settings.checkpoint_every == 0:
-                self._save()
+        throughput = self._throughput()
+        with closing(self.data.batches(self.step)) as batches:
+            while self.step < settings.max_steps and not self.processes.any(self.stopping):
+                batch = next(batches)
+                scalars = self.train_step(batch)
+                scalars |= throughput.step(self._seconds(batch))
+                if log:
+                    log.step(self.step, scalars, show=self.step % settings.log_every == 0)
+                last = self.step == settings.max_steps
+                if self.validation_clips and (last or self.step % settings.validation.every == 0):
+                    self._validate(log)
+                if self.step % settings.checkpoint_every == 0:
+                    self._save()
         return self._save()
 
-    def train_step(self) -> dict[str, float]:
+    def _throughput(self) -> Throughput:
+        codec, processes = self._codec_config, self.processes
+        seconds = self.config.data.crop_seconds
+        frames = round(seconds * codec.frame_rate)
+        costs = [c for side in ("encode", "decode") for c in clip_costs(codec, side, frames)]
+        operations = _PASSES * sum(cost.operations for cost in costs) / seconds
+        kind = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        peak = self.config.peak_tflops * 1e12 or computing_rate(processes.device, kind)
+        return Throughput(operations, peak * processes.world)
+
+    def _seconds(self, batch: Batch) -> float:
+        """Audio of all processes in one step."""
+        mine = torch.tensor(float(batch.lengths.sum()), device=self.processes.device)
+        return float(self.processes.sum(mine)) / self._codec_config.sampling_rate
+
+    def train_step(self, batch: Batch | None = None) -> dict[str, float]:
         """One optimiser step: the named losses, the learning rate and the gradient's norm.
 
+        Args:
+            batch: of this step; by default the data's.
+
         Raises:
-            TrainingError: the loss or its gradient is not finite; nothing has been changed.
+            TrainingError: the loss or its gradient is not finite; no weight of the codec changed.
         """
-        if self._fit_due():
-            self._fit_quantizer()
+        batch = self.data.batch(self.step) if batch is None else batch
+        self._fitting.before_step(self.step, self.training, self.processes)
         self._choose_trained_parts()
         rate = learning_rate_at(self.step, self.config.max_steps, self.config.optimizer)
-        for group in self.optimizer.param_groups:
+        optimizer = self.training.optimizer
+        for group in optimizer.param_groups:
             group["lr"] = rate
-        audio = torch.from_numpy(self.data.batch(self.step).audio)
-        losses, judged = self._losses(audio)
-        self._require_finite(_scalars(judged))
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.codec.parameters(), self.config.optimizer.clip_norm
-        )
-        scalars = _scalars(losses | judged)
-        self._require_finite(scalars | {"gradient_norm": float(norm)})
-        self.optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        scalars = self._gradients(self._plan.passes(batch, self.step), batch)
+        trained = [p for p in self.task.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.optimizer.clip_norm)
+        scalars["gradient_norm"] = float(_whole_scalar(norm))
+        self._require_finite(scalars, batch)
+        optimizer.step()
+        if self.training.mean is not None:
+            self.training.mean.update()
         self.step += 1
-        return scalars | {"learning_rate": rate, "gradient_norm": float(norm)}
+        return scalars | {"learning_rate": rate}
 
-    def _losses(self, audio: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The codec's losses with their total, and what the discriminators' own step gave."""
-        estimate, losses = self.task.reconstruct(audio, self.step)
-        judged: dict[str, Tensor] = {}
-        if self.adversary is not None and self.adversary.active(self.step):
-            judged = self.adversary.train_step(audio, estimate, self.step)
-            losses |= self.adversary.losses(audio, estimate, self.step)
-        return losses | {"total": self.task.total(losses)}, judged
+    def _gradients(self, passes: list[StepRows], batch: Batch) -> dict[str, float]:
+        """Add up the gradients of all passes; the losses are means over passes and processes."""
+        judged = self._judge_beforehand(passes, batch)
+        tokens = self._mean_tokens(passes)
+        sums: dict[str, Tensor] = {}
+        for number, rows in enumerate(passes):
+            last = number + 1 == len(passes)
+            with self.processes.waiting(self._called, last):
+                estimate, losses = self._called(rows, tokens)
+                if self._judging:
+                    if len(passes) == 1:
+                        judged = self._judge([(rows, estimate)], batch)
+                    adversary = cast(Adversary, self.training.adversary)
+                    losses |= adversary.losses(rows, estimate)
+                losses["total"] = self.task.total(losses)
+                (losses["total"] * rows.share).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() * rows.share
+        return self._means(sums) | judged
 
-    def _require_finite(self, scalars: dict[str, float]) -> None:
+    @property
+    def _judging(self) -> bool:
+        adversary = self.training.adversary
+        return adversary is not None and adversary.active(self.step)
+
+    def _judge_beforehand(self, passes: list[StepRows], batch: Batch) -> dict[str, float]:
+        """Of several passes: estimates without gradients, for the discriminators' step.
+
+        They must have made theirs before the codec is told anything, and keeping the graphs of
+        all passes until then would undo what passes are for.
+        """
+        if len(passes) == 1 or not self._judging:
+            return {}
+        with torch.no_grad():
+            estimates: Passes = [(rows, self._called(rows)[0]) for rows in passes]
+        return self._judge(estimates, batch)
+
+    def _judge(self, passes: Passes, batch: Batch) -> dict[str, float]:
+        adversary = cast(Adversary, self.training.adversary)
+        judged = self._means(adversary.train_step(passes))
+        self._require_finite(judged, batch)
+        return judged
+
+    def _mean_tokens(self, passes: list[StepRows]) -> float:
+        """Target tokens of a pass, on average over all passes and processes."""
+        semantic = self.task.semantic
+        if semantic is None:
+            return 1.0
+        counts = [len(semantic.targets(text)) for rows in passes for text in rows.texts if text]
+        self._require_short(max(counts, default=0))
+        mean = torch.tensor(sum(counts) / len(passes), device=self.processes.device)
+        return max(1.0 / len(passes), float(self.processes.mean(mean)))
+
+    def _require_short(self, tokens: int) -> None:
+        most = self.config.semantic.max_tokens
+        if tokens > most:
+            raise TrainingError(
+                f"a text of step {self.step + 1} has {tokens} tokens; expected at most {most}: "
+                "raise semantic.max_tokens, or lower data.text_seconds"
+            )
+
+    def _means(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the processes, as numbers."""
+        names = sorted(values)
+        means = self.processes.mean(torch.stack([values[name].detach().float() for name in names]))
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def _require_finite(self, scalars: dict[str, float], batch: Batch) -> None:
         if all(math.isfinite(value) for value in scalars.values()):
             return
         shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-        files = ", ".join(self.data.batch(self.step).names)
+        files = ", ".join(name for names in self.processes.gather(batch.names) for name in names)
         raise TrainingError(
-            f"step {self.step + 1} is not finite ({shown}) on crops of {files}; lower "
+            f"step {self.step + 1} is not finite ({shown}) on rows of {files}; lower "
             "optimizer.learning_rate, or look at these files, and go on with --resume"
         )
 
-    def _fit_due(self) -> bool:
-        """Whether the quantizer is fitted to the encoder's output before this step."""
-        start, decoder_only = self.config.warm_start, self.config.decoder_only_from
-        past = self.step - start.steps
-        if not start.samples or past < 0 or 0 < decoder_only < self.step:
-            return False
-        again = start.refit_every > 0 and past % start.refit_every == 0
-        return past == 0 or again or self.step == decoder_only
-
-    def _fit_quantizer(self) -> None:
-        hidden = self._calibration_frames(self.config.warm_start.samples)
-        random = torch.Generator().manual_seed(self.config.seed)
-        left = start_from_data(self.codec.quantizer, hidden, random)
-        # The optimiser's moments belong to the weights that were there before.
-        for parameter in self.codec.quantizer.parameters():
-            self.optimizer.state.pop(parameter, None)
-        shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))
-        self.report(f"quantizer fitted to {len(hidden)} frames; energy left after layer {shown}")
-
     def _choose_trained_parts(self) -> None:
-        everything = not 0 < self.config.decoder_only_from <= self.step
-        everything = everything and self.config.train.parts == "all"
-        self.codec.require_encoder().requires_grad_(everything)
-        self.codec.quantizer.requires_grad_(everything)
+        decoder_only = 0 < self.config.decoder_only_from <= self.step
+        for name in PARTS:
+            module = part_of(self.task, name)
+            if module is not None:
+                rests = decoder_only and name in ("encoder", "quantizer")
+                module.requires_grad_(self.config.trains(name) and not rests)
 
-    @torch.no_grad()
-    def _calibration_frames(self, wanted: int) -> Tensor:
-        """At least ``wanted`` frames of the encoder's output, in float32."""
-        self.codec.eval()
-        encoder = self.codec.require_encoder()
-        frames: list[Tensor] = []
-        for step in itertools.count(_CALIBRATION_STEP):
-            frames.append(encoder(torch.from_numpy(self.data.batch(step).audio)).flatten(0, 1))
-            if sum(map(len, frames)) >= wanted:
-                break
-        self.codec.train()
-        return torch.cat(frames)
+    def _validate(self, log: ProgressLog | None) -> None:
+        result = self._measure()
+        if log:
+            log.validation(self.step, result, self._codec_config.sampling_rate)
+        best = self._state.get("best_score")
+        if self.config.keep_best and (best is None or result.scalars["score"] < best):
+            self._state |= {"best_score": result.scalars["score"], "best_step": self.step}
+            self._save()
 
-    def _validate(self, log: ProgressLog) -> None:
-        settings = self.config.validation
-        result = validate(
-            self.codec,
-            self.validation_clips,
-            settings.num_quantizers,
-            settings.max_seconds,
-            quantize=self.step > self.config.warm_start.steps,
-        )
-        log.validation(self.step, result, self._codec_config.sampling_rate)
+    def _measure(self) -> ValidationResult:
+        processes = self.processes
+        quantized = self.step > self.config.warm_start.steps
+        codec = self.training.shipped_codec(processes)
+        mine = self.validation_clips[processes.rank :: processes.world]
+        reader = None if processes.sharded else self.task.semantic
+        measures = measure(codec, mine, self.config.validation, quantized, reader)
+        size = self._codec_config.quantizer.codebook_size
+        return summarise(processes.gather(measures), size, quantized)
 
     def _save(self) -> Path:
         """The checkpoint of this step, written unless it is there already."""
-        if self._saved is None or saved_step(self._saved) != self.step:
-            self._saved = save_run(
-                self.output, self.codec, self.optimizer, self.step, self.adversary
-            )
-            prune_runs(self.output, self.config.keep_checkpoints)
-        return self._saved
+        target = self.output / "checkpoints" / f"step-{self.step:06d}"
+        if self._saved != self.step:
+            state = self._state | {"step": self.step}
+            target = save_run(self.output, self.training, state, self.processes)
+            self._saved = self.step
+            keep, best = self.config.keep_checkpoints, self._state.get("best_step")
+            kept_best = None if best is None else int(best)
+            self.processes.at_first(lambda: prune_runs(self.output, keep, kept_best))
+        return target
 
     def _finish(self, checkpoint: Path) -> Path:
         if self.step < self.config.max_steps:
             self.report("stopped; go on with --resume")
             return checkpoint
-        if self._proof is not None:
-            report = self._proof.finish(self.codec)
-            self.report(f"encoder, quantizer and codes are identical: {report['identical']}")
-        final = self.output / "final"
-        with atomic_path(final, error=TrainingError, replace_folder=True) as folder:
-            folder.mkdir()
-            save_codec(self.codec, folder)
-            if self.adversary is not None:
-                save_discriminators(self.adversary.discriminators, folder / DISCRIMINATORS_NAME)
-        return final
+        self.processes.at_first(self._finish_proof)
+        return write_final(self.output, self.training, self.processes)
 
 
-def _scalars(losses: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value.detach()) for name, value in losses.items()}
+def _silent(_: str) -> None:
+    """What processes other than the first report."""
 
 
-def _codec_config(config: TrainingConfig) -> CodecConfig:
-    if not config.train.checkpoint:
-        return preset(config.model)
-    with Checkpoint(find_checkpoint(config.train.checkpoint, {})) as opened:
-        return opened.codec_config()
-
-
-def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
-    """Hold against the model what the recipe alone cannot tell."""
-    samples = config.data.crop_seconds * codec.sampling_rate
-    frames = max(1, round(samples / codec.downsample_rate))
-    whole = frames * codec.downsample_rate
-    if abs(samples - whole) > 1e-6 * whole:
-        raise ConfigError(
-            f"data.crop_seconds is {config.data.crop_seconds:g}, which is "
-            f"{samples / codec.downsample_rate:g} frames; expected a whole number of frames of "
-            f"{codec.downsample_rate / codec.sampling_rate:g} s, such as "
-            f"{whole / codec.sampling_rate:g}"
-        )
-    rows = codec.quantizer.codebook_size
-    if 0 < config.warm_start.samples < rows:
-        raise ConfigError(
-            f"warm_start.samples is {config.warm_start.samples}; expected 0, or at least one "
-            f"frame for each of the codebook's {rows} rows"
-        )
-
-
-def _spread(items: list[Any], count: int) -> list[Any]:
-    """``count`` items evenly over a list."""
-    if len(items) <= count:
-        return items
-    return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int)]
+def _whole_scalar(norm: Tensor) -> Tensor:
+    """The norm of sharded gradients lies in shares as well."""
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole

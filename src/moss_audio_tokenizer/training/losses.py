@@ -1,19 +1,23 @@
-"""Losses of the reconstruction stage, as pure modules.
+"""Distances of waveforms that a codec is trained by, as pure modules.
 
-Owns the multi-scale log-mel distance; knows nothing of models or data. Source: training.md
-section 2, after DAC's recipe.
+Owns the multi-scale log-mel distance (training.md section 2, after DAC's recipe) and a distance
+of complex spectra; knows nothing of models or data.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 _LOG_FLOOR = 1e-5
+# From here on phase counts less: half at this frequency, a tenth at three times it.
+_PHASE_HERTZ = 1000.0
+_PHASE_FLOOR = 0.01
+# About the energy of a frame at -54 dBFS.
+_PHASE_SILENCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,93 @@ class MelLoss(nn.Module):
         return mel.clamp_min(_LOG_FLOOR).log10()
 
     def forward(
-        self, estimate: Float[Tensor, "*batch samples"], reference: Float[Tensor, "*batch samples"]
+        self,
+        estimate: Float[Tensor, "rows *channels samples"],
+        reference: Float[Tensor, "rows *channels samples"],
+        lengths: Int[Tensor, "rows"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Distance of two signals of the same shape, in float32."""
+        """Distance of two signals of the same shape, in float32.
+
+        Args:
+            estimate: what the decoder made.
+            reference: the recordings.
+            lengths: samples of each row that count; all by default.
+        """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
+        counted = _of_channels(lengths, len(reference))
         total = estimate.new_zeros(())
         for length in self.config.window_lengths:
             with torch.no_grad():
                 target = self.log_mel(reference, length)
-            total = total + F.l1_loss(self.log_mel(estimate, length), target)
+            difference = (self.log_mel(estimate, length) - target).abs()
+            total = total + _mean_of_rows(difference, counted, length // 4)
         return total
+
+
+def _of_channels(
+    lengths: Int[Tensor, "rows"] | None, num_signals: int
+) -> Int[Tensor, "signals"] | None:
+    """The length of every channel of every row."""
+    return None if lengths is None else lengths.repeat_interleave(num_signals // len(lengths))
+
+
+def _mean_of_rows(
+    values: Float[Tensor, "rows bands frames"], lengths: Int[Tensor, "rows"] | None, hop: int
+) -> Float[Tensor, ""]:
+    """The mean over the frames of a row whose centre counts, then over rows."""
+    if lengths is None:
+        return values.mean()
+    centres = torch.arange(values.shape[-1], device=values.device) * hop
+    counts = (centres < lengths[:, None]).to(values.dtype)
+    return ((values.mean(1) * counts).sum(1) / counts.sum(1).clamp_min(1.0)).mean()
+
+
+class PhaseLoss(nn.Module):
+    """Complex spectra held together: what of each frame is not as recorded, phase included.
+
+    For every frame the root of (|E - R|^2 + f) / (|R|^2 + f), energies summed over frequencies
+    with a weight that falls from 1 kHz on, where phase matters less and less; f is a hundredth of
+    the row's mean energy, so that silence neither explodes nor counts. Mean over frames, sum over
+    windows. A codec that is silent scores about 1 a window, one that is right 0.1. Source: ours;
+    log-mel magnitudes alone leave a codec of separate patches blind to pitch (docs/experiments.md).
+    """
+
+    def __init__(self, sampling_rate: int, window_lengths: tuple[int, ...] = (512, 1024)) -> None:
+        super().__init__()
+        self.window_lengths = window_lengths
+        for length in window_lengths:
+            window = torch.hann_window(length)
+            self.register_buffer(f"window_{length}", window / window.norm(), persistent=False)
+            hertz = torch.fft.rfftfreq(length, 1 / sampling_rate)
+            tilt = 1 / (1 + (hertz / _PHASE_HERTZ).square())
+            self.register_buffer(f"tilt_{length}", tilt, persistent=False)
+
+    def forward(
+        self,
+        estimate: Float[Tensor, "rows *channels samples"],
+        reference: Float[Tensor, "rows *channels samples"],
+        lengths: Int[Tensor, "rows"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Distance of two signals of the same shape, in float32; ``lengths`` as in `MelLoss`."""
+        estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
+        counted = _of_channels(lengths, len(reference))
+        total = estimate.new_zeros(())
+        for length in self.window_lengths:
+            error = self._energies(estimate - reference, length)
+            with torch.no_grad():
+                energy = self._energies(reference, length)
+                floor = _PHASE_FLOOR * energy.mean(-1, keepdim=True) + _PHASE_SILENCE
+            ratio = ((error + floor) / (energy + floor)).sqrt()
+            total = total + _mean_of_rows(ratio[:, None], counted, length // 4)
+        return total
+
+    def _energies(
+        self, audio: Float[Tensor, "rows samples"], length: int
+    ) -> Float[Tensor, "rows frames"]:
+        """Energy of every frame, high frequencies counting less."""
+        window, tilt = self.get_buffer(f"window_{length}"), self.get_buffer(f"tilt_{length}")
+        spectrum = torch.stft(audio, length, length // 4, window=window, return_complex=True)
+        return tilt @ torch.view_as_real(spectrum).square().sum(-1)
 
 
 def _slaney_filters(length: int, num_mels: int, sampling_rate: int) -> Tensor:

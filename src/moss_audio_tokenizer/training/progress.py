@@ -1,6 +1,7 @@
 """What a run tells of itself: metrics.jsonl, validation.jsonl, TensorBoard, lines of progress.
 
-Owns the formats; knows nothing of training.
+Owns the formats; knows nothing of training. Weights & Biases gets the same scalars where it is
+asked for.
 """
 
 import json
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from ..errors import MissingDependencyError
+from .pictures import compared
 from .run_folder import METRICS_NAME, VALIDATION_NAME
 from .validation import ValidationResult
 
@@ -23,18 +26,19 @@ class ProgressLog:
     Args:
         folder: folder of the run.
         step: steps made so far; what TensorBoard shows of later ones is withdrawn.
-        step_seconds: audio that a step reads.
         report: called with lines of progress.
+        wandb_project: where on Weights & Biases to log too; empty for nowhere.
+
+    Raises:
+        MissingDependencyError: Weights & Biases is wanted, but not installed.
     """
 
     def __init__(
-        self, folder: Path, step: int, step_seconds: float, report: Callable[[str], None]
+        self, folder: Path, step: int, report: Callable[[str], None], wandb_project: str = ""
     ) -> None:
         self._folder = folder
-        self._first = step
-        self._step_seconds = step_seconds
         self._report = report
-        self._started = time.monotonic()
+        self._remote = _open_wandb(wandb_project, folder) if wandb_project else None
         self._metrics: TextIO = (folder / METRICS_NAME).open("a", encoding="utf-8")
         self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -44,30 +48,77 @@ class ProgressLog:
     def __exit__(self, *_: object) -> None:
         self._board.close()
         self._metrics.close()
+        if self._remote is not None:
+            self._remote.finish()
 
     def step(self, step: int, scalars: dict[str, float], show: bool) -> None:
-        """Note a step; with ``show`` also on the board and as a line of progress."""
-        speed = (step - self._first) / (time.monotonic() - self._started)
-        seconds = speed * self._step_seconds
-        line = json.dumps({"step": step, **scalars, "audio_seconds_per_second": seconds})
+        """Note a step; with ``show`` also on the boards and as a line of progress."""
         # Flushed, so that a killed run leaves no checkpoint ahead of its metrics.
-        self._metrics.write(line + "\n")
+        self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
         self._metrics.flush()
-        if not show:
-            return
-        for name, value in scalars.items():
-            self._board.add_scalar(f"train/{name}", value, step)
-        parts = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-        self._report(f"step {step} {parts} | {speed:.2f} steps/s, {seconds:.1f} audio s/s")
+        if show:
+            self._show({f"train/{name}": value for name, value in scalars.items()}, step)
+            parts = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+            self._report(f"step {step} {parts}")
 
     def validation(self, step: int, result: ValidationResult, sampling_rate: int) -> None:
-        """Note a validation, with its reconstruction to listen to."""
-        for name, value in result.scalars.items():
-            self._board.add_scalar(f"valid/{name}", value, step)
+        """Note a validation, with a reconstruction to listen to and to look at."""
+        self._show({f"valid/{name}": value for name, value in result.scalars.items()}, step)
         # TensorBoard prints about louder samples, on the standard output.
-        estimate = torch.from_numpy(np.clip(result.estimate, -1.0, 1.0))
-        self._board.add_audio("estimate", estimate[None], step, sampling_rate)
+        for name, audio in (("recording", result.reference), ("estimate", result.estimate)):
+            mono = torch.from_numpy(np.clip(audio, -1.0, 1.0))
+            self._board.add_audio(name, mono[None], step, sampling_rate)
+        picture = compared(result.reference, result.estimate, sampling_rate)
+        self._board.add_image("recording above estimate", picture, step, dataformats="HWC")
+        if result.text:
+            self._board.add_text("reading", f"{result.text!r} read as {result.reading!r}", step)
+            self._report(f"read {step} {result.text!r} as {result.reading!r}")
         with (self._folder / VALIDATION_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **result.scalars}) + "\n")
         parts = " ".join(f"{name} {value:.3f}" for name, value in result.scalars.items())
         self._report(f"valid {step} {parts}")
+
+    def _show(self, scalars: dict[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        if self._remote is not None:
+            self._remote.log(scalars, step=step)
+
+
+class Throughput:
+    """Audio a second and use of the device, over the last steps.
+
+    Args:
+        operations: of one second of audio, forward and backward.
+        peak: operations a second of all devices together.
+    """
+
+    _MOMENTUM = 0.9
+
+    def __init__(self, operations: float, peak: float) -> None:
+        self._operations = operations
+        self._peak = peak
+        self._last = time.monotonic()
+        self._rate = 0.0
+
+    def step(self, audio_seconds: float) -> dict[str, float]:
+        """After a step over so much audio: ``audio_seconds_per_second`` and ``utilisation``."""
+        now = time.monotonic()
+        rate = audio_seconds / max(now - self._last, 1e-9)
+        self._last = now
+        blend = self._MOMENTUM if self._rate else 0.0
+        self._rate = blend * self._rate + (1 - blend) * rate
+        return {
+            "audio_seconds_per_second": self._rate,
+            "utilisation": self._rate * self._operations / self._peak,
+        }
+
+
+def _open_wandb(project: str, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise MissingDependencyError(
+            "wandb is set, but Weights & Biases is not installed: pip install wandb"
+        ) from error
+    return wandb.init(project=project, dir=str(folder), resume="allow")

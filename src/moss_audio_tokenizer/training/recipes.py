@@ -1,18 +1,97 @@
 """Full run configurations, by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..errors import ConfigError
 from .config import (
     AdversarialConfig,
     DataConfig,
     DiscriminatorConfig,
+    LossWeights,
     OptimizerConfig,
     PartsConfig,
+    SemanticConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
 )
+
+
+def v1() -> TrainingConfig:
+    """The paper's run of the 1.77 B model at 24 kHz, both stages (training.md section 5).
+
+    520,000 steps of about 5 hours without discriminators, then 500,000 of half that with them.
+    For many GPUs, under torchrun; what the paper leaves open is as section 5 fills it in.
+    """
+    first = 520_000
+    return TrainingConfig(
+        model="v1",
+        max_steps=first + 500_000,
+        quantizer_dropout=1.0,
+        shard=True,
+        recompute=True,
+        accumulate=4,
+        checkpoint_every=2000,
+        data=DataConfig(
+            crop_seconds=10.0,
+            text_share=0.5,
+            text_seconds=(1.0, 30.0),
+            batch_seconds=18_000.0,
+            batch_change=(first, 0.5),
+            workers=8,
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=2000, decay_fraction=0.0),
+        adversarial=AdversarialConfig(start=first, crop_seconds=2.0),
+        semantic=SemanticConfig(llm="Qwen/Qwen2.5-0.5B"),
+        warm_start=WarmStart(samples=0),
+        validation=ValidationConfig(every=5000, clips=64, num_quantizers=(1, 2, 4, 8, 16, 32)),
+    )
+
+
+def v2() -> TrainingConfig:
+    """The run of `v1` for the stereo model at 48 kHz."""
+    return replace(v1(), model="v2")
+
+
+def nano() -> TrainingConfig:
+    """The 22 M model at 48 kHz, stereo, on one GPU: no language model, no sharding."""
+    return TrainingConfig(
+        model="nano",
+        max_steps=400_000,
+        quantizer_dropout=1.0,
+        ema_decay=0.999,
+        checkpoint_every=2000,
+        data=DataConfig(crop_seconds=4.0, batch_size=64, workers=12),
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=2000, decay_fraction=0.3),
+        adversarial=AdversarialConfig(start=200_000),
+        warm_start=WarmStart(steps=10_000, samples=50_000),
+        validation=ValidationConfig(every=5000, clips=64, num_quantizers=(1, 2, 4, 8, 16)),
+    )
+
+
+def one_gpu() -> TrainingConfig:
+    """A codec of 95 M parameters with every loss on one GPU (training.md section 5)."""
+    first = 20_000
+    return TrainingConfig(
+        model="one-gpu",
+        max_steps=2 * first,
+        quantizer_dropout=1.0,
+        data=DataConfig(
+            crop_seconds=4.8,
+            text_share=0.5,
+            text_seconds=(1.0, 20.0),
+            batch_seconds=120.0,
+            workers=12,
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=2000, decay_fraction=0.5),
+        adversarial=AdversarialConfig(start=first),
+        semantic=SemanticConfig(
+            llm="random", tokenizer="bytes", width=256, num_layers=4, num_heads=4
+        ),
+        warm_start=WarmStart(samples=0),
+        validation=ValidationConfig(every=2000, clips=48, num_quantizers=(1, 2, 4, 8, 16, 32)),
+    )
 
 
 def bundled() -> TrainingConfig:
@@ -28,21 +107,32 @@ def bundled() -> TrainingConfig:
 
 
 def smoke() -> TrainingConfig:
-    """A trial of the whole machinery, both stages, on two CPU cores in about a minute."""
+    """A trial of the whole machinery, every loss and both stages, in a minute on two CPU cores.
+
+    Where the data have no texts, set ``semantic.llm= data.text_share=0``.
+    """
     return TrainingConfig(
         model="tiny",
-        max_steps=50,
+        max_steps=60,
         precision="fp32",
         checkpoint_every=20,
         log_every=10,
-        data=DataConfig(crop_seconds=0.64, batch_size=4),
+        data=DataConfig(
+            crop_seconds=0.64,
+            batch_size=4,
+            text_share=0.7,
+            text_seconds=(0.5, 3.0),
+            batch_seconds=6.0,
+        ),
         optimizer=OptimizerConfig(warmup_steps=5),
-        warm_start=WarmStart(steps=20, samples=512),
+        losses=LossWeights(phase=5.0, semantic=1.0),
+        warm_start=WarmStart(linear=True, steps=20, samples=512),
         adversarial=AdversarialConfig(
-            start=40,
+            start=45,
             crop_seconds=0.32,
             discriminators=DiscriminatorConfig((2, 3), (512,), channel_divisor=16),
         ),
+        semantic=SemanticConfig(llm="random", tokenizer="bytes"),
         validation=ValidationConfig(every=20, clips=4, max_seconds=2.0, num_quantizers=(1, 2, 4)),
     )
 
@@ -60,10 +150,33 @@ def decoder() -> TrainingConfig:
     )
 
 
+def reader() -> TrainingConfig:
+    """A small language model that learns to read the bundled model's codes, which stay."""
+    return TrainingConfig(
+        max_steps=2000,
+        checkpoint_every=500,
+        train=PartsConfig(checkpoint="bundled", parts="semantic"),
+        data=DataConfig(
+            crop_seconds=1.28, text_share=1.0, text_seconds=(0.5, 12.0), batch_seconds=24.0
+        ),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, decay_fraction=0.5),
+        semantic=SemanticConfig(
+            llm="random", tokenizer="bytes", width=128, num_layers=2, num_heads=4
+        ),
+        warm_start=WarmStart(samples=0),
+        validation=ValidationConfig(every=500, clips=8),
+    )
+
+
 RECIPES: dict[str, Callable[[], TrainingConfig]] = {
     "bundled": bundled,
     "decoder": decoder,
+    "nano": nano,
+    "one_gpu": one_gpu,
+    "reader": reader,
     "smoke": smoke,
+    "v1": v1,
+    "v2": v2,
 }
 
 

@@ -4,68 +4,128 @@ Owns what is measured; knows nothing of the loop or of logs. The measures are `m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from ..metrics import mel_distance, stoi
 from ..model.codec import Codec
+from ..semantic import SemanticHead
+from .config import ValidationConfig
 from .data import Clip
+
+
+@dataclass
+class Measures:
+    """What some clips gave; those of several processes are put together by `summarise`.
+
+    Attributes:
+        rows: values by "domain/measure/depth", one a clip.
+        codes: of every clip, all layers.
+        pictures: (recording, estimate) of one clip, at the largest depth.
+        texts: (text, what the language model reads) of one clip with a text.
+    """
+
+    rows: dict[str, list[float]] = field(default_factory=dict)
+    codes: list[torch.Tensor] = field(default_factory=list)
+    pictures: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scalars by name, and one reconstruction to listen to."""
+    """Scalars by name, and something to look at, listen to and read.
+
+    Attributes:
+        scalars: means over the clips; "score" is the mean mel distance at full depth.
+        reference: one recording, mono.
+        estimate: what became of it.
+        text: what is said in another; empty where nothing is known.
+        reading: what the language model reads there.
+    """
 
     scalars: dict[str, float]
     reference: np.ndarray
     estimate: np.ndarray
+    text: str = ""
+    reading: str = ""
 
 
 @torch.no_grad()
-def validate(
+def measure(
     codec: Codec,
     clips: Sequence[Clip],
-    num_quantizers: Sequence[int],
-    max_seconds: float,
+    config: ValidationConfig,
     quantize: bool = True,
-) -> ValidationResult:
+    semantic: SemanticHead | None = None,
+) -> Measures:
     """Reconstruct clips at several depths and measure them, in float32.
 
     Args:
         codec: what to measure; its training mode is restored.
-        clips: held-out clips, at least one, cut to ``max_seconds``.
-        num_quantizers: depths; those beyond the codec's are its full depth.
-        max_seconds: length that is measured of each clip.
+        clips: held-out clips.
+        config: depths, and the length that is measured of each clip.
         quantize: False measures the autoencoder alone, under the depth 0.
+        semantic: reads the first clip with a text.
     """
     was_training = codec.training
     codec.eval()
     layers = codec.quantizer.config.num_quantizers
-    depths = sorted({min(depth, layers) for depth in num_quantizers}) if quantize else [0]
-    rows: dict[str, list[float]] = {}
-    used = []
+    depths = sorted({min(depth, layers) for depth in config.num_quantizers}) if quantize else [0]
+    measures = Measures()
     for clip in clips:
-        audio = _whole_frames(codec, clip, max_seconds)
+        audio = _whole_frames(codec, clip, config.max_seconds)
         hidden = codec.require_encoder()(audio)
         codes = codec.quantizer.encode(hidden)
-        used.append(codes.flatten(1))
+        measures.codes.append(codes.flatten(1).cpu())
         reference = _mono(audio)
         for depth in depths:
             latent = codec.quantizer.decode(codes[:depth]) if depth else hidden
             estimate = _mono(codec.require_decoder()(latent))
-            _measure(rows, codec, clip, reference, estimate, depth)
-    scalars = _means(rows)
-    if quantize:
-        scalars |= _codebook_use(torch.cat(used, 1), codec.quantizer.config.codebook_size)
+            _measure(measures.rows, codec, clip, reference, estimate, depth)
+        measures.pictures = measures.pictures or [(reference, estimate)]
+        if semantic is not None and clip.entry.text and not measures.texts:
+            measures.texts.append((clip.entry.text, semantic.read(latent[0])))
     codec.train(was_training)
-    return ValidationResult(scalars, reference, estimate)
+    return measures
+
+
+def summarise(
+    parts: Sequence[Measures], codebook_size: int, quantized: bool = True
+) -> ValidationResult:
+    """The means over the clips of all parts.
+
+    Args:
+        parts: of all processes; some clip is among them.
+        codebook_size: rows of a codebook.
+        quantized: whether the codes mean anything yet.
+    """
+    rows: dict[str, list[float]] = {}
+    for part in parts:
+        for name, values in part.rows.items():
+            rows.setdefault(name, []).extend(values)
+    scalars = _means(rows)
+    scalars["score"] = _score(scalars)
+    if quantized:
+        codes = torch.cat([codes for part in parts for codes in part.codes], 1)
+        scalars |= _codebook_use(codes, codebook_size)
+    reference, estimate = next(picture for part in parts for picture in part.pictures)
+    text, reading = next((item for part in parts for item in part.texts), ("", ""))
+    return ValidationResult(scalars, reference, estimate, text, reading)
+
+
+def _score(scalars: dict[str, float]) -> float:
+    """The mean over domains of the mel distance at the largest depth."""
+    names = [name.split("/") for name in scalars]
+    depths = [int(depth) for _, measure, depth in names if measure == "mel_distance"]
+    wanted = ["mel_distance", str(max(depths))]
+    return float(np.mean([scalars["/".join(name)] for name in names if name[1:] == wanted]))
 
 
 def _mono(audio: torch.Tensor) -> np.ndarray:
     """The first row, its channels mixed: the measures take mono."""
-    mono: np.ndarray = audio[0].mean(0).numpy()
+    mono: np.ndarray = audio[0].mean(0).float().cpu().numpy()
     return mono
 
 
@@ -79,7 +139,8 @@ def _whole_frames(codec: Codec, clip: Clip, max_seconds: float) -> torch.Tensor:
     step = codec.config.downsample_rate
     frames = max(1, int(max_seconds * codec.config.sampling_rate) // step)
     length = min(frames, -(-clip.samples.shape[1] // step)) * step
-    return torch.from_numpy(clip.cut(0, length))[None]
+    device = next(codec.parameters()).device
+    return torch.from_numpy(clip.cut(0, length))[None].to(device)
 
 
 def _measure(

@@ -26,7 +26,9 @@ class DataConfig:
         text_seconds: the shortest and the longest utterance that is used.
         batch_seconds: audio of a step when ``text_share`` is above 0, unless long rows in the
             number that ``row_multiple`` asks for make it more.
-        row_multiple: with ``text_share``, rows of each process are a multiple of this.
+        batch_change: (step, factor): from this step on, batches are so many times as large; the
+            step 0 stands for never.
+        row_multiple: rows of each process are a multiple of this.
         domain_weights: share of each domain in a batch, as (domain, weight) pairs.
         gain_db: each row's level is drawn from this range of dBFS (RMS).
         max_gain_db: quiet rows are not raised by more than this.
@@ -45,6 +47,7 @@ class DataConfig:
     text_share: float = 0.0
     text_seconds: tuple[float, float] = (0.5, 30.0)
     batch_seconds: float = 60.0
+    batch_change: tuple[int, float] = (0, 1.0)
     row_multiple: int = 1
     domain_weights: tuple[tuple[str, float], ...] = (
         ("speech", 0.7),
@@ -67,6 +70,8 @@ class DataConfig:
             require(0 <= getattr(self, name) <= 1, self, name, "0 to 1")
         for name in ("cache_hours", "workers"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
+        changed, factor = self.batch_change
+        require(changed >= 0 and factor > 0, self, "batch_change", "(step, factor), both above 0")
         self._check_weights()
         low, high = self.gain_db
         require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")

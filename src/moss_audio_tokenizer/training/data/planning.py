@@ -109,7 +109,7 @@ class Planner:
         """All rows of a step."""
         random = np.random.default_rng((self._seed, step))
         bucket = self._bucket(random.random())
-        num_rows = bucket.num_rows if bucket else self._config.batch_size
+        num_rows = self._num_rows_at(step, bucket)
         rows = tuple(self._row(draws, bucket) for draws in random.random((num_rows, 4)))
         return Plan(rows, self._width(rows))
 
@@ -117,10 +117,17 @@ class Planner:
         """Another row of the same kind in place of row ``index``, which cannot be read."""
         random = np.random.default_rng((self._seed, step))
         bucket = self._bucket(random.random())
-        num_rows = bucket.num_rows if bucket else self._config.batch_size
+        num_rows = self._num_rows_at(step, bucket)
         kind = random.random((num_rows, 4))[index, 0]
         draws = np.random.default_rng((self._seed, step, index + 1, attempt)).random(4)
         return self._row((kind, *draws[1:]), bucket)
+
+    def _num_rows_at(self, step: int, bucket: _Bucket | None) -> int:
+        num_rows = bucket.num_rows if bucket else self._config.batch_size
+        changed, factor = self._config.batch_change
+        if not changed or step < changed:
+            return num_rows
+        return max(self._unit, round(num_rows * factor) // self._unit * self._unit)
 
     def _bucket(self, draw: float) -> _Bucket | None:
         if not self._buckets:

@@ -7,7 +7,7 @@ number and the process's rank, so that a resumed run sees what an uninterrupted 
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -80,7 +80,7 @@ class TrainingData:
         self._format = RowFormat(sampling_rate, channels, config.max_gain_db)
         self._tried: set[int] = set()
         sources = self._measured(find_sources(config, "train", report))
-        unit = world * (config.row_multiple if config.text_share else 1)
+        unit = world * config.row_multiple
         self._planner = Planner(sources, config, sampling_rate, frame_samples, seed, unit)
         self.left_out = self._planner.left_out
         self._cache = self._decoded()
@@ -121,7 +121,7 @@ class TrainingData:
         share = self._share(step)
         return self._assemble(share, [self._make(row) for row in share.rows])
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int) -> Generator[Batch]:
         """The batches of ``first_step`` and all after it, made ahead by ``data.workers``.
 
         Close the iterator to end the worker processes.

@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from training_rows import make_rows
 
-from moss_audio_tokenizer.training.config import WarmStart
-from moss_audio_tokenizer.training.reconstruction import ReconstructionTask
+from moss_audio_tokenizer.training.codec_task import CodecTask
+from moss_audio_tokenizer.training.config import LossWeights, WarmStart
+from moss_audio_tokenizer.training.step_rows import RowPlan
 
 LAYERS = 4
 
@@ -13,10 +15,10 @@ LAYERS = 4
 def make_task(make_recipe, make_codec):
     """A task on the tests' small codec, by default past its warm start."""
 
-    def make(**changes) -> ReconstructionTask:
+    def make(**changes) -> CodecTask:
         codec = make_codec().train().requires_grad_(requires_grad=True)
         recipe = make_recipe(**({"warm_start": WarmStart(steps=0)} | changes))
-        return ReconstructionTask(codec, recipe)
+        return CodecTask(codec, None, recipe)
 
     return make
 
@@ -28,10 +30,19 @@ def make_audio(rows: int = 3) -> torch.Tensor:
     return tone + 0.05 * torch.randn(rows, 1, 1200, generator=random)
 
 
-def trained_by(task: ReconstructionTask, name: str) -> set[str]:
+def losses_of(
+    task: CodecTask, step: int = 0, audio: torch.Tensor | None = None, **batch
+) -> dict[str, torch.Tensor]:
+    """The losses of a step by name, with their total."""
+    audio = make_audio() if audio is None else audio
+    _, losses = task(make_rows(audio, task.config, task.codec.config, step, **batch))
+    return losses | {"total": task.total(losses)}
+
+
+def trained_by(task: CodecTask, name: str) -> set[str]:
     """Parts of the codec that the loss ``name`` alone has a gradient into."""
     task.codec.zero_grad()
-    task.losses(make_audio(), step=0)[name].backward()
+    losses_of(task, 0)[name].backward()
     parts = set()
     for parameter_name, parameter in task.codec.named_parameters():
         if parameter.grad is not None and parameter.grad.any():
@@ -59,7 +70,7 @@ def test_the_mel_loss_trains_everything_but_codebooks(make_task):
 
 def test_the_total_trains_every_parameter(make_task):
     task = make_task()
-    task.losses(make_audio(), step=0)["total"].backward()
+    losses_of(task, 0)["total"].backward()
     untouched = [
         name
         for name, parameter in task.codec.named_parameters()
@@ -69,7 +80,7 @@ def test_the_total_trains_every_parameter(make_task):
 
 
 def test_the_total_is_the_weighted_sum(make_task):
-    losses = make_task().losses(make_audio(), step=0)
+    losses = losses_of(make_task(), 0)
     assert set(losses) == {"mel", "commitment", "codebook", "total"}
     expected = 15 * losses["mel"] + 0.25 * losses["commitment"] + losses["codebook"]
     torch.testing.assert_close(losses["total"], expected)
@@ -77,17 +88,17 @@ def test_the_total_is_the_weighted_sum(make_task):
 
 def test_the_warm_start_leaves_the_quantizer_out(make_task):
     task = make_task(warm_start=WarmStart(steps=3))
-    losses = task.losses(make_audio(), step=2)
+    losses = losses_of(task, 2)
     assert set(losses) == {"mel", "total"}
     losses["total"].backward()
     assert all(parameter.grad is None for parameter in task.codec.quantizer.parameters())
-    assert "commitment" in task.losses(make_audio(), step=3)
+    assert "commitment" in losses_of(task, 3)
 
 
 def test_noise_of_the_warm_start_is_in_proportion_to_the_hidden_states(make_task):
     task = make_task(warm_start=WarmStart(steps=1, noise=0.5))
     hidden = 7.0 * torch.ones(2, 400, 12)
-    noise = task._noisy(hidden, torch.Generator().manual_seed(0)) - hidden
+    noise = task._noisy(hidden, [0, 1]) - hidden
     assert float(noise.square().mean().sqrt()) == pytest.approx(3.5, rel=0.03)
 
 
@@ -95,28 +106,33 @@ def test_noise_of_the_warm_start_is_in_proportion_to_the_hidden_states(make_task
 def test_a_step_depends_on_seed_and_number_alone(make_task, warm_steps):
     task = make_task(warm_start=WarmStart(steps=warm_steps), quantizer_dropout=1.0)
     first, again, later = (
-        float(task.losses(make_audio(8), step)["total"].detach()) for step in (4, 4, 5)
+        float(losses_of(task, step, make_audio(8))["total"].detach()) for step in (4, 4, 5)
     )
     assert first == again
     assert first != later
-    other = ReconstructionTask(task.codec, replace(task.config, seed=1))
-    assert float(other.losses(make_audio(8), 4)["total"].detach()) != first
+    other = CodecTask(task.codec, None, replace(task.config, seed=1))
+    assert float(losses_of(other, 4, make_audio(8))["total"].detach()) != first
+
+
+def active_layers(recipe, codec, rows: int) -> torch.Tensor:
+    plan = RowPlan(recipe, codec, torch.device("cpu"))
+    return plan._active_layers(rows, torch.Generator().manual_seed(0))
 
 
 def test_dropout_takes_a_share_of_the_rows_and_every_depth(make_task):
     task = make_task(quantizer_dropout=0.5)
-    active = task._active_layers(8000, torch.Generator().manual_seed(0))
+    active = active_layers(task.config, task.codec.config, 8000)
     shares = torch.bincount(active, minlength=LAYERS + 1) / len(active)
     expected = [0.0, 0.125, 0.125, 0.125, 0.625]
     assert shares.tolist() == pytest.approx(expected, abs=0.02)
-    whole = make_task(quantizer_dropout=0.0)._active_layers(50, torch.Generator())
+    whole = active_layers(replace(task.config, quantizer_dropout=0.0), task.codec.config, 50)
     assert whole.tolist() == [LAYERS] * 50
 
 
 def test_inactive_layers_get_no_gradient(make_task, monkeypatch):
     task = make_task()
-    monkeypatch.setattr(task, "_active_layers", lambda rows, _: torch.full((rows,), 2))
-    task.losses(make_audio(), step=0)["total"].backward()
+    monkeypatch.setattr(RowPlan, "_active_layers", lambda _, rows, __: torch.full((rows,), 2))
+    losses_of(task, 0)["total"].backward()
     quantizer = task.codec.quantizer
     stacked = (quantizer.codebooks, *quantizer.in_projs.parameters())
     for parameter in (*stacked, *quantizer.out_projs.parameters()):
@@ -127,10 +143,10 @@ def test_inactive_layers_get_no_gradient(make_task, monkeypatch):
 def test_bf16_keeps_losses_in_float32_and_close(make_task):
     # Without the quantizer, in which rounding turns one code into another.
     warm = WarmStart(steps=1)
-    exact = make_task(warm_start=warm).losses(make_audio(), step=0)
-    rounded = make_task(warm_start=warm, precision="bf16").losses(make_audio(), step=0)
+    exact = losses_of(make_task(warm_start=warm), 0)
+    rounded = losses_of(make_task(warm_start=warm, precision="bf16"), 0)
     torch.testing.assert_close(rounded["mel"], exact["mel"], rtol=0.05, atol=0.0)
-    losses = make_task(precision="bf16").losses(make_audio(), step=0)
+    losses = losses_of(make_task(precision="bf16"), 0)
     assert {value.dtype for value in losses.values()} == {torch.float32}
 
 
@@ -139,9 +155,42 @@ def test_overfitting_one_batch_lowers_the_total(make_task):
     optimizer = torch.optim.AdamW(task.codec.parameters(), lr=3e-3)
     totals = []
     for _ in range(30):
-        losses = task.losses(make_audio(), step=0)
+        losses = losses_of(task, 0)
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
         totals.append(float(losses["total"].detach()))
     assert totals[-1] < 0.8 * totals[0]
+
+
+def test_padding_counts_in_no_loss(make_task):
+    task = make_task(losses=LossWeights(phase=1.0))
+    audio = torch.cat((make_audio(), make_audio()), dim=-1)
+    short = audio[..., :1600]
+    expected = losses_of(task, audio=short)
+    padded = torch.nn.functional.pad(short, (0, 800))
+    # The estimate of the padding is anything but zero.
+    got = losses_of(task, audio=padded, lengths=[1600] * 3)
+    for name in ("commitment", "codebook"):
+        torch.testing.assert_close(got[name], expected[name])
+    # Centred windows of the last frames reach into the padding.
+    torch.testing.assert_close(got["mel"], expected["mel"], rtol=0.2, atol=0.0)
+
+
+def test_rows_weigh_the_same_however_long_they_are(make_task):
+    task = make_task(quantizer_dropout=0.0)
+    audio = make_audio(2)
+    audio[1, :, 400:] = 0
+    together = losses_of(task, audio=audio, lengths=[1200, 400])
+    apart = [
+        losses_of(task, audio=audio[:1]),
+        losses_of(task, audio=audio[1:], lengths=[400]),
+    ]
+    for name in ("mel", "commitment"):
+        mean = (apart[0][name] + apart[1][name]) / 2
+        torch.testing.assert_close(together[name], mean, rtol=1e-4, atol=1e-6)
+
+
+def test_a_phase_loss_is_there_when_it_has_a_weight(make_task):
+    assert "phase" not in losses_of(make_task())
+    assert "phase" in losses_of(make_task(losses=LossWeights(phase=2.0)))

@@ -1,0 +1,59 @@
+"""Where the language model of training comes from: a folder, the hub, or made here and small."""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from ..errors import ConfigError
+
+
+def load_language_model(source: str, pretrained: bool = True, seed: int = 0) -> Any:
+    """A decoder-only model of transformers, in float32.
+
+    Args:
+        source: folder or hub id.
+        pretrained: False takes its shape alone, with random weights.
+        seed: of those.
+
+    Raises:
+        ConfigError: there is none at ``source``.
+    """
+    try:
+        if pretrained:
+            return AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True
+            )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(source), dtype=torch.float32
+            )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"no language model at {source!r} ({reason}); set semantic.llm to a folder or a hub id "
+            "of a decoder-only model with safetensors, or to 'random'"
+        ) from error
+
+
+def random_language_model(
+    width: int, num_layers: int, num_heads: int, num_tokens: int, seed: int = 0
+) -> Any:
+    """A small one with random weights, built like Qwen2."""
+    config = Qwen2Config(
+        vocab_size=num_tokens,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=num_tokens - 1,
+        pad_token_id=num_tokens - 1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)
