@@ -28,6 +28,7 @@ STANDARD_BASES = {
     "SlotsFull": "RuntimeError",
     "MissingDependencyError": "ImportError",
     "TrainingError": "RuntimeError",
+    "EvaluationError": "RuntimeError",
 }
 
 

@@ -19,7 +19,8 @@ PUBLIC_NAMES = [
     "save_audio",
 ]
 TORCH_FREE_MODULES = [
-    *("audio", "cli.main", "codes", "config", "errors", "evaluation.speed", "metrics", "streaming"),
+    *("audio", "cli.main", "codes", "config", "errors", "evaluation", "evaluation.baselines"),
+    *("evaluation.listening", "metrics", "streaming"),
     *("training.data.preparing", "training.data.training_data", "training.data.workers"),
 ]
 

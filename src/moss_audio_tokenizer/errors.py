@@ -14,7 +14,8 @@ Each message says what was got, what was expected, and what to do about it.
     ├── ModelMismatchError        codes were made by another model than the one asked to decode them
     ├── SlotsFull                 a session has no free slot for another stream
     ├── MissingDependencyError    an optional dependency is needed: the message names the extra
-    └── TrainingError             a run cannot start, go on or resume
+    ├── TrainingError             a run cannot start, go on or resume
+    └── EvaluationError           a codec under test failed, or its results cannot be used
 """
 
 
@@ -68,3 +69,7 @@ class MissingDependencyError(MossAudioError, ImportError):
 
 class TrainingError(MossAudioError, RuntimeError):
     """A training run cannot start, go on, or resume."""
+
+
+class EvaluationError(MossAudioError, RuntimeError):
+    """A codec under test failed, or the results of an evaluation cannot be used."""

@@ -1,17 +1,17 @@
 """The report: self-contained, escaped, complete, and with sound that is the sound given."""
 
-import base64
 import io
 import re
-import wave
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import soundfile
+from pages import Page, decoded
 
 from moss_audio_tokenizer.errors import AudioError
 from moss_audio_tokenizer.evaluation.report import Reconstruction, build_report
 from moss_audio_tokenizer.evaluation.spectrograms import (
+    difference_png,
     frequency_height,
     log_mel,
     shared_scale,
@@ -22,28 +22,6 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("pystoi")
 
 RATE = 16_000
-VOID = {"meta", "img", "br", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Collects tags and attributes, and holds that every tag is closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open = [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +35,11 @@ def text(original):
     return build_report('a <b>"&', "cmd <script>", "<i>m</i>", original, RATE, halves)
 
 
-def decoded(url):
-    return base64.b64decode(url.partition(";base64,")[2])
-
-
-def test_every_version_has_a_picture_and_a_player(text):
+def test_every_version_has_a_player_and_pictures(text):
     page = Page(text)
-    assert len(page.all("img")) == len(page.all("audio")) == 3
+    # Two versions beside the original differ from it.
+    assert len(page.all("audio")) == 3
+    assert len(page.all("img")) == 3 + 2
     assert all(decoded(image["src"]).startswith(b"\x89PNG") for image in page.all("img"))
     assert "1 quantizer <" in text
     assert "32 quantizers <" in text
@@ -73,7 +49,8 @@ def test_nothing_is_loaded_and_nothing_runs(text):
     page = Page(text)
     sources = [a["src"] for _, a in page.tags if "src" in a]
     assert all(source.startswith("data:") for source in sources)
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert not {"script", "iframe"} & {tag for tag, _ in page.tags}
     assert not re.search(r"https?://|url\(|@import", text)
 
 
@@ -83,26 +60,28 @@ def test_strings_of_the_user_are_escaped(text):
     assert "&lt;i&gt;m&lt;/i&gt;" in text
 
 
+def sound_of(text, place):
+    return soundfile.read(io.BytesIO(decoded(Page(text).all("audio")[place]["src"])))
+
+
 def test_sound_is_that_of_the_clip_in_16_bits(text, original):
-    with wave.open(io.BytesIO(decoded(Page(text).all("audio")[0]["src"]))) as sound:
-        assert (sound.getnchannels(), sound.getframerate(), sound.getsampwidth()) == (2, RATE, 2)
-        samples = np.frombuffer(sound.readframes(RATE), "<i2").reshape(-1, 2).T / 32768
-    np.testing.assert_allclose(samples, original.clip(-1, 1), atol=1 / 32768)
+    samples, rate = sound_of(text, 0)
+    assert rate == RATE
+    np.testing.assert_allclose(samples.T, original.clip(-1, 1), atol=1 / 32768)
 
 
 def test_extreme_values_have_a_sign(original):
     silence = np.zeros_like(original)
     text = build_report("t", "c", "m", original, RATE, [Reconstruction(1, 0.1, silence)])
-    assert "&minus;&infin;" in text
+    assert "\N{MINUS SIGN}\N{INFINITY}" in text
     text = build_report("t", "c", "m", silence, RATE, [Reconstruction(1, 0.1, silence)])
-    assert "<td>&ndash;</td>" in text
+    assert "<td>\N{EN DASH}</td>" in text
 
 
 def test_what_the_codec_adds_past_the_end_is_left_out(original):
     longer = np.pad(original, ((0, 0), (0, 5_000)))
     text = build_report("t", "c", "m", original, RATE, [Reconstruction(1, 0.1, longer)])
-    with wave.open(io.BytesIO(decoded(Page(text).all("audio")[1]["src"]))) as sound:
-        assert sound.getnframes() == RATE
+    assert len(sound_of(text, 1)[0]) == RATE
 
 
 @pytest.mark.parametrize("samples", [40, 800, 16_000 * 40])
@@ -133,3 +112,32 @@ def test_one_scale_gives_one_picture_for_one_level():
     assert scale[1] - scale[0] == 80.0
     assert spectrogram_png(level, scale) == spectrogram_png(level, scale)
     assert spectrogram_png(level, scale) != spectrogram_png(level - 20, scale)
+
+
+def pixels_of(picture):
+    image = pytest.importorskip("matplotlib.image")
+    return image.imread(io.BytesIO(picture))[..., :3]
+
+
+def test_a_picture_has_a_pixel_for_each_value_and_its_low_end_below():
+    level = np.full((4, 6), -100.0)
+    level[0, 2] = 0.0
+    pixels = pixels_of(spectrogram_png(level, (-80.0, 0.0)))
+    assert pixels.shape == (4, 6, 3)
+    assert pixels[3, 2].sum() > 2.5
+    assert pixels.sum(-1).argmax() == 3 * 6 + 2
+
+
+def test_a_difference_is_orange_for_more_and_blue_for_less():
+    level = np.full((4, 6), -20.0)
+    other = level.copy()
+    other[0, 0], other[1, 1], other[2, 2] = -5.0, -40.0, -20.5
+    pixels = pixels_of(difference_png(other, level, (-80.0, 0.0)))
+    assert pixels[3, 0, 0] > 0.4 > pixels[3, 0, 2]
+    assert pixels[2, 1, 2] > 0.4 > pixels[2, 1, 0]
+    assert pixels[1, 2].sum() < 0.1
+
+
+def test_what_is_below_the_scale_makes_no_difference():
+    silence, faint = np.full((4, 6), -100.0), np.full((4, 6), -81.0)
+    assert pixels_of(difference_png(silence, faint, (-80.0, 0.0))).sum() < 0.5

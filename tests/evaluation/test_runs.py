@@ -1,125 +1,316 @@
-"""Evaluating many clips with a codec that is exact arithmetic, and the table of it."""
+"""Runs over a manifest: rows, failures, resuming, several processes; best and bad values."""
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from toy_codecs import ByteCodec, Deadly, Noise, byte_codec
 
-from moss_audio_tokenizer.codes.codec import CodecInfo
-from moss_audio_tokenizer.errors import CodesError, InputError
-from moss_audio_tokenizer.evaluation import (
-    evaluate_clips,
-    markdown_table,
-    summarise,
-)
-from moss_audio_tokenizer.manifest import read_manifest
+from moss_audio_tokenizer.errors import CodesError, EvaluationError, InputError
+from moss_audio_tokenizer.evaluation import LayeredContender, Plan, run, write_results
+from moss_audio_tokenizer.evaluation.baselines import open_baseline
+from moss_audio_tokenizer.evaluation.measures import ALL_METRICS, METRICS
+from moss_audio_tokenizer.evaluation.runs import check_folder, choose_examples
+from moss_audio_tokenizer.evaluation.scorers import ScorerNames
+from moss_audio_tokenizer.manifest import ManifestEntry, read_manifest
 
 pytest.importorskip("pystoi")
-pytest.importorskip("scipy")
 
-RATE, STEP = 16_000, 160
+FEW = ("stoi", "mel_distance", "si_sdr")
 
 
-class FakeCodec:
-    """Layer k of the codes holds a sample's k-th byte: two layers are 16-bit audio."""
-
-    info = CodecInfo("0" * 16, RATE, 1, 1, 2, 256)
-
-    def __init__(self):
-        self.encoded = []
-
-    def encode(self, audio, *, num_quantizers=None, chunk_duration=None):
-        self.encoded.append(num_quantizers)
-        values = np.clip(np.rint(audio[0] * 32768), -32768, 32767).astype(np.int64) + 32768
-        return np.stack([values >> 8, values & 255])[:num_quantizers]
-
-    def decode(self, codes, *, chunk_duration=None):
-        low = codes[1] if len(codes) > 1 else 128
-        return (((codes[0] << 8) + low - 32768) / 32768).astype(np.float32)[None]
+def no_progress(done, total):
+    pass
 
 
 @pytest.fixture
-def manifest(tmp_path):
-    rng = np.random.default_rng(0)
-    items = []
-    for index, domain in enumerate(["speech", "speech", "music"]):
-        name = f"{domain}{index}.wav"
-        rhythm = np.clip(np.sin(np.arange(RATE) / 900), 0, 1)
-        soundfile.write(tmp_path / name, 0.3 * rhythm * rng.standard_normal(RATE), RATE)
-        items.append({"path": name, "domain": domain, "split": "valid"})
-    (tmp_path / "broken.wav").write_bytes(b"RIFF, or so it says")
-    items.append({"path": "broken.wav", "domain": "speech", "split": "valid"})
-    items.append({"path": "absent.wav", "domain": "speech", "split": "train"})
-    path = tmp_path / "manifest.jsonl"
-    path.write_text("\n".join(json.dumps(item) for item in items), encoding="utf-8")
+def plan(manifest):
+    clips = read_manifest(manifest, split="valid")
+    return Plan(clips, [partial(byte_codec, 1, 2), Noise], FEW, num_examples=2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
     return path
 
 
-@pytest.fixture
-def rows(manifest):
-    return evaluate_clips(FakeCodec(), read_manifest(manifest, split="valid"), [1, 2])
+def lines_of(folder):
+    text = (folder / "results.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_row_for_every_clip_and_depth(rows):
-    kept = [(row.name, row.num_quantizers, row.kbps) for row in rows if not row.error]
-    assert len(kept) == 6
-    assert kept[0] == ("speech0.wav", 1, 128.0)
-    assert kept[1] == ("speech0.wav", 2, 256.0)
+def test_a_row_for_every_clip_model_and_depth(plan, folder):
+    outcome = run(plan, folder, no_progress)
+    rows = lines_of(folder)
+    assert [row.as_json() for row in outcome.rows] == rows
+    assert [(row["path"], row["model"], row["num_quantizers"]) for row in rows[:4]] == [
+        ("speech0.wav", "bytes", 1),
+        ("speech0.wav", "bytes", 2),
+        ("speech0.wav", "noise", None),
+        ("speech1.wav", "bytes", 1),
+    ]
+    assert len(rows) == 4 * 3
+    assert rows[1] | {"kbps": 256.0, "actual_kbps": 256.0, "delay_ms": 0.0} == rows[1]
+    assert (rows[0]["language"], rows[0]["identity"]) == ("en", "0" * 16)
 
 
-def test_a_corrupt_clip_costs_itself_only_and_is_listed(rows):
-    failed = [row for row in rows if row.error]
-    assert {row.name for row in failed} == {"broken.wav"}
-    assert json.loads(json.dumps(failed[0].as_json()))["error"]
+def test_a_corrupt_clip_costs_itself_only_and_is_listed(plan, folder):
+    run(plan, folder, no_progress)
+    failed = [row for row in lines_of(folder) if "error" in row]
+    assert {row["path"] for row in failed} == {"broken.wav"}
+    assert [row["num_quantizers"] for row in failed] == [1, 2, None]
+    assert all("broken.wav" in row["error"] for row in failed)
 
 
-def test_every_clip_is_encoded_once_at_the_greatest_depth(manifest):
-    codec = FakeCodec()
-    evaluate_clips(codec, read_manifest(manifest, split="valid", domain="music"), [1, 2])
+def test_a_codec_that_raises_costs_that_clip_only(plan, folder, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.ones(2_000) * 0.1, 16_000)
+    short = ManifestEntry(tmp_path / "short.wav", name="short.wav")
+    outcome = run(replace(plan, clips=[short, plan.clips[0]]), folder, no_progress)
+    errors = {row.key: row.error for row in outcome.rows}
+    assert "too short for me" in errors["short.wav", "noise", None]
+    assert sum(bool(error) for error in errors.values()) == 1
+
+
+def test_more_layers_are_better_and_stoi_is_of_speech_alone(plan, folder):
+    rows = {row.key: row.metrics for row in run(plan, folder, no_progress).rows}
+    one, two = (rows["speech0.wav", "bytes", depth] for depth in (1, 2))
+    assert two["mel_distance"] < one["mel_distance"]
+    # Two layers are 16-bit audio, as the clip is: an infinite ratio.
+    assert one["si_sdr"] > 20
+    assert math.isnan(two["si_sdr"])
+    assert "stoi" not in rows["music2.wav", "bytes", 2]
+
+
+def test_identity_is_the_best_and_noise_is_bad_in_every_metric(plan, folder):
+    pytest.importorskip("pesq")
+    original = partial(open_baseline, "original")
+    best = replace(plan, clips=plan.clips[:1], openers=[original, Noise], metrics=ALL_METRICS)
+    identity, noise = (row.metrics for row in run(best, folder, no_progress).rows)
+    assert identity["stoi"] == pytest.approx(1.0)
+    assert identity["pesq_wb"] == pytest.approx(4.64, abs=0.02)
+    assert identity["pesq_nb"] == pytest.approx(4.55, abs=0.02)
+    assert identity["pitch_error"] == 0.0
+    assert math.isnan(identity["si_sdr"])  # infinite, which JSON cannot say
+    for name in ("mel_distance", "stft_distance", "dac_mel_distance"):
+        assert identity[name] == 0.0
+        assert noise[name] > 1.5
+    assert noise["stoi"] < 0.6
+    assert noise["pesq_wb"] < 1.5
+    assert noise["pitch_error"] > 0.8
+    assert noise["si_sdr"] < -15.0
+    assert set(identity) == set(ALL_METRICS)
+
+
+def test_every_clip_is_encoded_once_at_the_greatest_depth(plan, folder):
+    codec = ByteCodec()
+    music = [clip for clip in plan.clips if clip.domain == "music"]
+    openers = [lambda: LayeredContender(codec, "bytes", [1, 2])]
+    run(replace(plan, clips=music, openers=openers), folder, no_progress)
     assert codec.encoded == [2]
 
 
-def test_more_layers_are_better_and_stoi_is_of_speech_alone(rows):
-    one, two = (row.metrics for row in rows[:2])
-    assert two["mel_distance"] < one["mel_distance"]
-    assert two["si_sdr"] > one["si_sdr"] > 20
-    assert two["stoi"] > 0.99
-    assert all("stoi" not in row.metrics for row in rows if row.domain == "music")
+def test_two_processes_give_the_same_file(plan, folder, tmp_path):
+    run(plan, folder, no_progress)
+    other = tmp_path / "other"
+    other.mkdir()
+    run(replace(plan, jobs=2), other, no_progress)
+    assert (folder / "results.jsonl").read_bytes() == (other / "results.jsonl").read_bytes()
 
 
-def test_rows_are_json_without_nan(rows):
-    json.dumps([row.as_json() for row in rows], allow_nan=False)
+def test_a_model_that_is_not_there_ends_the_run_before_it_begins(plan, folder):
+    names = ScorerNames(opinion_model="toy_codecs:no_such_function")
+    with pytest.raises(InputError, match="no_such_function"):
+        run(replace(plan, scorers=names), folder, no_progress)
+    assert not (folder / "results.jsonl").exists()
+
+
+def test_models_of_the_users_score_speech_in_every_process(plan, folder):
+    names = ScorerNames(opinion_model="toy_codecs:rater", recogniser="toy_codecs:recogniser")
+    pytest.importorskip("jiwer")
+    outcome = run(replace(plan, scorers=names, jobs=2), folder, no_progress)
+    rows = {row.key: row for row in outcome.rows}
+    row = rows["speech0.wav", "bytes", 2]
+    assert row.metrics["wer"] == pytest.approx(1 / 3)
+    assert (row.heard, row.num_words) == ("one too three", 3)
+    assert 0.0 < row.metrics["opinion_score"] < 1.0
+    assert "wer" not in rows["music2.wav", "bytes", 2].metrics
+    again = []
+    run(replace(plan, scorers=names), folder, lambda done, total: again.append(done))
+    assert again[0] == 6
+
+
+def test_a_process_that_dies_ends_the_run_with_a_reason(plan, folder):
+    with pytest.raises(EvaluationError, match="run the same command again"):
+        run(replace(plan, openers=[Deadly], jobs=2), folder, no_progress)
+
+
+PROGRAM = """
+import sys
+from functools import partial
+from pathlib import Path
+from toy_codecs import Sleepy
+from moss_audio_tokenizer.evaluation import Plan, run
+from moss_audio_tokenizer.manifest import read_manifest
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[2])
+    clips = read_manifest(sys.argv[1], domain="speech", split="valid")[:2]
+    run(Plan(clips, [partial(Sleepy, folder)], ("si_sdr",), jobs=2), folder, lambda *_: None)
+"""
+
+
+def is_alive(pid):
+    try:
+        # A process that has ended but was not waited for is a zombie: dead all the same.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc to look into")
+def test_when_a_run_is_killed_its_processes_end_too(manifest, folder, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.Popen(
+        [sys.executable, program, manifest, folder], env=os.environ | {"PYTHONPATH": paths}
+    )
+    deadline = time.monotonic() + 60
+    while len(pids := [path.stem for path in folder.glob("*.pid")]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_stopped_run_goes_on(plan, folder):
+    run(plan, folder, no_progress)
+    whole = (folder / "results.jsonl").read_bytes()
+    (folder / "results.jsonl").write_bytes(whole[: len(whole) // 2])
+    calls = []
+    run(plan, folder, lambda done, total: calls.append((done, total)))
+    assert (folder / "results.jsonl").read_bytes() == whole
+    # Some tasks were done already, and so were not done again.
+    assert 0 < calls[0][0] < calls[0][1] == 8
+    assert calls[-1] == (8, 8)
+
+
+def test_what_is_done_is_not_done_again_but_failures_are(plan, folder):
+    run(plan, folder, no_progress)
+    calls = []
+    run(plan, folder, lambda done, total: calls.append(done))
+    assert calls == [6, 7, 8]
+
+
+def test_going_on_leaves_the_same_summaries(plan, folder):
+    pytest.importorskip("matplotlib")
+    names = ("summary.json", "summary.md", "summary.csv", "report.html")
+    contents = []
+    for _ in range(2):
+        outcome = run(plan, folder, no_progress)
+        write_results(folder, outcome, plan.clips, "title", "command")
+        contents.append([(folder / name).read_bytes() for name in names])
+    assert contents[0] == contents[1]
+
+
+def test_another_version_of_a_codec_is_measured_anew(plan, folder):
+    run(plan, folder, no_progress)
+    later = Noise()
+    later.identity = "2"
+    calls = []
+    again = replace(plan, clips=plan.clips[:1], openers=[lambda: later])
+    run(again, folder, lambda done, total: calls.append(done))
+    assert calls == [0, 1]
+    rows = lines_of(folder)
+    # Rows of other clips and models have not been lost.
+    assert len(rows) == 12
+    assert rows[0]["identity"] == "2"
+
+
+def test_a_metric_asked_for_later_is_measured(plan, folder):
+    run(plan, folder, no_progress)
+    outcome = run(replace(plan, metrics=(*FEW, "pitch_error")), folder, no_progress)
+    assert all("pitch_error" in row.metrics for row in outcome.rows if row.path == "speech0.wav")
+
+
+def test_a_missing_package_gives_null_and_a_note(plan, folder, monkeypatch):
+    monkeypatch.setattr("moss_audio_tokenizer.evaluation.measures.find_spec", lambda name: None)
+    outcome = run(replace(plan, metrics=("pesq_wb", "si_sdr")), folder, no_progress)
+    assert lines_of(folder)[0]["pesq_wb"] is None
+    assert math.isnan(outcome.rows[0].metrics["pesq_wb"])
+    (note,) = outcome.notes
+    assert "pip install pesq" in note
+
+
+def test_sound_is_kept_of_the_examples_alone(plan, folder):
+    outcome = run(plan, folder, no_progress)
+    clips = [plan.clips[place].name for place in outcome.examples]
+    kept = sorted(path.relative_to(folder / "audio") for path in folder.rglob("*.flac"))
+    assert len(clips) == len({path.parts[0] for path in kept}) == 2
+    assert {path.name for path in kept} == {
+        *("bytes-1.flac", "bytes-2.flac", "noise.flac", "reference.flac")
+    }
+    (path,) = folder.glob("audio/speech0-*/bytes-2.flac")
+    audio, rate = soundfile.read(path)
+    original, _ = soundfile.read(plan.clips[0].path)
+    assert rate == 16_000
+    np.testing.assert_allclose(audio, original, atol=2 / 32768)
+
+
+def test_examples_are_spread_over_domains():
+    clips = [ManifestEntry(None, "speech", name=f"{n}") for n in range(6)]
+    clips += [ManifestEntry(None, "music", name=f"m{n}") for n in range(2)]
+    assert choose_examples(clips, 3) == [0, 3, 6]
+    assert choose_examples(clips, 100) == list(range(8))
+    assert choose_examples(clips, 0) == []
 
 
 @pytest.mark.parametrize("depth", [0, 3])
-def test_a_depth_that_the_codec_lacks_is_refused(manifest, depth):
+def test_a_depth_that_the_codec_lacks_is_refused(depth):
     with pytest.raises(CodesError, match=f"is {depth}"):
-        evaluate_clips(FakeCodec(), read_manifest(manifest), [depth])
+        byte_codec(depth)
 
 
-def test_summary_is_mean_and_students_interval(rows):
-    speech = summarise(rows)[0]
-    values = [row.metrics["si_sdr"] for row in rows if row.domain == "speech" and not row.error]
-    first = values[0::2]
-    average = speech.metrics["si_sdr"]
-    assert (speech.domain, speech.num_quantizers, average.num_clips) == ("speech", 1, 2)
-    assert average.mean == pytest.approx(np.mean(first))
-    # Student's t with one degree of freedom at 97.5% is 12.706.
-    half = 12.7062 * np.std(first, ddof=1) / math.sqrt(2)
-    assert average.interval == pytest.approx(half, rel=1e-4)
+def test_names_given_twice_are_refused(plan, folder):
+    with pytest.raises(InputError, match="'noise' is given twice"):
+        run(replace(plan, openers=[Noise, Noise]), folder, no_progress)
+    with pytest.raises(InputError, match=r"'speech0\.wav' is given twice"):
+        run(replace(plan, clips=[plan.clips[0]] * 2), folder, no_progress)
 
 
-def test_table_has_a_line_for_each_domain_and_depth(rows):
-    lines = markdown_table(summarise(rows), ("stoi", "si_sdr")).splitlines()
-    assert len(lines) == 2 + 4
-    assert {line.count("|") for line in lines} == {7}
-    assert "±" in lines[2]
-    music = next(line for line in lines if "music" in line)
-    assert "±" not in music
+def test_damaged_results_are_not_taken_for_results(plan, folder):
+    (folder / "results.jsonl").write_text('{"path": 1}\n{}\n', encoding="utf-8")
+    with pytest.raises(EvaluationError, match="line 1"):
+        run(plan, folder, no_progress)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.doc").write_text("x", encoding="utf-8")
+    with pytest.raises(EvaluationError, match=r"no results\.jsonl"):
+        check_folder(tmp_path)
+    check_folder(tmp_path / "new")
 
 
 def test_a_manifest_without_such_clips_is_an_error(manifest):
     with pytest.raises(InputError, match="song"):
         read_manifest(manifest, domain="song")
+
+
+def test_every_metric_has_what_tables_need():
+    for metric in METRICS.values():
+        assert metric.better in ("higher", "lower")
+        assert metric.heading.endswith(("↑", "↓"))

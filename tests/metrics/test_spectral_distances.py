@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import AudioError
-from moss_audio_tokenizer.metrics import mel_distance, stft_distance
+from moss_audio_tokenizer.metrics import dac_mel_distance, mel_distance, stft_distance
 from moss_audio_tokenizer.metrics.spectra import hertz_to_mel, mel_filters, mel_to_hertz
 
 RATE = 16_000
-DISTANCES = [mel_distance, stft_distance]
+DISTANCES = [mel_distance, stft_distance, dac_mel_distance]
 
 
 @pytest.fixture
@@ -69,6 +69,28 @@ def test_stft_distance_is_that_of_torch(noise):
     estimate = 0.5 * noise + 0.01 * np.sin(np.arange(RATE))
     expected = reference_distance(noise, estimate, [None, None])
     assert stft_distance(noise, estimate, RATE) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dac_mel_distance_is_that_of_torch_and_transformers(noise):
+    torch = pytest.importorskip("torch")
+    audio_utils = pytest.importorskip("transformers.audio_utils")
+    estimate = 0.5 * noise + 0.01 * np.sin(np.arange(RATE))
+    expected = 0.0
+    for length, mels in zip(
+        (32, 64, 128, 256, 512, 1024, 2048), (5, 10, 20, 40, 80, 160, 320), strict=True
+    ):
+        window = torch.hann_window(length, dtype=torch.float64)
+        bank = audio_utils.mel_filter_bank(
+            length // 2 + 1, mels, 0, RATE / 2, RATE, norm="slaney", mel_scale="slaney"
+        )
+        logs = []
+        for signal in (noise, estimate):
+            stft = torch.stft(
+                torch.from_numpy(signal), length, length // 4, window=window, return_complex=True
+            )
+            logs.append((torch.from_numpy(bank).T @ stft.abs()).clamp(1e-5).log10())
+        expected += float((logs[0] - logs[1]).abs().mean())
+    assert dac_mel_distance(noise, estimate, RATE) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

@@ -1,6 +1,7 @@
 """The entry point `moss-audio`: its commands, and how errors become exit codes."""
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from .bench import bench
 from .data import app as data
 from .decode import decode
 from .encode import encode
+from .evaluate import compare, evaluate
 from .failures import (
     BAD_INPUT,
     INTERRUPTED,
@@ -20,6 +22,7 @@ from .failures import (
     wants_traceback,
 )
 from .info import info
+from .listening import listening_results, listening_test
 from .reconstruct import reconstruct
 from .study import study
 from .train import train
@@ -72,8 +75,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (encode, decode, reconstruct, info, train, study, bench):
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(encode, decode, reconstruct, info, train, study, bench),
+    *(compare, listening_test, listening_results),
+)
+for command in _COMMANDS:
     app.command()(command)
+app.command("eval")(evaluate)
 app.add_typer(data)
 
 

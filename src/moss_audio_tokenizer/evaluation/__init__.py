@@ -1,21 +1,27 @@
-"""Codecs measured on recordings: runners, summaries, spectrograms, reports.
+"""Codecs measured on recordings: runs, baselines, summaries, reports, listening tests.
 
-Speaks to the `Codec` protocol; knows nothing of models, training or the command line.
+Speaks to the `Codec` protocol; knows nothing of this package's models, training or command line.
 """
 
+from .contenders import LayeredContender
 from .measures import METRICS, measure
 from .report import Reconstruction, build_report
-from .runner import Row, evaluate_clips
+from .results import write_results
+from .rows import Row
+from .runs import Plan, run
 from .summary import Summary, markdown_table, summarise
 
 __all__ = [
     "METRICS",
+    "LayeredContender",
+    "Plan",
     "Reconstruction",
     "Row",
     "Summary",
     "build_report",
-    "evaluate_clips",
     "markdown_table",
     "measure",
+    "run",
     "summarise",
+    "write_results",
 ]

@@ -1,33 +1,35 @@
-"""One self-contained HTML page: a clip and its reconstructions, to hear, see and compare.
+"""One self-contained HTML page: clips and what codecs made of them, to hear, see and compare.
 
-Owns the page; the pictures are from `spectrograms`, the numbers from `measures`. Knows nothing
-of codecs. The page has no script and loads nothing: sound and pictures are inside it, about 64 kB
-for each second and version at 24 kHz mono.
+Owns the page's parts: tables, curves, and a card with player, spectrogram and figures for every
+version of a clip. The pictures are from `spectrograms` and `plots`, the numbers from `measures`.
+Knows nothing of codecs. The page has no script and loads nothing: sound (FLAC) and pictures are
+inside it.
 """
 
 import base64
-import io
-import wave
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from ..audio import resample, save_audio
 from ..errors import AudioError
-from .measures import measure
-from .page import PAGE
-from .spectrograms import frequency_height, log_mel, shared_scale, spectrogram_png
+from .measures import DEFAULT_METRICS, METRICS, measure
+from .page import page
+from .spectrograms import (
+    DIFFERENCE_DECIBELS,
+    difference_png,
+    frequency_height,
+    log_mel,
+    shared_scale,
+    spectrogram_png,
+)
 
-# Heading, unit and digits of each measure, in the order of the columns.
-_COLUMNS = {
-    "stoi": ("STOI", "", 3),
-    "mel_distance": ("Mel distance", "", 3),
-    "stft_distance": ("STFT distance", "", 3),
-    "si_sdr": ("SI-SDR", " dB", 1),
-}
 _TICKS_KILOHERTZ = (0.5, 1, 2, 4, 8, 16)
 _MOST_TICKS_SECONDS = 6
 
@@ -50,14 +52,48 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class _Version:
-    """What the page shows of one version of the clip; the original has no values."""
+class Version:
+    """What a page shows of one version of a clip.
+
+    Attributes:
+        name: such as "Original" or "opus:6".
+        kbps: bitrate, in kilobits a second.
+        audio: samples, in -1 .. 1.
+        sampling_rate: samples a second of the audio.
+        values: metrics by name; none for the original.
+        note: shown in place of values.
+    """
 
     name: str
     kbps: float
-    audio: np.ndarray
-    num_quantizers: int = 0
+    audio: Float[np.ndarray, "channels samples"]
+    sampling_rate: int
     values: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first of each row names it.
+
+    Attributes:
+        headings: one for each column.
+        rows: as many cells each; HTML is escaped.
+        caption: below the table.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A plot twice, for light and for dark pages, as PNG."""
+
+    name: str
+    light: bytes
+    dark: bytes
 
 
 def build_report(
@@ -68,7 +104,7 @@ def build_report(
     sampling_rate: int,
     reconstructions: Sequence[Reconstruction],
 ) -> str:
-    """The page as HTML text; reconstructions appear in their order.
+    """The page of one clip as HTML text; reconstructions appear in their order.
 
     Args:
         title: what was reconstructed, such as the file name.
@@ -87,71 +123,150 @@ def build_report(
             f"the original has shape {original.shape}; expected finite samples, at least one"
         )
     versions = [_measured(item, original, sampling_rate) for item in reconstructions]
-    raw_kbps = sampling_rate * len(original) * 16 / 1000
-    everything = [_Version("Original", raw_kbps, original), *versions]
-    return PAGE.substitute(
-        title=escape(title),
-        command=escape(command),
-        model=escape(model),
-        clip=_describe(original, sampling_rate),
-        rows="\n".join(_row(version) for version in versions),
-        cards="\n".join(_cards(everything, sampling_rate)),
+    rows = [(one.name, f"{one.kbps:.3f}", *shown_values(one.values)) for one in versions]
+    headings = ("quantizers", "kbps", *(METRICS[name].heading for name in DEFAULT_METRICS))
+    caption = (
+        "Measured on the mean of the channels, at 16 kHz. Arrows point to better. STOI and pitch "
+        "error are for speech only."
+    )
+    return page(
+        escape(title),
+        "\n".join(
+            (
+                header(title, [f"{describe(original, sampling_rate)} · model {model}"], command),
+                table_html(Table(headings, rows, caption)),
+                f"<main>{exhibit_html(original_version(original, sampling_rate), versions)}</main>",
+            )
+        ),
     )
 
 
-def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> _Version:
+def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> Version:
     # A codec answers in whole frames: what it adds past the end is not to be seen or heard.
     audio = item.audio[:, : original.shape[1]]
     plural = "" if item.num_quantizers == 1 else "s"
-    values = item.values
-    if values is None:
-        values = measure(original, audio, sampling_rate, tuple(_COLUMNS))
+    values = measure(original, audio, sampling_rate) if item.values is None else item.values
     name = f"{item.num_quantizers} quantizer{plural}"
-    return _Version(name, item.kbps, audio, item.num_quantizers, values)
+    return Version(name, item.kbps, audio, sampling_rate, values)
 
 
-def _describe(audio: np.ndarray, sampling_rate: int) -> str:
+def original_version(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -> Version:
+    """The original as the first version of a clip."""
+    kbps = sampling_rate * len(audio) * 16 / 1000
+    note = "16-bit samples, as they went into the codec"
+    return Version("Original", kbps, audio, sampling_rate, note=note)
+
+
+def describe(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -> str:
+    """Length, rate and channels of a clip, for people."""
     channels, samples = audio.shape
     layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
     return f"{samples / sampling_rate:.2f} s, {sampling_rate / 1000:g} kHz, {layout}"
 
 
-def _row(version: _Version) -> str:
-    cells = "".join(f"<td>{_number(version, name)}</td>" for name in _COLUMNS)
-    head = f'<th scope="row">{version.num_quantizers}</th><td>{version.kbps:.3f}</td>'
-    return f"<tr>{head}{cells}</tr>"
+def header(title: str, lines: Sequence[str], command: str = "") -> str:
+    """The head of a page; everything is escaped here."""
+    paragraphs = "\n".join(f"<p>{escape(line)}</p>" for line in lines)
+    code = f"\n<code>{escape(command)}</code>" if command else ""
+    return f"<header>\n<h1>{escape(title)}</h1>\n{paragraphs}{code}\n</header>"
 
 
-def _number(version: _Version, name: str) -> str:
+def table_html(table: Table) -> str:
+    """A table that scrolls sideways where it is too wide; everything is escaped here."""
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headings)
+    rows = "\n".join(_row(row) for row in table.rows)
+    note = f'\n<p class="note">{escape(table.caption)}</p>' if table.caption else ""
+    return (
+        '<div class="card table">\n<div class="scroll">\n'
+        f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
+        f"</div>{note}\n</div>"
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = (escape(cell) for cell in cells)
+    values = "".join(f"<td>{cell}</td>" for cell in others)
+    return f'<tr><th scope="row">{first}</th>{values}</tr>'
+
+
+def curves_html(curves: Sequence[Curve]) -> str:
+    """Plots side by side; the browser picks the one that suits the page."""
+    figures = "\n".join(
+        f'<figure class="card" style="margin:0"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{data_url("image/png", one.dark)}">'
+        f'<img alt="{escape(one.name)}" src="{data_url("image/png", one.light)}">'
+        f"</picture></figure>"
+        for one in curves
+    )
+    return f'<div class="curves">\n{figures}\n</div>'
+
+
+def shown_values(values: Mapping[str, float], names: Sequence[str] = DEFAULT_METRICS) -> list[str]:
+    """Values as people read them."""
+    return [shown_value(values.get(name, float("nan")), name) for name in names]
+
+
+def shown_value(value: float, name: str) -> str:
     """A value as print has it; an undefined one is a dash, an infinite one the sign."""
-    value = version.values[name]
     if isnan(value):
-        return "&ndash;"
-    return f"{value:.{_COLUMNS[name][2]}f}".replace("-", "&minus;").replace("inf", "&infin;")
+        return "\N{EN DASH}"
+    text = f"{value:.{METRICS[name].digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
 
 
-def _cards(versions: Sequence[_Version], sampling_rate: int) -> list[str]:
-    levels = [log_mel(version.audio, sampling_rate) for version in versions]
-    scale = shared_scale(levels[0])
-    pictures = [spectrogram_png(level, scale) for level in levels]
-    return [
-        _card(version, picture, sampling_rate)
-        for version, picture in zip(versions, pictures, strict=True)
-    ]
+def exhibit_html(original: Version, versions: Sequence[Version]) -> str:
+    """Cards of a clip: the original, then each version, with pictures on the original's scale."""
+    rate = original.sampling_rate
+    reference = log_mel(original.audio, rate)
+    scale = shared_scale(reference)
+    cards = [_card(original, reference, None, scale, rate)]
+    for version in versions:
+        level = log_mel(_at_rate(version, rate, original.audio.shape[1]), rate)
+        cards.append(_card(version, level, reference, scale, rate))
+    return '<div class="cards">\n' + "\n".join(cards) + "\n</div>"
 
 
-def _card(version: _Version, picture: bytes, sampling_rate: int) -> str:
+def _at_rate(version: Version, rate: int, num_samples: int) -> np.ndarray:
+    """A version's audio with as many samples as the original, so that columns fall together."""
+    audio = resample(version.audio, version.sampling_rate, rate)
+    return np.pad(audio, ((0, 0), (0, max(0, num_samples - audio.shape[1]))))[:, :num_samples]
+
+
+def _card(
+    version: Version,
+    level: np.ndarray,
+    reference: np.ndarray | None,
+    scale: tuple[float, float],
+    rate: int,
+) -> str:
+    name = escape(version.name)
+    picture = data_url("image/png", spectrogram_png(level, scale))
+    sound = data_url("audio/flac", flac(version.audio, version.sampling_rate))
+    seconds = version.audio.shape[1] / version.sampling_rate
     return f"""<section class="card">
-<h2>{version.name} <small>{version.kbps:.4g} kbps</small></h2>
-<figure class="plot">
-<img width="960" height="384" alt="Log-mel spectrogram, {version.name.lower()}"
- src="{_data_url("image/png", picture)}">
-{_axes(version.audio.shape[1] / sampling_rate, sampling_rate)}
-</figure>
-<audio controls preload="metadata" aria-label="{version.name}"
- src="{_data_url("audio/wav", _wav(version.audio, sampling_rate))}"></audio>
+<h3>{name} <small>{version.kbps:.4g} kbps</small></h3>
+<audio controls preload="metadata" aria-label="{name}" src="{sound}"></audio>
+<figure class="plot"><div class="axes">
+<img width="960" height="384" alt="Log-mel spectrogram, {name.lower()}" src="{picture}">
+{_axes(seconds, rate)}
+</div></figure>
+{_difference(version, level, reference, scale)}
 {_values(version)}
 </section>"""
+
+
+def _difference(
+    version: Version, level: np.ndarray, reference: np.ndarray | None, scale: tuple[float, float]
+) -> str:
+    if reference is None:
+        return ""
+    picture = data_url("image/png", difference_png(level, reference, scale))
+    return f"""<figure class="plot difference">
+<figcaption>Difference from the original: orange is more, blue is less, to \
+{DIFFERENCE_DECIBELS:g} dB</figcaption>
+<img width="960" height="192" alt="Difference spectrogram, {escape(version.name).lower()}"
+ src="{picture}">
+</figure>"""
 
 
 def _axes(seconds: float, sampling_rate: int) -> str:
@@ -179,27 +294,24 @@ def _second_ticks(seconds: float) -> list[float]:
     return [float(tick) for tick in np.arange(0.0, 0.98 * seconds, step).round(9)]
 
 
-def _values(version: _Version) -> str:
+def _values(version: Version) -> str:
     if not version.values:
-        return '<p class="note">16-bit samples, as they went into the codec</p>'
+        return f'<p class="note">{escape(version.note)}</p>' if version.note else ""
     items = "".join(
-        f"<div><dt>{heading}</dt><dd>{_number(version, name)}{unit}</dd></div>"
-        for name, (heading, unit, _) in _COLUMNS.items()
+        f"<div><dt>{escape(METRICS[name].heading)}</dt><dd>{shown_value(value, name)}</dd></div>"
+        for name, value in version.values.items()
     )
     return f"<dl>{items}</dl>"
 
 
-def _data_url(kind: str, content: bytes) -> str:
+def data_url(kind: str, content: bytes) -> str:
+    """Content inside the page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _wav(audio: np.ndarray, sampling_rate: int) -> bytes:
-    """A 16-bit WAV file; what exceeds full scale is clipped, as a sound card would."""
-    samples = np.clip(np.rint(audio.T * 32768.0), -32768, 32767).astype("<i2")
-    content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setnchannels(audio.shape[0])
-        file.setsampwidth(2)
-        file.setframerate(sampling_rate)
-        file.writeframes(samples.tobytes())
-    return content.getvalue()
+def flac(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -> bytes:
+    """A 16-bit FLAC file; what exceeds full scale is clipped, as a sound card would."""
+    with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
+        path = Path(folder) / "sound.flac"
+        save_audio(path, audio, sampling_rate)
+        return path.read_bytes()

@@ -1,99 +1,322 @@
-"""Every clip through a codec at several bitrates, and what came back measured.
+"""Clips through contenders, measured: in one process or in several, with the same results.
 
-Owns the rows; averages are `summary.py`'s.
+Owns the work on one clip and its spreading over processes; rows are `rows.py`'s, the output
+folder `runs.py`'s. Everything is measured in mono at 16 kHz, after `alignment.py`'s rule.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import isfinite
-from typing import Any
+from math import isfinite, nan
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
 
-from ..audio import load_audio
-from ..codes import Codec
-from ..errors import CodesError, MissingDependencyError, MossAudioError
+import numpy as np
+
+from ..audio import convert_channels, load_audio, read_audio, resample, save_audio
+from ..errors import EvaluationError, MissingDependencyError, MossAudioError
 from ..manifest import ManifestEntry
-from .measures import DEFAULT_METRICS, SPEECH_METRICS, measure
+from ..metrics.signals import MEASURED_RATE
+from .alignment import find_delay, without_delay
+from .contenders import Coding, Contender, Opener
+from .measures import DEFAULT_METRICS, METRICS, measure_mono, missing_packages
+from .rows import Row
+from .scorers import ScorerNames, Scorers
+
+# Libraries that would each start a thread for every core, in each of several processes.
+_THREAD_VARIABLES = tuple(
+    f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")
+)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One clip at one bitrate, or one clip that failed.
+class Task:
+    """One clip through one contender.
 
     Attributes:
-        name: the clip.
-        domain: "speech", "music", ...
-        model: identity of the codec.
-        num_quantizers: layers of codes that were decoded; 0 for a clip that failed.
-        kbps: nominal kilobits a second; 0 for a clip that failed.
-        metrics: values by name; NaN where undefined.
-        error: what went wrong, or "".
+        clip: from the manifest.
+        contender: the contender's place in the work.
+        hear: whether the audio is kept.
     """
 
-    name: str
-    domain: str
-    model: str
-    num_quantizers: int = 0
-    kbps: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
-    error: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON, which has no NaN and no infinity: null instead."""
-        clip = {"path": self.name, "domain": self.domain, "model": self.model}
-        if self.error:
-            return {**clip, "error": self.error}
-        values = {name: value if isfinite(value) else None for name, value in self.metrics.items()}
-        return {**clip, "num_quantizers": self.num_quantizers, "kbps": self.kbps, **values}
+    clip: ManifestEntry
+    contender: int
+    hear: bool = False
 
 
-def evaluate_clips(
-    codec: Codec,
-    clips: Iterable[ManifestEntry],
-    num_quantizers: Sequence[int],
-    metrics: Sequence[str] = DEFAULT_METRICS,
-) -> list[Row]:
-    """Measure every clip at every number of quantizers.
+@dataclass(frozen=True)
+class Work:
+    """What every process must know.
 
-    A clip is encoded once, at the greatest number: fewer layers are a prefix of it. Metrics of
-    speech are left out for clips of another domain. A clip that cannot be read, encoded or
-    measured gives one row with its error, and the others go on.
+    Attributes:
+        openers: one for each contender.
+        metrics: names of what is measured.
+        scorers: models that score.
+        folder: where audio and codes of clips are kept; None for nowhere.
+    """
+
+    openers: tuple[Opener, ...]
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    scorers: ScorerNames = field(default_factory=ScorerNames)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Contenders and models that score, ready to run."""
+
+    contenders: Sequence[Contender]
+    scorers: Scorers
+
+
+class Worker:
+    """Does tasks one after the other; a contender is opened at its first task.
+
+    Args:
+        work: what to do.
+        opened: what is open already.
 
     Raises:
-        CodesError: a number of quantizers that the codec does not have.
-        MissingDependencyError: a metric's package is not installed.
+        CheckpointError, InputError: a model that scores cannot be loaded.
     """
-    most = codec.info.num_quantizers
-    if not num_quantizers:
-        raise CodesError(f"num_quantizers is empty; expected one or more of 1 to {most}")
-    for count in num_quantizers:
-        if not 1 <= count <= most:
-            raise CodesError(f"num_quantizers is {count}; expected 1 to {most} for this model")
-    return [row for clip in clips for row in _rows(codec, clip, num_quantizers, metrics)]
+
+    def __init__(self, work: Work, opened: Opened | None = None) -> None:
+        self._work = work
+        self._contenders = dict(enumerate(opened.contenders if opened else ()))
+        self._scorers = opened.scorers if opened else Scorers(work.scorers)
+        self._missing = dict.fromkeys(missing_packages(work.metrics), nan)
+
+    def rows(self, task: Task) -> list[Row]:
+        """A row for every depth of the contender; a clip that fails costs its own rows only.
+
+        Raises:
+            MissingDependencyError: every clip would fail the same way.
+        """
+        contender = self._contender(task.contender)
+        try:
+            return self._measure(task, contender)
+        except MissingDependencyError:
+            raise
+        except Exception as error:  # of any kind: a codec under test may raise what it likes
+            message = str(error) if isinstance(error, MossAudioError) else repr(error)
+            return failed_rows(task, contender, message)
+
+    def _contender(self, index: int) -> Contender:
+        if index not in self._contenders:
+            self._contenders[index] = self._work.openers[index]()
+        return self._contenders[index]
+
+    def _measure(self, task: Task, contender: Contender) -> list[Row]:
+        sound = load_audio(task.clip.path, contender.sampling_rate, contender.num_channels)
+        original = load_audio(task.clip.path, MEASURED_RATE, 1)[0].astype(np.float64)
+        if task.hear and self._work.folder:
+            keep_reference(self._work.folder, task.clip)
+        codings = contender.code(sound)
+        rows = []
+        for coding in codings:
+            estimate = _at_measured_rate(coding.audio, contender.sampling_rate)
+            delay = find_delay(original, estimate)
+            estimate = without_delay(estimate, delay, len(original))
+            rows.append(self._row(task, contender, coding, delay, original, estimate))
+            if task.hear and self._work.folder:
+                keep_audio(self._work.folder, task, contender, coding, delay, sound.shape[1])
+        if self._work.folder and codings[-1].codes is not None:
+            keep_codes(self._work.folder, task, contender, codings[-1].codes)
+        return rows
+
+    def _row(
+        self,
+        task: Task,
+        contender: Contender,
+        coding: Coding,
+        delay: int,
+        original: np.ndarray,
+        estimate: np.ndarray,
+    ) -> Row:
+        spoken = task.clip.domain == "speech"
+        names = metrics_of(task.clip.domain, self._work.metrics)
+        values = {name: self._missing[name] for name in names if name in self._missing}
+        measured = [name for name in names if name not in self._missing]
+        values |= measure_mono(original, estimate, measured)
+        scores = self._scorers.score(original, estimate, task.clip.text) if spoken else None
+        values |= scores.values if scores else {}
+        return Row(
+            path=task.clip.name,
+            domain=task.clip.domain,
+            model=contender.name,
+            num_quantizers=coding.num_quantizers,
+            kbps=coding.nominal_kbps,
+            # JSON has no infinity: a run that goes on must find what it has left.
+            metrics={name: value if isfinite(value) else nan for name, value in values.items()},
+            language=task.clip.language,
+            identity=contender.identity,
+            actual_kbps=round(coding.num_bits / len(original) * MEASURED_RATE / 1000, 4),
+            delay_ms=round(delay / MEASURED_RATE * 1000, 3),
+            num_words=scores.num_words if scores else 0,
+            num_characters=scores.num_characters if scores else 0,
+            heard=scores.heard if scores else None,
+        )
 
 
-def _rows(
-    codec: Codec, clip: ManifestEntry, num_quantizers: Sequence[int], metrics: Sequence[str]
-) -> list[Row]:
+def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
+    """The metrics that mean something in a domain."""
+    return [name for name in names if domain == "speech" or not METRICS[name].spoken]
+
+
+def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
+    mono = audio.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    return resample(mono, sampling_rate, MEASURED_RATE)[0].astype(np.float64)
+
+
+def failed_rows(task: Task, contender: Contender, error: str) -> list[Row]:
+    """A row with an error for every depth of the contender."""
+    clip = task.clip
+    whose = {"language": clip.language, "identity": contender.identity, "error": error}
+    return [
+        Row(clip.name, clip.domain, contender.name, depth, **whose)  # type: ignore[arg-type]
+        for depth in contender.depths
+    ]
+
+
+def slug(name: str, num_quantizers: int | None = None) -> str:
+    """A contender's name as part of a file's."""
+    plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)
+    return plain if num_quantizers is None else f"{plain}-{num_quantizers}"
+
+
+def keep_audio(
+    folder: Path, task: Task, contender: Contender, coding: Coding, delay: int, num_samples: int
+) -> None:
+    """What a contender made of a clip, without its delay, beside the original."""
+    rate = contender.sampling_rate
+    late = round(delay * rate / MEASURED_RATE)
+    rows = [without_delay(channel, late, num_samples) for channel in coding.audio]
+    name = f"{slug(contender.name, coding.num_quantizers)}.flac"
+    path = audio_folder(folder, task.clip) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_audio(path, np.stack(rows), rate)
+
+
+def keep_reference(folder: Path, clip: ManifestEntry) -> None:
+    """The original in mono beside what contenders made of it."""
+    path = audio_folder(folder, clip) / "reference.flac"
+    if not path.is_file():
+        samples, rate = read_audio(clip.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_audio(path, convert_channels(samples, 1), rate)
+
+
+def audio_folder(folder: Path, clip: ManifestEntry) -> Path:
+    """Where the versions of a clip lie."""
+    return folder / "audio" / clip_slug(clip)
+
+
+def codes_file(folder: Path, contender: str, clip: ManifestEntry) -> Path:
+    """Where the codes of a clip lie."""
+    return folder / "codes" / slug(contender) / f"{clip_slug(clip)}.npy"
+
+
+def clip_slug(clip: ManifestEntry) -> str:
+    """A clip's name as a file's: the same in every run, other than that of every other clip."""
+    digest = hashlib.sha256(clip.name.encode()).hexdigest()[:8]
+    return f"{slug(Path(clip.name).stem)[:60]}-{digest}"
+
+
+def keep_codes(folder: Path, task: Task, contender: Contender, codes: np.ndarray) -> None:
+    """The codes of a clip at the greatest depth, for statistics."""
+    path = codes_file(folder, contender.name, task.clip)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, codes.astype(np.int32), allow_pickle=False)
+
+
+_worker: Worker | None = None
+
+
+def _begin(work: Work) -> None:
+    """In a process of its own: what its tasks share."""
+    global _worker
+    # Ctrl-C is for the first process, which lets running tasks end; if it dies, so must this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    _worker = Worker(work)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _do(task: Task) -> list[Row]:
+    if _worker is None:
+        raise RuntimeError("a task before its process was told of the work")
+    return _worker.rows(task)
+
+
+def run_tasks(
+    work: Work,
+    tasks: Sequence[Task],
+    jobs: int,
+    on_rows: Callable[[list[Row]], None],
+    opened: Opened | None = None,
+) -> None:
+    """Do all tasks, calling ``on_rows`` with the rows of each as it ends.
+
+    The rows do not depend on ``jobs``, their order does. What is ``opened`` already is used where
+    one process does it all.
+
+    Raises:
+        EvaluationError: a process died, of memory perhaps.
+        MissingDependencyError: a program or a package is not installed.
+    """
+    for rows in _alone(work, tasks, opened) if jobs <= 1 else _together(work, tasks, jobs):
+        on_rows(rows)
+
+
+def _alone(work: Work, tasks: Iterable[Task], opened: Opened | None) -> Iterator[list[Row]]:
+    worker = Worker(work, opened)
+    for task in tasks:
+        yield worker.rows(task)
+
+
+def _together(work: Work, tasks: Sequence[Task], jobs: int) -> Iterator[list[Row]]:
+    # Fresh processes: copies of one that has loaded PyTorch can hang in its threads.
+    context = get_context("spawn")
+    jobs = min(jobs, max(1, len(tasks)))
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(work,)) as pool,
+    ):
+        futures = [pool.submit(_do, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                "a process of the evaluation died, of memory perhaps; run the same command "
+                "again, with fewer --jobs: what is done is kept"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """For processes started inside: one thread of each numerical library."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
-        return _evaluate(codec, clip, num_quantizers, metrics)
-    except MissingDependencyError:
-        raise  # every clip would fail the same way
-    except MossAudioError as error:
-        return [Row(clip.name, clip.domain, codec.info.identity, error=str(error))]
-
-
-def _evaluate(
-    codec: Codec, clip: ManifestEntry, num_quantizers: Sequence[int], metrics: Sequence[str]
-) -> list[Row]:
-    info = codec.info
-    audio = load_audio(clip.path, info.sampling_rate, info.num_channels)
-    codes = codec.encode(audio, num_quantizers=max(num_quantizers))
-    spoken = clip.domain == "speech"
-    names = [name for name in metrics if spoken or name not in SPEECH_METRICS]
-    rows = []
-    for count in num_quantizers:
-        decoded = codec.decode(codes[:count])[:, : audio.shape[1]]
-        values = measure(audio, decoded, info.sampling_rate, names)
-        kbps = info.bitrate(count) / 1000
-        rows.append(Row(clip.name, clip.domain, info.identity, count, kbps, values))
-    return rows
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,22 +1,26 @@
-"""Log-mel pictures of clips, as PNG, on a scale that several clips can share.
+"""Log-mel pictures of clips and of differences between them, as PNG, on scales that clips share.
 
 Owns the picture without any writing on it: who shows it knows the page's type and colours, and
-asks here where a frequency lies.
+asks here where a frequency lies. One pixel is one value of the spectrogram, by way of a palette
+of 256 colours: a quarter of the bytes of full colour.
 """
 
-import io
+import struct
+import zlib
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from ..errors import MissingDependencyError
 from ..metrics.spectra import hertz_to_mel, magnitude_blocks, mel_filters
 
 RANGE_DECIBELS = 80.0
+DIFFERENCE_DECIBELS = 30.0
+NUM_MELS = 128
 _WINDOW_SECONDS = 0.045
-_NUM_MELS = 128
-_MOST_COLUMNS = 1600
-_PICTURE_INCHES = (8.0, 3.2)
+_MOST_COLUMNS = 800
+_LOUDER, _QUIETER = (255, 140, 40), (60, 150, 255)
 
 
 def log_mel(
@@ -24,12 +28,12 @@ def log_mel(
 ) -> Float[np.ndarray, "mels columns"]:
     """Mel power in dB of a clip mixed down to mono, from 0 Hz to Nyquist.
 
-    A long clip is sampled at 1,600 instants: each column shows the spectrum at its own.
+    A long clip is sampled at 800 instants: each column shows the spectrum at its own.
     """
     window = 2 ** round(np.log2(_WINDOW_SECONDS * sampling_rate))
     mono = audio.mean(axis=0, dtype=np.float64)
     hop = max(window // 4, -(-len(mono) // _MOST_COLUMNS))
-    filters = mel_filters(sampling_rate, window, _NUM_MELS).T
+    filters = mel_filters(sampling_rate, window, NUM_MELS).T
     mel = np.concatenate([block @ filters for block in magnitude_blocks(mono, window, hop)])
     return 20.0 * np.log10(np.maximum(mel, 1e-5)).T
 
@@ -43,30 +47,70 @@ def shared_scale(decibels: Float[np.ndarray, "mels columns"]) -> tuple[float, fl
 def spectrogram_png(
     decibels: Float[np.ndarray, "mels columns"], scale: tuple[float, float]
 ) -> bytes:
-    """A PNG of 960 x 384 pixels that a log-mel spectrogram fills to its edges.
+    """A log-mel spectrogram as PNG, a pixel for each value, low frequencies at the bottom.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: matplotlib, whose colours these are, is not installed.
     """
-    # The classes themselves, not pyplot: no global state, no window system, safe in threads.
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "spectrograms need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
-    figure = Figure(figsize=_PICTURE_INCHES, dpi=120)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_axis_off()
     lowest, highest = scale
-    axes.imshow(decibels, origin="lower", aspect="auto", cmap="magma", vmin=lowest, vmax=highest)
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})
-    return picture.getvalue()
+    return _png(_indexed((decibels - lowest) / (highest - lowest)), _magma())
+
+
+def difference_png(
+    decibels: Float[np.ndarray, "mels columns"],
+    original: Float[np.ndarray, "mels columns"],
+    scale: tuple[float, float],
+) -> bytes:
+    """What a version has more (orange) or less (blue) than the original, to 30 dB; black is none.
+
+    What lies below the scale in either counts as being at its lower end: nobody sees it there.
+    """
+    columns = min(decibels.shape[1], original.shape[1])
+    pair = (np.maximum(level[:, :columns], scale[0]) for level in (decibels, original))
+    version, reference = pair
+    return _png(_indexed(0.5 + (version - reference) / (2 * DIFFERENCE_DECIBELS)), _diverging())
 
 
 def frequency_height(hertz: float, sampling_rate: int) -> float:
     """Where a frequency lies in a picture: 0 at the lower edge, 1 at the upper."""
     mel, highest = hertz_to_mel(np.array([hertz, sampling_rate / 2]))
     return float(mel / highest)
+
+
+def _indexed(shares: Float[np.ndarray, "mels columns"]) -> UInt8[np.ndarray, "mels columns"]:
+    """Numbers of colours; 0 and below is the first, 1 and above the last."""
+    return np.rint(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _magma() -> bytes:
+    try:
+        from matplotlib import colormaps
+    except ImportError as error:
+        raise MissingDependencyError(
+            "spectrograms need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
+        ) from error
+    colours: bytes = colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes()
+    return colours
+
+
+@lru_cache(maxsize=1)
+def _diverging() -> bytes:
+    """From blue over black to orange: the middle is dark, as silence is in the other pictures."""
+    share = np.linspace(-1.0, 1.0, 256)[:, None]
+    colours = np.abs(share) * np.where(share < 0, np.array(_QUIETER), np.array(_LOUDER))
+    return np.rint(colours).astype(np.uint8).tobytes()
+
+
+def _png(indices: UInt8[np.ndarray, "mels columns"], palette: bytes) -> bytes:
+    """Source: the PNG specification (W3C, 2003), colour type 3, one filter byte a row."""
+    height, width = indices.shape
+    rows = np.pad(indices[::-1], ((0, 0), (1, 0))).tobytes()
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    parts = (b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)

@@ -1,24 +1,20 @@
-"""Rows averaged by bitrate and domain, with 95% intervals, and as a Markdown table."""
+"""Rows averaged by model, bitrate and domain (and language), with 95% intervals; as tables."""
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 
 from ..errors import MissingDependencyError
-from .runner import Row
+from .measures import METRICS
+from .rows import Row
 
-TITLES = {
-    "stoi": "STOI ↑",
-    "mel_distance": "mel distance ↓",
-    "stft_distance": "STFT distance ↓",
-    "si_sdr": "SI-SDR dB ↑",
-    "pesq_wb": "PESQ-WB ↑",
-    "pesq_nb": "PESQ-NB ↑",
-}
-"""Metrics as people read them; the arrow points to better."""
+# Error rates are errors over words of all clips together, not means of clips' rates.
+_WEIGHTS = {"wer": "num_words", "cer": "num_characters"}
 
 
 @dataclass(frozen=True)
@@ -39,12 +35,30 @@ class Average:
 
 @dataclass(frozen=True)
 class Summary:
-    """All clips of one domain at one bitrate; a metric undefined for all of them is left out."""
+    """All clips of one domain and language through one model at one bitrate.
 
+    Attributes:
+        model: the contender's name.
+        num_quantizers: layers, or None.
+        domain: of the clips.
+        language: of the clips; "" for all together.
+        kbps: nominal.
+        actual_kbps: mean over clips.
+        delay_ms: median over clips.
+        num_clips: that went through.
+        num_failed: that did not.
+        metrics: averages by name; what is undefined for all clips is left out.
+    """
+
+    model: str
+    num_quantizers: int | None
     domain: str
-    num_quantizers: int
+    language: str
     kbps: float
+    actual_kbps: float
+    delay_ms: float
     num_clips: int
+    num_failed: int
     metrics: dict[str, Average]
 
     def as_json(self) -> dict[str, Any]:
@@ -52,57 +66,137 @@ class Summary:
         return asdict(self)
 
 
-def summarise(rows: Iterable[Row]) -> list[Summary]:
-    """Averages by domain and bitrate, in the order of first appearance; failed clips left out.
+def summarise(rows: Iterable[Row], by_language: bool = False) -> list[Summary]:
+    """Averages by domain, model and bitrate, in the order of first appearance.
+
+    Args:
+        rows: of one run.
+        by_language: whether each language of a domain is a group of its own; clips of unknown
+            language are then left out.
 
     Raises:
         MissingDependencyError: SciPy is not installed.
     """
-    groups: dict[tuple[str, int], list[Row]] = {}
+    groups: dict[tuple[str, str, str, int | None], list[Row]] = {}
     for row in rows:
-        if not row.error:
-            groups.setdefault((row.domain, row.num_quantizers), []).append(row)
-    return [
-        Summary(domain, count, members[0].kbps, len(members), _averages(members))
-        for (domain, count), members in groups.items()
-    ]
+        if by_language and not row.language:
+            continue
+        language = row.language if by_language else ""
+        groups.setdefault((row.domain, language, row.model, row.num_quantizers), []).append(row)
+    return [_summary(language, members) for (_, language, _, _), members in groups.items()]
 
 
-def markdown_table(
-    summaries: Sequence[Summary], metrics: Sequence[str] = ("stoi", "mel_distance")
-) -> str:
-    """A table of averages, a line for each domain and bitrate."""
-    titles = ["domain", "clips", "quantizers", "kbps", *(TITLES[name] for name in metrics)]
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)]]
-    for summary in summaries:
-        cells = [_cell(summary.metrics.get(name)) for name in metrics]
-        first = [summary.domain or "-", f"{summary.num_clips}", f"{summary.num_quantizers}"]
-        lines.append([*first, f"{summary.kbps:g}", *cells])
+def _summary(language: str, rows: Sequence[Row]) -> Summary:
+    good = [row for row in rows if not row.error]
+    first = (good or rows)[0]
+    return Summary(
+        model=first.model,
+        num_quantizers=first.num_quantizers,
+        domain=first.domain,
+        language=language,
+        kbps=first.kbps,
+        actual_kbps=float(np.mean([row.actual_kbps for row in good])) if good else 0.0,
+        delay_ms=float(np.median([row.delay_ms for row in good])) if good else 0.0,
+        num_clips=len(good),
+        num_failed=len(rows) - len(good),
+        metrics=_averages(good),
+    )
+
+
+def markdown_table(summaries: Sequence[Summary], metrics: Sequence[str] | None = None) -> str:
+    """`table_cells` as Markdown."""
+    heads, *rows = table_cells(summaries, metrics)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(average: Average | None) -> str:
+def table_cells(
+    summaries: Sequence[Summary], metrics: Sequence[str] | None = None
+) -> list[list[str]]:
+    """A line of headings, and one of averages for each summary.
+
+    Args:
+        summaries: to show.
+        metrics: the columns; None for every metric that any of them has.
+    """
+    if metrics is None:
+        metrics = [name for name in METRICS if any(name in one.metrics for one in summaries)]
+    spoken = any(one.language for one in summaries)
+    heads = (["language"] if spoken else []) + [
+        "model",
+        "quantizers",
+        "kbps",
+        "actual kbps",
+        "clips",
+    ]
+    lines = [heads + [METRICS[name].heading for name in metrics]]
+    for one in summaries:
+        first = [one.language] if spoken else []
+        cells = [_cell(one.metrics.get(name), METRICS[name].digits) for name in metrics]
+        lines.append([*first, one.model, *_rates(one), *cells])
+    return lines
+
+
+def _rates(one: Summary) -> list[str]:
+    failed = f" ({one.num_failed} failed)" if one.num_failed else ""
+    layers = "-" if one.num_quantizers is None else f"{one.num_quantizers}"
+    return [layers, f"{one.kbps:g}", f"{one.actual_kbps:.2f}", f"{one.num_clips}{failed}"]
+
+
+def _cell(average: Average | None, digits: int) -> str:
     if average is None:
         return "-"
-    interval = "" if average.interval is None else f" ± {average.interval:.3f}"
-    return f"{average.mean:.3f}{interval}"
+    interval = "" if average.interval is None else f" ± {average.interval:.{digits}f}"
+    return f"{average.mean:.{digits}f}{interval}"
+
+
+def csv_table(summaries: Sequence[Summary]) -> str:
+    """Every figure as CSV: for each metric its mean, its interval and its number of clips."""
+    names = [name for name in METRICS if any(name in one.metrics for one in summaries)]
+    rates = ("kbps", "actual_kbps", "delay_ms")
+    facts = ("domain", "language", "model", "num_quantizers", *rates, "num_clips", "num_failed")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("mean", "interval", "num_clips")
+    writer.writerow([*facts, *(f"{name}_{part}" for name in names for part in parts)])
+    for one in summaries:
+        values = [getattr(one.metrics.get(name), part, None) for name in names for part in parts]
+        writer.writerow([*(getattr(one, fact) for fact in facts), *values])
+    return text.getvalue()
 
 
 def _averages(rows: Sequence[Row]) -> dict[str, Average]:
     names = dict.fromkeys(name for row in rows for name in row.metrics)
-    finite = {
-        name: [row.metrics[name] for row in rows if isfinite(row.metrics.get(name, np.nan))]
-        for name in names
-    }
-    return {name: _average(values) for name, values in finite.items() if values}
+    averages = {}
+    for name in names:
+        pairs = [(row.metrics.get(name, nan), _weight(row, name)) for row in rows]
+        pairs = [(value, weight) for value, weight in pairs if isfinite(value) and weight > 0]
+        if pairs:
+            averages[name] = average(*zip(*pairs, strict=True))
+    return averages
 
 
-def _average(values: Sequence[float]) -> Average:
-    count = len(values)
-    if count == 1:
-        return Average(float(values[0]), None, 1)
-    error = float(np.std(values, ddof=1)) / count**0.5
-    return Average(float(np.mean(values)), _student_t(count - 1) * error, count)
+def _weight(row: Row, name: str) -> float:
+    return float(getattr(row, _WEIGHTS[name])) if name in _WEIGHTS else 1.0
+
+
+def average(values: Sequence[float], weights: Sequence[float] | None = None) -> Average:
+    """The weighted mean of values, with the interval of a ratio of two means.
+
+    Source of the interval: Cochran, "Sampling Techniques", 1977, section 2.11; with equal weights
+    it is the usual one.
+
+    Raises:
+        MissingDependencyError: SciPy is not installed.
+    """
+    x = np.asarray(values, np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    mean = float((w * x).sum() / w.sum())
+    if len(x) == 1:
+        return Average(mean, None, 1)
+    spread = float(np.sqrt(((w * (x - mean)) ** 2).sum() / (len(x) - 1)))
+    error = spread / (len(x) ** 0.5 * float(w.mean()))
+    return Average(mean, _student_t(len(x) - 1) * error, len(x))
 
 
 def _student_t(degrees_of_freedom: int) -> float:

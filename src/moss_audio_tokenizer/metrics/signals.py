@@ -32,10 +32,22 @@ def aligned_at_measured_rate(
     Raises:
         AudioError: as `aligned`, or the sampling rate is not positive.
     """
+    reference, estimate = aligned(reference, estimate)
+    return at_measured_rate(reference, sampling_rate), at_measured_rate(estimate, sampling_rate)
+
+
+def at_measured_rate(
+    signal: Float[np.ndarray, "samples"], sampling_rate: int
+) -> Float[np.ndarray, "resampled"]:
+    """One signal in float64 at 16 kHz.
+
+    Raises:
+        AudioError: as `aligned_at_measured_rate`.
+    """
     if sampling_rate < 1:
         raise AudioError(f"sampling_rate is {sampling_rate}; expected samples a second, 1 or more")
-    reference, estimate = aligned(reference, estimate)
-    return _resampled(reference, sampling_rate), _resampled(estimate, sampling_rate)
+    _checked(signal, "the signal")
+    return _resampled(signal.astype(np.float64), sampling_rate)
 
 
 def _checked(signal: Float[np.ndarray, "samples"], name: str) -> int:

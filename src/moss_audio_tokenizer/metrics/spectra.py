@@ -49,15 +49,16 @@ def mel_filters(
 
 
 def magnitude_blocks(
-    signal: Float[np.ndarray, "samples"], window_length: int, hop_length: int
+    signal: Float[np.ndarray, "samples"], window_length: int, hop_length: int, root: bool = True
 ) -> Iterator[Float[np.ndarray, "frames bins"]]:
-    """STFT magnitudes under a periodic sqrt-Hann window, a block of frames at a time.
+    """STFT magnitudes under a periodic sqrt-Hann (or Hann) window, a block of frames at a time.
 
     Blocks bound the memory: an hour's whole spectrum would take gigabytes. Signals shorter than
     half a window are reflected as often as it takes.
     """
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
+    window = np.sqrt(hann) if root else hann
     padded = np.pad(signal, window_length // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)[::hop_length]
     for start in range(0, len(frames), _BLOCK_FRAMES):
-        yield np.abs(np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * np.sqrt(hann)))
+        yield np.abs(np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * window))

@@ -1,0 +1,107 @@
+"""`moss-audio listening-test` and `listening-results`: people rate what a comparison made."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, MossAudioError
+from . import display, options
+from .destinations import check_outputs, make_folders
+from .failures import BAD_INPUT, message_of, needs_extra, print_error
+
+if TYPE_CHECKING:
+    from ..evaluation.listening import Session
+
+
+def listening_test(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", readable=False, show_default=False, help="Folder of moss-audio compare."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="HTML", readable=False, show_default=False, help="Page."
+        ),
+    ],
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system",
+            metavar="NAME",
+            show_default="all",
+            help="Only these versions, as the files below DIR/audio are called (opus_6); several "
+            "times for several.",
+        ),
+    ] = None,
+    mid_anchor: Annotated[
+        bool, typer.Option("--mid-anchor", help="Rate a low-pass at 7 kHz too.")
+    ] = False,
+    title: Annotated[str, typer.Option("--title", metavar="T", help="Heading.")] = "Listening test",
+) -> None:
+    """Make a page on which people rate versions of clips from 0 to 100 (MUSHRA).
+
+    Example: moss-audio listening-test runs/compare -o test.html
+    """
+    with needs_extra("eval", "a listening test"):
+        from ..evaluation.listening import build_listening_test
+    from ..files import atomic_path
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"-o {str(output)!r} should end in .html")
+    check_outputs([output], [])
+    with display.progress("making the page"):
+        page = build_listening_test(run, title, system or (), mid_anchor)
+    make_folders([output])
+    with atomic_path(output) as beside:
+        beside.write_text(page, encoding="utf-8")
+    display.print_line(f"{output}: open it in a browser; listeners download their results there")
+
+
+def listening_results(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="JSON...", readable=False, show_default=False, help="Files of listeners."
+        ),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Means with 95% intervals of what listeners rated, without those who missed the reference.
+
+    Example: moss-audio listening-results listening-*.json
+    """
+    with needs_extra("eval", "results of a listening test"):
+        from ..evaluation.listening import aggregate, screen
+        from ..evaluation.listening.ratings import as_markdown
+
+    sessions, unread = _read(results)
+    kept, left_out = screen(sessions)
+    tables = aggregate(kept)
+    if as_json:
+        document = {"listeners": [one.listener for one in kept], "left_out": left_out}
+        display.print_json({**document, "systems": [one.as_json() for one in tables]})
+    else:
+        display.print_line(f"{len(kept)} of {len(sessions)} listeners\n\n{as_markdown(tables)}")
+        for listener, fault in left_out.items():
+            display.print_line(f"left out: {listener} {fault}")
+    if unread or not kept:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _read(paths: list[Path]) -> "tuple[list[Session], bool]":
+    """The sessions that can be read; a file that is none costs itself only."""
+    from ..evaluation.listening import read_session
+
+    def read(path: Path) -> "Session | None":
+        try:
+            return read_session(path)
+        except MossAudioError as error:
+            print_error(message_of(error))
+            return None
+
+    sessions = [session for session in map(read, paths) if session]
+    return sessions, len(sessions) < len(paths)

@@ -1,0 +1,128 @@
+"""Curves of rate against quality with 95% intervals, as PNG, for light and for dark pages."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import MissingDependencyError
+from .measures import METRICS
+from .summary import Summary
+
+# Okabe and Ito's colours, which the colour-blind can tell apart too; markers tell them twice.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
+_MARKERS = "osD^vPX*"
+_INKS = {"light": ("#ffffff", "#1b1c20", "#dedfe5"), "dark": ("#1d1f25", "#e9eaee", "#33363f")}
+_INCHES = (5.2, 3.6)
+# Marks of a scale, not codecs: their hundreds of kilobits would press all others into a corner.
+_ANCHORS = ("original", "lowpass")
+_RATE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def family(model: str) -> str:
+    """What is drawn as one curve: "opus" of "opus:6", "encodec:folder" of "encodec:folder@6"."""
+    if "@" in model:
+        return model.rpartition("@")[0]
+    kind, colon, value = model.partition(":")
+    return kind if colon and value.replace(".", "").rstrip("C").isdigit() else model
+
+
+def curves(summaries: Sequence[Summary], metric: str) -> dict[str, list[Summary]]:
+    """The codecs' summaries that have a metric, by family, from the lowest rate to the highest."""
+    found: dict[str, list[Summary]] = {}
+    for one in summaries:
+        if metric in one.metrics and family(one.model) not in _ANCHORS:
+            found.setdefault(family(one.model), []).append(one)
+    return {name: sorted(points, key=_rate) for name, points in found.items()}
+
+
+def _rate(summary: Summary) -> float:
+    return summary.actual_kbps
+
+
+def rate_plot(
+    summaries: Sequence[Summary], metric: str, families: Sequence[str], theme: str = "light"
+) -> bytes:
+    """A metric against the actual bitrate, a curve for each family, as PNG.
+
+    Args:
+        summaries: of one domain.
+        metric: its name.
+        families: all that the page shows, so that each keeps its colour in every plot.
+        theme: "light" or "dark".
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "plots need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
+        ) from error
+    paper, ink, grid = _INKS[theme]
+    figure = Figure(figsize=_INCHES, dpi=130, facecolor=paper, layout="constrained")
+    axes = figure.add_subplot(facecolor=paper)
+    found = curves(summaries, metric)
+    for name, points in found.items():
+        _draw(axes, name, points, metric, list(families).index(name))
+    axes.set_title(METRICS[metric].heading, fontsize=11, loc="left", color=ink)
+    _dress(axes, [one.actual_kbps for points in found.values() for one in points])
+    _colour(axes, ink, grid)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return _small_png(canvas.buffer_rgba())
+
+
+def _small_png(pixels: Any) -> bytes:
+    """A picture in 64 colours, which lines and letters do with, at a third of the size."""
+    from PIL import Image  # comes with matplotlib
+
+    picture = io.BytesIO()
+    colours = Image.fromarray(np.asarray(pixels)[..., :3].copy()).quantize(
+        64, dither=Image.Dither.NONE
+    )
+    colours.save(picture, "PNG", optimize=True)
+    return picture.getvalue()
+
+
+def _draw(axes: Any, name: str, points: Sequence[Summary], metric: str, index: int) -> None:
+    rates = [point.actual_kbps for point in points]
+    means = [point.metrics[metric].mean for point in points]
+    errors = [point.metrics[metric].interval or 0.0 for point in points]
+    axes.errorbar(
+        *(rates, means, errors),
+        color=_COLOURS[index % len(_COLOURS)],
+        marker=_MARKERS[index % len(_MARKERS)],
+        label=name,
+        capsize=3,
+        linewidth=1.6,
+        markersize=5,
+        elinewidth=1.0,
+    )
+
+
+def _dress(axes: Any, rates: Sequence[float]) -> None:
+    axes.set_xlabel("actual kbps", fontsize=9)
+    axes.set_xscale("log", base=2)
+    if rates:
+        lowest, highest = min(rates) / 1.25, max(rates) * 1.25
+        axes.set_xlim(lowest, highest)
+        ticks = [tick for tick in _RATE_TICKS if lowest <= tick <= highest]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _colour(axes: Any, ink: str, grid: str) -> None:
+    axes.tick_params(colors=ink, labelsize=9, color=grid)
+    axes.grid(color=grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set_color(ink)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(grid)
+    legend = axes.legend(fontsize=8, frameon=False)
+    for text in legend.get_texts() if legend else ():
+        text.set_color(ink)

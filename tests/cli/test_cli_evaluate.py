@@ -1,0 +1,123 @@
+"""`moss-audio eval` and `compare`: what they write, print and refuse."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("pystoi")
+pytest.importorskip("scipy")
+
+# One process: a toy codec exists in this one alone.
+ALONE = ["--jobs", 1, "--metric", "mel_distance", "--metric", "stoi"]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    items = []
+    for index, split in enumerate(["valid", "valid", "train"]):
+        time = np.arange(8_000) / 8_000
+        clip = 0.3 * np.sin(2 * np.pi * (300 + 99 * index) * time) * np.sin(9 * time)
+        soundfile.write(tmp_path / f"{index}.wav", clip, 8_000)
+        domain = "music" if index else "speech"
+        items.append({"path": f"{index}.wav", "domain": domain, "split": split})
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    items.append({"path": "bad.wav", "domain": "sound", "split": "bad"})
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    return path
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_eval_leaves_rows_tables_plots_and_a_page(codec, moss_audio, manifest, tmp_path, names_in):
+    folder = tmp_path / "runs" / "eval"
+    depths = ["--num-quantizers", 1, "--num-quantizers", 4]
+    result = moss_audio("eval", manifest, *depths, *ALONE, "--split", "valid", "-o", folder)
+    assert result.exit_code == 0, result.output
+    assert [(row["path"], row["model"], row["num_quantizers"]) for row in lines_of(folder)] == [
+        *(("0.wav", "bundled", 1), ("0.wav", "bundled", 4)),
+        *(("1.wav", "bundled", 1), ("1.wav", "bundled", 4)),
+    ]
+    names = names_in(folder)
+    assert {"summary.json", "summary.md", "summary.csv", "report.html"} <= names
+    assert {"plots/music-mel_distance.png", "plots/speech-stoi.png"} <= names
+    assert "| bundled | 4 | 0.2 | 0.21 | 1 |" in (folder / "summary.md").read_text("utf-8")
+    assert "| bundled | 4 | 0.2 |" in result.stdout
+    assert (folder / "report.html").read_text("utf-8").count("<audio") == 2 * 3
+
+
+def test_the_summary_holds_codes_and_examples(codec, json_of, manifest, tmp_path):
+    document = json_of("eval", manifest, *ALONE, "--split", "valid", "-o", tmp_path / "run")
+    assert document == json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    assert document["codes"]["bundled"]["num_frames"] == 2 * 13
+    assert document["codes"]["bundled"]["nominal_kbps"] == pytest.approx(0.2)
+    assert [one["name"] for one in document["codecs"]] == ["bundled"]
+    assert len(document["examples"]) == 2
+    assert document["failed"] == []
+
+
+def test_compare_puts_others_beside_a_model(codec, moss_audio, manifest, tmp_path):
+    others = ["--codec", "original", "--codec", "lowpass:1000"]
+    folder = tmp_path / "run"
+    result = moss_audio("compare", manifest, *others, *ALONE, "--limit", 1, "-o", folder)
+    assert result.exit_code == 0, result.output
+    rows = {row["model"]: row for row in lines_of(folder)}
+    assert list(rows) == ["bundled", "original", "lowpass:1000"]
+    assert rows["original"]["mel_distance"] == 0.0 < rows["lowpass:1000"]["mel_distance"]
+    assert rows["original"]["num_quantizers"] is None
+    assert len(list(folder.glob("audio/*/*.flac"))) == 4
+
+
+def test_filters(codec, moss_audio, manifest, tmp_path):
+    moss_audio("eval", manifest, *ALONE, "--domain", "speech", "-o", tmp_path / "run")
+    assert [row["path"] for row in lines_of(tmp_path / "run")] == ["0.wav"]
+
+
+def test_a_failed_clip_is_listed_and_others_go_on(codec, moss_audio, manifest, tmp_path):
+    result = moss_audio("eval", manifest, *ALONE, "-o", tmp_path / "run")
+    assert result.exit_code == 0
+    assert "failed: bad.wav (bundled)" in result.stdout
+    assert "bad.wav" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_when_every_clip_fails_the_exit_code_says_so(codec, moss_audio, manifest, tmp_path):
+    result = moss_audio("eval", manifest, *ALONE, "--split", "bad", "-o", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "failed: bad.wav" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-quantizers", 5], "expected 1 to 4"),
+        (["--metric", "beauty"], "'beauty' is unknown"),
+        (["--split", "test"], "no entries"),
+        (["--codec", "gramophone:78"], "'gramophone:78' is unknown"),
+        (["--model", "none"], "nothing to measure"),
+    ],
+)
+def test_refusals(codec, refused, manifest, tmp_path, arguments, message):
+    line = refused("compare", manifest, *arguments, "--jobs", 1, "-o", tmp_path / "run")
+    assert message in line
+
+
+def test_a_missing_program_is_a_failure_of_the_machine(
+    codec, refused, manifest, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", "")
+    arguments = ["--codec", "opus:6", "--jobs", 1, "-o", tmp_path / "run"]
+    assert "apt install opus-tools" in refused("compare", manifest, *arguments, code=1)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "pystoi", "scipy"])
+def test_without_the_extra(codec, refused, manifest, tmp_path, monkeypatch, package):
+    import sys
+
+    monkeypatch.setitem(sys.modules, package, None)
+    line = refused("eval", manifest, "-o", tmp_path / "run", code=1)
+    assert line.endswith("pip install 'moss-audio-tokenizer[eval]'")

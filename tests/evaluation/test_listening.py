@@ -1,0 +1,205 @@
+"""The listening test: what gets into the page, and what becomes of listeners' files."""
+
+import base64
+import io
+import json
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+import soundfile
+from toy_codecs import Noise, byte_codec
+
+from moss_audio_tokenizer.errors import EvaluationError, InputError
+from moss_audio_tokenizer.evaluation import Plan, run, write_results
+from moss_audio_tokenizer.evaluation.listening import (
+    aggregate,
+    build_listening_test,
+    read_session,
+    screen,
+)
+from moss_audio_tokenizer.evaluation.listening.ratings import as_markdown
+from moss_audio_tokenizer.manifest import read_manifest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+
+
+@pytest.fixture
+def folder(manifest, tmp_path):
+    """The results of a comparison of three clips, one of them broken."""
+    path = tmp_path / "run"
+    path.mkdir()
+    clips = read_manifest(manifest, split="valid", domain="speech")
+    plan = Plan(clips, [partial(byte_codec, 1), Noise], ("si_sdr",), num_examples=3)
+    write_results(path, run(plan, path, lambda done, total: None), clips, "t", "c")
+    return path
+
+
+def document_of(page):
+    content = re.search(r'<script type="application/json" id="test">(.*?)</script>', page, re.S)
+    return json.loads(content[1])
+
+
+def test_every_trial_has_reference_versions_and_anchor(folder):
+    document = document_of(build_listening_test(folder, "Which is best?"))
+    assert [trial["clip"] for trial in document["trials"]] == ["speech0.wav", "speech1.wav"]
+    for trial in document["trials"]:
+        names = [sound["name"] for sound in trial["sounds"]]
+        assert names == ["reference", "bytes-1", "noise", "low anchor"]
+
+
+def test_sounds_are_those_of_the_run_and_the_anchor_is_dull(folder):
+    document = document_of(build_listening_test(folder, "t", ["noise"], mid_anchor=True))
+    sounds = {
+        sound["name"]: soundfile.read(io.BytesIO(base64.b64decode(sound["data"])))[0]
+        for sound in document["trials"][0]["sounds"]
+    }
+    assert list(sounds) == ["reference", "noise", "low anchor", "mid anchor"]
+    (kept,) = folder.glob("audio/speech0-*/noise.flac")
+    np.testing.assert_array_equal(sounds["noise"], soundfile.read(kept)[0])
+    power = {name: np.abs(np.fft.rfft(sound)) ** 2 for name, sound in sounds.items()}
+    hertz = np.fft.rfftfreq(len(sounds["reference"]), 1 / 16_000)
+    for name, limit in {"low anchor": 3_700, "mid anchor": 7_400}.items():
+        kept, above = power[name][hertz < 3_000].sum(), power[name][hertz > limit].sum()
+        assert kept > 0.9 * power["reference"][hertz < 3_000].sum()
+        assert above < 1e-3 * power["reference"][hertz > limit].sum()
+
+
+def test_the_page_loads_nothing(folder):
+    page = build_listening_test(folder, "a <b>")
+    assert "<title>a &lt;b&gt;</title>" in page
+    assert not re.search(r"https?://|src=|@import", page)
+    assert document_of(page)["title"] == "a <b>"
+
+
+def test_what_makes_no_test_is_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="'opus_6'; it has bytes-1, noise"):
+        build_listening_test(folder, "t", ["opus_6"])
+    with pytest.raises(InputError, match="no results to listen to"):
+        build_listening_test(tmp_path / "nothing", "t")
+    for path in folder.glob("audio/*/reference.flac"):
+        for index in range(10):
+            (path.parent / f"x{index}.flac").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="14 signals are too many"):
+        build_listening_test(folder, "t")
+
+
+def session(tmp_path, listener, ratings, test="abc"):
+    trials = [{"clip": f"clip {index}", "ratings": one} for index, one in enumerate(ratings)]
+    document = {"format": "moss-audio listening 1", "test": test, "listener": listener}
+    path = tmp_path / f"{listener}.json"
+    path.write_text(json.dumps(document | {"trials": trials}), encoding="utf-8")
+    return path
+
+
+def rated(reference, good, bad):
+    return {"reference": reference, "good": good, "bad": bad, "mid anchor": 50}
+
+
+@pytest.fixture
+def listeners(tmp_path):
+    return [
+        session(tmp_path, "ann", [rated(100, 80, 20), rated(95, 70, 30)]),
+        session(tmp_path, "bob", [rated(98, 60, 10), rated(100, 90, 40)]),
+        session(tmp_path, "eve", [rated(40, 90, 99), rated(100, 50, 50)]),
+    ]
+
+
+def test_who_misses_the_reference_is_left_out(listeners):
+    kept, left_out = screen(map(read_session, listeners))
+    assert [one.listener for one in kept] == ["ann", "bob"]
+    assert left_out == {"eve": "rated the hidden reference below 90 in 1 of 2 trials"}
+
+
+def test_who_takes_the_mid_anchor_for_the_reference_is_left_out(tmp_path):
+    fooled = rated(100, 50, 50) | {"mid anchor": 95}
+    path = session(tmp_path, "max", [fooled, rated(100, 50, 50)])
+    assert "mid anchor" in screen([read_session(path)])[1]["max"]
+
+
+def test_one_slip_in_seven_trials_is_forgiven(tmp_path):
+    path = session(tmp_path, "pia", [rated(80, 1, 1)] + [rated(100, 1, 1)] * 6)
+    assert screen([read_session(path)])[1] == {}
+
+
+def test_means_have_intervals_and_the_best_is_first(listeners):
+    tables = aggregate(screen(map(read_session, listeners))[0])
+    overall = [one for one in tables if not one.clip]
+    assert [one.system for one in overall] == ["reference", "good", "mid anchor", "bad"]
+    good = overall[1]
+    assert (good.mean, good.median, good.num_ratings) == (75.0, 75.0, 4)
+    # Student's t with three degrees of freedom at 97.5% is 3.1824.
+    spread = np.std([80, 70, 60, 90], ddof=1)
+    assert good.interval == pytest.approx(3.1824 * spread / 2, rel=1e-4)
+    (first,) = [one for one in tables if (one.system, one.clip) == ("good", "clip 0")]
+    assert first.mean == 70.0
+    assert "| good | 75.0 ± 20.5 | 75 | 68-82 | 4 |" in as_markdown(tables)
+
+
+def test_results_of_two_tests_are_not_mixed(tmp_path):
+    paths = [session(tmp_path, name, [rated(100, 1, 1)], test=name) for name in ("ann", "bob")]
+    with pytest.raises(EvaluationError, match="2 tests"):
+        screen(map(read_session, paths))
+
+
+@pytest.mark.parametrize(
+    "ratings",
+    [
+        [],
+        [{"good": 50}],
+        [rated(100, 101, 1)],
+        [rated(100, "90", 1)],
+        [rated(True, 1, 1)],
+        [rated(float("nan"), 1, 1)],
+        [[1, 2]],
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path, ratings):
+    with pytest.raises(EvaluationError, match="no result of a listening test"):
+        read_session(session(tmp_path, "ann", ratings))
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "x.json"
+    for content in ("", "[]", "{}", '{"format": "other"}'):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(EvaluationError, match="no result"):
+            read_session(path)
+    with pytest.raises(EvaluationError, match="no result"):
+        read_session(tmp_path / "missing.json")
+
+
+@pytest.fixture
+def moss_audio():
+    from typer.testing import CliRunner
+
+    from moss_audio_tokenizer.cli.main import app
+
+    return lambda *arguments: CliRunner().invoke(app, [str(item) for item in arguments])
+
+
+def test_on_the_command_line(moss_audio, folder, listeners, tmp_path):
+    made = moss_audio("listening-test", folder, "-o", tmp_path / "pages" / "test.html")
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "pages" / "test.html").read_text("utf-8").startswith("<!doctype html>")
+    result = moss_audio("listening-results", *listeners)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("2 of 3 listeners")
+    assert "left out: eve" in result.stdout
+    document = json.loads(moss_audio("listening-results", *listeners, "--json").stdout)
+    assert document["listeners"] == ["ann", "bob"]
+    assert document["systems"][0]["system"] == "reference"
+
+
+def test_a_damaged_file_costs_itself_only(moss_audio, listeners, tmp_path):
+    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
+    result = moss_audio("listening-results", tmp_path / "bad.json", *listeners)
+    assert result.exit_code == 2
+    assert "2 of 3 listeners" in result.stdout
+    assert "bad.json" in result.stderr
+
+
+def test_the_name_of_the_page_is_checked(moss_audio, folder, tmp_path):
+    assert moss_audio("listening-test", folder, "-o", tmp_path / "test.pdf").exit_code == 2
