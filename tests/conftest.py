@@ -85,3 +85,26 @@ def make_model(make_codec):
         return model
 
     return make
+
+
+@pytest.fixture
+def make_exported(make_model, tmp_path):
+    """A small model with varied codes, saved, and its export: (model, folder of graphs)."""
+    import torch
+
+    from moss_audio_tokenizer.export.folder import export_onnx
+
+    def make(channels: int = 1, export=(), **quantizer):
+        model = make_model(channels, **quantizer)
+        random = torch.Generator().manual_seed(2)
+        for parameter in model.codec.quantizer.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=random))
+        hidden = model.codec.encoder(0.3 * torch.randn(1, channels, 800, generator=random))[0]
+        project = model.codec.quantizer.input_proj
+        project.gain.fill_(5 / hidden.std())
+        project.bias.copy_(-project.weight @ hidden.mean(0))
+        model.save_pretrained(tmp_path / "checkpoint")
+        export_onnx(tmp_path / "checkpoint", tmp_path / "exported", **dict(export))
+        return model, tmp_path / "exported"
+
+    return make

@@ -20,8 +20,9 @@ PUBLIC_NAMES = [
 ]
 TORCH_FREE_MODULES = [
     *("audio", "cli.main", "codes", "config", "errors", "evaluation", "evaluation.baselines"),
-    *("evaluation.listening", "metrics", "streaming"),
-    *("training.data.preparing", "training.data.training_data", "training.data.workers"),
+    *("evaluation.listening", "evaluation.speed", "export.folder", "metrics", "model.describe"),
+    *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
+    "training.data.workers",
 ]
 
 

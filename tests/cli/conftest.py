@@ -50,10 +50,11 @@ class ToyCodec:
 def codec(monkeypatch):
     """The toy codec that every command loads; `loads` records how it was asked for."""
     toy = ToyCodec()
-    toy.loads = []
+    toy.loads, toy.backends = [], []
 
-    def load(model, parts="all", device="cpu", deterministic=False):
+    def load(model, parts="all", device="cpu", deterministic=False, backend=None):
         toy.loads.append((model, parts, device, deterministic))
+        toy.backends.append(backend)
         return toy
 
     monkeypatch.setattr(loading, "load_codec", load)

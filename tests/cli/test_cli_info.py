@@ -47,8 +47,8 @@ def test_codes_for_people(moss_audio, write_codes):
 
 
 def test_model_as_json(described, json_of):
-    assert json_of("info", "bundled") == FACTS
-    assert described == ["bundled"]
+    assert json_of("info", "some/folder") == FACTS
+    assert described == ["some/folder"]
 
 
 def test_model_for_people(described, moss_audio):
@@ -73,3 +73,16 @@ def test_missing_codes(refused, tmp_path):
 
 def test_a_sound_file_is_neither(refused, write_wav):
     assert "neither codes" in refused("info", write_wav())
+
+
+def test_an_exported_model_tells_of_its_graphs(json_of, moss_audio):
+    facts = json_of("info", "bundled")["onnx"]
+    assert facts["opset"] == 20
+    assert facts["graphs"]["encoder"]["inputs"] == [
+        {"name": "input_values", "type": "float32", "shape": ["batch", 1, "samples"]}
+    ]
+    lines = [" ".join(line.split()) for line in moss_audio("info", "bundled").stdout.splitlines()]
+    assert "inputs input_values: float32 (batch, 1, samples)" in lines
+    assert "outputs audio: float32 (batch, 1, samples)" in lines
+    state = "past_key_values.0.key: float32 (batch, 3, places_1, 64) to"
+    assert any(state in line for line in lines)

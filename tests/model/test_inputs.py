@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from moss_audio_tokenizer.config.arguments import check_num_quantizers, frames_of_duration
 from moss_audio_tokenizer.errors import AudioError, CodesError, InputError
-from moss_audio_tokenizer.model.inputs import (
-    as_code_rows,
-    as_waveform_rows,
-    check_num_quantizers,
-    frames_of_duration,
-    lengths_of,
-)
+from moss_audio_tokenizer.model.inputs import as_code_rows, as_waveform_rows, lengths_of
 
 NO_ARRAYS = [None, "abc", b"abc", {"a": 1}, [[1], [1, 2]], np.array([None]), np.array(["1"])]
 NO_VALUES = [torch.zeros(1, 1, 8, device="meta"), torch.zeros(1, 1, 8).to_sparse()]

@@ -22,6 +22,7 @@ def decode(
     num_quantizers: options.NumQuantizers = None,
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
+    backend: options.Backend = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Decode even codes that another model made (mostly noise)."),
@@ -39,7 +40,7 @@ def decode(
     suffix = file_format.value if file_format else None
     jobs = plan(inputs, output, AUDIO_SUFFIXES, suffix)
     with display.progress("loading the model"):
-        codec = loading.load_codec(model, "decoder", device)
+        codec = loading.load_codec(model, "decoder", device, backend=backend)
     loading.check_num_quantizers(num_quantizers, codec.info)
     make_folders(job.output for job in jobs)
 

@@ -33,6 +33,7 @@ def encode(
     num_quantizers: options.NumQuantizers = None,
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
+    backend: options.Backend = None,
     deterministic: Deterministic = False,
     file_format: Format = None,
     as_json: options.Json = False,
@@ -46,7 +47,7 @@ def encode(
     suffix = file_format.value if file_format else None
     jobs = plan(inputs, output, CODES_SUFFIXES, suffix)
     with display.progress("loading the model"):
-        codec = loading.load_codec(model, "encoder", device, deterministic)
+        codec = loading.load_codec(model, "encoder", device, deterministic, backend=backend)
     loading.check_num_quantizers(num_quantizers, codec.info)
     make_folders(job.output for job in jobs)
 

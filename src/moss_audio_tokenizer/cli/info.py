@@ -11,7 +11,6 @@ import typer
 from ..errors import InputError
 from . import display, options
 from .destinations import CODES_SUFFIXES
-from .failures import needs_extra
 
 
 def info(
@@ -75,9 +74,20 @@ def describe_codes(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(name: str) -> dict[str, Any]:
-    with needs_extra("torch", "describing a model"):
-        from ..model.describe import describe_model
-    return describe_model(name)
+    from ..model.describe import describe_model
+
+    return describe_model(name) | _describe_graphs(name)
+
+
+def _describe_graphs(name: str) -> dict[str, Any]:
+    """What an export holds beside weights; nothing for a model that was not exported."""
+    from ..onnx.folder import find_folder, is_exported
+
+    if not is_exported(name):
+        return {}
+    manifest = find_folder(name).manifest
+    kept = ("producer", "opset", "codes_type", "precision", "graphs", "checks")
+    return {"onnx": {key: manifest[key] for key in kept if key in manifest}}
 
 
 def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +106,29 @@ def _with_unit(name: str, value: Any) -> tuple[str, Any]:
         return "bitrate", _bitrate(value)
     if name == "files" and isinstance(value, dict):
         return name, {file: display.file_size(size) for file, size in sorted(value.items())}
+    if name == "onnx":
+        return name, value | {"graphs": {n: _graph(g) for n, g in value["graphs"].items()}}
     return name, value
+
+
+def _graph(facts: dict[str, Any]) -> dict[str, Any]:
+    """Inputs and outputs of a graph, a line each; all the keys and values of its state in one."""
+    return {side: _ports(facts[side]) for side in ("inputs", "outputs")}
+
+
+def _ports(ports: list[dict[str, Any]]) -> list[str]:
+    state = ("past_key_values.", "present.")
+    rings = [port for port in ports if port["name"].startswith(state)]
+    lines = [_port(port) for port in ports if port not in rings]
+    if len(rings) > 2:
+        lines.append(f"{_port(rings[0])} to {rings[-1]['name']}")
+    else:
+        lines += map(_port, rings)
+    return lines
+
+
+def _port(port: dict[str, Any]) -> str:
+    return f"{port['name']}: {port['type']} ({', '.join(map(str, port['shape']))})"
 
 
 def _bitrate(kbps: Any) -> Any:

@@ -14,20 +14,48 @@ if TYPE_CHECKING:
 
 
 def load_codec(
-    model: str, parts: str = "all", device: str = "cpu", deterministic: bool = False
+    model: str,
+    parts: str = "all",
+    device: str = "cpu",
+    deterministic: bool = False,
+    backend: str | None = None,
 ) -> "Codec":
     """Load a model folder, a hub id, or "bundled".
+
+    Args:
+        model: where it is.
+        parts: "encoder", "decoder" or "all".
+        device: where to compute.
+        deterministic: of PyTorch on a GPU.
+        backend: "onnx" or "torch"; None chooses, see `choose_backend`.
 
     Raises:
         CheckpointError: nothing usable is there.
         ConfigError: the device does not exist here.
-        MissingDependencyError: PyTorch is not installed.
+        MissingDependencyError: the backend is not installed.
     """
-    with needs_extra("torch", "running a model"):
+    if (backend or choose_backend(model, device)) == "onnx":
+        from ..onnx.codec import OnnxCodec
+
+        return OnnxCodec.from_pretrained(model, device)
+    with needs_extra("torch", f"running {model!r} in PyTorch"):
         from ..model.numpy_codec import TorchCodec
     return TorchCodec.from_pretrained(
         model, parts=parts, device=device, deterministic=deterministic
     )
+
+
+def choose_backend(model: str, device: str) -> str:
+    """What runs a model if nobody says: "onnx" where it was exported, else "torch".
+
+    On a GPU it is "torch" too, for onnxruntime as it is installed here knows only the CPU;
+    "tensorrt" is onnxruntime's.
+    """
+    from ..onnx.folder import is_exported
+
+    if device.startswith("tensorrt"):
+        return "onnx"
+    return "onnx" if device == "cpu" and is_exported(model) else "torch"
 
 
 def check_num_quantizers(count: int | None, info: "CodecInfo") -> None:

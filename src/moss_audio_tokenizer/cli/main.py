@@ -11,8 +11,10 @@ from .. import __version__
 from .bench import bench
 from .data import app as data
 from .decode import decode
+from .demo import demo
 from .encode import encode
 from .evaluate import compare, evaluate
+from .export import app as export
 from .failures import (
     BAD_INPUT,
     INTERRUPTED,
@@ -76,13 +78,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(encode, decode, reconstruct, info, train, study, bench),
+    *(encode, decode, reconstruct, info, train, study, bench, demo),
     *(compare, listening_test, listening_results),
 )
 for command in _COMMANDS:
     app.command()(command)
 app.command("eval")(evaluate)
 app.add_typer(data)
+app.add_typer(export, name="export")
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,6 +22,13 @@ class AudioFormat(str, Enum):
     flac = "flac"
 
 
+class BackendName(str, Enum):
+    """What runs a model."""
+
+    onnx = "onnx"
+    torch = "torch"
+
+
 # Not checked for being readable here: one bad file must not stop the others.
 AudioInputs = Annotated[
     list[Path],
@@ -61,6 +68,14 @@ Model = Annotated[
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="D", help="Where to compute: cpu, cuda, cuda:1, ...")
+]
+Backend = Annotated[
+    BackendName | None,
+    typer.Option(
+        "--backend",
+        show_default="onnx for exported models and 'bundled' on the cpu, else torch",
+        help="What runs the model; torch needs the torch extra. Both give the same codes.",
+    ),
 ]
 NumQuantizers = Annotated[
     int | None,

@@ -87,6 +87,7 @@ def reconstruct(
     num_quantizers: Depths = None,
     model: options.Model = "bundled",
     device: options.Device = "cpu",
+    backend: options.Backend = None,
     report: Report = None,
     as_json: options.Json = False,
 ) -> None:
@@ -99,7 +100,7 @@ def reconstruct(
     if report:
         _require_report()
     with display.progress("loading the model"):
-        codec = loading.load_codec(model, "all", device)
+        codec = loading.load_codec(model, "all", device, backend=backend)
     loading.check_num_quantizers(max(depths, default=None), codec.info)
     original, versions = _reconstruct(codec, source, depths, outputs)
     _save(versions, codec.info.sampling_rate)

@@ -1,12 +1,12 @@
-"""What a checkpoint is, told from its config.json and the headers of its weights alone."""
+"""What a checkpoint is, told from its config.json and the headers of its weights; no PyTorch."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 from ..config import CodecConfig, Stage, TransformerStage
-from .checkpoint import Checkpoint
 from .hub import find_checkpoint
+from .stored_weights import StoredWeights
 
 
 def describe_model(path: str | Path) -> dict[str, Any]:
@@ -16,25 +16,24 @@ def describe_model(path: str | Path) -> dict[str, Any]:
         CheckpointError: there is none, or it cannot be read.
         ConfigError: its configuration is not one of a released kind.
     """
-    folder = find_checkpoint(path, {})
-    with Checkpoint(folder) as checkpoint:
-        config = checkpoint.codec_config()
-        return {
-            "model": str(path),
-            "sampling_rate": config.sampling_rate,
-            "channels": config.number_channels,
-            "frame_rate": config.frame_rate,
-            "samples_per_frame": config.downsample_rate,
-            "num_quantizers": config.quantizer.num_quantizers,
-            "codebook_size": config.quantizer.codebook_size,
-            "quantizer_type": config.quantizer.quantizer_type,
-            "kbps": _bitrates(config),
-            "parameters": _parameters(checkpoint),
-            "encoder": _stages(config.encoder, config.encoder_rates),
-            "decoder": _stages(config.decoder, config.decoder_rates),
-            "layout": checkpoint.layout,
-            "files": {file.name: file.stat().st_size for file in checkpoint.files},
-        }
+    weights = StoredWeights(find_checkpoint(path, {}))
+    config = weights.config
+    return {
+        "model": str(path),
+        "sampling_rate": config.sampling_rate,
+        "channels": config.number_channels,
+        "frame_rate": config.frame_rate,
+        "samples_per_frame": config.downsample_rate,
+        "num_quantizers": config.quantizer.num_quantizers,
+        "codebook_size": config.quantizer.codebook_size,
+        "quantizer_type": config.quantizer.quantizer_type,
+        "kbps": _bitrates(config),
+        "parameters": _parameters(weights),
+        "encoder": _stages(config.encoder, config.encoder_rates),
+        "decoder": _stages(config.decoder, config.decoder_rates),
+        "layout": weights.layout,
+        "files": {file.name: file.stat().st_size for file in weights.files},
+    }
 
 
 def _bitrates(config: CodecConfig) -> dict[str, float]:
@@ -47,10 +46,11 @@ def _bitrates(config: CodecConfig) -> dict[str, float]:
     return {str(depth): depth * bits * config.frame_rate / 1000 for depth in sorted(depths)}
 
 
-def _parameters(checkpoint: Checkpoint) -> dict[str, int]:
+def _parameters(weights: StoredWeights) -> dict[str, int]:
     counts = {"encoder": 0, "quantizer": 0, "decoder": 0}
-    for name in checkpoint.names:
-        counts[name.split(".")[0]] += math.prod(checkpoint.shape(name))
+    counted = [item for item in weights.shapes().items() if not item[0].endswith(".scales")]
+    for name, shape in counted:
+        counts[name.split(".")[0]] += math.prod(shape)
     return counts | {"total": sum(counts.values())}
 
 

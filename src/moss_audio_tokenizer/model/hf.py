@@ -14,7 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..config.arguments import check_num_quantizers, frames_of_duration, require_list
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
+from ..streaming.batching import CallersBatches
 from .attention import check_backend
 from .checkpoint import Checkpoint, load_codec, save_codec
 from .codec import Codec
@@ -25,16 +27,7 @@ from .hf_streams import StreamingVerbs
 from .hub import find_checkpoint
 from .inference.halves import DecoderHalf, EncoderHalf
 from .inference.prepared import Prepared
-from .inputs import (
-    as_code_rows,
-    as_waveform_rows,
-    check_clip,
-    check_num_quantizers,
-    frames_of_duration,
-    lengths_of,
-    pad_rows,
-    require_list,
-)
+from .inputs import as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
 from .offline import decode_rows, encode_rows
 from .outputs import (
     MossAudioTokenizerDecoderOutput,
@@ -85,7 +78,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: streams and what was prepared stay behind."""
-        return self.__dict__ | {"_prepared": Prepared(), "_batches": {}}
+        return self.__dict__ | {"_prepared": Prepared(), "_batches": CallersBatches()}
 
     # Settings
 
@@ -172,7 +165,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         if streaming:
             frames_of_duration(chunk_duration, self.config.codec)
             return self._continue_encode(items, num_quantizers, *slots)
-        self._not_streaming("encode", *slots)
+        self._batches.refuse("encode", *slots)
         clips = [_single(as_waveform_rows(clip, channels)) for clip in items]
         return self._encode(clips, num_quantizers, True, chunk_duration, deterministic)
 
@@ -271,7 +264,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         if streaming:
             frames_of_duration(chunk_duration, config)
             return self._continue_decode(items, num_quantizers, *slots)
-        self._not_streaming("decode", *slots)
+        self._batches.refuse("decode", *slots)
         rows = [_single(as_code_rows(codes, config).movedim(1, 0)) for codes in items]
         depths = sorted({len(row) for row in rows})
         if num_quantizers is None and len(depths) > 1:

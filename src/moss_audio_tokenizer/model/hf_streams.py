@@ -10,22 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CodesError, InputError
+from ..config.arguments import check_num_quantizers, require_count
+from ..errors import CodesError
 from ..streaming import DecoderStream, EncoderStream
-from ..streaming.batching import ContinuousBatch
+from ..streaming.batching import CallersBatches
 from .engines import TorchDecoderEngine, TorchEncoderEngine
 from .inference.halves import DecoderHalf, EncoderHalf
-from .inputs import (
-    as_code_chunk,
-    check_num_quantizers,
-    pad_rows,
-    require_count,
-    require_indices,
-)
+from .inputs import as_code_chunk, pad_rows
 from .outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
-
-# Longer chunks are worked through in steps of so many frames.
-_HIDDEN_STREAM_FRAMES = 8
 
 
 class StreamingVerbs:
@@ -41,7 +33,7 @@ class StreamingVerbs:
 
     def _forget_streams(self) -> None:
         """Drop the streams behind `batch_encode` and `batch_decode`."""
-        self._batches: dict[str, ContinuousBatch] = {}
+        self._batches = CallersBatches()
 
     def decoder_stream(self, max_slots: int = 64, max_chunk_frames: int = 25) -> DecoderStream:
         """A session that decodes streams of codes; any number of sessions share the weights.
@@ -107,47 +99,10 @@ class StreamingVerbs:
         clips = self._continue_batch("decode", [chunk[:layers] for chunk in chunks], *slots)
         return MossAudioTokenizerDecoderOutput(pad_rows(clips), _lengths(clips))
 
-    def _not_streaming(
-        self, verb: str, max_batch_size: Any, finalize_indices: Any, reset_stream: bool
-    ) -> None:
-        """Refuse what means nothing without ``streaming=True``; a reset drops the hidden stream.
-
-        Raises:
-            InputError: an option of streaming was given.
-        """
-        if max_batch_size is not None or finalize_indices is not None:
-            raise InputError("max_batch_size and finalize_indices need streaming=True")
-        if reset_stream:
-            self._batches.pop(verb, None)
-
-    def _continue_batch(
-        self,
-        verb: str,
-        chunks: list[Any],
-        max_batch_size: int | None,
-        finalize_indices: Any,
-        reset_stream: bool,
-    ) -> list[Tensor]:
-        """Advance the hidden stream of a verb; see `ContinuousBatch.step`.
-
-        A first call (or one that resets) reserves ``max_batch_size`` rows. An error leaves the
-        stream as it was.
-        """
-        finalize = require_indices(finalize_indices, "finalize_indices")
-        batch = None if reset_stream else self._batches.get(verb)
-        if max_batch_size is not None:
-            max_batch_size = require_count(max_batch_size, "max_batch_size")
-        if batch is None:
-            make = self.encoder_stream if verb == "encode" else self.decoder_stream
-            batch = ContinuousBatch(make(max_batch_size or len(chunks), _HIDDEN_STREAM_FRAMES))
-        elif max_batch_size not in (None, batch.max_rows):
-            raise InputError(
-                f"max_batch_size is {max_batch_size}, but the first call reserved "
-                f"{batch.max_rows} rows; leave it out, or start afresh with reset_stream=True"
-            )
-        results = batch.step(chunks, finalize)
-        self._batches[verb] = batch
-        return results
+    def _continue_batch(self, verb: str, chunks: list[Any], *slots: Any) -> list[Tensor]:
+        """Advance the hidden stream of a verb."""
+        make = self.encoder_stream if verb == "encode" else self.decoder_stream
+        return self._batches.advance(verb, make, chunks, *slots)
 
 
 def _lengths(rows: list[Tensor]) -> Tensor:

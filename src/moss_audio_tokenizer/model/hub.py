@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MissingDependencyError
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -20,6 +17,7 @@ def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:
 
     Raises:
         CheckpointError: it is none of them, or the hub does not have it.
+        MissingDependencyError: it would have to come from the hub, whose library is missing.
     """
     if not isinstance(name, str | Path):
         raise CheckpointError(
@@ -36,10 +34,23 @@ def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:
         raise CheckpointError(
             f"{str(name)!r} is no folder; expected a model folder, a hub id, or 'bundled'"
         )
+    return _from_hub(str(name), hub)
+
+
+def _from_hub(name: str, hub: dict[str, Any]) -> Path:
+    # Here, so that folders can be read where PyTorch's companions are not installed.
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"], **hub))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{name!r} is no folder; to ask the hub for it needs huggingface_hub: "
+            "pip install 'moss-audio-tokenizer[torch]'"
+        ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **hub))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise CheckpointError(
-            f"{str(name)!r} is neither a folder nor to be had from the hub "
+            f"{name!r} is neither a folder nor to be had from the hub "
             f"({str(error).splitlines()[0]})"
         ) from error

@@ -1,17 +1,19 @@
 """Between this package's parameter names and those of released checkpoints.
 
-Owns both released layouts (v1, v2) and their older spellings; knows nothing of files. The
-names inside the package are free to differ, and quantizer layers to share one tensor.
+Owns both released layouts (v1, v2) and their older spellings; knows nothing of files, and needs
+no PyTorch. The names inside the package are free to differ, and quantizer layers to share one
+tensor.
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import CodecConfig, TransformerStage
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYOUTS = ("v1", "v2")
 
@@ -101,7 +103,7 @@ def _quantizer_names(parameter: str, num_quantizers: int) -> Iterator[tuple[str,
         yield f"quantizer.quantizers.{layer}.{suffix}", Slot(parameter, layer)
 
 
-def to_released_shape(name: str, tensor: Tensor) -> Tensor:
+def to_released_shape(name: str, tensor: "Tensor") -> "Tensor":
     """Weight-normalised projections are 1x1 convolutions in released files."""
     if name.endswith("original1"):
         return tensor[..., None]

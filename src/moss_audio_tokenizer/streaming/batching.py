@@ -4,12 +4,17 @@ Rows join at the tail and leave when they are finalized; those that stay keep th
 that order alone; a session holds the streams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from ..config.arguments import require_count, require_indices
 from ..errors import InputError
 from .engine import Array
 from .sessions import DecoderStream, EncoderStream
 from .slots import Slot
+
+# Longer chunks are worked through in steps of so many frames.
+_FRAMES_A_STEP = 8
 
 
 class ContinuousBatch:
@@ -74,3 +79,52 @@ class ContinuousBatch:
             raise InputError(
                 f"finalize_indices is {list(finalize)}; expected different rows of 0 to {count - 1}"
             )
+
+
+class CallersBatches:
+    """The continuous batches behind `batch_encode` and `batch_decode`: one for each verb."""
+
+    def __init__(self) -> None:
+        self._batches: dict[str, ContinuousBatch] = {}
+
+    def refuse(
+        self, verb: str, max_batch_size: Any, finalize_indices: Any, reset_stream: bool
+    ) -> None:
+        """Refuse what means nothing without ``streaming=True``; a reset drops the verb's batch.
+
+        Raises:
+            InputError: an option of streaming was given.
+        """
+        if max_batch_size is not None or finalize_indices is not None:
+            raise InputError("max_batch_size and finalize_indices need streaming=True")
+        if reset_stream:
+            self._batches.pop(verb, None)
+
+    def advance(
+        self,
+        verb: str,
+        make: Callable[[int, int], DecoderStream | EncoderStream],
+        chunks: list[Any],
+        max_batch_size: int | None,
+        finalize_indices: Any,
+        reset_stream: bool,
+    ) -> list[Array]:
+        """Go on with the batch of a verb; see `ContinuousBatch.step`.
+
+        A first call (or one that resets) reserves ``max_batch_size`` rows of a session that
+        ``make`` makes. An error leaves the batch as it was.
+        """
+        finalize = require_indices(finalize_indices, "finalize_indices")
+        batch = None if reset_stream else self._batches.get(verb)
+        if max_batch_size is not None:
+            max_batch_size = require_count(max_batch_size, "max_batch_size")
+        if batch is None:
+            batch = ContinuousBatch(make(max_batch_size or len(chunks), _FRAMES_A_STEP))
+        elif max_batch_size not in (None, batch.max_rows):
+            raise InputError(
+                f"max_batch_size is {max_batch_size}, but the first call reserved "
+                f"{batch.max_rows} rows; leave it out, or start afresh with reset_stream=True"
+            )
+        results = batch.step(chunks, finalize)
+        self._batches[verb] = batch
+        return results

@@ -1,0 +1,148 @@
+"""`moss-audio demo`: the codec in a browser, served to this machine or written as a static site.
+
+Owns which files make up the site and how they are served. The page does the work itself; there
+is no model behind the server.
+"""
+
+import mimetypes
+import shutil
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from . import display, options
+
+_PAGE = Path(__file__).parent / "demo_page"
+_RUNTIME_FILES = (
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+)
+_IN_NODE_MODULES = Path("node_modules") / "onnxruntime-web" / "dist"
+# What .mjs and .wasm are, on systems that do not know them.
+_TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
+
+
+def demo(
+    model: options.Model = "bundled",
+    runtime: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            readable=False,
+            help="Folder of onnxruntime-web's files; npm install onnxruntime-web makes it.",
+        ),
+    ] = _IN_NODE_MODULES,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="Write the site to a new folder, for any web server, and serve nothing.",
+        ),
+    ] = None,
+) -> None:
+    """Try the codec in a browser: record, see the codes, hear them at any bitrate.
+
+    Example: npm install onnxruntime-web && moss-audio demo
+    """
+    files = site_files(model, runtime)
+    if output is not None:
+        write_site(files, output)
+        display.print_line(f"{output}: {len(files)} files; open index.html through a web server")
+        return
+    server = make_server(files, port)
+    display.print_line(f"http://localhost:{server.server_address[1]}/  (Ctrl-C ends it)")
+    with server:
+        server.serve_forever()
+
+
+def site_files(model: str, runtime: Path) -> dict[str, Path]:
+    """Every file of the site, by its path in the site.
+
+    Raises:
+        CheckpointError: the model was not exported.
+        InputError: onnxruntime-web is not where it should be.
+    """
+    from ..onnx.folder import MANIFEST_NAME, find_folder
+
+    folder = find_folder(model)
+    folder.check_weights()
+    runtime = runtime / "dist" if (runtime / "dist").is_dir() else runtime
+    missing = [name for name in _RUNTIME_FILES if not (runtime / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{str(runtime)!r} has no {missing[0]}; run npm install onnxruntime-web here, or name "
+            "its folder with --runtime"
+        )
+    steps = [folder.graph(f"{side}_step") for side in ("encoder", "decoder")]
+    weights = [folder.path / name for name in folder.manifest["weights"]]
+    model_files = [folder.path / MANIFEST_NAME, *steps, *weights]
+    return {
+        **{path.name: path for path in sorted(_PAGE.iterdir())},
+        **{f"model/{path.name}": path for path in model_files},
+        **{f"runtime/{name}": runtime / name for name in _RUNTIME_FILES},
+    }
+
+
+def write_site(files: dict[str, Path], output: Path) -> None:
+    """Copy the site into a new folder, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    from ..files import atomic_path
+
+    with atomic_path(output, error=InputError, replace_folder=False) as folder:
+        for name, source in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+
+
+def make_server(files: dict[str, Path], port: int) -> ThreadingHTTPServer:
+    """A server of these files and no others, on this machine alone.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, files))
+    except OSError as problem:
+        raise InputError(f"port {port} cannot be used ({problem.strerror}); try --port 0") from None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Gives out the files of a site."""
+
+    def __init__(self, files: dict[str, Path], *connection: object) -> None:
+        self._files = files
+        super().__init__(*connection)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        """Answer with a file of the site."""
+        name = self.path.partition("?")[0].lstrip("/") or "index.html"
+        source = self._files.get(name)
+        if source is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        kind = _TYPES.get(source.suffix) or mimetypes.guess_type(name)[0]
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind or "application/octet-stream")
+        self.send_header("Content-Length", str(source.stat().st_size))
+        # With these two a page may use threads.
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.end_headers()
+        with source.open("rb") as stream:
+            shutil.copyfileobj(stream, self.wfile)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: the terminal is the user's."""

@@ -1,0 +1,142 @@
+"""`moss-audio export`: models in the formats that deployments take.
+
+Owns the options and what is printed; `export.folder` does the work.
+"""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import display, options
+from .failures import needs_extra
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Precision(str, Enum):
+    """Precisions of the weights of encoder or decoder."""
+
+    stored = "stored"
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class CodesType(str, Enum):
+    """Types that codes can have in graphs."""
+
+    int32 = "int32"
+    int64 = "int64"
+
+
+app = typer.Typer(help="Write a model in a format for deployment.", no_args_is_help=True)
+
+
+@app.callback()
+def formats() -> None:
+    """Write a model in a format for deployment."""
+
+
+@app.command("onnx")
+def export_to_onnx(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", show_default=False, help="Model folder, or 'bundled'."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="New folder for weights and graphs; the model's own folder gets the graphs alone.",
+        ),
+    ],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="The same as --decoder int8: the codes stay.")
+    ] = False,
+    encoder: Annotated[
+        Precision, typer.Option(help="Precision of the encoder's weights.")
+    ] = Precision.stored,
+    decoder: Annotated[
+        Precision, typer.Option(help="Precision of the decoder's weights.")
+    ] = Precision.stored,
+    codes_type: Annotated[CodesType, typer.Option(help="Type of codes.")] = CodesType.int32,
+    probe: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            show_default="a synthetic sound",
+            help="Sound file to measure changed codes and the audio's distance on; repeatable.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep what changes more than 1% of the codes.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Export a model to ONNX: encoder and decoder, for whole clips and for steps of streams.
+
+    Example: moss-audio export onnx bundled -o exported --int8
+    """
+    with needs_extra("export", "exporting"):
+        from ..export.folder import export_onnx
+    with display.progress("exporting"):
+        manifest = export_onnx(
+            model,
+            output,
+            encoder=encoder.value,
+            decoder="int8" if int8 else decoder.value,
+            codes_type=codes_type.value,
+            clips=_clips(model, probe or []),
+            force=force,
+        )
+    if as_json:
+        display.print_json({"output": str(output), **manifest})
+    else:
+        display.print_facts(_for_people(output, manifest))
+
+
+def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":
+    """Sound files as the model takes them."""
+    if not files:
+        return []
+    from ..audio import load_audio
+    from ..model.stored_weights import StoredWeights
+    from ..onnx.folder import folder_path
+
+    config = StoredWeights(folder_path(model)).config
+    return [load_audio(file, config.sampling_rate, config.number_channels) for file in files]
+
+
+def _for_people(output: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What was written, and how it compares."""
+    checks = manifest["checks"]
+    entries = [*manifest["weights"].items()]
+    entries += [(graph["file"], graph) for graph in manifest["graphs"].values()]
+    return {
+        "folder": str(output),
+        "precision": dict(manifest["precision"]),
+        "against_PyTorch": _distance(checks["pytorch"]) or "not compared: it is not installed",
+        **(
+            {"against_stored_weights": _distance(checks["precision"])}
+            if "precision" in checks
+            else {}
+        ),
+        "files": [f"{name}: {display.file_size(entry['bytes'])}" for name, entry in entries],
+    }
+
+
+def _distance(found: dict[str, Any] | None) -> dict[str, str]:
+    if not found:
+        return {}
+    ratio = found["audio_snr_db"]
+    return {
+        "codes_changed": f"{found['codes_changed']:.2%} of {found['codes']:,}",
+        "audio": "equal" if ratio is None else f"{ratio:g} dB signal-to-noise",
+    }

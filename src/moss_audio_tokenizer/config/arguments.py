@@ -1,0 +1,117 @@
+"""Numbers and lists that callers of a codec pass: counts, layers, durations, rows.
+
+The same refusals for every runtime; standard library only. Knows nothing of audio or codes.
+"""
+
+import math
+import operator
+from typing import Any
+
+from ..errors import CodesError, InputError
+from .codec import CodecConfig
+
+
+def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
+    """The number of layers to use; None means all.
+
+    Raises:
+        CodesError: fewer than 1, or more than the model has.
+    """
+    available = config.quantizer.num_quantizers
+    if count is None:
+        return available
+    whole = as_integer(count)
+    if whole is None or not 1 <= whole <= available:
+        raise CodesError(f"num_quantizers is {count!r}; expected 1 to {available} for this model")
+    return whole
+
+
+def as_integer(value: Any) -> int | None:
+    """An integer of Python or of an array library; None for anything else, truth values too."""
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
+        return None
+    if getattr(value, "ndim", 0):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def frames_of_duration(seconds: float | None, config: CodecConfig) -> int | None:
+    """Whole frames in ``chunk_duration`` seconds; None stays None.
+
+    Raises:
+        InputError: the duration is no whole number of frames; names the nearest that are.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not _is_finite_number(seconds):
+        raise InputError(
+            f"chunk_duration is {seconds!r}; expected a multiple of {1 / config.frame_rate:g} s"
+        )
+    frames = float(seconds) * config.frame_rate
+    nearest = round(frames)
+    if nearest >= 1 and abs(frames - nearest) < 1e-6 * max(1.0, frames):
+        return nearest
+    below, above = max(1, int(frames)), max(1, int(frames)) + 1
+    raise InputError(
+        f"chunk_duration is {seconds} s; expected a multiple of {1 / config.frame_rate:g} s, such "
+        f"as {below / config.frame_rate:g} or {above / config.frame_rate:g}"
+    )
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, str | bytes) and math.isfinite(float(value) * 1e9)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
+
+
+def require_count(value: Any, name: str) -> int:
+    """``value`` as a whole number of at least 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    whole = as_integer(value)
+    if whole is None or whole < 1:
+        raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
+    return whole
+
+
+def require_indices(values: Any, name: str) -> list[int]:
+    """``values`` as a list of whole numbers; None is an empty one.
+
+    Raises:
+        InputError: it is none.
+    """
+    if values is None:
+        return []
+    try:
+        indices = [as_integer(value) for value in values]
+    except TypeError:
+        indices = [None]
+    found = [index for index in indices if index is not None]
+    if len(found) < len(indices):
+        raise InputError(f"{name} is {values!r}; expected a list of whole numbers")
+    return found
+
+
+def require_list(items: Any, what: str, instead: str) -> list[Any]:
+    """The items of a list of clips; a single tensor or array is another method's.
+
+    Raises:
+        InputError: no list, or an empty one.
+    """
+    if isinstance(items, str | bytes | dict) or hasattr(items, "ndim"):
+        raise InputError(
+            f"got one {type(items).__name__}; expected a list of {what}: use {instead} for a batch"
+        )
+    try:
+        found = list(items)
+    except TypeError as error:
+        raise InputError(f"got {type(items).__name__}; expected a list of {what}") from error
+    if not found:
+        raise InputError(f"got no {what}; expected a list of at least one")
+    return found

@@ -1,0 +1,105 @@
+"""The weights of an export: as the checkpoint has them, or in another precision.
+
+Owns what is written into the export's safetensors. The quantizer is never touched.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ..config import TransformerStage
+from ..errors import CheckpointError, ConfigError
+from ..model.stored_weights import INDEX_NAME, StoredWeights
+from .linear import BLOCK, head_rows, int8_names
+
+PRECISIONS = ("stored", "fp32", "fp16", "int8")
+_LAYER = re.compile(r"(encoder|decoder)\.(\d+)\.transformer\.layers\.\d+\.")
+_SCALED = {
+    "self_attn.out_projs.0.weight": "layer_scale_1.scale",
+    "linear2.weight": "layer_scale_2.scale",
+}
+
+
+def write_weights(
+    weights: StoredWeights, folder: Path, precisions: dict[str, str]
+) -> StoredWeights:
+    """Write a checkpoint's weights into another folder; returns them as they are there.
+
+    Args:
+        weights: the checkpoint's.
+        folder: has config.json already.
+        precisions: of "encoder" and "decoder"; one of `PRECISIONS`.
+
+    Raises:
+        ConfigError: there is no such precision.
+        CheckpointError: a weight does not fit into float16.
+    """
+    unknown = sorted(set(precisions.values()) - set(PRECISIONS))
+    if unknown:
+        raise ConfigError(f"no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}")
+    for file in weights.files:
+        if set(precisions.values()) == {"stored"}:
+            shutil.copyfile(file, folder / file.name)
+            continue
+        tensors: dict[str, np.ndarray] = {}
+        for name in weights.names_in(file):
+            tensors |= _converted(weights, name, precisions.get(name.split(".")[0], "stored"))
+        save_file(tensors, folder / file.name, {"format": "np"})
+        (folder / file.name).chmod(0o644)  # safetensors leaves files that only their owner may read
+    index = weights.folder / INDEX_NAME
+    if index.is_file():
+        shutil.copyfile(index, folder / INDEX_NAME)
+    return StoredWeights(folder, weights.config)
+
+
+def _converted(weights: StoredWeights, name: str, precision: str) -> dict[str, np.ndarray]:
+    """A tensor in another precision: under its own name, or in 8 bits under two."""
+    values = weights.tensor(name).read()
+    if precision == "fp16":
+        return {name: _as_float16(name, values)}
+    if precision == "int8" and values.ndim == 2:
+        blocks, scales = to_int8(_prepared(weights, name))
+        return dict(zip(int8_names(name), (blocks, scales), strict=True))
+    return {name: values.astype(np.float32) if precision == "fp32" else values}
+
+
+def _as_float16(name: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise CheckpointError(f"{name} has weights that float16 cannot hold; export in fp32")
+    return rounded
+
+
+def _prepared(weights: StoredWeights, name: str) -> np.ndarray:
+    """A matrix as `linear.Linears` would fold it."""
+    matrix = weights.tensor(name).read().astype(np.float32)
+    layer = _LAYER.match(name)
+    if layer is None:
+        return matrix
+    rest = name[layer.end() :]
+    if rest in _SCALED:
+        scale = weights.tensor(layer[0] + _SCALED[rest]).read().astype(np.float32)
+        return scale[:, None] * matrix
+    if rest.startswith("self_attn.in_projs"):
+        stages = weights.config.encoder if layer[1] == "encoder" else weights.config.decoder
+        stage = stages[int(layer[2])]
+        assert isinstance(stage, TransformerStage)  # noqa: S101
+        order, scale = head_rows(stage.d_model, stage.num_heads)
+        return matrix[order] * scale[:, None]
+    return matrix
+
+
+def to_int8(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(outputs, blocks, BLOCK) of 8 bits about 128, and (outputs, blocks) of scales.
+
+    The last block of a row is padded with zeros.
+    """
+    outputs, inputs = matrix.shape
+    padded = np.pad(matrix, ((0, 0), (0, -inputs % BLOCK))).reshape(outputs, -1, BLOCK)
+    scales = np.abs(padded).max(-1, keepdims=True) / 127
+    steps = np.divide(padded, scales, out=np.zeros_like(padded), where=scales > 0)
+    return (np.rint(steps) + 128).astype(np.uint8), scales[..., 0].astype(np.float32)

@@ -1,0 +1,99 @@
+"""onnxruntime: which devices there are, and sessions for graphs.
+
+The only place that imports it. Owns names of devices and threads; knows no codec.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..config.arguments import require_count
+from ..errors import CheckpointError, ConfigError, MissingDependencyError
+
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+
+
+class Runtime:
+    """Where and how graphs run.
+
+    Args:
+        device: "cpu", "cuda" or "tensorrt", the last two with an index if need be ("cuda:1").
+        num_threads: on a CPU; default: onnxruntime's, one a core.
+
+    Raises:
+        ConfigError: there is no such device here.
+        InputError: the number of threads is wrong.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+
+    def __init__(self, device: str = "cpu", num_threads: int | None = None) -> None:
+        self._library: Any = _import_onnxruntime()
+        kind, _, index = str(device).partition(":")
+        if kind not in _PROVIDERS or not (index.isdigit() or index == ""):
+            raise ConfigError(f"no device {device!r}; expected cpu, cuda, cuda:1, or tensorrt")
+        self.num_threads = None if num_threads is None else require_count(num_threads, "threads")
+        self.device_id = int(index or 0)
+        self.on_gpu = kind != "cpu"
+        self._providers = self._available(kind)
+
+    def _available(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
+        there = self._library.get_available_providers()
+        wanted = _PROVIDERS[kind]
+        if wanted[0] not in there:
+            raise ConfigError(
+                f"onnxruntime has no {wanted[0]} here, only {', '.join(there)}; use device cpu, or "
+                "install onnxruntime-gpu in place of onnxruntime"
+            )
+        options = {"device_id": self.device_id}
+        return [(name, {} if name.startswith("CPU") else options) for name in wanted]
+
+    def session(self, path: Path) -> Any:
+        """A session for the graph in a file.
+
+        Raises:
+            CheckpointError: onnxruntime cannot load it.
+        """
+        options = self._library.SessionOptions()
+        options.intra_op_num_threads = self.num_threads or _cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return self._library.InferenceSession(str(path), options, providers=self._providers)
+        except Exception as problem:  # onnxruntime's exceptions have no common base of their own
+            reason = " ".join(str(problem).split())[:300]
+            raise CheckpointError(
+                f"onnxruntime {self._library.__version__} cannot load {path} ({reason})"
+            ) from problem
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """Zeros on the device, as an OrtValue."""
+        import numpy as np
+
+        place = ("cuda", self.device_id) if self.on_gpu else ("cpu", 0)
+        zeros = np.zeros(shape, np.float32)
+        return self._library.OrtValue.ortvalue_from_numpy(zeros, *place)
+
+
+def _cores() -> int:
+    """Processors that this process may use, as OMP_NUM_THREADS and its affinity say."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if limit.isdigit() and int(limit) > 0:
+        return int(limit)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as problem:
+        raise MissingDependencyError(
+            "running a model without PyTorch needs onnxruntime, which cannot be imported "
+            f"({problem}); pip install onnxruntime"
+        ) from problem
+    return onnxruntime
