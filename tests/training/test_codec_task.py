@@ -4,6 +4,7 @@ import pytest
 import torch
 from training_rows import make_rows
 
+from moss_audio_tokenizer.semantic import ByteText, SemanticHead, random_language_model
 from moss_audio_tokenizer.training.codec_task import CodecTask
 from moss_audio_tokenizer.training.config import LossWeights, WarmStart
 from moss_audio_tokenizer.training.step_rows import RowPlan
@@ -66,6 +67,19 @@ def test_the_codebook_loss_trains_codebooks_alone(make_task):
 def test_the_mel_loss_trains_everything_but_codebooks(make_task):
     expected = {"encoder", "decoder", "output_proj", *PROJECTIONS}
     assert trained_by(make_task(), "mel") == expected
+
+
+def test_the_semantic_loss_trains_all_but_codebooks_and_decoder(make_task):
+    reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
+    task = make_task(losses=LossWeights(semantic=1.0))
+    task.semantic = reader
+    losses = losses_of(task, texts=("YES", "", "NO"))
+    assert set(losses) >= {"semantic", "token_accuracy", "total"}
+    losses["semantic"].backward()
+    trained = {n.split(".")[0] for n, p in task.codec.named_parameters() if p.grad is not None}
+    assert trained == {"encoder", "quantizer"}
+    assert task.codec.quantizer.codebooks.grad is None
+    assert all(parameter.grad is not None for parameter in reader.parameters())
 
 
 def test_the_total_trains_every_parameter(make_task):
