@@ -141,3 +141,25 @@ def test_a_difference_is_orange_for_more_and_blue_for_less():
 def test_what_is_below_the_scale_makes_no_difference():
     silence, faint = np.full((4, 6), -100.0), np.full((4, 6), -81.0)
     assert pixels_of(difference_png(silence, faint, (-80.0, 0.0))).sum() < 0.5
+
+
+def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
+    from toy_codecs import Noise
+
+    from moss_audio_tokenizer.evaluation import Plan, run, write_results
+    from moss_audio_tokenizer.evaluation.scorers import ScorerNames
+    from moss_audio_tokenizer.manifest import read_manifest
+
+    pytest.importorskip("jiwer")
+    pytest.importorskip("scipy")
+    clips = read_manifest(manifest, domain="speech", split="valid")[:1]
+    plan = Plan(clips, [Noise], ("si_sdr",), ScorerNames(recogniser="toy_codecs:recogniser"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    table = write_results(folder, run(plan, folder, lambda *_: None), clips, "t", "c")
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "understood as “one too three”" in text
+    assert "“One, two, three.”" in text
+    assert "| noise | - | 1 | 1.00 | 1 |" in table
+    assert "0.333" in table
+    Page(text)

@@ -275,6 +275,7 @@ def test_examples_are_spread_over_domains():
     clips = [ManifestEntry(None, "speech", name=f"{n}") for n in range(6)]
     clips += [ManifestEntry(None, "music", name=f"m{n}") for n in range(2)]
     assert choose_examples(clips, 3) == [0, 3, 6]
+    assert choose_examples(clips[::-1], 1) == [2]
     assert choose_examples(clips, 100) == list(range(8))
     assert choose_examples(clips, 0) == []
 

@@ -61,7 +61,7 @@ class Version:
         audio: samples, in -1 .. 1.
         sampling_rate: samples a second of the audio.
         values: metrics by name; none for the original.
-        note: shown in place of values.
+        note: shown below the values.
     """
 
     name: str
@@ -295,13 +295,14 @@ def _second_ticks(seconds: float) -> list[float]:
 
 
 def _values(version: Version) -> str:
+    note = f'<p class="note">{escape(version.note)}</p>' if version.note else ""
     if not version.values:
-        return f'<p class="note">{escape(version.note)}</p>' if version.note else ""
+        return note
     items = "".join(
         f"<div><dt>{escape(METRICS[name].heading)}</dt><dd>{shown_value(value, name)}</dd></div>"
         for name, value in version.values.items()
     )
-    return f"<dl>{items}</dl>"
+    return f"<dl>{items}</dl>{note}"
 
 
 def data_url(kind: str, content: bytes) -> str:

@@ -121,13 +121,13 @@ def _check_names(names: Sequence[str], kind: str) -> None:
 
 
 def choose_examples(clips: Sequence[ManifestEntry], count: int) -> list[int]:
-    """Places of clips to listen to: taken in turns from the domains, evenly from each."""
+    """Places of clips to listen to: taken in turns from the domains, speech first, evenly."""
     domains: dict[str, list[int]] = {}
     for place, clip in enumerate(clips):
         domains.setdefault(clip.domain, []).append(place)
-    shares = dict.fromkeys(domains, 0)
+    shares = dict.fromkeys(sorted(domains, key=lambda name: name != "speech"), 0)
     for _ in range(min(count, len(clips))):
-        open_ones = [name for name, places in domains.items() if shares[name] < len(places)]
+        open_ones = [name for name in shares if shares[name] < len(domains[name])]
         shares[min(open_ones, key=shares.__getitem__)] += 1
     return sorted(
         places[index * len(places) // shares[name]]
