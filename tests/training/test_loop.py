@@ -34,6 +34,7 @@ class InterruptionError(Exception):
 def quick_measures(monkeypatch):
     monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: 1.5)
     monkeypatch.setattr(validation, "stoi", lambda left, right, rate: float("nan"))
+    monkeypatch.setattr(validation, "gross_pitch_error", lambda left, right, rate: 0.5)
 
 
 def make_trainer(config: TrainingConfig, resume: bool = False) -> tuple[Trainer, list[str]]:

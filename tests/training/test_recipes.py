@@ -50,6 +50,7 @@ def quick_study(monkeypatch, make_recipe):
     """Two runs of three steps."""
     monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: 1.5)
     monkeypatch.setattr(validation, "stoi", lambda left, right, rate: 0.75)
+    monkeypatch.setattr(validation, "gross_pitch_error", lambda left, right, rate: 0.5)
     base = make_recipe(
         max_steps=3,
         validation=validation.ValidationConfig(

@@ -39,10 +39,11 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(validation, "mel_distance", measure("mel", 1.0))
     monkeypatch.setattr(validation, "stoi", measure("stoi", 1.0))
+    monkeypatch.setattr(validation, "gross_pitch_error", lambda left, right, rate: 0.25)
     return calls
 
 
-def test_every_domain_is_measured_at_every_depth_and_speech_by_stoi_too(make_codec, measured):
+def test_every_domain_is_measured_at_every_depth_and_speech_by_more(make_codec, measured):
     clips = [make_clip("speech", 160), make_clip("music", 160)]
     scalars = validate(make_codec(), clips, (1, 4), max_seconds=1.0).scalars
     assert {name for name in scalars if "/" in name and "perplexity" not in name} == {
@@ -50,6 +51,8 @@ def test_every_domain_is_measured_at_every_depth_and_speech_by_stoi_too(make_cod
         "speech/mel_distance/4",
         "speech/stoi/1",
         "speech/stoi/4",
+        "speech/pitch_error/1",
+        "speech/pitch_error/4",
         "music/mel_distance/1",
         "music/mel_distance/4",
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..metrics import mel_distance, stoi
+from ..metrics import gross_pitch_error, mel_distance, stoi
 from ..model.codec import Codec
 from ..semantic import SemanticHead
 from .config import ValidationConfig
@@ -156,6 +156,7 @@ def _measure(
     values = {"mel_distance": mel_distance(reference, estimate, rate)}
     if domain == "speech":
         values["stoi"] = stoi(reference, estimate, rate)
+        values["pitch_error"] = gross_pitch_error(reference, estimate, rate)
     for name, value in values.items():
         rows.setdefault(f"{domain}/{name}/{depth}", []).append(value)
 
