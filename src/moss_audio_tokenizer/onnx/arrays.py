@@ -69,7 +69,7 @@ def _as_float(audio: np.ndarray) -> np.ndarray:
             f"audio is {audio.dtype}; expected floating point within +-1, int16 or int32"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-        audio = audio.astype(np.float32)
+        audio = audio.astype(np.float32, copy=False)
     return audio if scale is None else audio / np.float32(scale)
 
 
@@ -173,6 +173,8 @@ def as_code_chunk(codes: Any, config: CodecConfig) -> Int[np.ndarray, "num_quant
 
 def pad_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays of unequal lengths along a new first axis, zero at the end of the last axis."""
+    if len(rows) == 1:
+        return rows[0][None]
     longest = max(row.shape[-1] for row in rows)
     stacked = np.zeros((len(rows), *rows[0].shape[:-1], longest), rows[0].dtype)
     for target, row in zip(stacked, rows, strict=True):

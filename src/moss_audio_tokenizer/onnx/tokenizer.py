@@ -174,13 +174,13 @@ class OnnxAudioTokenizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Codes (layers, frames) and hidden states (width, frames)."""
         unit = self.config.downsample_rate
-        clip = np.pad(clip, ((0, 0), (0, -clip.shape[1] % unit)))
-        pieces = list(_pieces(clip.shape[1] // unit, chunk))
+        pieces = list(_pieces(-(-clip.shape[1] // unit), chunk))
         engine = self._encoder_engine(1, pieces[0].stop, layers)
-        found = [
-            engine.step_with_hidden({0: clip[:, piece.start * unit : piece.stop * unit]})[0]
-            for piece in pieces
-        ]
+        found = []
+        for piece in pieces:
+            part = clip[:, piece.start * unit : piece.stop * unit]
+            part = engine.pad(part, (piece.stop - piece.start) * unit)
+            found.append(engine.step_with_hidden({0: part})[0])
         codes, hidden = zip(*found, strict=True)
         return np.concatenate(codes, axis=1), np.concatenate(hidden, axis=1)
 
