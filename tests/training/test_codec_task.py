@@ -116,6 +116,16 @@ def test_noise_of_the_warm_start_is_in_proportion_to_the_hidden_states(make_task
     assert float(noise.square().mean().sqrt()) == pytest.approx(3.5, rel=0.03)
 
 
+@pytest.mark.parametrize("warm_steps", [0, 1])
+def test_a_silent_row_has_a_finite_gradient(make_task, warm_steps):
+    task = make_task(warm_start=WarmStart(steps=warm_steps), losses=LossWeights(phase=1.0))
+    audio = make_audio()
+    audio[1] = 0
+    losses_of(task, audio=audio)["total"].backward()
+    gradients = [p.grad for p in task.codec.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("warm_steps", [0, 10])
 def test_a_step_depends_on_seed_and_number_alone(make_task, warm_steps):
     task = make_task(warm_start=WarmStart(steps=warm_steps), quantizer_dropout=1.0)

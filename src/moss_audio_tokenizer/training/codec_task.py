@@ -79,7 +79,8 @@ class CodecTask(nn.Module):
         noise = torch.stack(
             [torch.randn(hidden.shape[1:], generator=_seeded(seed)) for seed in seeds]
         ).to(hidden.device)
-        rms = hidden.square().mean((1, 2), keepdim=True).sqrt()
+        # Silence has no hidden states at all, and the root no slope at zero.
+        rms = (hidden.square().mean((1, 2), keepdim=True) + 1e-12).sqrt()
         return hidden + self.config.warm_start.noise * rms * noise
 
     def _semantic_losses(

@@ -153,7 +153,7 @@ def _write(folder: Path, name: str, study: Study, rows: dict[str, list[dict[str,
 
 def table(study: Study, rows: dict[str, list[dict[str, float]]]) -> str:
     """The end of every run, by depth, as Markdown."""
-    heads = [f"{depth} quantizers" for depth in DEPTHS]
+    heads = [f"depth {depth}" for depth in DEPTHS]
     lines = [study.question, ""]
     for measure, title in _MEASURES.items():
         lines += [f"| {title} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
