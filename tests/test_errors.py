@@ -27,6 +27,8 @@ STANDARD_BASES = {
     "ModelMismatchError": "ValueError",
     "SlotsFull": "RuntimeError",
     "MissingDependencyError": "ImportError",
+    "ServerBusy": "RuntimeError",
+    "ServerError": "RuntimeError",
     "TrainingError": "RuntimeError",
     "EvaluationError": "RuntimeError",
 }

@@ -23,6 +23,7 @@ TORCH_FREE_MODULES = [
     *("evaluation.listening", "evaluation.speed", "export.folder", "metrics", "model.describe"),
     *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
     "training.data.workers",
+    *("serve.app", "serve.client"),
 ]
 
 

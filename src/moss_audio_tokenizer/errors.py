@@ -14,6 +14,8 @@ Each message says what was got, what was expected, and what to do about it.
     ├── ModelMismatchError        codes were made by another model than the one asked to decode them
     ├── SlotsFull                 a session has no free slot for another stream
     ├── MissingDependencyError    an optional dependency is needed: the message names the extra
+    ├── ServerBusy                a server has no room now: try again later
+    ├── ServerError               a server cannot start, refused a request, or broke off
     ├── TrainingError             a run cannot start, go on or resume
     └── EvaluationError           a codec under test failed, or its results cannot be used
 """
@@ -65,6 +67,14 @@ class SlotsFull(MossAudioError, RuntimeError):  # noqa: N818 - a state of affair
 
 class MissingDependencyError(MossAudioError, ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
+
+
+class ServerBusy(MossAudioError, RuntimeError):  # noqa: N818 - a state of affairs, not a mistake
+    """A server has no room for another stream or request; the message says when to try again."""
+
+
+class ServerError(MossAudioError, RuntimeError):
+    """A server cannot start, refused what a client asked for, or broke off a stream."""
 
 
 class TrainingError(MossAudioError, RuntimeError):

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from ..errors import AudioFileError
+from ..errors import AudioError, AudioFileError
 from ..files import require_file
 from .integrity import find_damage, has_length_tag
 from .resampling import check_sampling_rate, resample
@@ -64,7 +64,11 @@ class ForwardFile(soundfile.SoundFile):
 
 
 def load_audio(
-    path: AudioSource, sampling_rate: int | None = None, channels: int | None = None
+    path: AudioSource,
+    sampling_rate: int | None = None,
+    channels: int | None = None,
+    *,
+    max_seconds: float | None = None,
 ) -> Float[np.ndarray, "channels samples"]:
     """The samples of a wav, flac, ogg, opus or mp3 file, ready for a model.
 
@@ -73,19 +77,21 @@ def load_audio(
             not its extension.
         sampling_rate: samples a second to resample to, 8,000 to 192,000; None keeps the file's.
         channels: 1 mixes to mono by the mean, 2 makes stereo of mono; None keeps the file's.
+        max_seconds: refuse longer audio, without reading on; None takes any length.
 
     Returns:
         (channels, samples) float32, full scale at -1 and 1.
 
     Raises:
-        AudioError: an impossible rate or channel conversion, or samples that are not finite.
+        AudioError: an impossible rate or channel conversion, or samples that are not finite,
+            or more than ``max_seconds``.
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
     if sampling_rate is not None:
         check_sampling_rate(sampling_rate)
     if channels is not None:
         check_channels(channels)
-    samples, own_rate = read_audio(path)
+    samples, own_rate = read_audio(path, max_seconds)
     if channels is not None:
         samples = convert_channels(samples, channels)
     if sampling_rate is None:
@@ -93,18 +99,20 @@ def load_audio(
     return resample(samples, own_rate, sampling_rate)
 
 
-def read_audio(path: AudioSource) -> tuple[Float[np.ndarray, "channels samples"], int]:
+def read_audio(
+    path: AudioSource, max_seconds: float | None = None
+) -> tuple[Float[np.ndarray, "channels samples"], int]:
     """The samples of a file as they are, (channels, samples) float32, and their sampling rate.
 
     Opus has no rate of its own: one of 8, 12, 16, 24 and 48 kHz is used, which is 48 kHz
     unless the file says that it was made from another of these.
 
     Raises:
-        AudioError: samples that are not finite.
+        AudioError: samples that are not finite, or more than ``max_seconds``.
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
     with open_audio(path) as file:
-        blocks = [block.T for block in _blocks(file)]
+        blocks = [block.T for block in _bounded(_blocks(file), file.samplerate, max_seconds)]
         samples = np.concatenate(blocks, axis=1)
         _check_length(path, file, samples.shape[1])
         check_finite(samples, source=source_name(path))
@@ -225,6 +233,18 @@ def _blocks(file: ForwardFile) -> Iterator[Float[np.ndarray, "samples channels"]
         yield block
         if len(block) < length:
             return
+
+
+def _bounded(
+    blocks: Iterator[Float[np.ndarray, "samples channels"]], rate: int, max_seconds: float | None
+) -> Iterator[Float[np.ndarray, "samples channels"]]:
+    """The same blocks, as long as they are not too many: a small file can hold days of silence."""
+    num_samples = 0
+    for block in blocks:
+        num_samples += len(block)
+        if max_seconds is not None and num_samples > max_seconds * rate:
+            raise AudioError(f"audio is longer than {max_seconds:g} s; cut it, or send it in parts")
+        yield block
 
 
 def _check_length(source: AudioSource, file: ForwardFile, num_samples: int) -> None:

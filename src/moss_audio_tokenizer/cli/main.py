@@ -26,6 +26,7 @@ from .failures import (
 from .info import info
 from .listening import listening_results, listening_test
 from .reconstruct import reconstruct
+from .serve import serve
 from .study import study
 from .train import train
 
@@ -78,7 +79,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(encode, decode, reconstruct, info, train, study, bench, demo),
+    *(encode, decode, reconstruct, info, train, study, bench, demo, serve),
     *(compare, listening_test, listening_results),
 )
 for command in _COMMANDS:

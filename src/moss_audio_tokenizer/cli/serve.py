@@ -1,0 +1,113 @@
+"""`moss-audio serve`: the codec server."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import display, loading, options
+from .failures import needs_extra
+
+
+def serve(
+    model: options.Model = "bundled",
+    max_streams: Annotated[
+        int, typer.Option("--max-streams", metavar="N", min=1, help="Live streams at once.")
+    ] = 16,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    device: options.Device = "cpu",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="all cores but one", help="Threads of PyTorch on a CPU."),
+    ] = None,
+    voices: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep codes of reference recordings there."),
+    ] = None,
+    voice_megabytes: Annotated[
+        int, typer.Option(min=1, help="Size of that cache; the longest unused go first.")
+    ] = 256,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option("--api-keys", metavar="FILE", help="Ask for one of these keys, one a line."),
+    ] = None,
+    max_clip_seconds: Annotated[float, typer.Option(min=0.1, help="Longest whole file.")] = 600.0,
+    max_stream_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Longest live stream.")
+    ] = 14400.0,
+    max_speed: Annotated[
+        float, typer.Option(min=0.1, help="Times real time at which a stream may be fed.")
+    ] = 4.0,
+    requests_a_minute: Annotated[
+        float, typer.Option(min=0, help="Requests and streams of one client; 0 for no limit.")
+    ] = 600.0,
+    idle_seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long a client may send or take nothing.")
+    ] = 30.0,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="How long streams may go on after SIGTERM.")
+    ] = 30.0,
+) -> None:
+    """Serve the codec over HTTP and WebSockets.
+
+    Its pages: / (a live microphone), /docs, /metrics, /health, /ready.
+
+    Example: moss-audio serve --max-streams 32 --voices voices/
+    """
+    with needs_extra("serve", "the codec server"):
+        from ..serve.app import CodecServer
+        from ..serve.running import run
+        from ..serve.settings import ServerSettings
+    settings = ServerSettings(
+        max_streams=max_streams,
+        max_clip_seconds=max_clip_seconds,
+        max_stream_seconds=max_stream_seconds,
+        max_speed=max_speed,
+        max_requests_a_minute=requests_a_minute,
+        idle_seconds=idle_seconds,
+        stall_seconds=idle_seconds,
+        drain_seconds=drain_seconds,
+        voice_folder=voices,
+        max_voice_bytes=voice_megabytes << 20,
+        api_keys=_read_keys(api_keys),
+    )
+
+    def open_codec() -> Any:
+        """On the thread that will step the codec: PyTorch counts threads by thread."""
+        codec = loading.load_codec(model, device=device)
+        if "torch" in sys.modules:  # not where another runtime stands behind the codec
+            from ..model.machine import use_threads
+
+            # One core is the network's: who computes must not wait for who waits for messages.
+            use_threads(threads or max(1, (os.cpu_count() or 2) - 1))
+        return codec
+
+    run(CodecServer(open_codec, settings), host, port, _announce)
+
+
+def _announce(address: str) -> None:
+    display.print_line(f"serving at {address}")
+    sys.stdout.flush()
+
+
+def _read_keys(path: Path | None) -> frozenset[str]:
+    """The keys of a file, one a line.
+
+    Raises:
+        InputError: there is no such file, or no key in it.
+    """
+    if path is None:
+        return frozenset()
+    try:
+        lines = path.read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"cannot read keys from {str(path)!r}: {problem}") from problem
+    if not lines:
+        raise InputError(f"{str(path)!r} holds no keys; expected one a line, or no --api-keys")
+    return frozenset(lines)

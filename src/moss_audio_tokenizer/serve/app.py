@@ -1,0 +1,161 @@
+"""The application: its routes, its documentation, and what it says about itself.
+
+Everything is made here and handed on; there are no globals, so that there can be any number of
+applications in one process.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+
+import swagger_ui_bundle
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
+
+from .. import __version__
+from ..errors import MossAudioError
+from .lanes import StreamingCodec
+from .metrics import Metrics
+from .refusals import STATUS, Gate, Refused, document_of, refusal_of
+from .requests import request_routes
+from .settings import ServerSettings
+from .sockets import socket_routes
+from .streams import Streams
+from .voices import VoiceCache
+
+_DESCRIPTION = """Sound to discrete codes and back. Whole files go over HTTP; live streams go over
+WebSockets at `/v1/encode/stream` and `/v1/decode/stream`, which this page cannot show: a first
+message says what the codec is, binary messages carry audio one way and packed frames of codes the
+other, and `{"type": "end"}` ends a stream. Errors are `{"error": {"code", "message"}}`."""
+_CLIENT_CLOSED = 499
+
+
+class CodecServer:
+    """A codec, its streams and its application.
+
+    Args:
+        open_codec: opens the codec, on the thread that will step it.
+        settings: limits.
+
+    Attributes:
+        app: what an ASGI server runs.
+        streams: all streams; its `opened` says when, or why not, the codec is there.
+    """
+
+    def __init__(
+        self, open_codec: Callable[[], StreamingCodec], settings: ServerSettings | None = None
+    ) -> None:
+        self.settings = settings or ServerSettings()
+        self.metrics = Metrics()
+        self.streams = Streams(open_codec, self.settings, self.metrics)
+        self._voices: VoiceCache | None = None
+        self.metrics.watch(
+            self.streams.waiting_frames,
+            lambda: self.streams.num_clips,
+            self.streams.num_slots,
+            self.streams.num_bytes,
+            lambda: self._voices.num_bytes if self._voices else 0,
+        )
+        self.app = self._build()
+
+    def _build(self) -> FastAPI:
+        app = FastAPI(
+            title="moss-audio",
+            version=__version__,
+            description=_DESCRIPTION,
+            lifespan=self._lifespan,
+            docs_url=None,
+            redoc_url=None,
+        )
+        # The version that the documentation page reads, which is served from here.
+        app.openapi_version = "3.0.3"
+        gate = Gate(self.settings, self.metrics)
+        app.include_router(request_routes(self.streams, gate, lambda: self._voices))
+        app.include_router(socket_routes(self.streams, gate))
+        self._add_state(app)
+        _add_pages(app)
+        for error in (Refused, MossAudioError, RequestValidationError, ClientDisconnect):
+            app.add_exception_handler(error, self._answer)
+        return app
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002
+        await self.streams.start()
+        opening = asyncio.create_task(self.open())
+        try:
+            yield
+        finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            await self.streams.stop()
+
+    async def open(self) -> None:
+        """Wait for the codec, and open the voices that belong to it."""
+        info = await self.streams.opened()
+        if self.settings.voice_folder is not None and self._voices is None:
+            self._voices = VoiceCache(
+                self.settings.voice_folder, info.identity, self.settings.max_voice_bytes
+            )
+
+    def _add_state(self, app: FastAPI) -> None:
+        @app.get("/health", tags=["server"])
+        async def health() -> JSONResponse:
+            """Whether the server should be left alone (200) or started again (503)."""
+            healthy = self.streams.is_healthy
+            return JSONResponse({"healthy": healthy}, 200 if healthy else 503)
+
+        @app.get("/ready", tags=["server"])
+        async def ready() -> JSONResponse:
+            """Whether new work is welcome: the model is loaded, and the server is not to stop."""
+            state = {
+                "ready": self.streams.is_ready,
+                "draining": self.streams.is_draining,
+                "streams": self.streams.num_live,
+                "max_streams": self.settings.max_streams,
+            }
+            return JSONResponse(state, 200 if self.streams.is_ready else 503)
+
+        @app.get("/metrics", tags=["server"], response_class=Response)
+        async def metrics() -> Response:
+            """Figures for Prometheus."""
+            return Response(self.metrics.text(), media_type=self.metrics.content_type)
+
+    async def _answer(self, request: Request, error: Exception) -> Response:  # noqa: ARG002
+        if isinstance(error, ClientDisconnect):
+            return Response(status_code=_CLIENT_CLOSED)
+        if isinstance(error, RequestValidationError):
+            error = Refused("bad_input", _first_problem(error))
+        refusal = refusal_of(error)
+        self.metrics.refused(refusal.code)
+        headers = {"Retry-After": f"{refusal.retry_seconds:.0f}"} if refusal.retry_seconds else None
+        return JSONResponse(document_of(refusal), STATUS[refusal.code].http, headers)
+
+
+def _first_problem(error: RequestValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{problem['loc'][1]}: {problem['msg']}"
+
+
+def _add_pages(app: FastAPI) -> None:
+    page = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    app.mount("/docs/assets", StaticFiles(directory=Path(swagger_ui_bundle.swagger_ui_path)))
+
+    @app.get("/", include_in_schema=False)
+    async def microphone() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    @app.get("/docs", include_in_schema=False)
+    async def documentation() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="moss-audio",
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon-32x32.png",
+        )

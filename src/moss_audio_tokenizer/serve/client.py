@@ -1,0 +1,274 @@
+"""A client for Python programs: whole files over HTTP, live streams over WebSockets.
+
+Owns the conversation from the other side; needs httpx and websockets, and no FastAPI. What the
+server refuses comes as this package's errors.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import httpx
+import numpy as np
+from jaxtyping import Float, Integer
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from ..codes import AudioCodes, CodecInfo
+from ..codes.moss_format import from_bytes, to_bytes
+from ..errors import InputError, MossAudioError, ServerBusy, ServerError
+from .wire import PackedFrames, PcmReader, PcmWriter
+
+_ERRORS: dict[str, type[MossAudioError]] = {
+    "busy": ServerBusy,
+    "too_many_requests": ServerBusy,
+    "bad_input": InputError,
+    "too_large": InputError,
+    "too_long": InputError,
+}
+_AUDIO = "pcm_f32le"
+_Connect = Callable[[], AbstractContextManager[ClientConnection]]
+_Self = TypeVar("_Self", bound="_LiveStream")
+
+
+class CodecClient(AbstractContextManager["CodecClient"]):
+    """A server, as its clients see it.
+
+    Args:
+        url: of the server, such as "http://127.0.0.1:8000".
+        key: an API key, if the server asks for one.
+        timeout_seconds: for every answer.
+
+    Every method raises `ServerBusy` where trying again later helps, `InputError` for what was
+    sent, and `ServerError` for everything else.
+    """
+
+    def __init__(self, url: str, key: str | None = None, timeout_seconds: float = 60.0) -> None:
+        self._url = url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(
+            base_url=self._url, headers=self._headers, timeout=timeout_seconds, trust_env=False
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def model(self) -> dict[str, Any]:
+        """What the codec is, and what the server allows."""
+        return dict(self._request("GET", "/v1/model").json())
+
+    def encode(
+        self, recording: str | Path | bytes, num_quantizers: int | None = None
+    ) -> AudioCodes:
+        """The codes of a sound file: its path or its bytes."""
+        document = self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers)
+        return _codes(document.content)
+
+    def decode(
+        self, codes: AudioCodes, num_quantizers: int | None = None, audio_format: str = "wav"
+    ) -> bytes:
+        """Codes as a sound file's bytes: "wav", "flac" or "opus"."""
+        where = f"/v1/decode?format={audio_format}"
+        return self._request("POST", where, to_bytes(codes), num_quantizers).content
+
+    def add_voice(self, recording: str | Path | bytes) -> dict[str, Any]:
+        """Keep a reference recording's codes; "voice" is what they are found under."""
+        return dict(self._request("POST", "/v1/voices", _bytes_of(recording)).json())
+
+    def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
+        """The codes of a voice."""
+        found = self._request("GET", f"/v1/voices/{voice}", num_quantizers=num_quantizers)
+        return _codes(found.content)
+
+    def drop_voice(self, voice: str) -> None:
+        """Forget a voice."""
+        self._request("DELETE", f"/v1/voices/{voice}")
+
+    def encode_stream(self, num_quantizers: int | None = None) -> "EncodeStream":
+        """A live stream of audio to codes, for a ``with`` block."""
+        return EncodeStream(self._connection("encode", num_quantizers), self._timeout_seconds)
+
+    def decode_stream(self, num_quantizers: int | None = None) -> "DecodeStream":
+        """A live stream of codes to audio, for a ``with`` block."""
+        return DecodeStream(self._connection("decode", num_quantizers), self._timeout_seconds)
+
+    def _connection(self, side: str, num_quantizers: int | None) -> _Connect:
+        query = {"audio": _AUDIO}
+        if num_quantizers is not None:
+            query["num_quantizers"] = str(num_quantizers)
+        where = f"ws{self._url.removeprefix('http')}/v1/{side}/stream?{urlencode(query)}"
+        return lambda: connect(
+            where,
+            additional_headers=self._headers,
+            compression=None,
+            max_size=None,
+            open_timeout=self._timeout_seconds,
+            ping_interval=None,
+            proxy=None,
+        )
+
+    def _request(
+        self,
+        method: str,
+        where: str,
+        body: bytes | None = None,
+        num_quantizers: int | None = None,
+    ) -> httpx.Response:
+        if num_quantizers is not None:
+            where += f"{'&' if '?' in where else '?'}num_quantizers={num_quantizers}"
+        try:
+            response = self._http.request(method, where, content=body)
+        except httpx.HTTPError as problem:
+            raise ServerError(f"no answer from {self._url}: {problem}") from problem
+        if response.is_error:
+            raise _error_of(response.text)
+        return response
+
+
+class _LiveStream:
+    """What both directions have in common; a ``with`` block connects and closes.
+
+    Attributes:
+        hello: what the server said first.
+        summary: what it said last: numbers of frames and samples.
+    """
+
+    def __init__(self, connect_to: _Connect, timeout_seconds: float) -> None:
+        self.hello: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self._connect_to = connect_to
+        self._timeout_seconds = timeout_seconds
+
+    def __enter__(self: _Self) -> _Self:
+        with ExitStack() as stack:
+            try:
+                self._connection = stack.enter_context(self._connect_to())
+            except (OSError, WebSocketException) as problem:
+                raise ServerError(f"no stream from the server: {problem}") from problem
+            self.hello = self._message()
+            self._frames = PackedFrames(_info(self.hello), self.hello["num_quantizers"])
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def finish(self) -> None:
+        """Say that no more comes."""
+        self._send(json.dumps({"type": "end"}))
+
+    def _send(self, message: str | bytes) -> None:
+        try:
+            self._connection.send(message)
+        except ConnectionClosed:
+            pass  # why it was closed is what the next result says
+        except OSError as problem:
+            raise ServerError(f"the connection broke: {problem}") from problem
+
+    def _message(self) -> Any:
+        """The next message: bytes, or a document."""
+        try:
+            message = self._connection.recv(timeout=self._timeout_seconds)
+        except (ConnectionClosed, OSError) as problem:
+            raise ServerError(f"the server closed the stream: {problem}") from problem
+        if isinstance(message, bytes):
+            return message
+        document = json.loads(message)
+        if document["type"] == "error":
+            raise _error_of(message)
+        return document
+
+    def _results(self, read: Callable[[bytes], Any]) -> Iterator[Any]:
+        while isinstance(message := self._message(), bytes):
+            yield read(message)
+        self.summary = message
+
+    def _fed_by(self, send: Callable[[Any], None], chunks: Iterable[Any]) -> threading.Thread:
+        """A thread that sends all chunks and the end: the server waits for who does not read."""
+
+        def feed() -> None:
+            for chunk in chunks:
+                send(chunk)
+            self.finish()
+
+        thread = threading.Thread(target=feed, daemon=True)
+        thread.start()
+        return thread
+
+
+class EncodeStream(_LiveStream):
+    """Audio to codes, live."""
+
+    def send(self, audio: Float[np.ndarray, "channels samples"]) -> None:
+        """Send samples, any number of them."""
+        for message in PcmWriter(_AUDIO).write(np.asarray(audio, np.float32)):
+            self._send(message)
+
+    def results(self) -> Iterator[Integer[np.ndarray, "num_quantizers frames"]]:
+        """Codes as they come, to the end of the stream."""
+        yield from self._results(self._frames.read)
+
+    def run(
+        self, chunks: Iterable[Float[np.ndarray, "channels samples"]]
+    ) -> Iterator[Integer[np.ndarray, "num_quantizers frames"]]:
+        """Send chunks from a thread of its own, and give the codes as they come."""
+        sending = self._fed_by(self.send, chunks)
+        yield from self.results()
+        sending.join()
+
+
+class DecodeStream(_LiveStream):
+    """Codes to audio, live."""
+
+    def send(self, codes: Integer[np.ndarray, "num_quantizers frames"]) -> None:
+        """Send whole frames of as many layers as the stream was opened for."""
+        self._send(self._frames.write(codes))
+
+    def results(self) -> Iterator[Float[np.ndarray, "channels samples"]]:
+        """Audio as it comes, to the end of the stream."""
+        yield from self._results(PcmReader(_AUDIO, _info(self.hello)).read)
+
+    def run(
+        self, chunks: Iterable[Integer[np.ndarray, "num_quantizers frames"]]
+    ) -> Iterator[Float[np.ndarray, "channels samples"]]:
+        """Send chunks from a thread of its own, and give the audio as it comes."""
+        sending = self._fed_by(self.send, chunks)
+        yield from self.results()
+        sending.join()
+
+
+def _info(hello: dict[str, Any]) -> CodecInfo:
+    return CodecInfo(
+        identity=hello["model"],
+        sampling_rate=hello["sampling_rate"],
+        num_channels=hello["num_channels"],
+        downsample_rate=hello["samples_per_frame"],
+        num_quantizers=hello["num_quantizers"],
+        codebook_size=hello["codebook_size"],
+    )
+
+
+def _bytes_of(recording: str | Path | bytes) -> bytes:
+    return recording if isinstance(recording, bytes) else Path(recording).read_bytes()
+
+
+def _codes(document: bytes) -> AudioCodes:
+    codes = from_bytes(document, "the answer")
+    return AudioCodes(codes.codes, **codes.metadata)
+
+
+def _error_of(text: str) -> MossAudioError:
+    """The error that a server's document describes."""
+    try:
+        error = json.loads(text)["error"]
+        code, message = error["code"], error["message"]
+    except (ValueError, KeyError, TypeError):
+        return ServerError(
+            f"the server answered {text[:80]!r}, which is no answer of a codec server"
+        )
+    return _ERRORS.get(code, ServerError)(f"{message} ({code})")

@@ -1,0 +1,100 @@
+"""What a server counts, for Prometheus. It knows names and buckets, not what is counted."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_STEP_BUCKETS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0)
+_WAIT_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
+_ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The figures of one server, in a registry of their own."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"moss_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"moss_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"moss_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self._streams = gauge("streams", "Open streams.", "side", "kind")
+        self._opened = counter("streams_opened", "Streams that were let in.", "side", "kind")
+        self._ended = counter("streams_ended", "Streams that ended, by how.", "side", "how")
+        self._refused = counter("refused", "Requests and streams that were refused.", "why")
+        self._step = histogram("step_seconds", "Time of a step.", _STEP_BUCKETS, "side", "kind")
+        self._rows = histogram("step_streams", "Streams in a step.", _ROW_BUCKETS, "side", "kind")
+        self._frames = counter("frames", "Frames encoded or decoded.", "side")
+        self._wait = histogram(
+            "frame_wait_seconds", "From a live frame's input to its result.", _WAIT_BUCKETS, "side"
+        )
+        self._underruns = counter(
+            "underruns", "Live results that came more than a frame's duration late.", "side"
+        )
+        self._queue = gauge("queued_frames", "Frames that wait for a step.")
+        self._clips = gauge("clips", "Whole files that are worked on or wait.")
+        self._slots = gauge("session_slots", "Slots that the sessions themselves hold open.")
+        self._memory = gauge("session_bytes", "Memory of all slots.")
+        self._voices = counter("voices", "Look-ups in the voice cache.", "result")
+        self._voice_bytes = gauge("voice_bytes", "Size of the voice cache.")
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self._registry)
+
+    def watch(
+        self,
+        queued_frames: Callable[[], float],
+        clips: Callable[[], float],
+        session_slots: Callable[[], float],
+        session_bytes: Callable[[], float],
+        voice_bytes: Callable[[], float],
+    ) -> None:
+        """Ask these whenever the figures are read."""
+        self._queue.set_function(queued_frames)
+        self._clips.set_function(clips)
+        self._slots.set_function(session_slots)
+        self._memory.set_function(session_bytes)
+        self._voice_bytes.set_function(voice_bytes)
+
+    def opened(self, side: str, kind: str) -> None:
+        """A stream was let in."""
+        self._opened.labels(side, kind).inc()
+        self._streams.labels(side, kind).inc()
+
+    def closed(self, side: str, kind: str, how: str) -> None:
+        """A stream was let go."""
+        self._streams.labels(side, kind).dec()
+        self._ended.labels(side, how).inc()
+
+    def refused(self, why: str) -> None:
+        """A request or a stream was turned away."""
+        self._refused.labels(why).inc()
+
+    def stepped(self, side: str, is_live: bool, seconds: float, num_streams: int) -> None:
+        """A step was made."""
+        kind = "live" if is_live else "file"
+        self._step.labels(side, kind).observe(seconds)
+        self._rows.labels(side, kind).observe(num_streams)
+
+    def made_frames(self, side: str, num_frames: int) -> None:
+        """Frames came out of a step."""
+        self._frames.labels(side).inc(num_frames)
+
+    def answered(self, side: str, seconds: float, is_late: bool) -> None:
+        """A live stream's chunk came out, so long after its input."""
+        self._wait.labels(side).observe(seconds)
+        if is_late:
+            self._underruns.labels(side).inc()
+
+    def looked_up(self, was_there: bool) -> None:
+        """A voice was asked for."""
+        self._voices.labels("hit" if was_there else "miss").inc()

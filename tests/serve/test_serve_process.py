@@ -1,0 +1,101 @@
+"""The command: a server as a process that is told to stop, killed, and started again."""
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_codec import ToyCodec, some_audio, some_codes
+
+from moss_audio_tokenizer.audio import encode_audio
+from moss_audio_tokenizer.errors import ServerBusy
+from moss_audio_tokenizer.serve.client import CodecClient
+
+PROGRAM = Path(__file__).with_name("toy_server.py")
+
+
+@contextmanager
+def process(*options):
+    """A server, and its address; killed at the end if it still runs."""
+    command = [sys.executable, str(PROGRAM), "--port", "0", *map(str, options)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline()
+        assert line.startswith("serving at http://127.0.0.1:"), server.stderr.read()
+        yield server, line.split()[-1]
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_what_was_answered_outlives_kill_9(tmp_path):
+    sounds = [encode_audio(some_audio(3000, seed), 8000, ".wav") for seed in range(5)]
+    with process("--voices", tmp_path) as (server, url), CodecClient(url) as client:
+        voices = [client.add_voice(sound)["voice"] for sound in sounds]
+        codes = [client.voice(voice) for voice in voices]
+        with client.decode_stream() as stream:  # one that will not end
+            stream.send(some_codes(3))
+            server.send_signal(signal.SIGKILL)
+            assert server.wait(10) == -signal.SIGKILL
+    assert list(tmp_path.glob("**/.moss-*")) == []
+    with process("--voices", tmp_path) as (_, url), CodecClient(url) as client:
+        assert [client.voice(voice) for voice in voices] == codes
+        assert all(client.add_voice(sound)["was_cached"] for sound in sounds)
+
+
+def test_sigterm_waits_for_live_streams(tmp_path):
+    with process("--drain-seconds", 20) as (server, url), CodecClient(url) as client:
+        with client.decode_stream() as stream:
+            codes = some_codes(4)
+            stream.send(codes[:, :2])
+            results = stream.results()
+            pieces = [next(results)]
+            server.send_signal(signal.SIGTERM)
+            sound = encode_audio(some_audio(700), 8000, ".wav")
+            with pytest.raises(ServerBusy, match="about to stop"):
+                _ = [client.encode(sound) for _ in range(100)]  # until the signal has arrived
+            stream.send(codes[:, 2:])
+            stream.finish()
+            pieces += list(results)
+        np.testing.assert_array_equal(np.concatenate(pieces, 1), ToyCodec().decode(codes))
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "nothing"], "is no toy"),
+        (["--api-keys", "nothing"], "cannot read keys"),
+        (["--max-streams", "0"], "Invalid value"),
+    ],
+)
+def test_a_server_that_cannot_start_says_so_in_one_line(options, message):
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), "--port", "0", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("moss-audio: error: ")
+    assert message in line
+    assert done.stdout == ""
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with process() as (_, url):
+        port = url.rpartition(":")[2]
+        done = subprocess.run(
+            [sys.executable, str(PROGRAM), "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
