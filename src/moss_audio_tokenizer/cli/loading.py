@@ -19,6 +19,7 @@ def load_codec(
     device: str = "cpu",
     deterministic: bool = False,
     backend: str | None = None,
+    num_threads: int | None = None,
 ) -> "Codec":
     """Load a model folder, a hub id, or "bundled".
 
@@ -28,6 +29,8 @@ def load_codec(
         device: where to compute.
         deterministic: of PyTorch on a GPU.
         backend: "onnx" or "torch"; None chooses, see `choose_backend`.
+        num_threads: to compute with on a CPU; None leaves it to the backend. PyTorch counts them
+            by thread of the program: load on the one that will compute.
 
     Raises:
         CheckpointError: nothing usable is there.
@@ -37,9 +40,12 @@ def load_codec(
     if (backend or choose_backend(model, device)) == "onnx":
         from ..onnx.codec import OnnxCodec
 
-        return OnnxCodec.from_pretrained(model, device)
+        return OnnxCodec.from_pretrained(model, device, num_threads)
     with needs_extra("torch", f"running {model!r} in PyTorch"):
+        from ..model.machine import use_threads
         from ..model.numpy_codec import TorchCodec
+    if num_threads is not None:
+        use_threads(num_threads)
     return TorchCodec.from_pretrained(
         model, parts=parts, device=device, deterministic=deterministic
     )

@@ -22,9 +22,10 @@ def serve(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8000,
     device: options.Device = "cpu",
+    backend: options.Backend = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, show_default="all cores but one", help="Threads of PyTorch on a CPU."),
+        typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU."),
     ] = None,
     voices: Annotated[
         Path | None,
@@ -78,15 +79,12 @@ def serve(
         api_keys=_read_keys(api_keys),
     )
 
-    def open_codec() -> Any:
-        """On the thread that will step the codec: PyTorch counts threads by thread."""
-        codec = loading.load_codec(model, device=device)
-        if "torch" in sys.modules:  # not where another runtime stands behind the codec
-            from ..model.machine import use_threads
+    # One core is the network's: who computes must not wait for who waits for messages.
+    num_threads = threads or max(1, (os.cpu_count() or 2) - 1)
 
-            # One core is the network's: who computes must not wait for who waits for messages.
-            use_threads(threads or max(1, (os.cpu_count() or 2) - 1))
-        return codec
+    def open_codec() -> Any:
+        """On the thread that will step the codec."""
+        return loading.load_codec(model, device=device, backend=backend, num_threads=num_threads)
 
     run(CodecServer(open_codec, settings), host, port, _announce)
 
