@@ -31,6 +31,7 @@ STANDARD_BASES = {
     "ServerError": "RuntimeError",
     "TrainingError": "RuntimeError",
     "EvaluationError": "RuntimeError",
+    "BulkError": "RuntimeError",
 }
 
 

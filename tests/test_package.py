@@ -24,6 +24,7 @@ TORCH_FREE_MODULES = [
     *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
     "training.data.workers",
     *("serve.app", "serve.client"),
+    *("bulk.tokenizing", "bulk.detokenizing", "bulk.statistics", "codes.shards", "sources.inputs"),
 ]
 
 

@@ -17,7 +17,8 @@ Each message says what was got, what was expected, and what to do about it.
     ├── ServerBusy                a server has no room now: try again later
     ├── ServerError               a server cannot start, refused a request, or broke off
     ├── TrainingError             a run cannot start, go on or resume
-    └── EvaluationError           a codec under test failed, or its results cannot be used
+    ├── EvaluationError           a codec under test failed, or its results cannot be used
+    └── BulkError                 work on a whole data set cannot start, go on or resume
 """
 
 
@@ -83,3 +84,7 @@ class TrainingError(MossAudioError, RuntimeError):
 
 class EvaluationError(MossAudioError, RuntimeError):
     """A codec under test failed, or the results of an evaluation cannot be used."""
+
+
+class BulkError(MossAudioError, RuntimeError):
+    """Work on a whole data set cannot start, go on, or resume."""

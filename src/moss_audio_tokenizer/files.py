@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -86,6 +87,18 @@ def atomic_path(
         if error is None:
             raise
         raise error(f"cannot write {os.fspath(path)!r}: {_reason(problem)}") from problem
+
+
+def lock_file(descriptor: int) -> None:
+    """Take the lock or raise OSError; the system lets go of it when the process ends."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _temporary_for(

@@ -32,6 +32,7 @@ class ManifestEntry:
         seconds: length as the manifest has it; 0 where it does not say.
         member: (first byte, bytes) of the recording inside ``path``, for a recording that lies
             in an archive; None when the file is the recording.
+        row: of the recording in ``path``, for a recording that lies in a table.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class ManifestEntry:
     language: str = ""
     seconds: float = 0.0
     member: tuple[int, int] | None = None
+    row: int | None = None
 
 
 def read_manifest(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import MissingDependencyError, MossAudioError, TrainingError
+from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError
 
 FAILURE = 1
 BAD_INPUT = 2
@@ -34,7 +34,7 @@ def wants_traceback() -> bool:
 
 def exit_code_of(error: BaseException) -> int:
     """2 for what the user gave, 1 for what failed here."""
-    if isinstance(error, MissingDependencyError | TrainingError):
+    if isinstance(error, BulkError | MissingDependencyError | TrainingError):
         return FAILURE
     if any(_is_machine_failure(cause) for cause in _causes(error)):
         return FAILURE

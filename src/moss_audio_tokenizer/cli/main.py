@@ -12,6 +12,7 @@ from .bench import bench
 from .data import app as data
 from .decode import decode
 from .demo import demo
+from .detokenize import detokenize
 from .encode import encode
 from .evaluate import compare, evaluate
 from .export import app as export
@@ -27,7 +28,9 @@ from .info import info
 from .listening import listening_results, listening_test
 from .reconstruct import reconstruct
 from .serve import serve
+from .stats import stats
 from .study import study
+from .tokenize import tokenize
 from .train import train
 
 # Typer brings its own copy of click or imports it, depending on the version: so by descent.
@@ -80,6 +83,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, decode, reconstruct, info, train, study, bench, demo, serve),
+    *(tokenize, detokenize, stats),
     *(compare, listening_test, listening_results),
 )
 for command in _COMMANDS:

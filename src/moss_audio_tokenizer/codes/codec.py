@@ -4,6 +4,7 @@ NumPy in, NumPy out, one clip at a time, so that any runtime (PyTorch, ONNX, a s
 can stand behind it. It knows nothing of models or files.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -71,3 +72,37 @@ class Codec(Protocol):
     ) -> Float[np.ndarray, "channels samples"]:
         """Audio (float32) of codes, frames * downsample_rate samples."""
         ...
+
+
+@runtime_checkable
+class BatchCodec(Codec, Protocol):
+    """A codec that can also compute several clips at once."""
+
+    def encode_batch(
+        self, clips: Sequence[Float[np.ndarray, "channels _"]], *, num_quantizers: int | None = None
+    ) -> list[Integer[np.ndarray, "num_quantizers _"]]:
+        """Codes (int64) of clips of any lengths, up to rounding those of each by itself."""
+        ...
+
+
+def encode_clips(
+    codec: Codec,
+    clips: Sequence[Float[np.ndarray, "channels _"]],
+    num_quantizers: int | None = None,
+    together: bool = False,
+) -> list[Integer[np.ndarray, "num_quantizers _"]]:
+    """Codes of several clips.
+
+    Args:
+        codec: any; one that is no `BatchCodec` takes them one by one.
+        clips: samples of any lengths.
+        num_quantizers: layers of codes (default: all).
+        together: compute them at once, which is faster; codes then depend on the others by the
+            rounding of sums.
+
+    Raises:
+        AudioError, CodesError: of any of them.
+    """
+    if together and isinstance(codec, BatchCodec):
+        return codec.encode_batch(clips, num_quantizers=num_quantizers)
+    return [codec.encode(clip, num_quantizers=num_quantizers) for clip in clips]

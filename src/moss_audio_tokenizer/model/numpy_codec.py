@@ -14,6 +14,8 @@ from ..config import CodecConfig
 from ..streaming import DecoderStream, EncoderStream
 from .devices import require_device
 from .hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from .inputs import as_waveform_rows, check_clip, check_num_quantizers
+from .offline import encode_rows
 
 
 class TorchCodec:
@@ -88,6 +90,22 @@ class TorchCodec:
             deterministic=self.deterministic,
         )
         return encoded.audio_codes[:, 0].cpu().numpy()
+
+    @torch.no_grad()
+    def encode_batch(
+        self, clips: Sequence[Float[np.ndarray, "channels _"]], *, num_quantizers: int | None = None
+    ) -> list[Integer[np.ndarray, "num_quantizers _"]]:
+        """Codes (int64) of clips that are computed at once, also on a CPU.
+
+        Sums are then rounded another way than in `encode`, so that a few codes depend on the
+        batch.
+        """
+        config = self.config
+        layers = check_num_quantizers(num_quantizers, config)
+        rows = [check_clip(as_waveform_rows(clip, config.number_channels)[0]) for clip in clips]
+        rows = [row.to(self.model.device) for row in rows]
+        encoded = encode_rows(self.model._encoder_half(), rows, layers, alone=False)
+        return [codes.cpu().numpy() for codes, _ in encoded]
 
     def decode(
         self,

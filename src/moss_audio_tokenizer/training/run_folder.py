@@ -6,12 +6,11 @@ Owns the lock, recipe.json and the trimming of logs on resume; checkpoints are
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..files import atomic_path
+from ..files import atomic_path, lock_file
 from .config import TrainingConfig, as_dict
 from .run_state import newest_run
 
@@ -58,7 +57,7 @@ class RunFolder:
         except OSError as error:
             raise TrainingError(f"cannot write in {output!r}: {error.strerror}") from error
         try:
-            _lock_file(self._lock)
+            lock_file(self._lock)
         except OSError as error:
             self.close()
             raise TrainingError(
@@ -110,18 +109,6 @@ class RunFolder:
         for name in (METRICS_NAME, VALIDATION_NAME):
             if (self.path / name).exists():
                 _trim_log(self.path / name, step)
-
-
-def _lock_file(descriptor: int) -> None:
-    """Take the lock or raise OSError; the system lets go of it when the process ends."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _trim_log(path: Path, step: int) -> None:

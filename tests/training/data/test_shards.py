@@ -12,14 +12,13 @@ import soundfile
 from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.errors import AudioFileError, InputError
+from moss_audio_tokenizer.sources import entries, shards
+from moss_audio_tokenizer.sources.shards import read_shards
 from moss_audio_tokenizer.training.data import (
     DataConfig,
-    clips,
     find_clips,
     load_clips,
-    shards,
 )
-from moss_audio_tokenizer.training.data.shards import read_shards
 
 
 def sound(seed: int, seconds: float = 0.5) -> bytes:
@@ -209,14 +208,14 @@ def test_missing_archives_are_our_errors(folder):
 def test_a_crop_of_a_long_recording_reads_little_of_the_shard(tmp_path, make_data, monkeypatch):
     write_tar(tmp_path / "web" / "x.tar", {"a.flac": sound(0, 60.0)})
     data = make_data(str(tmp_path / "web"), cache_hours=0.0, batch_size=1)
-    read = clips._Part.readinto
+    read = entries._Part.readinto
     counts = []
 
     def counted(self, buffer):
         counts.append(read(self, buffer))
         return counts[-1]
 
-    monkeypatch.setattr(clips._Part, "readinto", counted)
+    monkeypatch.setattr(entries._Part, "readinto", counted)
     assert data.batch(0).lengths.tolist() == [1600]
     assert 0 < sum(counts) < len(sound(0, 60.0)) / 2
 
@@ -236,7 +235,7 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
     data = bytes(range(200))
     (tmp_path / "x").write_bytes(data)
     with (tmp_path / "x").open("rb", buffering=0) as file:
-        part = io.BufferedReader(clips._Part(file, 50, 100, "part"), 16)
+        part = io.BufferedReader(entries._Part(file, 50, 100, "part"), 16)
         assert part.read() == data[50:150]
         assert part.seek(-10, os.SEEK_END) == 90
         assert part.read(5) == data[140:145]

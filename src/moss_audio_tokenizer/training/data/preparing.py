@@ -16,8 +16,8 @@ from typing import Any
 from ...audio import convert_channels, encode_audio, read_audio, resample
 from ...errors import AudioFileError, InputError, MossAudioError
 from ...files import atomic_path
-from .inputs import Line, find_lines
-from .shard_writing import ShardWriter
+from ...sources.inputs import Line, find_lines
+from ...sources.shard_writing import ShardWriter
 from .summary_text import markdown
 from .survey import Measures, Survey, measure
 

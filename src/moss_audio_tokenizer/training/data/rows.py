@@ -13,7 +13,8 @@ from jaxtyping import Float32
 from ...audio import crop_start, load_audio, load_crop
 from ...errors import AudioError, MossAudioError
 from ...manifest import ManifestEntry
-from .clips import Clip, explain, location, open_entry
+from ...sources.entries import explain, location, open_entry
+from .clips import Clip
 from .planning import Row
 
 # Manifests round their seconds, and some codecs pad their ends.

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from ...audio import audio_info
 from ...errors import MossAudioError, TrainingError
 from ...manifest import ManifestEntry, has_split, read_manifest
-from .clips import explain, open_entry
+from ...sources.entries import explain, open_entry
+from ...sources.shards import has_shards, read_shards
 from .config import DataConfig
-from .shards import has_shards, read_shards
 
 _PROBING_THREADS = 4
 

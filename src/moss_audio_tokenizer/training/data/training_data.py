@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import TrainingError
+from ...sources.entries import location
 from .batch import Batch
-from .clips import Clip, decode_all, location
+from .clips import Clip, decode_all
 from .config import DataConfig
 from .planning import Planner, Row, whole_frames
 from .rows import Job, RowFormat, make_row

@@ -5,9 +5,6 @@ worker that dies raises an error there instead of leaving it waiting. Rows trave
 """
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ...errors import TrainingError
+from ...workers import prepare_worker
 from .rows import Job, RowFormat, make_rows
 
 # What each row sounds like, or a line about its file, which cannot be read.
@@ -34,7 +32,7 @@ class RowWorkers:
         self._num_workers, self._wanted = num_workers, wanted
         # Spawned: a fork of a process with threads, as PyTorch's is, may hang.
         self._pool = ProcessPoolExecutor(
-            num_workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker
+            num_workers, multiprocessing.get_context("spawn"), initializer=prepare_worker
         )
 
     def __enter__(self) -> "RowWorkers":
@@ -69,17 +67,3 @@ def _dead_worker() -> TrainingError:
         "a process that decodes training data has died, killed from outside or for want of "
         "memory; set data.workers lower and go on with --resume"
     )
-
-
-def _prepare_worker() -> None:
-    """Leave signals to the parent, who ends its workers in order, and end when it is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ...errors import AudioFileError
-from ...files import atomic_path
+from ..errors import AudioFileError
+from ..files import atomic_path
 
 _BLOCK_BYTES = 1 << 20
 

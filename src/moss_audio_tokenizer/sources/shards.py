@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
-from ...files import atomic_path
-from ...manifest import ManifestEntry, make_entry
+from ..errors import InputError
+from ..files import atomic_path
+from ..manifest import ManifestEntry, make_entry
 
 AUDIO_SUFFIXES = ("flac", "wav", "ogg", "opus", "mp3")
 INDEX_SUFFIX = ".index.json"

@@ -1,0 +1,32 @@
+"""Whole data sets: to shards of codes and back, by local processes or by Ray Data.
+
+Everything follows from a plan (clip, shard, batch) that is made of the list of inputs alone, so
+that no kill, engine or number of workers changes a byte of the result. Speaks to models through
+the Codec protocol; `opening.py` alone knows what runs them. Names load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .detokenizing import detokenize
+    from .opening import CodecChoice
+    from .settings import Tokenizing
+    from .statistics import shard_statistics
+    from .tokenizing import tokenize
+
+__all__ = ["CodecChoice", "Tokenizing", "detokenize", "shard_statistics", "tokenize"]
+
+_HOMES = {
+    "CodecChoice": ".opening",
+    "Tokenizing": ".settings",
+    "detokenize": ".detokenizing",
+    "shard_statistics": ".statistics",
+    "tokenize": ".tokenizing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,115 @@
+"""Opening the codec that a worker works with, and what to call its exact version.
+
+The one place of this package that knows which runtime stands behind the Codec protocol.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..codes import Codec
+from ..errors import MissingDependencyError
+
+_HASHED_SUFFIXES = (".json", ".onnx", ".safetensors")
+_BLOCK_BYTES = 1 << 20
+
+
+class Choice(Protocol):
+    """What a worker opens: it travels to processes and machines, the codec does not."""
+
+    @property
+    def model(self) -> str:
+        """What the user calls the model."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What to compute in."""
+        ...
+
+    def open(self, parts: str) -> Codec:
+        """The codec, or its "encoder" or "decoder" alone."""
+        ...
+
+    def revision(self) -> str:
+        """Sixteen digits that differ between models whose codes may differ."""
+        ...
+
+
+@dataclass(frozen=True)
+class CodecChoice:
+    """A model folder, a hub id, or "bundled", and how to run it.
+
+    Attributes:
+        model: which.
+        device: "cpu", "cuda", ...
+        dtype: "fp32", "bf16" or "fp16".
+    """
+
+    model: str = "bundled"
+    device: str = "cpu"
+    dtype: str = "fp32"
+
+    def open(self, parts: str) -> Codec:
+        """Load it.
+
+        Raises:
+            CheckpointError: nothing usable is there.
+            ConfigError: no such device or dtype.
+            MissingDependencyError: PyTorch is not installed.
+        """
+        try:
+            from ..model.numpy_codec import TorchCodec
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"running a model needs {error.name}, which is not installed; "
+                "pip install 'moss-audio-tokenizer[torch]'"
+            ) from error
+        return TorchCodec.from_pretrained(
+            self.model, parts=parts, device=self.device, compute_dtype=self.dtype
+        )
+
+    def revision(self) -> str:
+        """Of the files of the model: names and contents of configuration and weights.
+
+        Raises:
+            CheckpointError: nothing usable is there.
+        """
+        from ..model.hub import find_checkpoint
+
+        folder = find_checkpoint(self.model, {})
+        digest = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            if path.suffix in _HASHED_SUFFIXES:
+                digest.update(path.name.encode())
+                digest.update(file_digest(path).encode())
+        return digest.hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, that of the names and digests in it."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for item in sorted(path.iterdir()):
+            digest.update(f"{item.name} {file_digest(item)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def use_one_thread() -> None:
+    """Compute on one thread in this process: workers share the cores, and codes their rounding.
+
+    Only what is loaded afterwards obeys, so this comes before the codec.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"

@@ -1,0 +1,198 @@
+"""`moss-audio tokenize`: a whole data set to shards of codes.
+
+Owns options and looks; the work is `bulk.tokenizing`'s.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import display, options
+
+if TYPE_CHECKING:
+    from ..bulk.progress import Progress
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER",
+        show_default=False,
+        help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
+        "Hugging Face data set (Parquet or Arrow).",
+    ),
+]
+Folder = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Folder to write."),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--split", metavar="SPLIT", show_default="all", help="This split; repeatable."),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="ENGINE", help="local (processes), or ray (a cluster; the extra ray)."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        show_default="one a core, or one with --device cuda",
+        help="Processes, or actors of Ray; each opens the model.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a run that was interrupted, in its folder.")
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="A",
+        show_default="a new cluster here",
+        help="Of a Ray cluster; auto for the one that this machine is part of.",
+    ),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus",
+        metavar="G",
+        min=0.0,
+        show_default="1 with --device cuda, else 0",
+        help="GPUs of each actor of Ray; a fraction lets several share one.",
+    ),
+]
+
+
+def tokenize(
+    source: Source,
+    output: Folder,
+    model: options.Model = "bundled",
+    num_quantizers: options.NumQuantizers = None,
+    engine: Engine = "local",
+    resume: Resume = False,
+    split: Splits = None,
+    shard_format: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="parquet, webdataset, or moss (folders)."),
+    ] = "parquet",
+    workers: Workers = None,
+    loaders: Annotated[
+        int,
+        typer.Option(
+            "--loaders", metavar="N", min=1, help="Threads of each worker that decode sound."
+        ),
+    ] = 1,
+    device: options.Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="T", help="Compute in fp32, bf16 or fp16.")
+    ] = "fp32",
+    batching: Annotated[
+        str | None,
+        typer.Option(
+            "--batching",
+            metavar="B",
+            show_default="exact; together on a GPU",
+            help="exact: every clip by itself; together: the clips of a batch at once, faster, "
+            "and a few codes may round another way.",
+        ),
+    ] = None,
+    batch_seconds: Annotated[
+        float, typer.Option("--batch-seconds", metavar="S", help="Audio in a batch.")
+    ] = 120.0,
+    shard_hours: Annotated[
+        float, typer.Option("--shard-hours", metavar="H", help="Audio in a shard.")
+    ] = 0.5,
+    shard_clips: Annotated[
+        int, typer.Option("--shard-clips", metavar="N", min=1, help="Most clips in a shard.")
+    ] = 5000,
+    domain: Annotated[
+        str, typer.Option("--domain", metavar="NAME", help="Domain of what does not say its own.")
+    ] = "speech",
+    ray_address: RayAddress = "",
+    gpus: Gpus = None,
+    as_json: options.Json = False,
+) -> None:
+    """Turn a data set into shards of codes.
+
+    Killed at any moment and resumed, it comes to the same shards, byte for byte.
+
+    Example: moss-audio tokenize data/manifest.jsonl -o codes --workers 8
+    """
+    from ..bulk import Tokenizing, tokenize
+
+    settings = Tokenizing(
+        source,
+        tuple(split or ()),
+        domain,
+        num_quantizers or 0,
+        shard_format,
+        shard_hours,
+        shard_clips,
+        batch_seconds,
+        batching or ("exact" if device == "cpu" else "together"),
+    )
+    with display.progress("tokenizing") as bar:
+        summary = tokenize(
+            settings,
+            output,
+            choose(model, device, dtype),
+            engine,
+            workers or default_workers(device),
+            loaders,
+            resume,
+            ray_options(ray_address, gpus, device, loaders),
+            lambda progress: bar.update(bar.task_ids[0], description=_described(progress)),
+        )
+    _show(summary, output, as_json)
+
+
+def choose(model: str, device: str, dtype: str = "fp32") -> Any:
+    """What workers open; tests put a toy codec here."""
+    from ..bulk import CodecChoice
+
+    return CodecChoice(model, device, dtype)
+
+
+def default_workers(device: str) -> int:
+    """A process for each core that this one may use; on a GPU one, which is enough to fill it."""
+    import os
+
+    if device != "cpu":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def ray_options(address: str, gpus: float | None, device: str, cpus: int) -> Any:
+    """Where actors of Ray run, and on what."""
+    from ..bulk.ray_engine import RayOptions
+
+    share = gpus if gpus is not None else 0.0 if device == "cpu" else 1.0
+    return RayOptions(address, float(cpus), share)
+
+
+def _described(progress: "Progress") -> str:
+    return (
+        f"tokenizing: {progress.hours_done:.2f} h done, {progress.hours_left:.2f} h left, "
+        f"{progress.hours_per_hour:,.0f} h an hour, "
+        f"shard {progress.shards_done}/{progress.shards}"
+    )
+
+
+def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
+    if as_json:
+        display.print_json(summary)
+    else:
+        named = {key: value for key, value in summary.items() if key not in ("head", "sha256")}
+        named |= {"bytes": display.file_size(summary["bytes"]), "hours": round(summary["hours"], 4)}
+        display.print_facts(named)
+    if count := summary["errors"]:
+        where = output / "errors.jsonl"
+        display.print_progress_line(f"{count} recordings could not be used; {where} says why")

@@ -1,0 +1,160 @@
+"""Reading shards of codes: all clips of a folder in order, or any of them.
+
+Owns finding shards by the manifests beside them, which say that a shard is whole; the formats
+are their own modules'.
+"""
+
+import json
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, overload
+
+from ...errors import CodesFileError, InputError
+from .clip import CodedClip, ShardHead
+from .packed import PackedShard
+from .parquet import ParquetShard
+
+# Blocks of 256 clips kept at hand: about 3 MB each, of clips of 5 s with 32 layers.
+_BLOCKS_AT_HAND = 16
+
+
+class CodeShards(Sequence[CodedClip]):
+    """The clips of some shards, in the order of the shards' names.
+
+    Reading at random costs a block of clips for each; the last few blocks are kept at hand.
+
+    Args:
+        manifests: the manifest of every shard, each with the path of its shard.
+
+    Attributes:
+        head: what all clips share.
+        manifests: as they are on disk, in order.
+    """
+
+    def __init__(self, manifests: Sequence[tuple[Path, dict[str, Any]]]) -> None:
+        self.manifests = [manifest for _, manifest in manifests]
+        heads = {_head(path, manifest) for path, manifest in manifests}
+        if len(heads) != 1:
+            raise CodesFileError(
+                f"{manifests[0][0].parent} holds shards of different models or numbers of layers; "
+                "keep each in a folder of its own"
+            )
+        (self.head,) = heads
+        self._shards = [_opened(path) for path, _ in manifests]
+        self._starts = list(accumulate((item["clips"] for item in self.manifests), initial=0))
+        self._blocks: dict[int, list[int]] = {}
+        self._at_hand: OrderedDict[tuple[int, int], list[CodedClip]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> CodedClip: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CodedClip]: ...
+    def __getitem__(self, index: int | slice) -> CodedClip | list[CodedClip]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"got clip {index}; there are {len(self)}")
+        shard = bisect_right(self._starts, place) - 1
+        starts = self._block_starts(shard)
+        within = place - self._starts[shard]
+        block = bisect_right(starts, within) - 1
+        return self._read(shard, block)[within - starts[block]]
+
+    def __iter__(self) -> Iterator[CodedClip]:
+        for number, shard in enumerate(self._shards):
+            for block in range(len(self._block_starts(number)) - 1):
+                yield from shard.read(block)
+
+    def facts(self) -> Iterator[dict[str, Any]]:
+        """Everything but the codes of all clips, in order, without reading codes.
+
+        Raises:
+            CodesFileError: a shard is damaged.
+        """
+        for number, shard in enumerate(self._shards):
+            facts = shard.facts()
+            self._check_count(number, len(facts))
+            yield from facts
+
+    def _block_starts(self, shard: int) -> list[int]:
+        if shard not in self._blocks:
+            starts = list(accumulate(self._shards[shard].blocks(), initial=0))
+            self._check_count(shard, starts[-1])
+            self._blocks[shard] = starts
+        return self._blocks[shard]
+
+    def _check_count(self, shard: int, count: int) -> None:
+        """Refuse a shard that lost some: a tar that was cut between two files looks whole."""
+        if count != self.manifests[shard]["clips"]:
+            raise CodesFileError(
+                f"{str(self._shards[shard].path)!r} is cut short: it has {count} of "
+                f"{self.manifests[shard]['clips']} clips; get a whole copy, or tokenize it again"
+            )
+
+    def _read(self, shard: int, block: int) -> list[CodedClip]:
+        key = shard, block
+        if key not in self._at_hand:
+            self._at_hand[key] = self._shards[shard].read(block)
+            if len(self._at_hand) > _BLOCKS_AT_HAND:
+                self._at_hand.popitem(last=False)
+        self._at_hand.move_to_end(key)
+        return self._at_hand[key]
+
+
+def read_shards(
+    folder: str | Path, splits: Sequence[str] = (), names: Sequence[str] = ()
+) -> CodeShards:
+    """The clips of a folder that `moss-audio tokenize` wrote.
+
+    Args:
+        folder: it, or the folder ``shards`` in it.
+        splits: which to keep; none for all.
+        names: of the shards to keep; none for all.
+
+    Raises:
+        InputError: there are no shards, or nothing of these splits.
+        CodesFileError: a manifest is damaged, or its shard is not there.
+    """
+    root = Path(folder)
+    place = root / "shards" if (root / "shards").is_dir() else root
+    paths = [place / f"{name}.json" for name in names] or sorted(place.glob("*.json"))
+    found = [_manifest(path) for path in paths]
+    if not found:
+        raise InputError(
+            f"{root} has no shards of codes; expected a folder that moss-audio tokenize wrote"
+        )
+    wanted = [item for item in found if not splits or item[1]["split"] in splits]
+    kept = [item for item in wanted if item[1]["clips"]] or wanted[:1]
+    if not kept:
+        there = ", ".join(sorted({item["split"] for _, item in found}))
+        raise InputError(f"{root} has nothing of the splits {', '.join(splits)}; it has {there}")
+    return CodeShards(kept)
+
+
+def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
+    try:
+        item = json.loads(path.read_text(encoding="utf-8"))
+        shard = path.parent / Path(item["file"]).name
+        item["split"], item["clips"], item["head"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CodesFileError(
+            f"{path} is no manifest of a shard of codes ({error}); get a whole copy of the folder"
+        ) from error
+    if not shard.exists():
+        raise CodesFileError(f"{shard} is not there, but its manifest is; get a whole copy")
+    return shard, item
+
+
+def _head(path: Path, manifest: dict[str, Any]) -> ShardHead:
+    return ShardHead.from_values(manifest["head"], str(path))
+
+
+def _opened(path: Path) -> ParquetShard | PackedShard:
+    return ParquetShard(path) if path.suffix == ".parquet" else PackedShard(path)
