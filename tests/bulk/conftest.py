@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from bulk_codec import ToyChoice
 from short_clips import SMALL, write_clips
-from toy_codec import ToyChoice
 
 from moss_audio_tokenizer.bulk import Tokenizing, tokenize
 

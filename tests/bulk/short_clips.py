@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import soundfile
-from toy_codec import RATE
+from bulk_codec import RATE
 
 SMALL = {"shard_hours": 2 / 3600, "batch_seconds": 2.0}
 

@@ -4,8 +4,8 @@ import os
 import sys
 
 import pytest
+from bulk_codec import ToyChoice
 from short_clips import SMALL
-from toy_codec import ToyChoice
 
 from moss_audio_tokenizer.bulk import Tokenizing, tokenize
 from moss_audio_tokenizer.errors import CodesFileError, MissingDependencyError

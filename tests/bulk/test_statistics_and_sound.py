@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from toy_codec import FRAME, RATE, ToyChoice
+from bulk_codec import FRAME, RATE, ToyChoice
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.bulk import detokenize, shard_statistics

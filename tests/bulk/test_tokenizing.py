@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bulk_codec import FRAME, LAYERS, RATE, ToyChoice
 from short_clips import SMALL, write_clips
-from toy_codec import FRAME, LAYERS, RATE, ToyChoice
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.bulk import Tokenizing, tokenize
@@ -114,7 +114,7 @@ def test_workers_that_always_die_end_the_run(manifest, tmp_path):
 KILLED = """
 import sys
 from moss_audio_tokenizer.bulk import Tokenizing, tokenize
-from toy_codec import ToyChoice
+from bulk_codec import ToyChoice
 if __name__ == "__main__":
     settings = Tokenizing(sys.argv[1], shard_hours=2 / 3600, batch_seconds=2.0)
     tokenize(settings, sys.argv[2], ToyChoice(delay=0.02), workers=2, resume=True)
