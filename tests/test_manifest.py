@@ -121,3 +121,10 @@ def test_a_sound_file_is_no_manifest(tmp_path):
 def test_a_wrong_line_is_named(tmp_path, line, message):
     with pytest.raises(InputError, match=message):
         read_manifest(write(tmp_path, '{"path": "a"}\n' + line))
+
+
+@pytest.mark.parametrize("split", ["../../evil", "a/b", ".hidden", "x" * 300, "a\\nb"])
+def test_a_split_that_is_no_name_is_refused(tmp_path, split):
+    line = json.dumps({"path": "a.wav", "split": split})
+    with pytest.raises(InputError, match=r"'split' = .*; expected a short name"):
+        read_manifest(write(tmp_path, line))

@@ -5,12 +5,16 @@ Owns what a line may say; knows nothing of sound. Source: interface.md ("Data ma
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+
+# Splits become the names of files.
+_SPLIT = re.compile(r"\w[\w.+ -]{0,63}")
 
 # What a transcript is to its recording: the words of one speaker, of several, or a description.
 TASKS = ("asr", "ms_asr", "caption")
@@ -145,7 +149,7 @@ def make_entry(item: Any, folder: Path, where: str) -> ManifestEntry:
     return ManifestEntry(
         path=folder / name,
         domain=_text(item, "domain", where, "speech") or "speech",
-        split=_text(item, "split", where, "train") or "train",
+        split=_split(item, where),
         name=name,
         speaker=_text(item, "speaker", where, ""),
         text=text,
@@ -153,6 +157,15 @@ def make_entry(item: Any, folder: Path, where: str) -> ManifestEntry:
         language=_text(item, "language", where, ""),
         seconds=_seconds(item, where),
     )
+
+
+def _split(item: dict[str, Any], where: str) -> str:
+    split = _text(item, "split", where, "train") or "train"
+    if not _SPLIT.fullmatch(split):
+        raise InputError(
+            f"{where} has 'split' = {split[:80]!r}; expected a short name, such as train"
+        )
+    return split
 
 
 def _text(item: dict[str, Any], key: str, where: str, default: str | None = None) -> str:

@@ -8,12 +8,22 @@ import os
 import signal
 import threading
 
+# A signal to a whole group of processes reaches workers too: so long may their parent still use
+# them to come to an orderly end. Not for ever: a pool ends its last workers by this signal.
+_GRACE_SECONDS = 2.0
+
 
 def prepare_worker() -> None:
     """Leave signals to the parent, who ends its workers in order, and end when it is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _end_later())
     threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _end_later() -> None:
+    timer = threading.Timer(_GRACE_SECONDS, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _follow_parent() -> None:

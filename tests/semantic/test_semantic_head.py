@@ -111,3 +111,9 @@ def test_models_and_tokenizers_that_are_not_there(tmp_path):
         load_language_model(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"no tokenizer at .*semantic\.tokenizer"):
         PretrainedText(str(tmp_path))
+
+
+def test_a_model_without_the_files_of_its_tokenizer_is_refused(tmp_path):
+    random_language_model(16, 1, 2, 257).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"semantic\.tokenizer"):
+        PretrainedText(str(tmp_path))

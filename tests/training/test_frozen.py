@@ -107,6 +107,13 @@ def test_after_the_encoder_everything_trains(recipe, checkpoint):
     assert report_of(recipe)["before"].keys() == {"encoder"}
 
 
+def test_other_validation_clips_are_refused_at_the_start(recipe):
+    run(replace(recipe, max_steps=3))
+    fewer = override(recipe, ["validation.clips=1"])
+    with pytest.raises(TrainingError, match=r"began with 2 validation clips.*validation\.clips"):
+        Trainer(fewer, resume=True, report=lambda _: None)
+
+
 SEMANTIC = ("semantic.llm=random", "semantic.width=16", "data.text_share=0.5")
 
 

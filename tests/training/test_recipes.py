@@ -75,6 +75,29 @@ def test_a_study_leaves_runs_table_and_plot_and_keeps_what_is_done(quick_study, 
     assert again == ["== one seed", "== another"]
 
 
+def test_a_study_keeps_no_run_of_other_keys_and_no_torn_log(quick_study, tmp_path):
+    folder = run_study("seed", str(tmp_path / "study"), [], lambda _: None)
+    with pytest.raises(TrainingError, match="made with other keys"):
+        run_study("seed", str(folder), ["log_every=1"], lambda _: None)
+    (folder / "another" / "validation.jsonl").write_text("{")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        run_study("seed", str(folder), [], lambda _: None)
+
+
+def test_a_key_that_makes_runs_equal_is_refused(quick_study, tmp_path):
+    with pytest.raises(ConfigError, match="would be the same"):
+        run_study("seed", str(tmp_path), ["seed=7"], lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_run_ends_its_study(quick_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies.Trainer, "_run_steps", lambda self, log: self._save())
+    lines: list[str] = []
+    with pytest.raises(TrainingError, match="stopped; give the same command again"):
+        run_study("seed", str(tmp_path / "study"), [], lines.append)
+    assert "== another" not in lines
+
+
 def test_studies_that_cannot_be(tmp_path):
     with pytest.raises(ConfigError, match="no study 'sleep'; there are batch"):
         run_study("sleep", str(tmp_path), [])

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
@@ -140,6 +141,21 @@ def test_damaged_files_are_refused(tmp_path, trained, make_training, name):
         load_run(folder, make_training())
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": "x"}', "{}"])
+def test_a_damaged_state_is_named(tmp_path, trained, text):
+    folder = save(tmp_path, trained, 1)
+    (folder / "state.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"state\.json cannot be read .*; remove .*step-000001"):
+        saved_state(folder)
+
+
+def test_a_damaged_configuration_is_named(tmp_path, trained, make_training):
+    folder = save(tmp_path, trained, 1)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(TrainingError, match=r"config\.json cannot be read .*; remove"):
+        load_run(folder, make_training())
+
+
 def test_dying_while_saving_leaves_the_checkpoint_before(tmp_path, trained, monkeypatch):
     first = save(tmp_path, trained, 1)
 
@@ -156,9 +172,10 @@ def test_dying_while_saving_leaves_the_checkpoint_before(tmp_path, trained, monk
         load_codec(checkpoint)
 
 
-def test_a_full_disk_is_a_training_error(tmp_path, trained, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_full_disk_is_a_training_error(tmp_path, trained, monkeypatch, kind):
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(run_state, "save_file", fail)
     with pytest.raises(TrainingError, match="No space left on device"):

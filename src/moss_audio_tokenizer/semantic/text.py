@@ -64,6 +64,11 @@ class PretrainedText:
             ) from error
         if self._tokenizer.eos_token_id is None:
             raise ConfigError(f"the tokenizer at {source!r} has no end-of-text token")
+        if not self._tokenizer.encode("a text", add_special_tokens=False):
+            raise ConfigError(
+                f"the tokenizer at {source!r} makes no tokens of a text: its files are missing; "
+                "set semantic.tokenizer to a folder that has them, or to 'bytes'"
+            )
         self.end = int(self._tokenizer.eos_token_id)
         self.num_tokens = len(self._tokenizer)
 

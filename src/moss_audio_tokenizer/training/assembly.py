@@ -64,7 +64,7 @@ def assemble(
     task = CodecTask(codec, semantic, config).to(processes.device)
     for stage in _stages(codec):
         stage.recomputes = config.recompute
-    called = processes.distribute(task, _blocks(task))
+    called = processes.distribute(task, _blocks(task) if processes.sharded else [])
     training = Training(
         task=task,
         optimizer=make_optimizer(task, config.optimizer),
@@ -133,7 +133,13 @@ def _blocks(task: CodecTask) -> list[nn.Module]:
     """What is shared out one by one: the blocks of the codec, the layers of the language model."""
     blocks: list[nn.Module] = [m for m in task.codec.modules() if isinstance(m, Block)]
     if task.semantic is not None:
-        blocks += list(task.semantic.language_model.base_model.layers)
+        model = task.semantic.language_model.base_model
+        if not hasattr(model, "layers"):
+            raise ConfigError(
+                f"shard is set, but a {type(model).__name__} keeps its layers in an unknown place; "
+                "set shard=False, or take a language model such as Qwen2"
+            )
+        blocks += list(model.layers)
     return blocks
 
 

@@ -48,11 +48,13 @@ class FrozenProof:
         self._path = folder / REPORT_NAME
         self._frozen = list(frozen)
         self._clips = clips
+        names = [clip.entry.name or str(clip.entry.path) for clip in clips]
         if begun:
-            self._before = _read(self._path)
+            self._before = _read(self._path, names)
         else:
             self._before = self._hashes(codec)
-            self._write({"before": self._before})
+            self._write({"before": self._before, "clips": names})
+        self._names = names
 
     def finish(self, codec: Codec) -> str:
         """Write the whole report and return it as a line.
@@ -64,6 +66,7 @@ class FrozenProof:
         report = {
             "frozen": self._frozen,
             "validation_clips": len(self._clips),
+            "clips": self._names,
             "before": self._before,
             "after": after,
             "identical": after == self._before,
@@ -105,12 +108,20 @@ def _hash_of_codes(codec: Codec, clips: Sequence[Clip]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path, names: list[str]) -> dict[str, str]:
     try:
-        before: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["before"]
+        report = json.loads(path.read_text(encoding="utf-8"))
+        before: dict[str, str] = report["before"]
+        clips = report["clips"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{path} cannot be read ({error}): without it there is no telling whether the codes "
             "have changed; start a run in another output=DIR"
         ) from error
+    if clips != names:
+        raise TrainingError(
+            f"the run began with {len(clips)} validation clips, of whose codes {path} has the "
+            f"hash, and would go on with {len(names)} or with others; resume with the "
+            "validation.clips and the data that it had"
+        )
     return before

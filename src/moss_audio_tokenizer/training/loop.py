@@ -112,8 +112,9 @@ class Trainer:
 
     def _training_data(self) -> TrainingData:
         codec, processes = self._codec_config, self.processes
+        multiple = math.lcm(self.config.data.row_multiple, self.config.accumulate)
         data = TrainingData(
-            replace(self.config.data, row_multiple=self.config.accumulate),
+            replace(self.config.data, row_multiple=multiple),
             codec.sampling_rate,
             codec.number_channels,
             codec.downsample_rate,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import atomic_path
 from ..model.checkpoint import (
     CONFIG_NAME,
@@ -103,15 +103,21 @@ def _write(
     adversary: Adversary | None,
     state: dict[str, Any],
 ) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
-        folder.mkdir()
-        save_codec(codec, folder)
-        for name, items in tensors.items():
-            save_file({key: value.contiguous() for key, value in items.items()}, folder / name)
-        if adversary is not None:
-            save_discriminators(adversary.discriminators, folder / DISCRIMINATORS_NAME)
-        write_json(folder / STATE_NAME, state)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
+            folder.mkdir()
+            save_codec(codec, folder)
+            for name, items in tensors.items():
+                save_file({key: value.contiguous() for key, value in items.items()}, folder / name)
+            if adversary is not None:
+                save_discriminators(adversary.discriminators, folder / DISCRIMINATORS_NAME)
+            write_json(folder / STATE_NAME, state)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{target} cannot be written ({reason}); make room and go on with --resume"
+        ) from error
 
 
 def write_final(output: Path, run: Training, processes: Processes) -> Path:
@@ -141,7 +147,11 @@ def newest_run(output: Path) -> Path | None:
 
 def saved_state(folder: Path) -> dict[str, Any]:
     """The step that a whole checkpoint was made after, and the best validation until then."""
-    state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        int(state["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder / STATE_NAME, error) from error
     return state
 
 
@@ -175,8 +185,11 @@ def load_run(folder: Path, run: Training) -> None:
     Raises:
         TrainingError: it is damaged, or belongs to another model.
     """
-    with Checkpoint(folder) as opened:
-        saved = load_codec(opened)
+    try:
+        with Checkpoint(folder) as opened:
+            saved = load_codec(opened)
+    except (CheckpointError, ConfigError) as error:
+        raise _unreadable(folder / CONFIG_NAME, error) from error
     if saved.config != run.task.codec.config:
         raise TrainingError(
             f"{folder} holds another model than the recipe names; start a run in another output=DIR"
@@ -237,10 +250,15 @@ def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
     try:
         return load_file(folder / name)
     except (SafetensorError, OSError) as error:
-        raise TrainingError(
-            f"{folder / name} cannot be read ({error}); remove {folder} to go on from "
-            "the checkpoint before it"
-        ) from error
+        raise _unreadable(folder / name, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> TrainingError:
+    reason = " ".join(str(error).split())[:200]
+    return TrainingError(
+        f"{path} cannot be read ({type(error).__name__}: {reason}); remove {path.parent} to go on "
+        "from the checkpoint before it"
+    )
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

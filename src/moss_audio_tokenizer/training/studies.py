@@ -21,10 +21,11 @@ from .config import (
     TrainingConfig,
     ValidationConfig,
     WarmStart,
+    as_dict,
     override,
 )
 from .loop import Trainer
-from .run_folder import VALIDATION_NAME
+from .run_folder import RECIPE_NAME, VALIDATION_NAME
 from .run_state import newest_run
 
 DEPTHS = (1, 2, 4, 8)
@@ -123,21 +124,49 @@ def run_study(
         raise TrainingError("no output folder; set output=DIR")
     study, folder = STUDIES[name](), Path(output)
     rows = {}
-    for label, recipe in study.runs.items():
-        own = folder / label.replace(" ", "-")
-        config = override(recipe, [*assignments, f"output={own}"])
+    for label, config in _configured(study, folder, assignments).items():
         report(f"== {label}")
-        if not (own / "final").is_dir():
-            Trainer(config, newest_run(own) is not None, report).run()
-        rows[label] = _read(own / VALIDATION_NAME)
+        rows[label] = _run(config, report)
     _write(folder, name, study, rows)
     return folder
 
 
+def _configured(study: Study, folder: Path, assignments: list[str]) -> dict[str, TrainingConfig]:
+    """The runs with the caller's keys, all of them before the first begins."""
+    changed = {label: override(recipe, assignments) for label, recipe in study.runs.items()}
+    if len(set(changed.values())) < len(changed):
+        raise ConfigError(
+            f"with {', '.join(assignments)} runs of the study would be the same; leave out the key "
+            "that they differ in"
+        )
+    return {
+        label: replace(config, output=str(folder / label.replace(" ", "-")))
+        for label, config in changed.items()
+    }
+
+
+def _run(config: TrainingConfig, report: Callable[[str], None]) -> list[dict[str, float]]:
+    """The validations of a run, which is made, finished or read."""
+    own = Path(config.output)
+    if not (own / "final").is_dir():
+        Trainer(config, newest_run(own) is not None, report).run()
+    elif json.loads((own / RECIPE_NAME).read_text("utf-8")) != json.loads(
+        json.dumps(as_dict(config))
+    ):
+        raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
+    if not (own / "final").is_dir():
+        raise TrainingError("stopped; give the same command again to go on")
+    return _read(own / VALIDATION_NAME)
+
+
 def _read(path: Path) -> list[dict[str, float]]:
-    if not path.is_file():
-        raise TrainingError(f"{path} is missing: a study needs clips of the split 'valid'")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}); remove {path.parent}") from error
+    if not rows:
+        raise TrainingError(f"{path} is empty: a study needs clips of the split 'valid'")
+    return rows
 
 
 def _write(folder: Path, name: str, study: Study, rows: dict[str, list[dict[str, float]]]) -> None:

@@ -18,6 +18,8 @@ from .sources import Source
 # Utterances of a batch differ in length by no more than this: what is padded costs time.
 _BUCKET_RATIO = 1.2
 
+_SAME_KIND_REDRAWS = 10
+
 
 @dataclass(frozen=True)
 class Row:
@@ -120,7 +122,8 @@ class Planner:
         num_rows = self._num_rows_at(step, bucket)
         kind = random.random((num_rows, 4))[index, 0]
         draws = np.random.default_rng((self._seed, step, index + 1, attempt)).random(4)
-        return self._row((kind, *draws[1:]), bucket)
+        # A bucket may hold one utterance alone: after some tries, any crop will do.
+        return self._row((kind if attempt < _SAME_KIND_REDRAWS else 1.0, *draws[1:]), bucket)
 
     def _num_rows_at(self, step: int, bucket: _Bucket | None) -> int:
         num_rows = bucket.num_rows if bucket else self._config.batch_size
