@@ -112,6 +112,8 @@ def test_a_sound_file_is_no_manifest(tmp_path):
             "'task' = 'tts'; expected one of asr, ms_asr",
         ),
         ('{"path": "a", "text": "x", "task": 1}', "line 2 has 'task' = 1"),
+        (r'{"path": "\ud800.flac"}', r"line 2 has 'path' = '\\ud800\.flac'; .* half surrogates"),
+        (r'{"path": "a", "domain": "\udcff"}', "half surrogates"),
         ('{"path": "a", "seconds": "3"}', "line 2 has 'seconds' = '3'; expected a number"),
         ('{"path": "a", "seconds": -1}', "line 2 has 'seconds' = -1"),
         ('{"path": "a", "seconds": NaN}', "line 2 has 'seconds' = nan"),

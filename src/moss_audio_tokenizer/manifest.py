@@ -175,7 +175,18 @@ def _text(item: dict[str, Any], key: str, where: str, default: str | None = None
         value = default
     if not isinstance(value, str) or (default is None and not value):
         raise InputError(f"{where} has {key!r} = {value!r}; expected text")
+    if not _can_be_encoded(value):
+        raise InputError(f"{where} has {key!r} = {value!a}; expected text without half surrogates")
     return value
+
+
+def _can_be_encoded(text: str) -> bool:
+    """JSON can say half of a surrogate pair, which is no letter and fits into no file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _task(item: dict[str, Any], where: str) -> str:

@@ -104,6 +104,7 @@ def test_when_every_clip_fails_the_exit_code_says_so(codec, moss_audio, manifest
 def test_refusals(codec, refused, manifest, tmp_path, arguments, message):
     line = refused("compare", manifest, *arguments, "--jobs", 1, "-o", tmp_path / "run")
     assert message in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_program_is_a_failure_of_the_machine(

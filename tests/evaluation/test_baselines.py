@@ -7,10 +7,10 @@ import pytest
 
 from moss_audio_tokenizer.errors import EvaluationError, InputError, MissingDependencyError
 from moss_audio_tokenizer.evaluation import LayeredContender
-from moss_audio_tokenizer.evaluation.baselines import open_baseline
+from moss_audio_tokenizer.evaluation.baselines import open_baseline, programs
 from moss_audio_tokenizer.evaluation.baselines.payload import adts_payload_bytes, ogg_packet_sizes
 from moss_audio_tokenizer.evaluation.baselines.plain import low_pass
-from moss_audio_tokenizer.evaluation.baselines.programs import run_program
+from moss_audio_tokenizer.evaluation.baselines.programs import program_version, run_program
 
 # Programs of Debian packages; without them there is nothing to measure.
 PROGRAMS = {"opus": "opusenc", "speex": "speexenc", "codec2": "c2enc", "mp3": "ffmpeg"}
@@ -149,3 +149,10 @@ def test_a_low_pass_keeps_what_is_below_and_has_no_delay():
     anchor = open_baseline("lowpass:3500")
     (coding,) = anchor.code((low + high)[None].astype(np.float32))
     np.testing.assert_array_equal(coding.audio, passed)
+
+
+@pytest.mark.skipif(shutil.which("sleep") is None, reason="no program that takes its time")
+def test_a_program_that_does_not_tell_its_version_is_stopped(monkeypatch):
+    monkeypatch.setattr(programs, "_VERSION_SECONDS", 0.1)
+    with pytest.raises(MissingDependencyError, match="sleep 30 took over"):
+        program_version(shutil.which("sleep"), "30")

@@ -19,7 +19,7 @@ from moss_audio_tokenizer.evaluation.listening import (
     read_session,
     screen,
 )
-from moss_audio_tokenizer.evaluation.listening.ratings import as_markdown
+from moss_audio_tokenizer.evaluation.listening.ratings import LeftOut, as_markdown
 from moss_audio_tokenizer.manifest import read_manifest
 
 pytest.importorskip("matplotlib")
@@ -110,18 +110,37 @@ def listeners(tmp_path):
 def test_who_misses_the_reference_is_left_out(listeners):
     kept, left_out = screen(map(read_session, listeners))
     assert [one.listener for one in kept] == ["ann", "bob"]
-    assert left_out == {"eve": "rated the hidden reference below 90 in 1 of 2 trials"}
+    assert left_out == [LeftOut("eve", "rated the hidden reference below 90 in 1 of 2 trials")]
+
+
+def test_two_listeners_of_one_name_are_both_left_out(tmp_path):
+    sessions = [
+        read_session(session(tmp_path, "eve", [rated(40, good, 10)] * 2)) for good in (80, 90)
+    ]
+    kept, left_out = screen(sessions)
+    assert kept == []
+    assert [one.listener for one in left_out] == ["eve", "eve"]
+
+
+def test_a_file_given_twice_counts_once(listeners, tmp_path):
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(listeners[0].read_bytes())
+    kept, left_out = screen(map(read_session, [*listeners[:2], copy]))
+    assert [one.listener for one in kept] == ["ann", "bob"]
+    assert left_out == [LeftOut("ann", "gave this file before")]
 
 
 def test_who_takes_the_mid_anchor_for_the_reference_is_left_out(tmp_path):
     fooled = rated(100, 50, 50) | {"mid anchor": 95}
     path = session(tmp_path, "max", [fooled, rated(100, 50, 50)])
-    assert "mid anchor" in screen([read_session(path)])[1]["max"]
+    (left_out,) = screen([read_session(path)])[1]
+    assert left_out.listener == "max"
+    assert "mid anchor" in left_out.reason
 
 
 def test_one_slip_in_seven_trials_is_forgiven(tmp_path):
     path = session(tmp_path, "pia", [rated(80, 1, 1)] + [rated(100, 1, 1)] * 6)
-    assert screen([read_session(path)])[1] == {}
+    assert screen([read_session(path)])[1] == []
 
 
 def test_means_have_intervals_and_the_best_is_first(listeners):
@@ -149,6 +168,7 @@ def test_results_of_two_tests_are_not_mixed(tmp_path):
     [
         [],
         [{"good": 50}],
+        [{"reference": 100}],
         [rated(100, 101, 1)],
         [rated(100, "90", 1)],
         [rated(True, 1, 1)],
@@ -163,7 +183,7 @@ def test_what_is_no_result_is_refused(tmp_path, ratings):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.json"
-    for content in ("", "[]", "{}", '{"format": "other"}'):
+    for content in ("", "[]", "{}", '{"format": "other"}', "[" * 100_000):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(EvaluationError, match="no result"):
             read_session(path)
@@ -190,6 +210,7 @@ def test_on_the_command_line(moss_audio, folder, listeners, tmp_path):
     assert "left out: eve" in result.stdout
     document = json.loads(moss_audio("listening-results", *listeners, "--json").stdout)
     assert document["listeners"] == ["ann", "bob"]
+    assert [one["listener"] for one in document["left_out"]] == ["eve"]
     assert document["systems"][0]["system"] == "reference"
 
 

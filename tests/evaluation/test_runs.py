@@ -15,9 +15,11 @@ import pytest
 import soundfile
 from toy_codecs import ByteCodec, Deadly, Noise, byte_codec
 
+from moss_audio_tokenizer.cli.failures import exit_code_of
 from moss_audio_tokenizer.errors import CodesError, EvaluationError, InputError
 from moss_audio_tokenizer.evaluation import LayeredContender, Plan, run, write_results
 from moss_audio_tokenizer.evaluation.baselines import open_baseline
+from moss_audio_tokenizer.evaluation.kept import slug
 from moss_audio_tokenizer.evaluation.measures import ALL_METRICS, METRICS
 from moss_audio_tokenizer.evaluation.runs import check_folder, choose_examples
 from moss_audio_tokenizer.evaluation.scorers import ScorerNames
@@ -151,8 +153,9 @@ def test_models_of_the_users_score_speech_in_every_process(plan, folder):
 
 
 def test_a_process_that_dies_ends_the_run_with_a_reason(plan, folder):
-    with pytest.raises(EvaluationError, match="run the same command again"):
+    with pytest.raises(EvaluationError, match="run the same command again") as death:
         run(replace(plan, openers=[Deadly], jobs=2), folder, no_progress)
+    assert exit_code_of(death.value) == 1
 
 
 PROGRAM = """
@@ -315,3 +318,173 @@ def test_every_metric_has_what_tables_need():
     for metric in METRICS.values():
         assert metric.better in ("higher", "lower")
         assert metric.heading.endswith(("↑", "↓"))
+
+
+def test_other_audio_of_the_same_name_is_measured_anew(plan, folder):
+    one = replace(plan, clips=plan.clips[:2])
+    before = {row.key: row for row in run(one, folder, no_progress).rows}
+    changed = plan.clips[0].path
+    sound, rate = soundfile.read(changed)
+    soundfile.write(changed, 0.5 * sound[::-1], rate)
+    calls = []
+    # Not the noise: what it made of the old sound must not lie beside the new one.
+    again = replace(one, openers=plan.openers[:1])
+    outcome = run(again, folder, lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
+    after = {row.key: row for row in outcome.rows}
+    for name, changes in (("speech0.wav", True), ("speech1.wav", False)):
+        key = (name, "bytes", 1)
+        assert (after[key].metrics["si_sdr"] != before[key].metrics["si_sdr"]) is changes
+        assert (after[key].content != before[key].content) is changes
+    (place,) = folder.glob("audio/speech0-*")
+    assert {path.name for path in place.iterdir()} == {
+        *("bytes-1.flac", "bytes-2.flac", "reference.flac")
+    }
+    for name in ("reference", "bytes-2"):
+        kept, _ = soundfile.read(place / f"{name}.flac")
+        np.testing.assert_allclose(kept, 0.5 * sound[::-1], atol=2 / 32768)
+    assert ("speech0.wav", "noise") not in {(row["path"], row["model"]) for row in lines_of(folder)}
+
+
+def test_another_text_is_measured_anew_where_it_counts(plan, folder):
+    pytest.importorskip("jiwer")
+    heard = replace(
+        plan, clips=plan.clips[:1], scorers=ScorerNames(recogniser="toy_codecs:recogniser")
+    )
+    assert {row.metrics["wer"] for row in run(heard, folder, no_progress).rows} == {1 / 3}
+    other = replace(heard, clips=[replace(plan.clips[0], text="one too three")])
+    assert {row.metrics["wer"] for row in run(other, folder, no_progress).rows} == {0.0}
+
+
+def test_the_text_does_not_count_without_a_recogniser(plan, folder):
+    run(replace(plan, clips=plan.clips[:1]), folder, no_progress)
+    calls = []
+    other = replace(plan, clips=[replace(plan.clips[0], text="other")])
+    run(other, folder, lambda done, total: calls.append(done))
+    assert calls == [2]
+
+
+def test_another_model_that_scores_measures_anew(plan, folder):
+    def scored(scale):
+        names = ScorerNames(opinion_model=f"toy_codecs:scaled_rater@{scale}")
+        few = replace(plan, clips=plan.clips[:1], scorers=names)
+        calls = []
+        outcome = run(few, folder, lambda done, total: calls.append(done))
+        return [row.metrics["opinion_score"] for row in outcome.rows], calls
+
+    once, _ = scored(1)
+    twice, calls = scored(2)
+    assert twice == pytest.approx([2 * score for score in once])
+    assert calls == [0, 1, 2]
+    assert scored(2) == (twice, [2])
+    assert lines_of(folder)[0]["scorers"] == {"opinion_score": "toy_codecs:scaled_rater@2"}
+
+
+def test_a_second_run_into_a_folder_is_refused_while_the_first_goes_on(plan, folder):
+    refusals = []
+
+    def begin_another(done, total):
+        if not refusals:
+            with pytest.raises(EvaluationError, match="in use by another run") as refusal:
+                run(plan, folder, no_progress)
+            refusals.append(refusal)
+
+    outcome = run(plan, folder, begin_another)
+    assert len(refusals) == 1
+    assert [row.as_json() for row in outcome.rows] == lines_of(folder)
+    run(plan, folder, no_progress)
+
+
+def test_a_folder_is_made_once_every_codec_is_open(plan, tmp_path):
+    folder = tmp_path / "deep" / "run"
+    with pytest.raises(InputError):
+        run(replace(plan, openers=[partial(open_baseline, "gramophone:78")]), folder, no_progress)
+    assert not folder.parent.exists()
+    run(plan, folder, no_progress)
+    assert (folder / "results.jsonl").is_file()
+
+
+def test_a_run_stopped_before_its_first_row_goes_on(tmp_path):
+    (tmp_path / "run.lock").touch()
+    check_folder(tmp_path)
+
+
+def test_results_cut_inside_a_letter_go_on(plan, folder):
+    source = plan.clips[0].path
+    clip = replace(plan.clips[0], path=source.rename(source.with_name("Öl.wav")), name="Öl.wav")
+    few = replace(plan, clips=[clip])
+    run(few, folder, no_progress)
+    whole = (folder / "results.jsonl").read_bytes()
+    (folder / "results.jsonl").write_bytes(whole[: whole.rindex("Ö".encode()) + 1])
+    calls = []
+    run(few, folder, lambda done, total: calls.append(done))
+    assert calls == [1, 2]
+    assert (folder / "results.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"num_quantizers": [1]},
+        {"num_quantizers": True},
+        {"delay_ms": math.nan},
+        {"delay_ms": 10**400},
+        {"kbps": "8"},
+        {"stoi": "good"},
+        {"num_words": "three"},
+        {"heard": 3},
+        {"language": ["en"]},
+        {"clip_bytes": None},
+        {"scorers": ["wer"]},
+        {"scorers": {"wer": None}},
+    ],
+)
+def test_a_row_with_values_of_another_kind_is_refused(plan, folder, damage):
+    few = replace(plan, clips=plan.clips[:1])
+    run(few, folder, no_progress)
+    first, *others = lines_of(folder)
+    lines = [json.dumps(row) + "\n" for row in (first | damage, *others)]
+    (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(EvaluationError, match=r"line 1: .*start with an empty -o"):
+        run(few, folder, no_progress)
+
+
+@pytest.mark.parametrize("line", [b"\xff", b"[" * 100_000, b"3"])
+def test_a_line_that_is_no_row_is_refused(plan, folder, line):
+    (folder / "results.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(EvaluationError, match="line 1"):
+        run(plan, folder, no_progress)
+
+
+def test_long_names_become_short_ones_that_differ(plan, folder):
+    pytest.importorskip("matplotlib")
+    domains = ["ü" * 300 + end for end in "ab"]
+    music = next(clip for clip in plan.clips if clip.domain == "music")
+    clips = [replace(music, domain=domain, name=domain) for domain in domains]
+    write_results(folder, run(replace(plan, clips=clips), folder, no_progress), clips, "t", "c")
+    plots = [path.name for path in folder.glob("plots/*-mel_distance.png")]
+    assert len(plots) == 2
+    assert all(len(name.encode()) < 150 for name in plots)
+    assert len(list(folder.glob("audio/*/noise.flac"))) == 2
+
+
+def test_a_name_that_is_short_enough_stays():
+    assert slug("opus:6") == "opus_6"
+    assert slug("a" * 100, 8) == "a" * 100 + "-8"
+    assert len(slug("\udcff" * 101)) < 110
+
+
+def test_a_clip_that_has_gone_is_heard_from_what_was_kept(plan, folder):
+    pytest.importorskip("matplotlib")
+    few = replace(plan, clips=plan.clips[:1])
+    write_results(folder, run(few, folder, no_progress), few.clips, "t", "c")
+    page = (folder / "report.html").read_bytes()
+    rows = lines_of(folder)
+    plan.clips[0].path.unlink()
+    write_results(folder, run(few, folder, no_progress), few.clips, "t", "c")
+    assert (folder / "report.html").read_bytes() == page
+    for path in folder.glob("audio/*/*.flac"):
+        path.unlink()
+    write_results(folder, run(few, folder, no_progress), few.clips, "t", "c")
+    assert "This clip has gone" in (folder / "report.html").read_text("utf-8")
+    assert lines_of(folder) == rows

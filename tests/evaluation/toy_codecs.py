@@ -98,5 +98,9 @@ def rater():
     return lambda samples, sampling_rate: float(np.abs(samples).max())
 
 
+def scaled_rater(scale):
+    return lambda samples, sampling_rate: float(scale) * rater()(samples, sampling_rate)
+
+
 def recogniser():
     return lambda samples, sampling_rate: "one too three" if samples.any() else ""

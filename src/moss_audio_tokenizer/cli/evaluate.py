@@ -249,7 +249,6 @@ def _run(plan: "Plan", output: Path, title: str, as_json: bool) -> None:
     from ..evaluation.runs import check_folder, run
 
     check_folder(output)
-    output.mkdir(parents=True, exist_ok=True)
     with display.progress("measuring", len(plan.clips) * len(plan.openers)) as bar:
         outcome = run(
             plan,

@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError
@@ -50,6 +51,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_machine_failure(error: BaseException) -> bool:
+    if isinstance(error, BrokenExecutor):  # a process of ours was killed, or died
+        return True
     return isinstance(error, OSError) and error.errno in _FAILURES_OF_THE_MACHINE
 
 

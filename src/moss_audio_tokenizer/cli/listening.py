@@ -1,7 +1,8 @@
 """`moss-audio listening-test` and `listening-results`: people rate what a comparison made."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -82,12 +83,13 @@ def listening_results(
     kept, left_out = screen(sessions)
     tables = aggregate(kept)
     if as_json:
-        document = {"listeners": [one.listener for one in kept], "left_out": left_out}
+        document: dict[str, Any] = {"listeners": [one.listener for one in kept]}
+        document |= {"left_out": [asdict(one) for one in left_out]}
         display.print_json({**document, "systems": [one.as_json() for one in tables]})
     else:
         display.print_line(f"{len(kept)} of {len(sessions)} listeners\n\n{as_markdown(tables)}")
-        for listener, fault in left_out.items():
-            display.print_line(f"left out: {listener} {fault}")
+        for one in left_out:
+            display.print_line(f"left out: {one.listener} {one.reason}")
     if unread or not kept:
         raise typer.Exit(BAD_INPUT)
 

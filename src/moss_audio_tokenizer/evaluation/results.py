@@ -15,6 +15,7 @@ import numpy as np
 from ..audio import convert_channels, read_audio
 from ..files import atomic_path
 from ..manifest import ManifestEntry
+from .kept import audio_folder, clip_slug, codes_file, reference_file, slug
 from .measures import METRICS
 from .page import page
 from .plots import curves, rate_plot
@@ -30,7 +31,6 @@ from .report import (
     table_html,
 )
 from .rows import Row
-from .runner import audio_folder, clip_slug, codes_file, slug
 from .runs import Outcome
 from .statistics import CodeStatistics, code_statistics, read_codes, statistics_table
 from .summary import Summary, csv_table, markdown_table, summarise, table_cells
@@ -235,20 +235,29 @@ def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> str:
     title = f"<h2>{escape(clip.name)}</h2>"
     if not rows:
         return f'{title}\n<p class="note">This clip failed.</p>'
-    audio, rate = _beginning(clip.path)
+    # The clip itself may have gone since it was measured; what was kept of it has not.
+    source = clip.path if clip.path.is_file() else reference_file(folder, clip)
+    if not source.is_file():
+        return f'{title}\n<p class="note">This clip has gone, and its sound was not kept.</p>'
+    audio, rate = _beginning(source)
     said = f" · “{clip.text}”" if clip.text else ""
     note = f'<p class="note">{escape(clip.domain + ", " + describe(audio, rate) + said)}</p>'
-    versions = [_version(folder, clip, row) for row in rows]
+    versions = [
+        _version(folder, clip, row) for row in rows if _version_file(folder, clip, row).is_file()
+    ]
     return f"{title}\n{note}\n{exhibit_html(original_version(audio, rate), versions)}"
 
 
 def _version(folder: Path, clip: ManifestEntry, row: Row) -> Version:
-    path = audio_folder(folder, clip) / f"{slug(row.model, row.num_quantizers)}.flac"
-    audio, rate = _beginning(path)
+    audio, rate = _beginning(_version_file(folder, clip, row))
     layers = "" if row.num_quantizers is None else f", {row.num_quantizers} layers"
     wanted = {name: value for name, value in row.metrics.items() if name in METRICS}
     note = f"understood as “{row.heard}”" if row.heard else ""
     return Version(f"{row.model}{layers}", row.actual_kbps, audio, rate, wanted, note)
+
+
+def _version_file(folder: Path, clip: ManifestEntry, row: Row) -> Path:
+    return audio_folder(folder, clip) / f"{slug(row.model, row.num_quantizers)}.flac"
 
 
 def _beginning(path: Path) -> tuple[np.ndarray, int]:

@@ -4,17 +4,26 @@ Owns what a row says and how a broken-off file is read; averages are `summary.py
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import EvaluationError
 from ..files import atomic_path
 from .measures import METRICS
 
 Key = tuple[str, str, int | None]
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Content:
+    """A clip's file when it was measured: its bytes, and the beginning of their SHA-256."""
+
+    num_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class Row:
         num_words, num_characters: of the clip's text, which weigh its error rates.
         heard: what a recogniser understood; None where none was asked.
         error: what went wrong, or "".
+        content: of the clip's file; None for a clip that failed.
+        text: what the recogniser was compared with; None where none was asked.
+        scorers: names of the models that brought metrics, by metric.
     """
 
     path: str
@@ -51,6 +63,9 @@ class Row:
     num_characters: int = 0
     heard: str | None = None
     error: str = ""
+    content: Content | None = None
+    text: str | None = None
+    scorers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -71,13 +86,17 @@ class Row:
         rates = {"kbps": self.kbps, "actual_kbps": self.actual_kbps}
         values = {name: value if isfinite(value) else None for name, value in self.metrics.items()}
         texts: dict[str, Any] = {"num_words": self.num_words, "num_characters": self.num_characters}
-        texts |= {"heard": self.heard}
+        texts |= {"heard": self.heard, "text": self.text}
+        origin: dict[str, Any] = {"scorers": dict(self.scorers)} if self.scorers else {}
+        if self.content:
+            origin |= {"clip_bytes": self.content.num_bytes, "clip_sha256": self.content.sha256}
         return {
             **whose,
             **rates,
             "delay_ms": self.delay_ms,
             **values,
             **(texts if self.heard is not None else {}),
+            **origin,
         }
 
 
@@ -88,30 +107,62 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
         EvaluationError: it is none.
     """
     try:
-        values = {name: item[name] for name in METRICS if name in item}
-        texts = {
-            name: item[name] for name in ("num_words", "num_characters", "heard") if name in item
-        }
         return Row(
-            path=str(item["path"]),
-            domain=str(item["domain"]),
-            model=str(item["model"]),
-            num_quantizers=item["num_quantizers"],
-            kbps=float(item.get("kbps", 0.0)),
+            path=_text(item["path"]),
+            domain=_text(item["domain"]),
+            model=_text(item["model"]),
+            identity=_text(item["identity"]),
+            num_quantizers=_if_any(item["num_quantizers"], _count),
+            language=_if_any(item["language"], _text) or "",
             metrics={
-                name: nan if value is None else float(value) for name, value in values.items()
+                name: nan if item[name] is None else _number(item[name])
+                for name in METRICS
+                if name in item
             },
-            language=item["language"] or "",
-            identity=str(item["identity"]),
-            actual_kbps=float(item.get("actual_kbps", 0.0)),
-            delay_ms=float(item.get("delay_ms", 0.0)),
-            error=str(item.get("error", "")),
-            **texts,
+            kbps=_number(item.get("kbps", 0.0)),
+            actual_kbps=_number(item.get("actual_kbps", 0.0)),
+            delay_ms=_number(item.get("delay_ms", 0.0)),
+            error=_text(item.get("error", "")),
+            num_words=_count(item.get("num_words", 0)),
+            num_characters=_count(item.get("num_characters", 0)),
+            heard=_if_any(item.get("heard"), _text),
+            text=_if_any(item.get("text"), _text),
+            content=_content(item),
+            scorers={name: _text(model) for name, model in item.get("scorers", {}).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise EvaluationError(
             f"no row of results ({problem!r}): {json.dumps(item)[:200]}"
         ) from problem
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} where text was expected")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{value!r} where a number was expected")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} where a count was expected")
+    return value
+
+
+def _if_any(value: Any, check: Callable[[Any], Found]) -> Found | None:
+    """A value that may be null."""
+    return None if value is None else check(value)
+
+
+def _content(item: Mapping[str, Any]) -> Content | None:
+    if "clip_sha256" not in item:
+        return None
+    return Content(_count(item["clip_bytes"]), _text(item["clip_sha256"]))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -120,14 +171,15 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         EvaluationError: a line is no row.
     """
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    # By line, for the last one may end in half a letter.
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            rows.append(row_from_json(json.loads(line)))
-        except (ValueError, EvaluationError) as error:
+            rows.append(row_from_json(json.loads(line.decode())))
+        except (ValueError, RecursionError, EvaluationError) as error:
             # A line that ends in no newline was being written when the run was stopped.
             if number == len(lines):
                 break

@@ -1,17 +1,17 @@
 """Clips through contenders, measured: in one process or in several, with the same results.
 
 Owns the work on one clip and its spreading over processes; rows are `rows.py`'s, the output
-folder `runs.py`'s. Everything is measured in mono at 16 kHz, after `alignment.py`'s rule.
+folder `runs.py`'s, what is kept of a clip `kept.py`'s. Everything is measured in mono at 16 kHz,
+after `alignment.py`'s rule.
 """
 
-import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -19,12 +19,13 @@ from threading import Thread
 
 import numpy as np
 
-from ..audio import convert_channels, load_audio, read_audio, resample, save_audio
+from ..audio import load_audio, resample
 from ..errors import EvaluationError, MissingDependencyError, MossAudioError
 from ..manifest import ManifestEntry
 from ..metrics.signals import MEASURED_RATE
 from .alignment import find_delay, without_delay
 from .contenders import Coding, Contender, Opener
+from .kept import content_of, keep_audio, keep_codes, keep_reference
 from .measures import DEFAULT_METRICS, METRICS, measure_mono, missing_packages
 from .rows import Row
 from .scorers import ScorerNames, Scorers
@@ -113,6 +114,7 @@ class Worker:
         return self._contenders[index]
 
     def _measure(self, task: Task, contender: Contender) -> list[Row]:
+        content = content_of(task.clip.path)
         sound = load_audio(task.clip.path, contender.sampling_rate, contender.num_channels)
         original = load_audio(task.clip.path, MEASURED_RATE, 1)[0].astype(np.float64)
         if task.hear and self._work.folder:
@@ -123,11 +125,12 @@ class Worker:
             estimate = _at_measured_rate(coding.audio, contender.sampling_rate)
             delay = find_delay(original, estimate)
             estimate = without_delay(estimate, delay, len(original))
-            rows.append(self._row(task, contender, coding, delay, original, estimate))
+            row = self._row(task, contender, coding, delay, original, estimate)
+            rows.append(replace(row, content=content))
             if task.hear and self._work.folder:
-                keep_audio(self._work.folder, task, contender, coding, delay, sound.shape[1])
+                keep_audio(self._work.folder, task.clip, contender, coding, delay, sound.shape[1])
         if self._work.folder and codings[-1].codes is not None:
-            keep_codes(self._work.folder, task, contender, codings[-1].codes)
+            keep_codes(self._work.folder, task.clip, contender, codings[-1].codes)
         return rows
 
     def _row(
@@ -161,6 +164,8 @@ class Worker:
             num_words=scores.num_words if scores else 0,
             num_characters=scores.num_characters if scores else 0,
             heard=scores.heard if scores else None,
+            text=task.clip.text if scores and scores.heard is not None else None,
+            scorers=self._work.scorers.by_metric if scores else {},
         )
 
 
@@ -182,57 +187,6 @@ def failed_rows(task: Task, contender: Contender, error: str) -> list[Row]:
         Row(clip.name, clip.domain, contender.name, depth, **whose)  # type: ignore[arg-type]
         for depth in contender.depths
     ]
-
-
-def slug(name: str, num_quantizers: int | None = None) -> str:
-    """A contender's name as part of a file's."""
-    plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)
-    return plain if num_quantizers is None else f"{plain}-{num_quantizers}"
-
-
-def keep_audio(
-    folder: Path, task: Task, contender: Contender, coding: Coding, delay: int, num_samples: int
-) -> None:
-    """What a contender made of a clip, without its delay, beside the original."""
-    rate = contender.sampling_rate
-    late = round(delay * rate / MEASURED_RATE)
-    rows = [without_delay(channel, late, num_samples) for channel in coding.audio]
-    name = f"{slug(contender.name, coding.num_quantizers)}.flac"
-    path = audio_folder(folder, task.clip) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_audio(path, np.stack(rows), rate)
-
-
-def keep_reference(folder: Path, clip: ManifestEntry) -> None:
-    """The original in mono beside what contenders made of it."""
-    path = audio_folder(folder, clip) / "reference.flac"
-    if not path.is_file():
-        samples, rate = read_audio(clip.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_audio(path, convert_channels(samples, 1), rate)
-
-
-def audio_folder(folder: Path, clip: ManifestEntry) -> Path:
-    """Where the versions of a clip lie."""
-    return folder / "audio" / clip_slug(clip)
-
-
-def codes_file(folder: Path, contender: str, clip: ManifestEntry) -> Path:
-    """Where the codes of a clip lie."""
-    return folder / "codes" / slug(contender) / f"{clip_slug(clip)}.npy"
-
-
-def clip_slug(clip: ManifestEntry) -> str:
-    """A clip's name as a file's: the same in every run, other than that of every other clip."""
-    digest = hashlib.sha256(clip.name.encode()).hexdigest()[:8]
-    return f"{slug(Path(clip.name).stem)[:60]}-{digest}"
-
-
-def keep_codes(folder: Path, task: Task, contender: Contender, codes: np.ndarray) -> None:
-    """The codes of a clip at the greatest depth, for statistics."""
-    path = codes_file(folder, contender.name, task.clip)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, codes.astype(np.int32), allow_pickle=False)
 
 
 _worker: Worker | None = None

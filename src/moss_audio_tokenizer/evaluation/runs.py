@@ -1,25 +1,29 @@
 """A run: clips through contenders into a folder of results, which can be gone on with.
 
 Owns what is done already and what is left; the work on a clip is `runner.py`'s, what is written
-at the end `results.py`'s. A row counts as done when its contender is still the same, nothing
-failed, and every metric that is asked for now is there.
+at the end `results.py`'s. A row counts as done when its contender, its clip's content and text and
+its scorers are still the same, nothing failed, and every metric that is asked for now is there.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
 
 from ..errors import EvaluationError, InputError
+from ..files import lock_file
 from ..manifest import ManifestEntry
 from .contenders import Contender, Opener
+from .kept import audio_folder, slug, without_changed
 from .measures import METRICS, missing_packages
 from .rows import Key, Row, append_rows, read_rows, write_rows
-from .runner import Opened, Task, Work, audio_folder, metrics_of, run_tasks, slug
+from .runner import Opened, Task, Work, metrics_of, run_tasks
 from .scorers import ScorerNames, Scorers
 
 RESULTS = "results.jsonl"
+_LOCK = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,12 @@ def run(plan: Plan, folder: Path, on_progress: Callable[[int, int], None]) -> Ou
 
     Args:
         plan: what to measure.
-        folder: of the results; it exists.
+        folder: of the results; made once every contender is open.
         on_progress: called with the number of tasks done and of all, at the start too.
 
     Raises:
-        EvaluationError: the folder holds results that cannot be read, or a process died.
+        EvaluationError: the folder holds results that cannot be read, another run has it, or a
+            process died.
         InputError: two contenders or two clips of one name, or no such function of the user's.
         MissingDependencyError: a program or package is not installed.
     """
@@ -92,18 +97,45 @@ def run(plan: Plan, folder: Path, on_progress: Callable[[int, int], None]) -> Ou
     entrants = [_entrant(one) for one in opened.contenders]
     _check_names([slug(one.name) for one in entrants], "codec")
     _check_names([clip.name for clip in plan.clips], "clip")
-    examples = choose_examples(plan.clips, plan.num_examples)
-    results = folder / RESULTS
-    wanted = list(dict.fromkeys((*plan.metrics, *plan.scorers.metrics)))
-    rows = {row.key: row for row in read_rows(results)}
-    tasks = _tasks(plan, entrants, examples)
-    left = [task for task in tasks if not _is_done(task, entrants, rows, wanted, folder)]
-    write_rows(results, rows.values())  # without a last line that broke off
-    done = _Keeper(folder / RESULTS, rows, len(tasks), len(tasks) - len(left), on_progress)
-    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scorers, folder)
     alone = opened if plan.jobs <= 1 else None
     del opened  # other processes have their own
-    run_tasks(work, left, plan.jobs, done.keep, alone)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder):
+        return _run(plan, folder, entrants, alone, on_progress)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """One run at a time: two would overwrite each other's rows. The lock ends with the process."""
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            lock_file(lock)
+        except OSError as error:
+            raise EvaluationError(
+                f"{str(folder)!r} is in use by another run; wait for its end or name another -o"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _run(
+    plan: Plan,
+    folder: Path,
+    entrants: list[Entrant],
+    opened: Opened | None,
+    on_progress: Callable[[int, int], None],
+) -> Outcome:
+    examples = choose_examples(plan.clips, plan.num_examples)
+    results = folder / RESULTS
+    rows = without_changed(folder, plan.clips, read_rows(results))
+    tasks = _tasks(plan, entrants, examples)
+    left = [task for task in tasks if not _is_done(task, entrants, rows, plan, folder)]
+    write_rows(results, rows.values())  # without a last line that broke off
+    done = _Keeper(results, rows, len(tasks), len(tasks) - len(left), on_progress)
+    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scorers, folder)
+    run_tasks(work, left, plan.jobs, done.keep, opened)
     ordered = [rows[key] for task in tasks for key in _keys(task, entrants)]
     # Rows of other clips and models, from another run into this folder, stay at the end.
     write_rows(results, {row.key: row for row in (*ordered, *rows.values())}.values())
@@ -153,18 +185,25 @@ def _is_done(
     task: Task,
     entrants: Sequence[Entrant],
     rows: dict[Key, Row],
-    wanted: Sequence[str],
+    plan: Plan,
     folder: Path,
 ) -> bool:
     entrant = entrants[task.contender]
-    names = metrics_of(task.clip.domain, wanted)
+    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scorers.metrics))
     for key in _keys(task, entrants):
         row = rows.get(key)
         if row is None or row.error or row.identity != entrant.identity:
             return False
-        if not all(_is_measured(row, name) for name in names):
+        if row.text not in (None, task.clip.text):
             return False
-        if task.hear and not _is_kept(folder, task, slug(entrant.name, key[2])):
+        if not all(_is_measured(row, name, plan.scorers) for name in names):
+            return False
+        # What has gone cannot be heard again, but its numbers stand.
+        if (
+            task.hear
+            and task.clip.path.is_file()
+            and not _is_kept(folder, task, slug(entrant.name, key[2]))
+        ):
             return False
     return True
 
@@ -174,8 +213,10 @@ def _is_kept(folder: Path, task: Task, version: str) -> bool:
     return all((place / f"{name}.flac").is_file() for name in (version, "reference"))
 
 
-def _is_measured(row: Row, name: str) -> bool:
-    """A metric whose package was missing may have been made up for since."""
+def _is_measured(row: Row, name: str, scorers: ScorerNames) -> bool:
+    """A metric whose package was missing may have been made up for since; so may its model."""
+    if row.scorers.get(name) != scorers.by_metric.get(name):
+        return False
     optional = METRICS[name].package and not missing_packages([name])
     return name in row.metrics and not (optional and isnan(row.metrics[name]))
 
@@ -222,7 +263,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         EvaluationError: see above.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RESULTS).is_file():
+    others = [path for path in folder.iterdir() if path.name != _LOCK] if folder.is_dir() else []
+    if others and not (folder / RESULTS).is_file():
         raise EvaluationError(
             f"{str(folder)!r} holds files, but no {RESULTS}; "
             "name a new folder, or one to go on with"

@@ -43,12 +43,18 @@ class ScorerNames:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that these models bring."""
+        return tuple(self.by_metric)
+
+    @property
+    def by_metric(self) -> dict[str, str]:
+        """The model that brings each of these metrics."""
         brought = {
-            self.speaker_model: ("speaker_similarity",),
-            self.opinion_model: ("opinion_score",),
-            self.recogniser: ("wer", "cer"),
+            "speaker_similarity": self.speaker_model,
+            "opinion_score": self.opinion_model,
+            "wer": self.recogniser,
+            "cer": self.recogniser,
         }
-        return tuple(name for model, names in brought.items() if model for name in names)
+        return {name: model for name, model in brought.items() if model}
 
 
 @dataclass(frozen=True)

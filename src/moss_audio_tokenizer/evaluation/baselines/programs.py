@@ -8,6 +8,7 @@ from functools import lru_cache
 from ...errors import EvaluationError, MissingDependencyError
 
 _SECONDS = 600
+_VERSION_SECONDS = 20
 _LINES = 2
 
 
@@ -46,7 +47,21 @@ def run_program(arguments: Sequence[str]) -> None:
 
 @lru_cache(maxsize=16)
 def program_version(path: str, option: str) -> str:
-    """The first line that a program says about itself; "" where it says nothing."""
-    done = subprocess.run([path, option], capture_output=True, stdin=subprocess.DEVNULL)  # noqa: S603
+    """The first line that a program says about itself; "" where it says nothing.
+
+    Raises:
+        MissingDependencyError: it does not end.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603
+            [path, option],
+            capture_output=True,
+            timeout=_VERSION_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MissingDependencyError(
+            f"{path} {option} took over {_VERSION_SECONDS} s and was stopped; install it anew"
+        ) from error
     lines = (done.stdout or done.stderr).decode("utf-8", "replace").strip().splitlines()
     return " ".join(lines[0].split()) if lines else ""

@@ -6,6 +6,7 @@ intervals of Student's t over all ratings of a system; medians and quartiles bes
 ratings are seldom normally distributed.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,11 +32,21 @@ class Session:
         listener: name or pseudonym.
         test: which test it was, so that two are not mixed.
         ratings: by clip, then by system, 0 to 100.
+        digest: of the file, so that one given twice does not count twice; "" where unknown.
     """
 
     listener: str
     test: str
     ratings: dict[str, dict[str, float]]
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Somebody whose ratings do not count, and why; several may have one name."""
+
+    listener: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -72,15 +83,17 @@ def read_session(path: Path) -> Session:
         EvaluationError: the file is missing or is no such results.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
+        document = json.loads(content.decode())
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']!r}")
         trials = document["trials"]
         ratings = {str(trial["clip"]): _checked(trial["ratings"]) for trial in trials}
         if not ratings or len(ratings) < len(trials):
             raise ValueError("no trials, or a clip twice")
-        return Session(str(document["listener"]), str(document["test"]), ratings)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        digest = hashlib.sha256(content).hexdigest()
+        return Session(str(document["listener"]), str(document["test"]), ratings, digest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
             f"{str(path)!r} is no result of a listening test ({error}); expected the file that "
             "its last page gives to download"
@@ -93,17 +106,20 @@ def _checked(ratings: dict[str, Any]) -> dict[str, float]:
             raise ValueError(f"{name!r} is rated {value!r}")
     if REFERENCE not in ratings:
         raise ValueError("no rating of the hidden reference")
+    if len(ratings) == 1:
+        raise ValueError("a rating of the hidden reference alone")
     return {str(name): float(value) for name, value in ratings.items()}
 
 
-def screen(sessions: Iterable[Session]) -> tuple[list[Session], dict[str, str]]:
-    """The sessions that count, and why each of the others does not, by listener.
+def screen(sessions: Iterable[Session]) -> tuple[list[Session], list[LeftOut]]:
+    """The sessions that count, and why each of the others does not; a copy of one is left out.
 
     Raises:
         EvaluationError: the sessions are of several tests.
     """
     kept: list[Session] = []
-    left_out: dict[str, str] = {}
+    left_out: list[LeftOut] = []
+    seen: set[str] = set()
     sessions = list(sessions)
     tests = sorted({session.test for session in sessions})
     if len(tests) > 1:
@@ -111,8 +127,10 @@ def screen(sessions: Iterable[Session]) -> tuple[list[Session], dict[str, str]]:
             f"results of {len(tests)} tests ({', '.join(tests)}); give those of one"
         )
     for session in sessions:
-        if fault := _fault(session):
-            left_out[session.listener] = fault
+        fault = "gave this file before" if session.digest in seen else _fault(session)
+        seen |= {session.digest} - {""}
+        if fault:
+            left_out.append(LeftOut(session.listener, fault))
         else:
             kept.append(session)
     return kept, left_out
