@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from moss_audio_tokenizer.cli import loading
-from moss_audio_tokenizer.onnx.folder import MANIFEST_NAME
+from moss_audio_tokenizer.onnx.manifest import MANIFEST_NAME
 
 
 def test_what_runs_a_model_if_nobody_says(tmp_path):

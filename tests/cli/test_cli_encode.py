@@ -204,10 +204,25 @@ def test_impossible_num_quantizers(codec, refused, write_wav, tmp_path, names_in
     assert names_in(tmp_path) == {"clip.wav"}
 
 
-def test_missing_torch_names_the_extra(refused, write_wav, tmp_path, monkeypatch):
+@pytest.fixture
+def no_torch(monkeypatch):
+    """What the base installation is like."""
     monkeypatch.setitem(sys.modules, "torch", None)
     for name in ("numpy_codec", "hf"):
         monkeypatch.delitem(sys.modules, f"moss_audio_tokenizer.model.{name}", raising=False)
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_missing_torch_and_no_graphs_says_how_to_get_either(refused, write_wav, tmp_path):
+    arguments = ("-o", tmp_path / "a.moss", "--model", tmp_path)
+    line = refused("encode", write_wav(), *arguments, code=1)
+    assert f"{str(tmp_path)!r} holds no exported graphs (onnx.json)" in line
+    assert "moss-audio export onnx" in line
+    assert line.endswith("pip install 'moss-audio-tokenizer[torch]'")
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_missing_torch_names_the_extra(refused, write_wav, tmp_path):
     arguments = ("-o", tmp_path / "a.moss", "--backend", "torch")
     line = refused("encode", write_wav(), *arguments, code=1)
     assert line.endswith("pip install 'moss-audio-tokenizer[torch]'")

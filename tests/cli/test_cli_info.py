@@ -1,9 +1,12 @@
 """`moss-audio info`: facts for people and for machines."""
 
+import json
 import sys
 from types import ModuleType
 
 import pytest
+
+from moss_audio_tokenizer.onnx.folder import BUNDLED
 
 MODULE = "moss_audio_tokenizer.model.describe"
 FACTS = {
@@ -86,3 +89,14 @@ def test_an_exported_model_tells_of_its_graphs(json_of, moss_audio):
     assert "outputs audio: float32 (batch, 1, samples)" in lines
     state = "past_key_values.0.key: float32 (batch, 3, places_1, 64) to"
     assert any(state in line for line in lines)
+
+
+@pytest.mark.parametrize("graphs", ["[" * 100_000, "[]", "{}", '{"encoder": {}}', "null", None])
+def test_a_malformed_export_is_refused_in_one_line(described, refused, tmp_path, graphs):
+    manifest = json.loads((BUNDLED / "onnx.json").read_text("utf-8"))
+    del manifest["graphs"]
+    text = json.dumps(manifest)
+    if graphs is not None:
+        text = f'{text[:-1]}, "graphs": {graphs}}}'
+    (tmp_path / "onnx.json").write_text(text, encoding="utf-8")
+    assert "export again" in refused("info", tmp_path)

@@ -72,7 +72,8 @@ def site_files(model: str, runtime: Path) -> dict[str, Path]:
         CheckpointError: the model was not exported.
         InputError: onnxruntime-web is not where it should be.
     """
-    from ..onnx.folder import MANIFEST_NAME, find_folder
+    from ..onnx.folder import find_folder
+    from ..onnx.manifest import MANIFEST_NAME
 
     folder = find_folder(model)
     folder.check_weights()

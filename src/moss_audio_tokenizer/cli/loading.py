@@ -41,13 +41,25 @@ def load_codec(
         from ..onnx.codec import OnnxCodec
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
-    with needs_extra("torch", f"running {model!r} in PyTorch"):
+    with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
         from ..model.machine import use_threads
         from ..model.numpy_codec import TorchCodec
     if num_threads is not None:
         use_threads(num_threads)
     return TorchCodec.from_pretrained(
         model, parts=parts, device=device, deterministic=deterministic
+    )
+
+
+def _purpose(model: str, asked_for: bool) -> str:
+    """What PyTorch is for, and how to do without it where nobody asked for it."""
+    from ..onnx.folder import is_exported
+
+    if asked_for or is_exported(model):
+        return f"running {model!r} in PyTorch"
+    return (
+        f"{model!r} holds no exported graphs (onnx.json); make them with moss-audio export onnx "
+        "(extra: export) and name that folder, for running it in PyTorch"
     )
 
 

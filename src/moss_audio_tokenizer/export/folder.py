@@ -18,7 +18,8 @@ from ..errors import CheckpointError, InputError
 from ..files import atomic_path
 from ..model.stored_weights import CONFIG_NAME, StoredWeights
 from ..onnx.codec import OnnxCodec
-from ..onnx.folder import FORMAT, MANIFEST_NAME, folder_path, hash_file
+from ..onnx.folder import folder_path, hash_file
+from ..onnx.manifest import FORMAT, MANIFEST_NAME
 from .comparison import Distance, Verbs, compare, probe
 from .graph import OPSET, TYPES
 from .identity import codes_identity

@@ -1,50 +1,23 @@
-"""A folder of exported graphs: finding it, its manifest, and whether its files are as exported.
+"""A folder of exported graphs: finding it, and whether its files are as exported.
 
-Standard library only. Owns the manifest's keys and the names of the files.
+Standard library only. What its manifest may say is `manifest.py`'s.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..codes.codec import CodecInfo
-from ..config import CodecConfig, codec_config_from_released
 from ..errors import CheckpointError
 from ..files import require_file
+from .manifest import MANIFEST_NAME, read_manifest
+from .pointers import weights_files
+from .shapes import RingShape, facts_of, rings_of
 
-MANIFEST_NAME = "onnx.json"
-FORMAT = 1
 BUNDLED = Path(__file__).parent.parent / "bundled"
 # Larger files are compared by size alone unless asked: hashing gigabytes takes seconds.
 _ALWAYS_HASHED = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class RingShape:
-    """Keys and values of one layer, inputs and outputs of a step; see docs/onnx.md.
-
-    Attributes:
-        layer: counted through the half.
-        stage: rings of one stage have the same number of places.
-        num_heads: of attention.
-        head_dim: width of a head.
-        context_steps: the attention window.
-        steps_per_frame: steps that are written for each frame.
-    """
-
-    layer: int
-    stage: int
-    num_heads: int
-    head_dim: int
-    context_steps: int
-    steps_per_frame: int
-
-    def places(self, max_chunk_frames: int) -> int:
-        """Places of a ring for steps of so many frames: window, chunk less one, and a spare."""
-        return self.context_steps + max_chunk_frames * self.steps_per_frame
 
 
 class OnnxFolder:
@@ -58,16 +31,9 @@ class OnnxFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest = _read_manifest(path / MANIFEST_NAME)
-        try:
-            released = self.manifest["config"]
-            self.config: CodecConfig = codec_config_from_released(
-                released, always_project=bool(released["always_project"])
-            )
-            self.identity = str(self.manifest["identity"])
-            self.codes_type = str(self.manifest["codes_type"])
-        except (KeyError, TypeError) as problem:
-            raise CheckpointError(f"{path / MANIFEST_NAME} lacks {problem}; export again") from None
+        self.manifest, self.config = read_manifest(path / MANIFEST_NAME)
+        self.identity: str = self.manifest["identity"]
+        self.codes_type: str = self.manifest["codes_type"]
 
     @property
     def info(self) -> CodecInfo:
@@ -88,14 +54,33 @@ class OnnxFolder:
         Raises:
             CheckpointError: it is missing, or not as it was exported.
         """
-        entry = self.manifest.get("graphs", {}).get(name)
-        if not isinstance(entry, Mapping):
+        entry = self.manifest["graphs"].get(name)
+        if entry is None:
             raise CheckpointError(f"{self.path} has no graph {name!r}; export again")
-        return self._checked(str(entry.get("file")), entry, always=True)
+        path = self._checked(entry["file"], entry, always=True)
+        self._check_pointers(path)
+        return path
 
     def rings(self, name: str) -> list[RingShape]:
         """State of a step graph."""
-        return [RingShape(**ring) for ring in self.manifest["graphs"][name]["rings"]]
+        return rings_of(self.config, name)
+
+    def check_session(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Make sure that a graph is the one that the manifest describes.
+
+        Args:
+            name: of the graph.
+            facts: what `runtime.session_facts` found in it.
+
+        Raises:
+            CheckpointError: it takes or gives something else.
+        """
+        for key, expected in facts_of(self.config, name, self.codes_type).items():
+            if facts.get(key) != expected:
+                raise CheckpointError(
+                    f"{self.path / self.manifest['graphs'][name]['file']} has other {key} than "
+                    f"{MANIFEST_NAME} says of {name!r}; export again"
+                )
 
     def stream_identity(self, name: str) -> str:
         """Differs where the state of a step graph means something else."""
@@ -110,17 +95,30 @@ class OnnxFolder:
             thorough: hash files of any size.
 
         Raises:
-            CheckpointError: a file is missing or was altered.
+            CheckpointError: a file is missing, was altered, or is not listed.
         """
-        for name, entry in self.manifest.get("weights", {}).items():
+        for name, entry in self.manifest["weights"].items():
             self._checked(name, entry, always=thorough)
+        for entry in self.manifest["graphs"].values():
+            path = self.path / Path(entry["file"]).name
+            if path.is_file():  # one that is missing matters to who needs it
+                self._check_pointers(path)
+
+    def _check_pointers(self, graph: Path) -> None:
+        """Weights that are not listed would be used unchecked."""
+        unlisted = sorted(weights_files(graph.read_bytes()) - set(self.manifest["weights"]))
+        if unlisted:
+            raise CheckpointError(
+                f"{self.path / MANIFEST_NAME} lists no weights {unlisted[0]!r}, which {graph.name} "
+                "points into; export again"
+            )
 
     def _checked(self, name: str, entry: Mapping[str, Any], always: bool) -> Path:
         path = self.path / Path(name).name
         size = require_file(path, error=CheckpointError)
-        same = size == entry.get("bytes")
+        same = size == entry["bytes"]
         if same and (always or size <= _ALWAYS_HASHED):
-            same = hash_file(path) == entry.get("sha256")
+            same = hash_file(path) == entry["sha256"]
         if not same:
             raise CheckpointError(
                 f"{path} is not the file that {MANIFEST_NAME} describes; export the model again, "
@@ -163,16 +161,3 @@ def find_folder(name: str | Path) -> OnnxFolder:
             "'bundled': run moss-audio export onnx on a model first"
         )
     return OnnxFolder(folder_path(name))
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise CheckpointError(f"{path} cannot be read ({problem}); export again") from problem
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise CheckpointError(
-            f"{path} has format {found!r}; expected {FORMAT}: export again with this version"
-        )
-    return manifest

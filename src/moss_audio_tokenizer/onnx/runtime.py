@@ -3,6 +3,7 @@
 The only place that imports it. Owns names of devices and threads; knows no codec.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+# Names of types that onnxruntime has otherwise than NumPy.
+_TYPES = {"float": "float32", "double": "float64"}
 
 
 class Runtime:
@@ -60,13 +63,13 @@ class Runtime:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = self.num_threads or _cores()
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised too; nothing else may write to stderr
         try:
             return self._library.InferenceSession(str(path), options, providers=self._providers)
         except Exception as problem:  # onnxruntime's exceptions have no common base of their own
-            reason = " ".join(str(problem).split())[:300]
             raise CheckpointError(
-                f"onnxruntime {self._library.__version__} cannot load {path} ({reason})"
+                f"onnxruntime {self._library.__version__} cannot load {path} "
+                f"({_innermost(problem)}); {_remedy(path)}"
             ) from problem
 
     def empty(self, shape: tuple[int, ...]) -> Any:
@@ -76,6 +79,44 @@ class Runtime:
         place = ("cuda", self.device_id) if self.on_gpu else ("cpu", 0)
         zeros = np.zeros(shape, np.float32)
         return self._library.OrtValue.ortvalue_from_numpy(zeros, *place)
+
+
+def _innermost(problem: Exception) -> str:
+    """What went wrong, in one line and without the places in onnxruntime that it passed through."""
+    return " ".join(str(problem).rpartition("[ONNXRuntimeError]")[2].split()).lstrip(": ")[:300]
+
+
+def _remedy(graph: Path) -> str:
+    """What to do about a graph that cannot be loaded."""
+    home = graph.resolve().parent
+    for weights in sorted(graph.parent.glob("*.safetensors")):
+        if weights.resolve().parent != home:
+            return (
+                f"{weights.name} is a symbolic link out of the folder of its graphs, which "
+                "onnxruntime may not follow: copy the file in its place, or link the graphs to "
+                "where it is too"
+            )
+    return "export the model again, or copy the whole folder again"
+
+
+def session_facts(session: Any) -> dict[str, Any]:
+    """Inputs and outputs of a session's graph, and what its metadata says, by key."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    facts = {key: _parsed(value) for key, value in metadata.items()}
+    ports = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return facts | {key: [_port_facts(port) for port in found] for key, found in ports.items()}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # another program's note
+        return text
+
+
+def _port_facts(port: Any) -> dict[str, Any]:
+    kind = port.type.removeprefix("tensor(").removesuffix(")")
+    return {"name": port.name, "type": _TYPES.get(kind, kind), "shape": list(port.shape)}
 
 
 def _cores() -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .folder import RingShape
 from .runtime import Runtime
+from .shapes import RingShape
 
 # Bound shapes that are kept ready; each holds little but its inputs and outputs.
 _MOST_BINDINGS = 16

@@ -27,7 +27,7 @@ from .arrays import as_code_chunk, as_code_rows, as_waveform_rows, check_clip, l
 from .engines import OnnxDecoderEngine, OnnxEncoderEngine
 from .folder import OnnxFolder, find_folder
 from .outputs import DecoderOutput, EncoderOutput
-from .runtime import Runtime
+from .runtime import Runtime, session_facts
 from .steps import Port, StepRunner
 
 # Frames of a whole clip that are computed at a time, unless chunk_duration says otherwise.
@@ -99,11 +99,16 @@ class OnnxAudioTokenizer:
 
     @cached_property
     def _encoder_session(self) -> Any:
-        return self._runtime.session(self.folder.graph("encoder_step"))
+        return self._session("encoder_step")
 
     @cached_property
     def _decoder_session(self) -> Any:
-        return self._runtime.session(self.folder.graph("decoder_step"))
+        return self._session("decoder_step")
+
+    def _session(self, name: str) -> Any:
+        session = self._runtime.session(self.folder.graph(name))
+        self.folder.check_session(name, session_facts(session))
+        return session
 
     # Encoding
 
