@@ -8,7 +8,7 @@ from moss_audio_tokenizer.cli import loading
 from moss_audio_tokenizer.cli.main import run
 
 
-def load(model, device="cpu"):
+def load(model, **_: object):
     if model != "bundled":
         raise loading.CodesError(f"{model!r} is no toy")
     return ToyCodec()
