@@ -26,7 +26,7 @@ def test_every_recipe_builds_and_names_a_preset(name):
 def test_the_smoke_recipe_has_every_stage():
     smoke = recipe("smoke")
     stages = (smoke.warm_start.steps, smoke.adversarial.start, smoke.max_steps)
-    assert (stages, smoke.model) == ((20, 40, 50), "tiny")
+    assert (stages, smoke.model) == ((20, 45, 60), "tiny")
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are():

@@ -88,15 +88,20 @@ def si_sdr(
         AudioError: a signal is not mono, empty, or not finite.
     """
     reference, estimate = (signal - signal.mean() for signal in aligned(reference, estimate))
-    power = float(reference @ reference)
+    power = _inner(reference, reference)
     if power == 0.0:
         return float("nan")
-    target = (float(reference @ estimate) / power) * reference
-    target_power = float(target @ target)
-    noise_power = float(np.sum((estimate - target) ** 2))
+    target = (_inner(reference, estimate) / power) * reference
+    target_power = _inner(target, target)
+    noise_power = _inner(estimate - target, estimate - target)
     if target_power == 0.0:
         return float("-inf")
     return float("inf") if noise_power == 0.0 else 10 * float(np.log10(target_power / noise_power))
+
+
+def _inner(left: np.ndarray, right: np.ndarray) -> float:
+    """Not the product of a matrix library, whose rounding depends on its threads."""
+    return float(np.sum(left * right))
 
 
 def _stft_pairs(pair: tuple[np.ndarray, np.ndarray], length: int) -> _Pairs:
