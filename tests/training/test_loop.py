@@ -356,3 +356,13 @@ def test_resume_repeats_fits_and_the_last_part(make_recipe, tmp_path, step):
     run_until(broken, step)
     assert_same_weights(run_to_end(broken, resume=True), expected)
     assert without_speed(read_log(broken)) == without_speed(read_log(straight))
+
+
+def test_a_mean_follows_a_fitted_quantizer(make_recipe):
+    trainer, _ = make_trainer(make_recipe(ema_decay=0.999, max_steps=3))
+    for _ in range(3):  # the quantizer is fitted before the third
+        trainer.train_step()
+    trainer.close()
+    mean = trainer.training.mean.whole_state()["quantizer.codebooks"]
+    weights = trainer.task.codec.quantizer.codebooks.detach()
+    assert torch.allclose(mean, weights, atol=0.05)

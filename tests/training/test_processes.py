@@ -140,3 +140,15 @@ def test_a_moving_mean_follows_the_weights():
     other = MovingMean(nn.Linear(1, 1, bias=False), 0.9)
     other.load(mean.whole_state())
     assert float(other.whole_state()["weight"]) == pytest.approx(1.29)
+
+
+def test_a_mean_begins_anew_where_weights_were_set():
+    module = nn.ModuleDict({"quantizer": nn.Linear(1, 1), "decoder": nn.Linear(1, 1)})
+    mean = MovingMean(module, 0.9)
+    before = mean.whole_state()["decoder.weight"].clone()
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 5.0)
+    mean.restart("quantizer.")
+    state = mean.whole_state()
+    assert float(state["quantizer.weight"]) == float(state["quantizer.bias"]) == 5.0
+    assert torch.equal(state["decoder.weight"], before)

@@ -180,6 +180,9 @@ def test_a_full_disk_is_a_training_error(tmp_path, trained, monkeypatch, kind):
     monkeypatch.setattr(run_state, "save_file", fail)
     with pytest.raises(TrainingError, match="No space left on device"):
         save(tmp_path, trained, 1)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        write_final(tmp_path, trained, ONE)
+    assert not (tmp_path / "final").exists()
 
 
 def test_nothing_saved_is_no_run(tmp_path):

@@ -1,9 +1,8 @@
 """What a step computes from a batch: the codec's forward pass and every loss but the adversarial.
 
 Owns the objective (mel, phase, commitment and codebook losses, semantic cross-entropy, the warm
-start);
-knows nothing of data, optimisers, processes or files. One module with one forward pass, so that
-it can be distributed as it is. Source: training.md sections 1, 2 and 4.
+start); knows nothing of data, optimisers, processes or files. One module with one forward pass, so
+that it can be distributed as it is. Source: training.md sections 1, 2 and 4.
 """
 
 import torch

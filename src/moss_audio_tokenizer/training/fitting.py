@@ -58,6 +58,8 @@ class Fitting:
         length = min(rows.shape[-1] for rows in audio)
         kept = start_linear(codec, torch.cat([rows[..., :length] for rows in audio]))
         set_state(run.task.codec, whole_state(codec))
+        if run.mean is not None:
+            run.mean.restart()
         shown = ", ".join(f"{share:.3f}" for share in kept)
         self._report(f"projections fitted; variance kept by each stage of the encoder {shown}")
 
@@ -77,9 +79,11 @@ class Fitting:
         quantizer.load_state_dict(codec.quantizer.state_dict())
         left = start_from_data(quantizer, hidden, random)
         set_state(run.task.codec.quantizer, whole_state(quantizer))
-        # The optimiser's moments belong to the weights that were there before.
+        # The optimiser's moments and the mean belong to the weights that were there before.
         for parameter in run.task.codec.quantizer.parameters():
             run.optimizer.state.pop(parameter, None)
+        if run.mean is not None:
+            run.mean.restart("quantizer.")
         shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))
         self._report(f"quantizer fitted to {len(hidden)} frames; energy left after layer {shown}")
 

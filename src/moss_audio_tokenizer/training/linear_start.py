@@ -78,8 +78,7 @@ def _even_out(stage: Transformer, samples: Float[Tensor, "samples width"]) -> No
     Noise and the error of the quantizer are of one size in all channels, and would drown the
     weaker ones, which are heard no less.
     """
-    last = _projections(stage)[-1:]
-    for projection in last:
+    for projection in _projections(stage)[-1:]:
         spread = (samples @ _linear_map(stage, samples.shape[-1]).T).square().mean(0)
         scale = (spread / spread.mean()).clamp_min(1e-6) ** -0.25
         projection.weight.mul_(scale[:, None])

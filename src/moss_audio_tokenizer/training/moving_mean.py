@@ -25,6 +25,13 @@ class MovingMean:
         weights = [parameter.detach() for parameter in self._module.parameters()]
         torch._foreach_lerp_(list(self._means.values()), weights, 1 - self._decay)
 
+    @torch.no_grad()
+    def restart(self, prefix: str = "") -> None:
+        """Begin anew with the weights as they are, of names that begin so: they were set."""
+        for name, parameter in self._module.named_parameters():
+            if name.startswith(prefix):
+                self._means[name].copy_(parameter)
+
     def whole_state(self) -> dict[str, Tensor]:
         """The means by name, whole, on the CPU; all processes must ask."""
         return {name: whole(mean).cpu() for name, mean in self._means.items()}

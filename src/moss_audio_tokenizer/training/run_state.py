@@ -6,6 +6,8 @@ Owns the folder layout ``checkpoints/step-NNNNNN/``. Safetensors and JSON only.
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,16 +105,23 @@ def _write(
     adversary: Adversary | None,
     state: dict[str, Any],
 ) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _written(target) as folder:
+        save_codec(codec, folder)
+        for name, items in tensors.items():
+            save_file({key: value.contiguous() for key, value in items.items()}, folder / name)
+        if adversary is not None:
+            save_discriminators(adversary.discriminators, folder / DISCRIMINATORS_NAME)
+        write_json(folder / STATE_NAME, state)
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` when it is whole."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
             folder.mkdir()
-            save_codec(codec, folder)
-            for name, items in tensors.items():
-                save_file({key: value.contiguous() for key, value in items.items()}, folder / name)
-            if adversary is not None:
-                save_discriminators(adversary.discriminators, folder / DISCRIMINATORS_NAME)
-            write_json(folder / STATE_NAME, state)
+            yield folder
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
@@ -127,8 +136,7 @@ def write_final(output: Path, run: Training, processes: Processes) -> Path:
     semantic = None if run.task.semantic is None else whole_state(run.task.semantic)
 
     def write() -> None:
-        with atomic_path(final, error=TrainingError, replace_folder=True) as folder:
-            folder.mkdir()
+        with _written(final) as folder:
             save_codec(codec, folder)
             if semantic is not None:
                 save_file(semantic, folder / SEMANTIC_NAME)
