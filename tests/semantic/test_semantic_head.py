@@ -1,15 +1,8 @@
 import pytest
 import torch
-from transformers import Qwen2Config
 
-from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.semantic import (
-    ByteText,
-    PretrainedText,
-    SemanticHead,
-    load_language_model,
-    random_language_model,
-)
+from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.semantic import SemanticHead
 
 WIDTH = 6
 
@@ -87,33 +80,3 @@ def test_it_learns_to_read_one_batch_and_reads_it_back(head):
     assert head.read(states[0], "asr") == "ONE"
     assert head.read(states[1], "ms_asr") == "TWO"
     assert head.read(states[0], "asr", max_tokens=2) == "ON"
-
-
-@pytest.mark.parametrize("text", ["", "plain", "é ü 漢字 🎵"])
-def test_bytes_come_back(text):
-    ids = ByteText().encode(text)
-    assert ByteText().decode([*ids, ByteText.end, 7]) == text
-    assert all(0 <= token < ByteText.num_tokens for token in ids)
-
-
-def test_a_saved_model_loads_and_a_random_one_of_its_shape(tmp_path):
-    random_language_model(16, 2, 2, 257, seed=4).save_pretrained(tmp_path)
-    saved = load_language_model(str(tmp_path))
-    again = load_language_model(str(tmp_path), pretrained=False, seed=5)
-    assert isinstance(saved.config, Qwen2Config)
-    assert saved.config.hidden_size == again.config.hidden_size == 16
-    name = "model.layers.0.mlp.up_proj.weight"
-    assert not torch.equal(saved.state_dict()[name], again.state_dict()[name])
-
-
-def test_models_and_tokenizers_that_are_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"no language model at .*semantic\.llm"):
-        load_language_model(str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"no tokenizer at .*semantic\.tokenizer"):
-        PretrainedText(str(tmp_path))
-
-
-def test_a_model_without_the_files_of_its_tokenizer_is_refused(tmp_path):
-    random_language_model(16, 1, 2, 257).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"semantic\.tokenizer"):
-        PretrainedText(str(tmp_path))

@@ -114,6 +114,15 @@ class ResidualQuantizer(nn.Module):
             rows = [F.embedding(codes[q], self.codebooks[q]) for q in range(len(codes))]
             return self.output_proj(self._project_rows(rows))
 
+    def code_vectors(self) -> Float[Tensor, "num_quantizers codebook_size width"]:
+        """What each code of each layer adds to the decoder's input, but for the biases."""
+        spread: Tensor = self.codebooks
+        if self.out_projs is not None:
+            spread = spread @ self.out_projs.weight.transpose(1, 2)
+        if isinstance(self.output_proj, WeightNormLinear):
+            spread = F.linear(spread, self.output_proj.weight)
+        return spread
+
     def forward(
         self,
         hidden: Float[Tensor, "batch frames width"],

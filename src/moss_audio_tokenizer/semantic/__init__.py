@@ -4,16 +4,5 @@ It is no part of the codec. Source: training.md section 4, the paper's equation 
 """
 
 from .head import TASKS, SemanticHead, SemanticOutput
-from .language_models import load_language_model, random_language_model
-from .text import ByteText, PretrainedText, TextCodec
 
-__all__ = [
-    "TASKS",
-    "ByteText",
-    "PretrainedText",
-    "SemanticHead",
-    "SemanticOutput",
-    "TextCodec",
-    "load_language_model",
-    "random_language_model",
-]
+__all__ = ["TASKS", "SemanticHead", "SemanticOutput"]

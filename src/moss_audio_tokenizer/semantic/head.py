@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .text import TextCodec
+from ..language.text import TextCodec
 
 # The order is that of the rows of `SemanticHead.tasks`.
 TASKS = ("asr", "ms_asr", "caption")

@@ -10,17 +10,12 @@ from torch import nn
 
 from ..config import CodecConfig, preset
 from ..errors import ConfigError
+from ..language import load_language_model, make_text, random_language_model
 from ..model.checkpoint import Checkpoint, load_codec
 from ..model.codec import Codec
 from ..model.hub import find_checkpoint
 from ..model.transformer import Block, Transformer
-from ..semantic import (
-    ByteText,
-    PretrainedText,
-    SemanticHead,
-    load_language_model,
-    random_language_model,
-)
+from ..semantic import SemanticHead
 from .adversary import Adversary
 from .codec_task import CodecTask
 from .config import SemanticConfig, TrainingConfig
@@ -100,13 +95,13 @@ def _semantic(config: SemanticConfig, codec: CodecConfig, seed: int) -> Semantic
         return None
     width = codec.quantizer.output_dim
     if config.llm == "random":
-        text = ByteText() if config.tokenizer in ("", "bytes") else PretrainedText(config.tokenizer)
+        text = make_text(config.tokenizer or "bytes")
         model = random_language_model(
             config.width, config.num_layers, config.num_heads, text.num_tokens, seed
         )
         return SemanticHead(model, text, width, seed)
     source = config.tokenizer or config.llm
-    text = ByteText() if source == "bytes" else PretrainedText(source)
+    text = make_text(source)
     model = load_language_model(config.llm, config.init == "pretrained", seed)
     known = model.get_input_embeddings().num_embeddings
     if text.num_tokens > known:

@@ -1,0 +1,9 @@
+"""CAT-ASR: a language model that reads the codes of speech.
+
+Source: training.md section 8, the paper's appendix E.
+"""
+
+from .config import CatAsrConfig
+from .model import AsrOutput, CatAsr
+
+__all__ = ["AsrOutput", "CatAsr", "CatAsrConfig"]

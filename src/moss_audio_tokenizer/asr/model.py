@@ -1,0 +1,208 @@
+"""CAT-ASR: [frames of codes][start of text][text][end], read by a decoder-only model.
+
+Owns the sequences, the cross-entropy on the text alone, and decoding; a frame is the sum of the
+embeddings of its codes. Knows nothing of audio, training data or optimisers.
+Source: training.md section 8, the paper's appendix E.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from ..errors import InputError
+from ..language import (
+    ByteText,
+    CodeEmbedding,
+    TextCodec,
+    check_codes,
+    made_language_model,
+)
+from ..language.folder import load_model_folder, save_model_folder
+from ..language.nested import nested_config
+from .config import CatAsrConfig
+
+_STD = 0.02
+
+
+@dataclass
+class AsrOutput:
+    """Of one batch.
+
+    Attributes:
+        loss_sum: cross-entropy, summed over the target tokens.
+        num_tokens: target tokens, the end of every text included.
+        num_correct: those that the model ranks first.
+    """
+
+    loss_sum: Float[Tensor, ""]
+    num_tokens: int
+    num_correct: Float[Tensor, ""]
+
+
+class CatAsr(PreTrainedModel):
+    """A speech recogniser on codes.
+
+    Args:
+        config: what to build, with fresh weights; `from_pretrained` loads trained ones.
+        text: its tokens; those of ``config.text_config`` must be as many or more.
+        seed: of fresh weights.
+    """
+
+    config_class = CatAsrConfig
+    base_model_prefix = "language_model"
+    main_input_name = "audio_codes"
+
+    def __init__(self, config: CatAsrConfig, text: TextCodec | None = None, seed: int = 0) -> None:
+        super().__init__(config)
+        self.text: TextCodec = ByteText() if text is None else text
+        self.language_model = made_language_model(nested_config(config.text_config), seed)
+        width = self.language_model.get_input_embeddings().embedding_dim
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.code_embedding = CodeEmbedding(
+                config.num_quantizers, config.codebook_size, width, config.code_rank
+            )
+            self.start_of_text = nn.Parameter(torch.randn(width) * _STD)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The constructor has done it."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "CatAsr":  # type: ignore[override]
+        """Load a folder that `save_pretrained` or ``moss-audio train`` wrote, or a hub id.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        return load_model_folder(cls, CatAsrConfig, path, **kwargs)
+
+    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Write config.json, the weights and the tokens of texts."""
+        save_model_folder(self, Path(path))
+
+    def targets(self, text: str) -> list[int]:
+        """The ids to predict: the text's, then the end."""
+        return [*self.text.encode(text), self.text.end]
+
+    def forward(
+        self,
+        audio_codes: Int[Tensor, "num_quantizers batch frames"],
+        num_frames: Sequence[int],
+        texts: Sequence[str],
+        depths: Int[Tensor, "batch"] | None = None,
+    ) -> AsrOutput:
+        """Cross-entropy of the texts.
+
+        Args:
+            audio_codes: right-padded.
+            num_frames: of each row that are no padding.
+            texts: what is said in each row.
+            depths: layers that the model sees of each row; all that are given by default.
+        """
+        targets = [self.targets(text) for text in texts]
+        prompts = self._prompts(audio_codes, num_frames, depths)
+        states = self._states(prompts, targets)
+        logits = self.language_model.get_output_embeddings()(states).float()
+        wanted = torch.tensor([token for ids in targets for token in ids], device=logits.device)
+        return AsrOutput(
+            loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
+            num_tokens=len(wanted),
+            num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
+        )
+
+    def _prompts(
+        self, audio_codes: Tensor, num_frames: Sequence[int], depths: Tensor | None
+    ) -> list[Float[Tensor, "steps width"]]:
+        """[frames][start of text] of each row."""
+        frames = self.code_embedding(audio_codes, depths)
+        return [
+            torch.cat((row[:count], self.start_of_text[None].to(row.dtype)))
+            for row, count in zip(frames, num_frames, strict=True)
+        ]
+
+    def _states(self, prompts: list[Tensor], targets: list[list[int]]) -> Tensor:
+        """The model's states that predict the targets of all rows, one after another."""
+        embed = self.language_model.get_input_embeddings()
+        known = [torch.tensor(ids[:-1], dtype=torch.long, device=self.device) for ids in targets]
+        rows = [
+            torch.cat((prompt, embed(ids).to(prompt.dtype)))
+            for prompt, ids in zip(prompts, known, strict=True)
+        ]
+        mask = pad_sequence([torch.ones(len(row), device=self.device) for row in rows], True)
+        states = self.language_model.base_model(
+            inputs_embeds=pad_sequence(rows, batch_first=True),
+            attention_mask=mask.long(),
+            use_cache=False,
+        ).last_hidden_state
+        return torch.cat(
+            [
+                states[row, len(prompt) - 1 : len(prompt) - 1 + len(ids)]
+                for row, (prompt, ids) in enumerate(zip(prompts, targets, strict=True))
+            ]
+        )
+
+    @torch.no_grad()
+    def transcribe_codes(
+        self,
+        clips: Sequence[Int[np.ndarray, "num_quantizers _"]],
+        num_quantizers: int | None = None,
+        num_beams: int = 1,
+        max_tokens: int = 256,
+    ) -> list[str]:
+        """What is said in clips, computed as one batch.
+
+        Args:
+            clips: codes of each clip, of any number of frames.
+            num_quantizers: layers to look at (default: all that a clip and the model have).
+            num_beams: 1 decodes greedily.
+            max_tokens: of a text.
+
+        Raises:
+            CodesError: no frames, layers or codes that the model does not have.
+            InputError: fewer than one beam or token.
+        """
+        if num_beams < 1 or max_tokens < 1:
+            raise InputError(f"num_beams is {num_beams} and max_tokens {max_tokens}; expected 1 on")
+        if not clips:
+            return []
+        prompts = [
+            self._prompts(codes, [codes.shape[-1]], None)[0]
+            for codes in (self._checked(clip, num_quantizers) for clip in clips)
+        ]
+        ids = self._generate(prompts, num_beams, max_tokens)
+        return [self.text.decode(row) for row in ids.tolist()]
+
+    def _generate(
+        self, prompts: list[Tensor], num_beams: int, max_tokens: int
+    ) -> Int[Tensor, "batch tokens"]:
+        """Decoded by transformers, on prompts that are padded in front."""
+        longest = max(map(len, prompts))
+        rows = [F.pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts]
+        mask = [
+            F.pad(prompt.new_ones(len(prompt)), (longest - len(prompt), 0)) for prompt in prompts
+        ]
+        found: Tensor = self.language_model.generate(
+            inputs_embeds=torch.stack(rows),
+            attention_mask=torch.stack(mask).long(),
+            do_sample=False,
+            num_beams=num_beams,
+            max_new_tokens=max_tokens,
+            eos_token_id=self.text.end,
+            pad_token_id=self.text.end,
+        )
+        return found
+
+    def _checked(
+        self, clip: np.ndarray, num_quantizers: int | None
+    ) -> Int[Tensor, "num_quantizers 1 frames"]:
+        codes = check_codes(clip, self.config, num_quantizers)
+        return torch.from_numpy(codes).to(self.device)[:, None]

@@ -1,0 +1,113 @@
+"""A frame of codes as one vector: the sum of an embedding for each layer in use.
+
+Owns the tables, whole ones or products of two thin matrices, and how they can start from the
+codec's own vectors. Source: the paper's equation 8; training.md sections 7 and 8.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+_STD = 0.02
+
+
+class CodeEmbedding(nn.Module):
+    """Tables of ``codebook_size`` rows for each layer, and their sums.
+
+    Args:
+        num_quantizers: layers.
+        codebook_size: rows of each.
+        width: of the vectors.
+        rank: 0 learns every row by itself; otherwise a layer's table is the product of
+            (codebook_size, rank) and (rank, width), so that few recordings are enough to place
+            rows that are seldom heard: the codec's own vectors are such a product.
+    """
+
+    def __init__(self, num_quantizers: int, codebook_size: int, width: int, rank: int = 0) -> None:
+        super().__init__()
+        self.num_quantizers, self.codebook_size = num_quantizers, codebook_size
+        self.rows = nn.Parameter(torch.empty(num_quantizers, codebook_size, rank or width))
+        self.maps = nn.Parameter(torch.empty(num_quantizers, rank, width)) if rank else None
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Normal vectors of standard deviation 0.02."""
+        if self.maps is None:
+            self.rows.normal_(std=_STD)
+        else:
+            self.rows.normal_()
+            self.maps.normal_(std=_STD / self.maps.shape[1] ** 0.5)
+
+    @property
+    def width(self) -> int:
+        """Of the vectors."""
+        return (self.rows if self.maps is None else self.maps).shape[-1]
+
+    @property
+    def tables(self) -> Float[Tensor, "num_quantizers codebook_size width"]:
+        """The vector of every code of every layer."""
+        return self.rows if self.maps is None else self.rows @ self.maps
+
+    def forward(
+        self,
+        codes: Int[Tensor, "num_quantizers batch frames"],
+        depths: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch frames width"]:
+        """The sum over the layers in use.
+
+        Args:
+            codes: of the first layers; those beyond ``depths`` are not looked at, and may be
+                anything within the codebook.
+            depths: layers in use of each row; all that are given by default.
+        """
+        layers, batch, frames = codes.shape
+        firsts = torch.arange(layers, device=codes.device) * self.codebook_size
+        tables = self.tables[:layers].flatten(0, 1)
+        bags = (codes + firsts[:, None, None]).permute(1, 2, 0).reshape(-1, layers)
+        used = torch.full((batch,), layers, device=codes.device) if depths is None else depths
+        weights = torch.arange(layers, device=codes.device) < used[:, None]
+        spread = weights[:, None].expand(-1, frames, -1).reshape(-1, layers).to(tables.dtype)
+        sums = F.embedding_bag(bags, tables, mode="sum", per_sample_weights=spread)
+        return sums.view(batch, frames, self.width)
+
+    def of_layer(self, codes: Int[Tensor, "*rows"], layer: int) -> Float[Tensor, "*rows width"]:
+        """The vectors of one layer's codes."""
+        vectors = F.embedding(codes, self.rows[layer])
+        return vectors if self.maps is None else vectors @ self.maps[layer]
+
+    @torch.no_grad()
+    def start_from(
+        self, vectors: Float[Tensor, "num_quantizers codebook_size latent"], seed: int = 0
+    ) -> None:
+        """Begin as a rotation of the codec's own vectors, scaled like fresh tables.
+
+        Two codes that sound alike then begin alike, which few recordings could teach.
+
+        Args:
+            vectors: what each code adds to the decoder's input
+                (`ResidualQuantizer.code_vectors`).
+            seed: of the rotation.
+        """
+        vectors = vectors[: self.num_quantizers]
+        vectors = vectors - vectors.mean(1, keepdim=True)
+        turned = vectors @ _rotation(vectors.shape[-1], self.width, seed)
+        turned = turned * (_STD * len(vectors) ** 0.5 / turned.square().mean((1, 2)).sum().sqrt())
+        if self.maps is None:
+            self.rows.copy_(turned)
+            return
+        rank = self.maps.shape[1]
+        left, singular, right = torch.linalg.svd(turned, full_matrices=False)
+        rows = left[..., :rank] * singular[:, None, :rank]
+        # Rows of unit variance, as fresh ones have: an optimiser's steps are absolute.
+        size = rows.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-8)
+        self.rows.copy_(rows / size)
+        self.maps.copy_(right[:, :rank] * size)
+
+
+def _rotation(inputs: int, outputs: int, seed: int) -> Float[Tensor, "inputs outputs"]:
+    """Part of a random rotation: lengths are kept, or fall evenly where there is less room."""
+    random = torch.Generator().manual_seed(seed)
+    square = torch.randn(max(inputs, outputs), max(inputs, outputs), generator=random)
+    return torch.linalg.qr(square)[0][:inputs, :outputs]

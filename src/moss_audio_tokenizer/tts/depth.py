@@ -1,0 +1,137 @@
+"""The depth Transformer: the codes of one frame, one layer of the quantizer after another.
+
+Causal blocks in the manner of Qwen3 (normalised queries and keys, gated feed-forward layers)
+without positions: what stands where, its input already says. Knows nothing of time or text.
+Source: training.md section 7.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .config import CatTtsConfig
+
+
+class GatedLayer(nn.Module):
+    """W_out (silu(W_gate x) * W_in x); a plain projection when ``inner`` is 0."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int) -> None:
+        super().__init__()
+        self.entrance = nn.Linear(inputs, 2 * inner, bias=False) if inner else None
+        self.exit = nn.Linear(inner or inputs, outputs, bias=False)
+
+    def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        """The same for every row."""
+        if self.entrance is not None:
+            gate, value = self.entrance(x).chunk(2, -1)
+            x = F.silu(gate) * value
+        output: Tensor = self.exit(x)
+        return output
+
+
+@dataclass
+class DepthState:
+    """Keys and values of the positions of a frame so far, one pair a block."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a block's; returns all that it has."""
+        if block == len(self.keys):
+            self.keys.append(keys)
+            self.values.append(values)
+        else:
+            self.keys[block] = torch.cat((self.keys[block], keys), 2)
+            self.values[block] = torch.cat((self.values[block], values), 2)
+        return self.keys[block], self.values[block]
+
+
+class DepthBlock(nn.Module):
+    """Attention over the positions before, then a gated layer, both behind RMS norms."""
+
+    def __init__(self, config: CatTtsConfig) -> None:
+        super().__init__()
+        width, head = config.depth_width, config.depth_head_dim
+        self.num_heads, self.num_pairs = config.depth_heads, config.depth_key_value_heads
+        self.head_dim = head
+        self.attention_norm = nn.RMSNorm(width)
+        self.queries = nn.Linear(width, self.num_heads * head, bias=False)
+        self.keys = nn.Linear(width, self.num_pairs * head, bias=False)
+        self.values = nn.Linear(width, self.num_pairs * head, bias=False)
+        self.query_norm, self.key_norm = nn.RMSNorm(head), nn.RMSNorm(head)
+        self.output = nn.Linear(self.num_heads * head, width, bias=False)
+        self.feedforward_norm = nn.RMSNorm(width)
+        self.feedforward = GatedLayer(width, config.depth_feedforward, width)
+
+    def forward(
+        self, x: Float[Tensor, "rows steps width"], state: DepthState | None, block: int
+    ) -> Float[Tensor, "rows steps width"]:
+        """All positions at once without a state; one position more with it."""
+        x = x + self._attend(self.attention_norm(x), state, block)
+        fed: Tensor = self.feedforward(self.feedforward_norm(x))
+        return x + fed
+
+    def _attend(self, x: Tensor, state: DepthState | None, block: int) -> Tensor:
+        queries = self.query_norm(self._heads(self.queries(x), self.num_heads))
+        keys = self.key_norm(self._heads(self.keys(x), self.num_pairs))
+        values = self._heads(self.values(x), self.num_pairs)
+        if state is not None:
+            keys, values = state.extend(block, keys, values)
+        attended = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            is_causal=state is None,
+            enable_gqa=self.num_pairs < self.num_heads,
+        )
+        output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return output
+
+    def _heads(self, x: Tensor, count: int) -> Float[Tensor, "rows heads steps head_dim"]:
+        return x.view(*x.shape[:2], count, self.head_dim).transpose(1, 2)
+
+
+class DepthTransformer(nn.Module):
+    """From a frame's context and its codes so far to the next code.
+
+    Position 0 gets the temporal Transformer's output, position 1 the sign that speech goes on,
+    position k + 1 the embedding of code k; output 0 says whether speech goes on, output k
+    scores code k.
+
+    Args:
+        config: sizes.
+        width: channels of what goes in, those of the temporal Transformer.
+    """
+
+    def __init__(self, config: CatTtsConfig, width: int) -> None:
+        super().__init__()
+        inner, adapter = config.depth_width, config.adapter_width
+        classes = [2, *[config.codebook_size] * config.num_quantizers]
+        self.entrance = GatedLayer(width, adapter, inner)
+        self.blocks = nn.ModuleList(DepthBlock(config) for _ in range(config.depth_layers))
+        self.exits = nn.ModuleList(
+            nn.Sequential(
+                GatedLayer(inner, adapter, width) if adapter else nn.Identity(),
+                nn.RMSNorm(width if adapter else inner),
+                nn.Linear(width if adapter else inner, count, bias=False),
+            )
+            for count in classes
+        )
+
+    def forward(
+        self, inputs: Float[Tensor, "rows steps width"], state: DepthState | None = None
+    ) -> Float[Tensor, "rows steps inner"]:
+        """Hidden states of all positions, or with a state of those that are added to it."""
+        x = self.entrance(inputs)
+        for number, block in enumerate(self.blocks):
+            x = block(x, state, number)
+        return x
+
+    def scores(self, hidden: Float[Tensor, "... inner"], position: int) -> Float[Tensor, "... n"]:
+        """Logits of one position, in float32."""
+        logits: Tensor = self.exits[position](hidden)
+        return logits.float()

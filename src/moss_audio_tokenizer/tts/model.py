@@ -1,0 +1,203 @@
+"""CAT-TTS: text and frames of codes on one time axis, and the codes within a frame in depth.
+
+Owns the sequences, the losses, and one step of either Transformer; generation is
+`generation.py`'s. Knows nothing of audio, training data or optimisers.
+Source: the paper's section 3.3 and appendix C; training.md section 7.
+
+    time    [text of the prompt and to say][start][frame 1] ... [frame T]
+    output                                  goes on, frame 1 ... frame T, ends
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from ..language import ByteText, CodeEmbedding, TextCodec, made_language_model
+from ..language.folder import load_model_folder, save_model_folder
+from ..language.nested import nested_config
+from .config import CatTtsConfig
+from .depth import DepthTransformer
+
+_STD = 0.02
+ENDS, GOES_ON = 0, 1
+_DEPTH_GROUPS = 4
+
+
+@dataclass
+class TtsOutput:
+    """Of one batch.
+
+    Attributes:
+        codes_loss_sum: cross-entropy, summed over the codes that were kept.
+        num_codes: so many.
+        end_loss_sum: cross-entropy of going on or ending, summed over frames and ends.
+        num_ends: so many.
+        num_correct: codes that the model ranks first.
+    """
+
+    codes_loss_sum: Float[Tensor, ""]
+    num_codes: int
+    end_loss_sum: Float[Tensor, ""]
+    num_ends: int
+    num_correct: Float[Tensor, ""]
+
+
+class CatTts(PreTrainedModel):
+    """Speech from text, in codes.
+
+    Args:
+        config: what to build, with fresh weights; `from_pretrained` loads trained ones.
+        text: its tokens; those of ``config.text_config`` must be as many or more.
+        seed: of fresh weights.
+    """
+
+    config_class = CatTtsConfig
+    base_model_prefix = "temporal"
+    main_input_name = "input_ids"
+
+    def __init__(self, config: CatTtsConfig, text: TextCodec | None = None, seed: int = 0) -> None:
+        super().__init__(config)
+        self.text: TextCodec = ByteText() if text is None else text
+        self.temporal = made_language_model(nested_config(config.text_config), seed).base_model
+        width = self.temporal.get_input_embeddings().embedding_dim
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.code_embedding = CodeEmbedding(
+                config.num_quantizers, config.codebook_size, width, config.code_rank
+            )
+            self.signs = nn.Parameter(torch.randn(2, width) * _STD)
+            self.depth = DepthTransformer(config, width)
+        self._initialise_depth(seed)
+
+    def _initialise_depth(self, seed: int) -> None:
+        """Every matrix of the depth Transformer: normal, standard deviation 0.02."""
+        random = torch.Generator(device=self.signs.device).manual_seed(seed)
+        for module in self.depth.modules():
+            if isinstance(module, nn.Linear) and not module.weight.is_meta:
+                nn.init.normal_(module.weight, std=_STD, generator=random)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The constructor has done it."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "CatTts":  # type: ignore[override]
+        """Load a folder that `save_pretrained` or ``moss-audio train`` wrote, or a hub id.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        return load_model_folder(cls, CatTtsConfig, path, **kwargs)
+
+    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Write config.json, the weights and the tokens of texts."""
+        save_model_folder(self, Path(path))
+
+    @property
+    def start(self) -> Float[Tensor, "width"]:
+        """What stands between text and speech."""
+        return self.signs[0]
+
+    @property
+    def goes_on(self) -> Float[Tensor, "width"]:
+        """What tells the depth Transformer that there is a frame."""
+        return self.signs[1]
+
+    def forward(
+        self,
+        texts: Sequence[str],
+        audio_codes: Int[Tensor, "num_quantizers batch frames"],
+        num_frames: Sequence[int],
+        depths: Int[Tensor, "batch"] | None = None,
+        scored: Bool[Tensor, "batch frames"] | None = None,
+    ) -> TtsOutput:
+        """Cross-entropy of the kept codes, and of where speech ends.
+
+        Args:
+            texts: what is said in each row.
+            audio_codes: right-padded.
+            num_frames: of each row that are no padding.
+            depths: layers kept of each row (`SequenceDropout`); all by default.
+            scored: frames whose codes are scored; all that are no padding by default.
+        """
+        layers, _, frames = audio_codes.shape
+        counts = torch.tensor(list(num_frames), device=audio_codes.device)
+        places = torch.arange(frames, device=audio_codes.device)
+        valid = places < counts[:, None]
+        depths = torch.full_like(counts, layers) if depths is None else depths
+        states = self._states(texts, self.code_embedding(audio_codes, depths), num_frames)
+        ends_loss, num_ends = self._ends(states, counts)
+        chosen = valid if scored is None else valid & scored
+        hidden = states[:, :-1][chosen]
+        kept = depths[:, None].expand(-1, frames)[chosen]
+        loss, correct = self._codes(hidden, audio_codes[:, chosen], kept)
+        return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct)
+
+    def _states(
+        self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
+    ) -> Float[Tensor, "batch steps width"]:
+        """States from the start sign on: that of place t predicts frame t."""
+        prompts = [self.prompt(text) for text in texts]
+        rows = [
+            torch.cat((prompt, row[:count]))
+            for prompt, row, count in zip(prompts, frames, num_frames, strict=True)
+        ]
+        mask = pad_sequence([torch.ones(len(row), device=self.device) for row in rows], True)
+        states = self.temporal(
+            inputs_embeds=pad_sequence(rows, batch_first=True),
+            attention_mask=mask.long(),
+            use_cache=False,
+        ).last_hidden_state
+        own = [
+            states[row, len(prompt) - 1 : len(prompt) + count]
+            for row, (prompt, count) in enumerate(zip(prompts, num_frames, strict=True))
+        ]
+        padded = pad_sequence(own, batch_first=True)
+        return F.pad(padded, (0, 0, 0, frames.shape[1] + 1 - padded.shape[1]))
+
+    def prompt(self, text: str) -> Float[Tensor, "steps width"]:
+        """[text][start]."""
+        ids = torch.tensor(self.text.encode(text), dtype=torch.long, device=self.device)
+        return torch.cat((self.temporal.get_input_embeddings()(ids), self.start[None]))
+
+    def _ends(self, states: Tensor, counts: Tensor) -> tuple[Tensor, int]:
+        """Before every frame speech goes on; after the last it ends."""
+        places = torch.arange(states.shape[1], device=states.device)
+        looked_at = places <= counts[:, None]
+        hidden = self.depth(states[looked_at][:, None])[:, 0]
+        wanted = torch.where(places < counts[:, None], GOES_ON, ENDS)[looked_at]
+        loss = F.cross_entropy(self.depth.scores(hidden, 0), wanted, reduction="sum")
+        return loss, len(wanted)
+
+    def _codes(self, hidden: Tensor, codes: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the first ``kept`` codes of each frame, and how many come first."""
+        kept, order = kept.sort(descending=True, stable=True)
+        loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
+        # Frames of about one depth together: nothing is computed beyond the deepest of a group.
+        for group in order.tensor_split(_DEPTH_GROUPS):
+            if len(group):
+                own, kept = kept[: len(group)], kept[len(group) :]
+                group_loss, group_correct = self._group(hidden[group], codes[:, group], own)
+                loss, correct = loss + group_loss, correct + group_correct
+        return loss, correct
+
+    def _group(self, hidden: Tensor, codes: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Of frames that stand in the order of their depths, deepest first."""
+        inputs = [hidden, self.goes_on.expand_as(hidden)]
+        layers = int(kept[0])
+        inputs += [self.code_embedding.of_layer(codes[k], k) for k in range(layers - 1)]
+        outputs = self.depth(torch.stack(inputs, 1))
+        loss, correct = hidden.new_zeros(()), hidden.new_zeros(())
+        for layer in range(layers):
+            rows = int((kept > layer).sum())
+            scores = self.depth.scores(outputs[:rows, layer + 1], layer + 1)
+            loss = loss + F.cross_entropy(scores, codes[layer, :rows], reduction="sum")
+            correct = correct + (scores.detach().argmax(-1) == codes[layer, :rows]).sum()
+        return loss, correct
