@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from .config import CatTtsConfig
 
+_STD = 0.02
+
 
 class GatedLayer(nn.Module):
     """W_out (silu(W_gate x) * W_in x); a plain projection when ``inner`` is 0."""
@@ -121,6 +123,12 @@ class DepthTransformer(nn.Module):
             )
             for count in classes
         )
+
+    def initialise(self) -> None:
+        """Every matrix: normal, standard deviation 0.02."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=_STD)
 
     def forward(
         self, inputs: Float[Tensor, "rows steps width"], state: DepthState | None = None

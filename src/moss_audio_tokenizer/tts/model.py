@@ -75,14 +75,7 @@ class CatTts(PreTrainedModel):
             )
             self.signs = nn.Parameter(torch.randn(2, width) * _STD)
             self.depth = DepthTransformer(config, width)
-        self._initialise_depth(seed)
-
-    def _initialise_depth(self, seed: int) -> None:
-        """Every matrix of the depth Transformer: normal, standard deviation 0.02."""
-        random = torch.Generator(device=self.signs.device).manual_seed(seed)
-        for module in self.depth.modules():
-            if isinstance(module, nn.Linear) and not module.weight.is_meta:
-                nn.init.normal_(module.weight, std=_STD, generator=random)
+            self.depth.initialise()
 
     def _init_weights(self, module: nn.Module) -> None:
         """The constructor has done it."""

@@ -1,0 +1,195 @@
+"""Generation: a frame of codes a step, from text and, for a voice, codes of a prompt.
+
+Owns both caches and the order within a step. A frame is the same whether somebody waits for it
+or for the whole: `frames` is the one way there is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..errors import InputError
+from ..language import pad_in_front
+from .depth import DepthState
+from .model import ENDS, CatTts
+from .sampling import CodeSampler, SpeechSampling, checked_depth
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step's.
+
+    Attributes:
+        codes: of each row; of rows that have ended they mean nothing.
+        ended: rows that had ended before this frame.
+    """
+
+    codes: Int[Tensor, "num_quantizers rows"]
+    ended: Bool[Tensor, "rows"]
+
+
+@dataclass(frozen=True)
+class GeneratedSpeech:
+    """Of a batch.
+
+    Attributes:
+        audio_codes: zero behind the end of each row.
+        audio_codes_lengths: frames of each row.
+        finished: rows that came to an end by themselves, before the limit.
+    """
+
+    audio_codes: Int[Tensor, "num_quantizers rows frames"]
+    audio_codes_lengths: Int[Tensor, "rows"]
+    finished: Bool[Tensor, "rows"]
+
+
+def generate(
+    model: CatTts,
+    texts: Sequence[str],
+    prompts: Sequence[Int[Tensor, "num_quantizers _"] | None] | None = None,
+    sampling: SpeechSampling | None = None,
+    streamer: Any = None,
+    **changes: Any,
+) -> GeneratedSpeech:
+    """Speak texts as one batch.
+
+    Args:
+        model: what speaks.
+        texts: whole texts, that of a row's prompt in front.
+        prompts: codes to go on from, of at least as many layers as are spoken.
+        sampling: how.
+        streamer: gets every frame's codes (num_quantizers, rows) by ``put``, and ``end`` at last,
+            in the manner of transformers.
+        changes: of ``sampling``, such as ``temperature=0.8``.
+
+    Raises:
+        InputError: a text is empty, a character is unknown, or it is all too long.
+    """
+    kept: list[Frame] = []
+    for frame in frames(model, texts, prompts, sampling, **changes):
+        kept.append(frame)
+        if streamer is not None:
+            streamer.put(frame.codes.cpu())
+    if streamer is not None:
+        streamer.end()
+    return _gathered(kept)
+
+
+@torch.no_grad()
+def frames(
+    model: CatTts,
+    texts: Sequence[str],
+    prompts: Sequence[Int[Tensor, "num_quantizers _"] | None] | None = None,
+    sampling: SpeechSampling | None = None,
+    **changes: Any,
+) -> Iterator[Frame]:
+    """Frame after frame, until one that all rows have ended before, or to the limit.
+
+    Takes what `generate` takes.
+    """
+    settings = replace(sampling or SpeechSampling(), **changes)
+    depth = checked_depth(settings.num_quantizers, model.config.num_quantizers)
+    rows = _rows(model, texts, prompts or [None] * len(texts), depth)
+    _check_length(model, rows, settings.max_frames)
+    sampler = CodeSampler(settings, len(rows), model.device)
+    clock = _Clock(model, rows)
+    ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+    spoken: list[Tensor] = []
+    for _ in range(settings.max_frames):
+        draws = sampler.draws(model.config.num_quantizers + 1)
+        codes, going = _frame(model, clock.hidden, depth, sampler, spoken, draws)
+        ended = ended | (going == ENDS)
+        yield Frame(codes, ended)
+        if ended.all():
+            return
+        spoken.append(codes)
+        clock.advance(model.code_embedding(codes[..., None]))
+
+
+class _Clock:
+    """The temporal Transformer with its cache."""
+
+    def __init__(self, model: CatTts, rows: list[Tensor]) -> None:
+        self._model = model
+        self._cache = DynamicCache()
+        steps, self._mask = pad_in_front(rows)
+        self._run(steps, (self._mask.cumsum(-1) - 1).clamp_min(0))
+
+    def _run(self, steps: Tensor, positions: Tensor) -> None:
+        self._next = positions[:, -1:] + 1
+        self.hidden: Tensor = self._model.temporal(
+            inputs_embeds=steps,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+
+    def advance(self, step: Tensor) -> None:
+        """One frame further."""
+        self._mask = torch.cat((self._mask, torch.ones_like(self._mask[:, :1])), 1)
+        self._run(step, self._next)
+
+
+def _frame(
+    model: CatTts,
+    hidden: Tensor,
+    depth: int,
+    sampler: CodeSampler,
+    spoken: list[Tensor],
+    draws: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A frame's codes, one layer after another, and whether there is to be one at all."""
+    state = DepthState()
+    outputs = model.depth(hidden[:, None], state)[:, 0]
+    going = sampler.end(model.depth.scores(outputs, 0), draws[:, 0])
+    following = model.goes_on.expand_as(hidden)
+    codes: list[Tensor] = []
+    history = torch.stack(spoken, -1) if spoken else hidden.new_zeros(depth, len(hidden), 0).long()
+    for layer in range(depth):
+        outputs = model.depth(following[:, None], state)[:, 0]
+        scores = model.depth.scores(outputs, layer + 1)
+        codes.append(sampler.code(scores, history[layer], draws[:, layer + 1]))
+        following = model.code_embedding.of_layer(codes[-1], layer)
+    return torch.stack(codes), going
+
+
+def _rows(
+    model: CatTts, texts: Sequence[str], prompts: Sequence[Tensor | None], depth: int
+) -> list[Tensor]:
+    """What stands before the first frame of each row."""
+    if not texts or len(prompts) != len(texts):
+        raise InputError(f"got {len(texts)} texts and {len(prompts)} prompts; expected as many")
+    rows = []
+    for text, prompt in zip(texts, prompts, strict=True):
+        if not text.strip():
+            raise InputError("the text is empty; give something to say")
+        row = model.prompt(text)
+        if prompt is not None:
+            spoken = model.code_embedding(prompt[:depth, None].to(model.device))[0]
+            row = torch.cat((row, spoken))
+        rows.append(row)
+    return rows
+
+
+def _check_length(model: CatTts, rows: list[Tensor], max_frames: int) -> None:
+    most = int(getattr(model.temporal.config, "max_position_embeddings", 1 << 30))
+    longest = max(map(len, rows))
+    if longest + max_frames > most:
+        raise InputError(
+            f"the text and its prompt take {longest} steps, and max_frames is {max_frames}; "
+            f"expected at most {most} together: say less at a time"
+        )
+
+
+def _gathered(kept: list[Frame]) -> GeneratedSpeech:
+    ended = torch.stack([frame.ended for frame in kept])
+    lengths = (~ended).sum(0)
+    codes = torch.stack([frame.codes for frame in kept], -1)[..., : int(lengths.max())]
+    inside = torch.arange(codes.shape[-1], device=codes.device) < lengths[:, None]
+    return GeneratedSpeech(codes * inside, lengths, ended[-1])

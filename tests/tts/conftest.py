@@ -1,0 +1,30 @@
+"""What the tests of speech share."""
+
+import pytest
+import torch
+from tiny_tts import leaning, tiny_tts
+
+from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.tts import CatTts
+from moss_audio_tokenizer.tts.model import GOES_ON
+
+
+@pytest.fixture(scope="session")
+def tts() -> CatTts:
+    """Four layers of eight codes."""
+    return tiny_tts()
+
+
+@pytest.fixture(scope="session")
+def codec() -> TorchCodec:
+    """The preset "tiny", with fresh weights."""
+    torch.manual_seed(0)
+    return TorchCodec(MossAudioTokenizerModel(MossAudioTokenizerConfig.preset("tiny")))
+
+
+@pytest.fixture(scope="session")
+def speaking_tts(codec: TorchCodec) -> CatTts:
+    """Speaks the codes of `codec`, without end."""
+    info = codec.info
+    return leaning(GOES_ON, info.num_quantizers, info.codebook_size, codec=info.identity)

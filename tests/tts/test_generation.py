@@ -1,0 +1,121 @@
+import pytest
+import torch
+from tiny_tts import leaning
+
+from moss_audio_tokenizer.errors import InputError
+from moss_audio_tokenizer.tts import SpeechSampling, frames, generate
+from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
+
+SHORT = SpeechSampling(max_frames=6, seed=5)
+
+
+def prompt(count: int) -> torch.Tensor:
+    return torch.randint(0, 8, (4, count), generator=torch.Generator().manual_seed(count))
+
+
+@torch.no_grad()
+def slow_greedy(model, text, start, depth, count):
+    """Frame by frame and code by code, everything from the beginning each time."""
+    steps = [*model.prompt(text)]
+    if start is not None:
+        steps += [*model.code_embedding(start[:depth, None])[0]]
+    spoken = []
+    for _ in range(count):
+        hidden = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
+        inputs, codes = [hidden, model.goes_on], []
+        for layer in range(depth):
+            output = model.depth(torch.stack(inputs)[None])[0, -1]
+            codes.append(model.depth.scores(output, layer + 1).argmax())
+            inputs.append(model.code_embedding.of_layer(codes[-1], layer))
+        spoken.append(torch.stack(codes))
+        steps.append(model.code_embedding(spoken[-1][:, None, None])[0, 0])
+    return torch.stack(spoken, -1)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4])
+@pytest.mark.parametrize("start", [None, prompt(2)])
+def test_caches_change_nothing(depth, start):
+    tts = leaning(GOES_ON)
+    plain = SpeechSampling(
+        do_sample=False, repetition_penalty=1, max_frames=5, num_quantizers=depth
+    )
+    spoken = generate(tts, ["ab"], [start], plain)
+    expected = slow_greedy(tts, "ab", start, depth, 5)
+    assert expected.shape == (depth, 5)
+    assert torch.equal(spoken.audio_codes[:, 0], expected)
+
+
+def test_a_row_does_not_depend_on_the_others(tts):
+    both = generate(tts, ["ab c", "b"], [None, prompt(3)], SHORT)
+    first = generate(tts, ["ab c"], [None], SHORT)
+    second = generate(tts, ["b"], [prompt(3)], SHORT, seed=SHORT.seed + 1)
+    for row, alone in enumerate((first, second)):
+        length = int(both.audio_codes_lengths[row])
+        assert length == int(alone.audio_codes_lengths[0])
+        assert torch.equal(both.audio_codes[:, row, :length], alone.audio_codes[:, 0])
+
+
+def test_the_seed_decides(tts):
+    again = [generate(tts, ["ab"], sampling=SHORT).audio_codes for _ in range(2)]
+    other = generate(tts, ["ab"], sampling=SHORT, seed=6).audio_codes
+    assert torch.equal(*again)
+    assert again[0].shape != other.shape or not torch.equal(again[0], other)
+
+
+def test_layers_that_are_spoken_are_as_many_as_asked_for(tts):
+    spoken = generate(tts, ["ab"], [prompt(3)], SHORT, num_quantizers=2)
+    assert len(spoken.audio_codes) == 2
+
+
+@pytest.mark.parametrize("warmth", [0.0, 1.0])
+def test_speech_ends_where_the_model_says_so_or_at_the_limit(warmth):
+    silent = generate(leaning(ENDS), ["ab"], sampling=SHORT, end_temperature=warmth)
+    assert silent.audio_codes.shape == (4, 1, 0)
+    assert silent.finished.tolist() == [True]
+    endless = generate(leaning(GOES_ON), ["ab"], sampling=SHORT, end_temperature=warmth)
+    assert endless.audio_codes_lengths.tolist() == [6]
+    assert endless.finished.tolist() == [False]
+
+
+class Kept:
+    def __init__(self):
+        self.frames, self.ended = [], False
+
+    def put(self, frame):
+        self.frames.append(frame)
+
+    def end(self):
+        self.ended = True
+
+
+def test_a_streamer_gets_every_frame(tts):
+    kept = Kept()
+    spoken = generate(tts, ["ab", "c"], sampling=SHORT, streamer=kept)
+    assert kept.ended
+    count = spoken.audio_codes.shape[-1]
+    streamed = torch.stack(kept.frames, -1)[..., :count]
+    inside = torch.arange(count) < spoken.audio_codes_lengths[:, None]
+    assert torch.equal(streamed * inside, spoken.audio_codes)
+
+
+def test_frames_come_one_by_one(tts):
+    steps = frames(tts, ["ab"], None, SHORT)
+    assert next(steps).codes.shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("texts", "changes", "message"),
+    [
+        ([], {}, "0 texts"),
+        ([" "], {}, "empty"),
+        (["a?"], {}, "got '\\?'"),
+        (["a"], {"num_quantizers": 5}, "1 to 4"),
+        (["a"], {"max_frames": 5000}, "5000.*4096"),
+        (["a"], {"temperature": 0.0}, "temperature"),
+        (["a"], {"top_p": 1.5}, "top_p"),
+        (["a"], {"seed": -1}, "seed"),
+    ],
+)
+def test_what_cannot_be_said(tts, texts, changes, message):
+    with pytest.raises(InputError, match=message):
+        generate(tts, texts, sampling=SpeechSampling(), **changes)

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_tts import TEXT, tiny_tts
+
+from moss_audio_tokenizer.errors import CheckpointError, ConfigError
+from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
+from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
+
+
+def codes(layers: int = 4, batch: int = 2, frames: int = 3) -> torch.Tensor:
+    return torch.randint(
+        0, 8, (layers, batch, frames), generator=torch.Generator().manual_seed(batch)
+    )
+
+
+@torch.no_grad()
+def slow_losses(model: CatTts, text: str, row: torch.Tensor, depth: int) -> tuple[float, float]:
+    """One row of (num_quantizers, frames): a whole pass for every code and every end."""
+    embed, tables = model.temporal.get_input_embeddings(), model.code_embedding.tables
+    steps = [*embed(torch.tensor(TEXT.encode(text))), model.start]
+    codes_loss = end_loss = 0.0
+    for frame in range(row.shape[1] + 1):
+        hidden = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
+        inputs = [hidden, model.goes_on]
+        last = frame == row.shape[1]
+        scores = model.depth.scores(model.depth(torch.stack(inputs[:1])[None])[0, -1], 0)
+        end_loss += float(F.cross_entropy(scores, torch.tensor(ENDS if last else GOES_ON)))
+        if last:
+            break
+        for layer in range(depth):
+            output = model.depth(torch.stack(inputs)[None])[0, -1]
+            code = row[layer, frame]
+            scores = model.depth.scores(output, layer + 1)
+            codes_loss += float(F.cross_entropy(scores, code))
+            inputs.append(tables[layer][code])
+        steps.append(sum(tables[layer][row[layer, frame]] for layer in range(depth)))
+    return codes_loss, end_loss
+
+
+@pytest.mark.parametrize("adapter_width", [0, 10])
+@torch.no_grad()
+def test_the_losses_are_those_of_every_code_by_itself(adapter_width):
+    model, given = tiny_tts(adapter_width=adapter_width), codes()
+    output = model(["ab c", "b"], given, [2, 3], torch.tensor([3, 4]))
+    first = slow_losses(model, "ab c", given[:, 0, :2], 3)
+    second = slow_losses(model, "b", given[:, 1], 4)
+    assert float(output.codes_loss_sum) == pytest.approx(first[0] + second[0], rel=1e-5)
+    assert float(output.end_loss_sum) == pytest.approx(first[1] + second[1], rel=1e-5)
+    assert (output.num_codes, output.num_ends) == (2 * 3 + 3 * 4, 3 + 4)
+
+
+@torch.no_grad()
+def test_frames_that_are_not_scored_only_lead_on(tts):
+    given = codes()
+    scored = torch.tensor([[True, False, True], [False, True, True]])
+    parts = [tts(["ab", "b"], given, [2, 3], scored=mask) for mask in (scored, ~scored)]
+    whole = tts(["ab", "b"], given, [2, 3])
+    assert sum(part.num_codes for part in parts) == whole.num_codes == 5 * 4
+    total = sum(part.codes_loss_sum for part in parts)
+    torch.testing.assert_close(total, whole.codes_loss_sum)
+    torch.testing.assert_close(parts[0].end_loss_sum, whole.end_loss_sum)
+
+
+@torch.no_grad()
+def test_no_frame_scored_is_no_loss(tts):
+    output = tts(["ab", "b"], codes(), [2, 3], scored=torch.zeros(2, 3, dtype=torch.bool))
+    assert output.num_codes == 0
+    assert float(output.codes_loss_sum) == 0
+
+
+@torch.no_grad()
+def test_dropped_layers_are_not_seen(tts):
+    given, depths = codes(), torch.tensor([2, 4])
+    changed = given.clone()
+    changed[2:, 0] = 0
+    before, after = (tts(["a", "b"], c, [3, 3], depths).codes_loss_sum for c in (given, changed))
+    assert torch.equal(before, after)
+
+
+def test_every_weight_learns(tts):
+    model = tiny_tts(adapter_width=10)
+    output = model(["ab", "b"], codes(), [2, 3])
+    (output.codes_loss_sum + output.end_loss_sum).backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
+def test_a_folder_brings_the_model_back(tts, tmp_path):
+    tts.save_pretrained(tmp_path / "tts")
+    again = CatTts.from_pretrained(tmp_path / "tts")
+    with torch.no_grad():
+        first, second = (m(["ab", "b"], codes(), [2, 3]) for m in (tts, again))
+    assert torch.equal(first.codes_loss_sum, second.codes_loss_sum)
+
+
+def test_a_folder_of_another_model_is_refused(tts, tmp_path):
+    from moss_audio_tokenizer.asr import CatAsr
+
+    tts.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="describes no cat-asr model"):
+        CatAsr.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"depth_layers": 0}, {"depth_heads": 3, "depth_key_value_heads": 2}]
+)
+def test_configurations_that_cannot_be(values):
+    with pytest.raises(ConfigError):
+        CatTtsConfig(**values)
+
+
+def test_the_shape_of_the_published_recipe():
+    """Qwen3-1.7B and a depth Transformer of 202.9 M (training.md section 7), on the meta device."""
+    language = {
+        "model_type": "qwen3",
+        "hidden_size": 2048,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 6144,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": True,
+    }
+    with torch.device("meta"):
+        model = CatTts(CatTtsConfig(text_config=language))
+    blocks = sum(p.numel() for p in model.depth.blocks.parameters())
+    temporal = sum(p.numel() for p in model.temporal.parameters())
+    assert round(temporal / 1e9, 2) == 1.72
+    assert abs(blocks / 1e6 - 202.9) < 0.1
+    assert np.prod(model.code_embedding.tables.shape) == 32 * 1024 * 2048
