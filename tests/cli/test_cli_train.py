@@ -7,7 +7,7 @@ import pytest
 
 from moss_audio_tokenizer.errors import TrainingError
 
-MODULE = "moss_audio_tokenizer.training.loop"
+MODULE = "moss_audio_tokenizer.training.trainers"
 
 
 class ToyTrainer:
@@ -29,9 +29,9 @@ class ToyTrainer:
 
 @pytest.fixture
 def trainer(monkeypatch):
-    """The toy trainer in place of the real loop."""
+    """The toy trainer in place of the real ones."""
     module = ModuleType(MODULE)
-    module.Trainer = ToyTrainer
+    module.trainer_for = ToyTrainer
     monkeypatch.setitem(sys.modules, MODULE, module)
     monkeypatch.setattr(ToyTrainer, "fails_at", "")
     return ToyTrainer

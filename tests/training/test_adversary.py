@@ -12,6 +12,7 @@ from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.training.adversary import Adversary
 from moss_audio_tokenizer.training.codec_task import CodecTask
+from moss_audio_tokenizer.training.codec_trainer import Trainer
 from moss_audio_tokenizer.training.config import (
     AdversarialConfig,
     DiscriminatorConfig,
@@ -19,7 +20,6 @@ from moss_audio_tokenizer.training.config import (
     override,
 )
 from moss_audio_tokenizer.training.discriminators import load_discriminators
-from moss_audio_tokenizer.training.loop import Trainer
 from moss_audio_tokenizer.training.processes import Processes
 
 JUDGES = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)

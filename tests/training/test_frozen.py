@@ -13,6 +13,7 @@ from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.model.codec import Codec
 from moss_audio_tokenizer.training import validation
+from moss_audio_tokenizer.training.codec_trainer import Trainer
 from moss_audio_tokenizer.training.config import (
     PartsConfig,
     TrainingConfig,
@@ -20,7 +21,6 @@ from moss_audio_tokenizer.training.config import (
     WarmStart,
     override,
 )
-from moss_audio_tokenizer.training.loop import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -15,13 +15,13 @@ from moss_audio_tokenizer.config import PRESETS, preset
 from moss_audio_tokenizer.errors import ConfigError, InputError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.training import validation
+from moss_audio_tokenizer.training.codec_trainer import Trainer
 from moss_audio_tokenizer.training.config import (
     DataConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
 )
-from moss_audio_tokenizer.training.loop import Trainer
 
 VALIDATED = ValidationConfig(every=2, clips=2, max_seconds=0.2, num_quantizers=(1, 4, 32))
 
@@ -361,7 +361,7 @@ def test_resume_repeats_fits_and_the_last_part(make_recipe, tmp_path, step):
 def test_a_mean_follows_a_fitted_quantizer(make_recipe):
     trainer, _ = make_trainer(make_recipe(ema_decay=0.999, max_steps=3))
     for _ in range(3):  # the quantizer is fitted before the third
-        trainer.train_step()
+        trainer.train_step(trainer.data.batch(trainer.step))
     trainer.close()
     mean = trainer.training.mean.whole_state()["quantizer.codebooks"]
     weights = trainer.task.codec.quantizer.codebooks.detach()

@@ -79,8 +79,8 @@ def test_a_loud_estimate_prints_nothing(tmp_path, capfd):
     loud = 5 * np.sin(np.arange(4800, dtype=np.float32))
     lines: list[str] = []
     with ProgressLog(tmp_path, 0, lines.append) as log:
-        result = ValidationResult({"speech/stoi/1": 0.5}, loud, loud, "YES", "NO")
-        log.validation(3, result, 24_000)
+        result = ValidationResult({"speech/stoi/1": 0.5}, loud, loud, 24_000, "YES", "NO")
+        log.validation(3, result)
     assert read(tmp_path / "validation.jsonl") == [{"step": 3, "speech/stoi/1": 0.5}]
     assert lines == ["read 3 'YES' as 'NO'", "valid 3 speech/stoi/1 0.500"]
     assert capfd.readouterr().out == ""

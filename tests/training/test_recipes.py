@@ -9,6 +9,7 @@ import pytest
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.training import studies, validation
 from moss_audio_tokenizer.training.assembly import codec_config
+from moss_audio_tokenizer.training.loop import Loop
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 from moss_audio_tokenizer.training.studies import DEPTHS, STUDIES, run_study
 
@@ -91,7 +92,7 @@ def test_a_key_that_makes_runs_equal_is_refused(quick_study, tmp_path):
 
 
 def test_a_stopped_run_ends_its_study(quick_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies.Trainer, "_run_steps", lambda self, log: self._save())
+    monkeypatch.setattr(Loop, "_run_steps", lambda self, log: self._save())
     lines: list[str] = []
     with pytest.raises(TrainingError, match="stopped; give the same command again"):
         run_study("seed", str(tmp_path / "study"), [], lines.append)

@@ -2,7 +2,7 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from moss_audio_tokenizer.training.config import (
     ValidationConfig,
     as_dict,
 )
+from moss_audio_tokenizer.training.run_config import RunConfig
 from moss_audio_tokenizer.training.run_folder import RunFolder
 
 HOLD = """
@@ -140,6 +141,36 @@ def test_a_key_that_is_gone_is_a_change(folder):
     (folder.path / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(TrainingError, match="magic was 1 and is None"):
         folder.checkpoint_for(TrainingConfig(), resume=True)
+
+
+@dataclass(frozen=True)
+class OtherConfig(RunConfig):
+    kind = "other"
+
+
+def test_the_folder_of_another_kind_of_run_is_refused_in_a_line(folder):
+    begin_run(folder, TrainingConfig())
+    with pytest.raises(TrainingError, match=r"kind 'codec'.* kind 'other'; resume") as caught:
+        folder.checkpoint_for(OtherConfig(), resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_any_kind_of_run_goes_on_and_lacks_no_keys_of_another(folder):
+    begin_run(folder, OtherConfig())
+    recipe = json.loads((folder.path / "recipe.json").read_text())
+    assert recipe.pop("kind") == "other"
+    assert recipe == json.loads(json.dumps(as_dict(OtherConfig())))
+    assert folder.checkpoint_for(OtherConfig(), resume=True)
+    with pytest.raises(TrainingError, match="seed was 0 and is 1"):
+        folder.checkpoint_for(OtherConfig(seed=1), resume=True)
+
+
+def test_a_recipe_from_before_kinds_was_a_codecs(folder):
+    begin_run(folder, TrainingConfig())
+    (folder.path / "recipe.json").write_text(json.dumps(as_dict(TrainingConfig())))
+    assert folder.checkpoint_for(TrainingConfig(), resume=True)
+    with pytest.raises(TrainingError, match="kind 'codec'"):
+        folder.checkpoint_for(OtherConfig(), resume=True)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])

@@ -9,18 +9,22 @@ from moss_audio_tokenizer.language import ByteText, random_language_model
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training import run_state
+from moss_audio_tokenizer.training.codec_state import (
+    Training,
+    checkpoint_files,
+    final_files,
+    load_run,
+)
 from moss_audio_tokenizer.training.codec_task import CodecTask
 from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.moving_mean import MovingMean
 from moss_audio_tokenizer.training.processes import Processes
 from moss_audio_tokenizer.training.run_state import (
-    Training,
-    load_run,
     newest_run,
     prune_runs,
-    save_run,
+    save_checkpoint,
+    save_final,
     saved_state,
-    write_final,
 )
 from moss_audio_tokenizer.training.schedule import make_optimizer
 
@@ -28,7 +32,11 @@ ONE = Processes("cpu")
 
 
 def save(output, run: Training, step: int):
-    return save_run(output, run, {"step": step}, ONE)
+    return save_checkpoint(output, {"step": step}, checkpoint_files(run, ONE), ONE)
+
+
+def write_final(output, run: Training):
+    return save_final(output, final_files(run, ONE), ONE)
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def test_a_mean_is_what_ships_and_what_does_not_train_on(tmp_path, trained):
     mean = trained.mean.whole_state()
     for folder, expected in (
         (save(tmp_path, trained, 1), weights),
-        (write_final(tmp_path, trained, ONE), mean),
+        (write_final(tmp_path, trained), mean),
     ):
         with Checkpoint(folder) as checkpoint:
             saved = dict(load_codec(checkpoint).named_parameters())
@@ -182,7 +190,7 @@ def test_a_full_disk_is_a_training_error(tmp_path, trained, monkeypatch, kind):
     with pytest.raises(TrainingError, match="No space left on device"):
         save(tmp_path, trained, 1)
     with pytest.raises(TrainingError, match="No space left on device"):
-        write_final(tmp_path, trained, ONE)
+        write_final(tmp_path, trained)
     assert not (tmp_path / "final").exists()
 
 

@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +16,21 @@ SETTINGS = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5
 )
 def test_the_rate_warms_up_stays_and_decays(step, expected):
     assert learning_rate_at(step, 20, SETTINGS) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "fraction", "expected"),
+    [(3, 0.5, 1.0), (10, 0.5, 1.0), (15, 0.5, 0.5), (20, 0.5, 0.0), (4, 1.0, 1.0), (12, 1.0, 0.5)],
+)
+def test_a_cosine_spares_the_warm_up(step, fraction, expected):
+    settings = replace(SETTINGS, schedule="cosine", decay_fraction=fraction)
+    assert learning_rate_at(step, 20, settings) == pytest.approx(expected)
+
+
+def test_a_cosine_falls_slowly_at_first_and_at_last():
+    settings = replace(SETTINGS, schedule="cosine")
+    rates = [learning_rate_at(step, 20, settings) for step in (11, 15, 19)]
+    assert rates == pytest.approx([(1 + math.cos(math.pi * x)) / 2 for x in (0.1, 0.5, 0.9)])
 
 
 def test_without_decay_the_rate_stays_to_the_last_step():

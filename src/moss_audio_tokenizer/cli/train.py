@@ -3,7 +3,7 @@
 Owns nothing of training: recipes, keys and the loop are `training`'s.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,8 @@ from . import display
 from .failures import needs_extra
 
 if TYPE_CHECKING:
-    from ..training.config import TrainingConfig
-    from ..training.loop import Trainer
+    from ..training.loop import Loop
+    from ..training.run_config import RunConfig
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
     display.print_line(str(trainer.run()))
 
 
-def _prepare(config: "TrainingConfig", resume: bool) -> "Trainer":
+def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
     """A trainer that is ready to run.
 
     Raises:
@@ -57,8 +57,8 @@ def _prepare(config: "TrainingConfig", resume: bool) -> "Trainer":
             the user repairs that by giving something else.
     """
     with needs_extra("train", "training"):
-        from ..training.loop import Trainer
+        from ..training.trainers import trainer_for
     try:
-        return Trainer(config, resume, report=display.print_progress_line)
+        return trainer_for(config, resume, report=display.print_progress_line)
     except TrainingError as error:
         raise InputError(str(error)) from error

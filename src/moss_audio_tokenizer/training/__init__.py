@@ -1,1 +1,1 @@
-"""Training the codec: losses, data, the task, the loop. Needs the train extra."""
+"""Training: losses, data, tasks, and the loop that is one for all. Needs the train extra."""

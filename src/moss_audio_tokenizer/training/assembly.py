@@ -17,12 +17,12 @@ from ..model.hub import find_checkpoint
 from ..model.transformer import Block, Transformer
 from ..semantic import SemanticHead
 from .adversary import Adversary
+from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
 from .config import SemanticConfig, TrainingConfig
 from .moving_mean import MovingMean
 from .processes import Processes
 from .rates import at_rate, config_at_rate
-from .run_state import SEMANTIC_NAME, Training, load_semantic
 from .schedule import make_optimizer
 
 # Modules of the task that are trained or frozen as one.

@@ -1,7 +1,7 @@
-"""What a training run is: frozen dataclasses, checked when built.
+"""What a training run of a codec is: frozen dataclasses, checked when built.
 
-Knows nothing of how training works. The group ``data`` is `data/config.py`'s; how `key=value`
-texts change a configuration is `fields.py`'s.
+Knows nothing of how training works. What every run has is `run_config.py`'s, the group ``data``
+`data/config.py`'s; how `key=value` texts change a configuration is `fields.py`'s.
 """
 
 from dataclasses import dataclass, field, fields
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from ..errors import ConfigError
 from .data.config import DataConfig
 from .fields import as_dict, check_types, override, require
+from .run_config import OptimizerConfig, RunConfig, ValidationSchedule
 
 __all__ = [
     "AdversarialConfig",
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 ADVERSARIAL_KINDS = ("lsgan", "hinge")
-DEVICES = ("auto", "cpu", "cuda")
 # What trains, by the name of the choice.
 TRAINED_PARTS = {
     "all": ("encoder", "quantizer", "decoder", "semantic"),
@@ -34,29 +34,6 @@ TRAINED_PARTS = {
     "decoder": ("decoder",),
     "semantic": ("semantic",),
 }
-# Seeds are spread over the generators' 64 bits (reconstruction.py).
-_LARGEST_SEED = 1 << 40
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW and its schedule: linear warm-up, a plateau, linear decay to zero."""
-
-    learning_rate: float = 1.5e-3
-    betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    decay_fraction: float = 0.4
-    clip_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
-        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
-        require(self.weight_decay >= 0, self, "weight_decay", "0 or more")
-        require(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
-        require(0 <= self.decay_fraction <= 1, self, "decay_fraction", "0 to 1")
-        require(self.clip_norm > 0, self, "clip_norm", "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -161,25 +138,19 @@ class WarmStart:
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(ValidationSchedule):
     """How often to validate, on how much, and at which depths.
 
     Attributes:
-        every: steps between validations.
-        clips: clips of the split "valid", spread evenly over it; 0 for no validation.
         max_seconds: length that is measured of each clip.
         num_quantizers: depths; those beyond the model's are taken as its full depth.
     """
 
-    every: int = 1000
-    clips: int = 24
     max_seconds: float = 6.0
     num_quantizers: tuple[int, ...] = (8, 16, 32)
 
     def __post_init__(self) -> None:
-        check_types(self)
-        require(self.every >= 1, self, "every", "at least 1")
-        require(self.clips >= 0, self, "clips", "0 or more")
+        super().__post_init__()
         require(self.max_seconds > 0, self, "max_seconds", "a time above 0")
         depths = self.num_quantizers
         usable = bool(depths) and all(depth >= 1 for depth in depths)
@@ -248,73 +219,37 @@ class PartsConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """A whole run.
+class TrainingConfig(RunConfig):
+    """A whole run of a codec; in ``bf16`` its quantizer, too, stays in float32.
 
     Attributes:
-        output: folder of the run.
         model: preset name of the codec's configuration; unused with ``train.checkpoint``.
-        max_steps: optimiser steps.
-        seed: everything random follows from it and the step's number.
-        device: "auto" takes a GPU where there is one; "cpu" or "cuda".
-        precision: "fp32" or "bf16" (autocast; quantizer and losses stay in float32).
-        threads: CPU threads; 0 leaves PyTorch's choice.
-        accumulate: parts that the batch of a step is computed in, one after the other.
         recompute: keep no activations of Transformer blocks, but compute them again.
-        shard: spread weights, gradients and moments over the processes (FSDP2) instead of
-            copying them (DDP).
         ema_decay: of a running mean of the codec's weights, which is then what is validated and
             shipped; 0 for none.
-        peak_tflops: of one device, for the utilisation; 0 measures it.
-        wandb: project on Weights & Biases to log to; empty for none.
         quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
         decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
             more to the encoder, which then stays as it is; 0 for never.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between lines of progress.
-        keep_checkpoints: newest checkpoints kept.
-        keep_best: also keep the checkpoint of the best validation.
     """
 
-    output: str = ""
     model: str = "bundled"
-    max_steps: int = 20_000
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "bf16"
-    threads: int = 0
-    accumulate: int = 1
     recompute: bool = False
-    shard: bool = False
     ema_decay: float = 0.0
-    peak_tflops: float = 0.0
-    wandb: str = ""
     quantizer_dropout: float = 0.5
     decoder_only_from: int = 0
-    checkpoint_every: int = 1000
-    log_every: int = 50
-    keep_checkpoints: int = 2
-    keep_best: bool = True
     train: PartsConfig = field(default_factory=PartsConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     warm_start: WarmStart = field(default_factory=WarmStart)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
+    kind = "codec"
+
     def __post_init__(self) -> None:
-        check_types(self)
-        require(self.precision in ("fp32", "bf16"), self, "precision", "'fp32' or 'bf16'")
-        require(self.device in DEVICES, self, "device", "'auto', 'cpu' or 'cuda'")
-        names = ("max_steps", "checkpoint_every", "log_every", "keep_checkpoints", "accumulate")
-        for name in names:
-            require(getattr(self, name) >= 1, self, name, "at least 1")
+        super().__post_init__()
         require(0 <= self.ema_decay < 1, self, "ema_decay", "0, or a number below 1")
-        require(self.peak_tflops >= 0, self, "peak_tflops", "0 or more")
-        require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
-        require(self.threads >= 0, self, "threads", "0 or more")
         after_start = self.decoder_only_from == 0 or self.decoder_only_from >= self.warm_start.steps
         require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
         if self.train.checkpoint:

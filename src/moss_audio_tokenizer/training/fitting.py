@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..model.codec import Codec
 from ..model.quantizer import ResidualQuantizer
+from .codec_state import Training
 from .config import TrainingConfig
 from .data import TrainingData
 from .linear_start import start_linear
 from .processes import Processes, set_state, whole_state
 from .quantizer_start import start_from_data
-from .run_state import Training
 
 # Batches that fit come from here on, far behind any step of training.
 _CALIBRATION_STEP = 1 << 40

@@ -1,23 +1,29 @@
-"""What a run tells of itself: metrics.jsonl, validation.jsonl, TensorBoard, lines of progress.
+"""What a run tells of itself: metrics.jsonl, validation.jsonl, boards, lines of progress.
 
-Owns the formats; knows nothing of training. Weights & Biases gets the same scalars where it is
-asked for.
+Owns the formats; knows nothing of training. TensorBoard is `board.py`'s; Weights & Biases gets the
+same scalars where it is asked for.
 """
 
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
-
-import numpy as np
-import torch
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any, Protocol, TextIO
 
 from ..errors import MissingDependencyError
-from .pictures import compared
+from .board import Board
 from .run_folder import METRICS_NAME, VALIDATION_NAME
-from .validation import ValidationResult
+
+
+class Validation(Protocol):
+    """What a kind of run found in a validation."""
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """By name; "score" is what the best checkpoint has least of."""
+
+    def show(self, board: Board, step: int) -> None:
+        """Put on the board what there is to look at, to listen to and to read."""
 
 
 class ProgressLog:
@@ -40,7 +46,7 @@ class ProgressLog:
         self._report = report
         self._remote = _open_wandb(wandb_project, folder) if wandb_project else None
         self._metrics: TextIO = (folder / METRICS_NAME).open("a", encoding="utf-8")
-        self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = Board(folder / "tensorboard", step, report)
 
     def __enter__(self) -> "ProgressLog":
         return self
@@ -61,26 +67,17 @@ class ProgressLog:
             parts = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
             self._report(f"step {step} {parts}")
 
-    def validation(self, step: int, result: ValidationResult, sampling_rate: int) -> None:
-        """Note a validation, with a reconstruction to listen to and to look at."""
+    def validation(self, step: int, result: Validation) -> None:
+        """Note a validation, with whatever it has to show."""
         self._show({f"valid/{name}": value for name, value in result.scalars.items()}, step)
-        # TensorBoard prints about louder samples, on the standard output.
-        for name, audio in (("recording", result.reference), ("estimate", result.estimate)):
-            mono = torch.from_numpy(np.clip(audio, -1.0, 1.0))
-            self._board.add_audio(name, mono[None], step, sampling_rate)
-        picture = compared(result.reference, result.estimate, sampling_rate)
-        self._board.add_image("recording above estimate", picture, step, dataformats="HWC")
-        if result.text:
-            self._board.add_text("reading", f"{result.text!r} read as {result.reading!r}", step)
-            self._report(f"read {step} {result.text!r} as {result.reading!r}")
+        result.show(self._board, step)
         with (self._folder / VALIDATION_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **result.scalars}) + "\n")
         parts = " ".join(f"{name} {value:.3f}" for name, value in result.scalars.items())
         self._report(f"valid {step} {parts}")
 
     def _show(self, scalars: dict[str, float], step: int) -> None:
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(scalars, step)
         if self._remote is not None:
             self._remote.log(scalars, step=step)
 

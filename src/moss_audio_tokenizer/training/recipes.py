@@ -16,6 +16,7 @@ from .config import (
     ValidationConfig,
     WarmStart,
 )
+from .run_config import RunConfig
 
 
 def v1() -> TrainingConfig:
@@ -168,7 +169,7 @@ def reader() -> TrainingConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainingConfig]] = {
+RECIPES: dict[str, Callable[[], RunConfig]] = {
     "bundled": bundled,
     "decoder": decoder,
     "nano": nano,
@@ -180,7 +181,7 @@ RECIPES: dict[str, Callable[[], TrainingConfig]] = {
 }
 
 
-def recipe(name: str) -> TrainingConfig:
+def recipe(name: str) -> RunConfig:
     """The recipe called ``name``.
 
     Raises:

@@ -11,11 +11,13 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..files import atomic_path, lock_file
-from .config import TrainingConfig, as_dict
+from .fields import as_dict
+from .run_config import RunConfig
 from .run_state import newest_run
 
 LOCK_NAME = "run.lock"
 RECIPE_NAME = "recipe.json"
+KIND_KEY = "kind"
 METRICS_NAME = "metrics.jsonl"
 VALIDATION_NAME = "validation.jsonl"
 
@@ -70,7 +72,7 @@ class RunFolder:
             os.close(self._lock)
             self._lock = -1
 
-    def checkpoint_for(self, config: TrainingConfig, resume: bool) -> Path | None:
+    def checkpoint_for(self, config: RunConfig, resume: bool) -> Path | None:
         """The checkpoint to start from; None for a fresh start. Changes nothing.
 
         Raises:
@@ -87,10 +89,16 @@ class RunFolder:
         self._check_recipe(config)
         return newest
 
-    def _check_recipe(self, config: TrainingConfig) -> None:
-        before, now = _flat(_read_recipe(self.path / RECIPE_NAME)), _flat(_as_json(config))
+    def _check_recipe(self, config: RunConfig) -> None:
+        kind, recipe = read_recipe(self.path)
+        if kind != config.kind:
+            raise TrainingError(
+                f"{self.path} holds a run of kind {kind!r}, and this recipe is of kind "
+                f"{config.kind!r}; resume with a recipe of that run's kind, or set another "
+                "output=DIR"
+            )
         # A recipe from before a key existed had what is the default now.
-        before = _flat(_as_json(TrainingConfig())) | before
+        before, now = _flat(as_json(type(config)())) | _flat(recipe), _flat(as_json(config))
         changes = [
             f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
             for key in sorted(before.keys() | now.keys())
@@ -102,13 +110,31 @@ class RunFolder:
                 "with the values it had, or start a run in another output=DIR"
             )
 
-    def begin(self, config: TrainingConfig, step: int) -> None:
-        """Note the recipe, and cut from the logs what came after ``step``."""
+    def begin(self, config: RunConfig, step: int) -> None:
+        """Note the recipe and its kind, and cut from the logs what came after ``step``."""
+        recipe = {KIND_KEY: config.kind} | as_dict(config)
         with atomic_path(self.path / RECIPE_NAME, error=TrainingError) as temporary:
-            temporary.write_text(json.dumps(as_dict(config), indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
         for name in (METRICS_NAME, VALIDATION_NAME):
             if (self.path / name).exists():
                 _trim_log(self.path / name, step)
+
+
+def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The kind of the run in ``folder`` and its recipe, as it comes back from JSON.
+
+    Raises:
+        TrainingError: it cannot be read, or is none.
+    """
+    recipe = _read_object(folder / RECIPE_NAME)
+    # Before there were other kinds, none was noted.
+    return str(recipe.pop(KIND_KEY, "codec")), recipe
+
+
+def as_json(config: RunConfig) -> dict[str, Any]:
+    """The recipe as it comes back from JSON: lists where there were tuples."""
+    value: dict[str, Any] = json.loads(json.dumps(as_dict(config)))
+    return value
 
 
 def _trim_log(path: Path, step: int) -> None:
@@ -126,7 +152,7 @@ def _is_logged_by(line: str, step: int) -> bool:
         return False
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -137,12 +163,6 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
     return recipe
-
-
-def _as_json(config: TrainingConfig) -> dict[str, Any]:
-    """The recipe as it comes back from JSON: lists where there were tuples."""
-    value: dict[str, Any] = json.loads(json.dumps(as_dict(config)))
-    return value
 
 
 def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,12 +21,11 @@ from .config import (
     TrainingConfig,
     ValidationConfig,
     WarmStart,
-    as_dict,
     override,
 )
-from .loop import Trainer
-from .run_folder import RECIPE_NAME, VALIDATION_NAME
+from .run_folder import VALIDATION_NAME, as_json, read_recipe
 from .run_state import newest_run
+from .trainers import trainer_for
 
 DEPTHS = (1, 2, 4, 8)
 _MEASURES = {
@@ -149,10 +148,8 @@ def _run(config: TrainingConfig, report: Callable[[str], None]) -> list[dict[str
     """The validations of a run, which is made, finished or read."""
     own = Path(config.output)
     if not (own / "final").is_dir():
-        Trainer(config, newest_run(own) is not None, report).run()
-    elif json.loads((own / RECIPE_NAME).read_text("utf-8")) != json.loads(
-        json.dumps(as_dict(config))
-    ):
+        trainer_for(config, newest_run(own) is not None, report).run()
+    elif read_recipe(own) != (config.kind, as_json(config)):
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
     if not (own / "final").is_dir():
         raise TrainingError("stopped; give the same command again to go on")

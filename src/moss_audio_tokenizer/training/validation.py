@@ -1,6 +1,6 @@
-"""Validation during training: quality by depth on held-out clips, and use of the codebooks.
+"""Validation of a codec in training: quality by depth on held-out clips, use of the codebooks.
 
-Owns what is measured; knows nothing of the loop or of logs. The measures are `metrics`'s.
+Owns what is measured and shown; knows nothing of the loop. The measures are `metrics`'s.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..config import CodecConfig
 from ..metrics import gross_pitch_error, mel_distance, stoi
 from ..model.codec import Codec
 from ..semantic import SemanticHead
+from .board import Board
 from .config import ValidationConfig
 from .data import Clip
+from .pictures import compared
 
 
 @dataclass
@@ -41,6 +44,7 @@ class ValidationResult:
         scalars: means over the clips; "score" is the mean mel distance at full depth.
         reference: one recording, mono.
         estimate: what became of it.
+        sampling_rate: of both.
         text: what is said in another; empty where nothing is known.
         reading: what the language model reads there.
     """
@@ -48,8 +52,19 @@ class ValidationResult:
     scalars: dict[str, float]
     reference: np.ndarray
     estimate: np.ndarray
+    sampling_rate: int
     text: str = ""
     reading: str = ""
+
+    def show(self, board: Board, step: int) -> None:
+        """The reconstruction to listen to and to look at, and what was read."""
+        for name, audio in (("recording", self.reference), ("estimate", self.estimate)):
+            board.audio(name, audio, self.sampling_rate, step)
+        picture = compared(self.reference, self.estimate, self.sampling_rate)
+        board.picture("recording above estimate", picture, step)
+        if self.text:
+            board.text("reading", f"{self.text!r} read as {self.reading!r}", step)
+            board.report(f"read {step} {self.text!r} as {self.reading!r}")
 
 
 @torch.no_grad()
@@ -92,13 +107,13 @@ def measure(
 
 
 def summarise(
-    parts: Sequence[Measures], codebook_size: int, quantized: bool = True
+    parts: Sequence[Measures], codec: CodecConfig, quantized: bool = True
 ) -> ValidationResult:
     """The means over the clips of all parts.
 
     Args:
         parts: of all processes; some clip is among them.
-        codebook_size: rows of a codebook.
+        codec: what was measured.
         quantized: whether the codes mean anything yet.
     """
     rows: dict[str, list[float]] = {}
@@ -109,10 +124,10 @@ def summarise(
     scalars["score"] = _score(scalars)
     if quantized:
         codes = torch.cat([codes for part in parts for codes in part.codes], 1)
-        scalars |= _codebook_use(codes, codebook_size)
+        scalars |= _codebook_use(codes, codec.quantizer.codebook_size)
     reference, estimate = next(picture for part in parts for picture in part.pictures)
     text, reading = next((item for part in parts for item in part.texts), ("", ""))
-    return ValidationResult(scalars, reference, estimate, text, reading)
+    return ValidationResult(scalars, reference, estimate, codec.sampling_rate, text, reading)
 
 
 def _score(scalars: dict[str, float]) -> float:

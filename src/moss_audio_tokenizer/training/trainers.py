@@ -1,0 +1,18 @@
+"""Which loop trains what a recipe describes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .codec_trainer import Trainer
+from .config import TrainingConfig
+from .loop import Loop
+from .run_config import RunConfig
+
+TRAINERS: dict[type[RunConfig], type[Loop[Any, Any]]] = {TrainingConfig: Trainer}
+
+
+def trainer_for(
+    config: RunConfig, resume: bool = False, report: Callable[[str], None] = print
+) -> Loop[Any, Any]:
+    """A run of the kind of its recipe, ready to `run`; arguments and errors are `Loop`'s."""
+    return TRAINERS[type(config)](config, resume, report)
