@@ -76,11 +76,6 @@ def read_manifest(
     return kept
 
 
-def has_split(path: str | Path, split: str) -> bool:
-    """Whether a manifest has entries of ``split``; raises what `read_manifest` raises."""
-    return any(entry.split == split for entry in _all_entries(path))
-
-
 def _all_entries(path: str | Path) -> list[ManifestEntry]:
     entries = []
     for _, found in manifest_lines(path):

@@ -1,6 +1,11 @@
-"""`moss-audio data prepare`: options, exit codes and what is printed."""
+"""`moss-audio data`: options, exit codes and what is printed."""
 
 import json
+import shutil
+
+import pytest
+
+from moss_audio_tokenizer.training.data.spelling import spelling
 
 
 def manifest_of(path, *lines) -> str:
@@ -57,3 +62,24 @@ def test_the_group_shows_its_help(moss_audio):
     result = moss_audio("data", "--help")
     assert result.exit_code == 0
     assert "prepare" in result.stdout
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_speech_of_a_file_of_texts_and_of_made_up_ones(moss_audio, json_of, tmp_path):
+    (tmp_path / "texts.txt").write_text("good morning\n\n good night\n")
+    options = ("--voice", "en-gb", "--speakers", 2, "--seed", 5)
+    texts = ("--texts", tmp_path / "texts.txt")
+    found = json_of("data", "speak", *texts, "-o", tmp_path / "a", *options)
+    assert found["clips"] == 2
+    result = moss_audio("data", "speak", "--spelling", 3, "-o", tmp_path / "b", *options)
+    assert result.exit_code == 0, result.output
+    assert "clips" in result.stdout
+    lines = (tmp_path / "b" / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == spelling(3, 5)
+
+
+def test_speaking_takes_one_source_of_texts(refused, tmp_path):
+    speak = ("data", "speak", "-o", tmp_path / "out")
+    assert "one of --texts and --spelling" in refused(*speak)
+    assert "one of --texts and --spelling" in refused(*speak, "--texts", "a", "--spelling", 2)
+    assert "cannot be read as text" in refused(*speak, "--texts", tmp_path / "none.txt")

@@ -1,6 +1,6 @@
 """`moss-audio data`: what there is to do with data sets before training.
 
-Owns options and looks; the work is `training.data.preparing`'s.
+Owns options and looks; the work is `training.data.preparing`'s and `training.data.speaking`'s.
 """
 
 from pathlib import Path
@@ -118,6 +118,90 @@ def prepare(
             ),
         )
     _show(summary, output, as_json)
+
+
+@app.command()
+def speak(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", show_default=False, help="Folder to write, a new one."
+        ),
+    ],
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--texts", metavar="FILE", show_default=False, help="What to say, a text a line."
+        ),
+    ] = None,
+    spelling: Annotated[
+        int | None,
+        typer.Option(
+            "--spelling",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Make up N texts of spelled letters, numbers, dates and commands.",
+        ),
+    ] = None,
+    voice: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--voice",
+            metavar="NAME",
+            show_default="accents of English",
+            help="A voice of espeak-ng; repeatable.",
+        ),
+    ] = None,
+    speakers: Annotated[
+        int, typer.Option("--speakers", metavar="N", min=1, help="Different speakers.")
+    ] = 60,
+    valid_share: Annotated[
+        float, typer.Option("--valid-share", metavar="X", help="Share of clips for validation.")
+    ] = 0.02,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all choices.")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Clips that are made at a time.")
+    ] = 2,
+    as_json: options.Json = False,
+) -> None:
+    """Have espeak-ng say texts in many voices, and write the clips and their manifest.
+
+    Example: moss-audio data speak --spelling 6000 -o data/spelled
+    """
+    with needs_extra("train", "making speech"):
+        from ..training.data.speaking import VOICES, Speaking, speak
+        from ..training.data.spelling import pronunciation
+        from ..training.data.spelling import spelling as made_up
+
+    if (texts is None) == (spelling is None):
+        raise typer.BadParameter("give one of --texts and --spelling")
+    said = made_up(spelling, seed) if spelling else _lines(texts)
+    wanted = Speaking(seed, speakers, tuple(voice or VOICES), valid_share)
+    with display.progress("speaking", total=len(said)) as bar:
+        summary = speak(
+            said,
+            wanted,
+            output,
+            pronunciation if spelling else None,
+            workers,
+            lambda done: bar.update(bar.task_ids[0], completed=done),
+        )
+    if as_json:
+        display.print_json(summary)
+    else:
+        display.print_facts(summary)
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The lines of a text that hold something."""
+    from ..errors import InputError
+
+    try:
+        text = Path(path or "").read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as text ({error}); expected UTF-8") from error
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:

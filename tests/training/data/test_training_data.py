@@ -265,9 +265,9 @@ def test_many_broken_files_of_a_large_set_end_the_run_early(make_data, write_dat
     manifest = write_data(*((f"{index}.wav", 0.1, {}) for index in range(60)))
     damage(manifest, *(f"{index}.wav" for index in range(0, 60, 5)))
     data = make_data(manifest, cache_hours=0.0, max_unreadable_share=0.19)
-    data.num_clips = 100_000
+    data._skipped.num_clips = 100_000
     # In the globals that the class sees: other tests import modules anew.
-    monkeypatch.setitem(type(data)._note.__globals__, "_FEWEST_TRIED", 10)
+    monkeypatch.setitem(type(data._skipped).note.__globals__, "_FEWEST_TRIED", 10)
     with pytest.raises(TrainingError, match="training clips"):
         list(itertools.islice(data.batches(0), 30))
     assert len(data.unreadable) <= 12

@@ -5,7 +5,7 @@ back; knows nothing of sound, nor of who makes the codes. docs/tokenizing.md has
 """
 
 from .clip import CodedClip, ShardHead
-from .reading import CodeShards, read_shards
+from .reading import CodeShards, has_code_shards, read_shards
 from .writing import SHARD_FORMATS, shard_path, write_shard
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CodeShards",
     "CodedClip",
     "ShardHead",
+    "has_code_shards",
     "read_shards",
     "shard_path",
     "write_shard",

@@ -16,6 +16,7 @@ from ...errors import CodesFileError, InputError
 from .clip import CodedClip, ShardHead
 from .packed import PackedShard
 from .parquet import ParquetShard
+from .writing import SHARD_FORMATS
 
 # Blocks of 256 clips kept at hand: about 3 MB each, of clips of 5 s with 32 layers.
 _BLOCKS_AT_HAND = 16
@@ -108,6 +109,17 @@ class CodeShards(Sequence[CodedClip]):
         return self._at_hand[key]
 
 
+def has_code_shards(path: str | Path) -> bool:
+    """Whether a path is a folder in which some shard of codes has its manifest beside it."""
+    if not str(path) or not Path(path).is_dir():
+        return False
+    return any(
+        manifest.with_suffix(shard_format.suffix).exists()
+        for manifest in _place(Path(path)).glob("*.json")
+        for shard_format in SHARD_FORMATS.values()
+    )
+
+
 def read_shards(
     folder: str | Path, splits: Sequence[str] = (), names: Sequence[str] = ()
 ) -> CodeShards:
@@ -123,7 +135,7 @@ def read_shards(
         CodesFileError: a manifest is damaged, or its shard is not there.
     """
     root = Path(folder)
-    place = root / "shards" if (root / "shards").is_dir() else root
+    place = _place(root)
     paths = [place / f"{name}.json" for name in names] or sorted(place.glob("*.json"))
     found = [_manifest(path) for path in paths]
     if not found:
@@ -136,6 +148,10 @@ def read_shards(
         there = ", ".join(sorted({item["split"] for _, item in found}))
         raise InputError(f"{root} has nothing of the splits {', '.join(splits)}; it has {there}")
     return CodeShards(kept)
+
+
+def _place(root: Path) -> Path:
+    return root / "shards" if (root / "shards").is_dir() else root
 
 
 def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -9,16 +9,43 @@ from ..fields import check_types, require
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where audio comes from, and what is cut from it.
+class SourcesConfig:
+    """Which recordings are used.
 
     Attributes:
-        manifest: JSON-lines manifest, or a folder of WebDataset shards; paths in a manifest are
-            relative to it.
+        manifest: JSON-lines manifest, or a folder of shards; paths in a manifest are relative to
+            it.
         sources: several of these with their weights, as (path, weight) pairs, in place of
             ``manifest``.
         speakers: train and validate on these speakers alone; empty for all.
         languages: train and validate on these languages alone; empty for all.
+    """
+
+    manifest: str = ""
+    sources: tuple[tuple[str, float], ...] = ()
+    speakers: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        weights = dict(self.sources)
+        usable = all(path and weight > 0 for path, weight in self.sources)
+        usable = usable and len(weights) == len(self.sources)
+        require(usable, self, "sources", "(path, weight) pairs, weights above 0, a path once")
+        single = not (self.sources and self.manifest)
+        require(single, self, "sources", "none where data.manifest is set: use one of the two")
+
+    @property
+    def weighted_paths(self) -> tuple[tuple[str, float], ...]:
+        """Every manifest and folder with its weight."""
+        return self.sources or ((self.manifest, 1.0),)
+
+
+@dataclass(frozen=True)
+class DataConfig(SourcesConfig):
+    """Where audio comes from, and what is cut from it.
+
+    Attributes:
         crop_seconds: length of a training crop; a whole number of frames.
         batch_size: crops a step, of all processes together.
         text_share: share of rows that are whole utterances with their text. Above 0, a batch
@@ -38,10 +65,6 @@ class DataConfig:
         workers: processes that decode ahead what is not kept in memory; 0 decodes in the loop.
     """
 
-    manifest: str = ""
-    sources: tuple[tuple[str, float], ...] = ()
-    speakers: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
     crop_seconds: float = 0.64
     batch_size: int = 8
     text_share: float = 0.0
@@ -61,7 +84,7 @@ class DataConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         for name in ("crop_seconds", "batch_seconds"):
             require(getattr(self, name) > 0, self, name, "a time above 0")
         for name in ("batch_size", "row_multiple"):
@@ -83,9 +106,3 @@ class DataConfig:
         usable = all(share >= 0 for share in shares.values()) and sum(shares.values()) > 0
         unique = len(shares) == len(self.domain_weights)
         require(usable and unique, self, "domain_weights", "shares of 0 or more, a domain once")
-        weights = dict(self.sources)
-        usable = all(path and weight > 0 for path, weight in self.sources)
-        usable = usable and len(weights) == len(self.sources)
-        require(usable, self, "sources", "(path, weight) pairs, weights above 0, a path once")
-        single = not (self.sources and self.manifest)
-        require(single, self, "sources", "none where data.manifest is set: use one of the two")

@@ -59,10 +59,11 @@ def make_row(
     try:
         samples = _decoded(job, wanted) if clip is None else _cut(clip, job.row)
         if job.row.whole:
-            _check_length(job, samples.shape[1], wanted.sampling_rate)
+            planned = job.row.num_samples / wanted.sampling_rate
+            check_length(job.entry, samples.shape[1] / wanted.sampling_rate, planned)
     except MossAudioError as error:
         return explain(job.entry, error)
-    return _levelled(samples, job.row.level, wanted.max_gain_db)
+    return levelled(samples, job.row.level, wanted.max_gain_db)
 
 
 def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels samples"]:
@@ -81,20 +82,23 @@ def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:
     return np.multiply(piece, np.float32(1 / 32768), dtype=np.float32)
 
 
-def _check_length(job: Job, num_samples: int, sampling_rate: int) -> None:
-    """Hold a whole clip to the length that its batch was planned with."""
-    slack = _LENGTH_SLACK_SECONDS * sampling_rate
-    if num_samples > job.row.num_samples * _LENGTH_TOLERANCE + slack:
+def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:
+    """Hold a whole clip to the seconds that its batch was planned with.
+
+    Raises:
+        AudioError: it is longer by more than rounding explains.
+    """
+    if seconds > planned * _LENGTH_TOLERANCE + _LENGTH_SLACK_SECONDS:
         raise AudioError(
-            f"'{location(job.entry)}' is {num_samples / sampling_rate:.2f} s long, and its "
-            f"manifest says {job.entry.seconds:g} s; correct the manifest"
+            f"'{location(entry)}' is {seconds:.2f} s long, and its manifest says "
+            f"{entry.seconds:g} s; correct the manifest"
         )
 
 
-def _levelled(
+def levelled(
     samples: Float32[np.ndarray, "channels samples"], target: float, max_gain_db: float
 ) -> Float32[np.ndarray, "channels samples"]:
-    """Bring a row to a loudness without clipping it."""
+    """Bring a row to a loudness (dBFS, RMS) without clipping it or raising it by more than that."""
     # Not a dot product: that may round otherwise with another number of threads.
     rms = 20 * np.log10(np.sqrt(np.mean(np.square(samples))) + 1e-6)
     gain = 10 ** (min(target - rms, max_gain_db) / 20)

@@ -21,12 +21,11 @@ from .config import DataConfig
 from .planning import Planner, Row, whole_frames
 from .rows import Job, RowFormat, make_row
 from .sources import Source, find_sources, with_lengths
+from .unreadable import Unreadable
 from .workers import RowResults, RowWorkers
 
 _STEPS_AHEAD = 3
 _MOST_REDRAWS = 100
-# The share of unreadable clips among those tried says nothing before so many have been.
-_FEWEST_TRIED = 200
 _DECODING_THREADS = 2
 
 
@@ -75,11 +74,12 @@ class TrainingData:
         world: int = 1,
         report: Callable[[str], None] = print,
     ) -> None:
-        self.config, self.unreadable = config, dict[str, str]()
-        self._report, self._rank, self._world = report, rank, world
+        self.config, self._rank, self._world = config, rank, world
+        where = ", ".join(path for path, _ in config.weighted_paths)
+        self._skipped = Unreadable(where, config.max_unreadable_share, report)
+        self.unreadable = self._skipped.reasons
         self._frame = frame_samples
         self._format = RowFormat(sampling_rate, channels, config.max_gain_db)
-        self._tried: set[int] = set()
         sources = self._measured(find_sources(config, "train", report))
         unit = world * config.row_multiple
         self._planner = Planner(sources, config, sampling_rate, frame_samples, seed, unit)
@@ -88,14 +88,14 @@ class TrainingData:
 
     def _measured(self, sources: Sequence[Source]) -> list[Source]:
         """The sources with the seconds of every clip; clips without readable ones are skipped."""
-        self.num_clips = sum(len(source.entries) for source in sources)
+        self.num_clips = self._skipped.num_clips = sum(len(source.entries) for source in sources)
         measured = []
         for source in sources:
             entries, unknown = with_lengths(source.entries)
             for entry, reason in unknown:
-                self._skip(location(entry), reason)
+                self._skipped.skip(location(entry), reason)
             measured.append(replace(source, entries=entries))
-        self._check_share(self.num_clips)
+        self._skipped.check(self.num_clips)
         return [source for source in measured if source.entries]
 
     def _decoded(self) -> dict[int, Clip] | None:
@@ -108,8 +108,8 @@ class TrainingData:
         found = decode_all(entries, self._format.sampling_rate, self._format.channels, threads)
         for entry, item in zip(entries, found, strict=True):
             if isinstance(item, str):
-                self._skip(location(entry), item)
-        self._check_share(self.num_clips)
+                self._skipped.skip(location(entry), item)
+        self._skipped.check(self.num_clips)
         pairs = zip(used, found, strict=True)
         return {index: item for index, item in pairs if isinstance(item, Clip)}
 
@@ -187,7 +187,8 @@ class TrainingData:
     ) -> tuple[Row, np.ndarray]:
         """A row and its sound; another one's when its file cannot be read."""
         for attempt in range(_MOST_REDRAWS):
-            self._note(row.clip, made)
+            name = location(self._planner.entries[row.clip])
+            self._skipped.note(row.clip, name, made if isinstance(made, str) else None)
             if not isinstance(made, str):
                 return row, made
             row = self._planner.redraw(step, index, attempt)
@@ -196,31 +197,3 @@ class TrainingData:
             f"{_MOST_REDRAWS} clips drawn for row {index} of step {step + 1} cannot be read, the "
             f"last of them being: {made}; repair the data"
         )
-
-    def _note(self, clip: int, made: np.ndarray | str) -> None:
-        """Keep count of what was tried and what could not be read."""
-        self._tried.add(clip)
-        if isinstance(made, str) and self._skip(location(self._planner.entries[clip]), made):
-            self._check_share(self.num_clips)
-            if len(self._tried) >= _FEWEST_TRIED:
-                self._check_share(len(self._tried))
-
-    def _skip(self, name: str, reason: str) -> bool:
-        """Report a file that cannot be read, once; whether it is the first time."""
-        if name in self.unreadable:
-            return False
-        self.unreadable[name] = reason
-        self._report(f"skipped: {reason}")
-        return True
-
-    def _check_share(self, total: int) -> None:
-        count = len(self.unreadable)
-        if count == total or count > self.config.max_unreadable_share * total:
-            where = ", ".join(path for path, _ in self.config.sources) or self.config.manifest
-            names = ", ".join(itertools.islice(self.unreadable, 3))
-            raise TrainingError(
-                f"{count} of the {total} training clips in {where} cannot be read, named above "
-                f"({names}{', ...' if count > 3 else ''}); expected a share of at most "
-                f"{self.config.max_unreadable_share:g}: repair them or raise "
-                "data.max_unreadable_share"
-            )

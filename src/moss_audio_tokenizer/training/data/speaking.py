@@ -1,0 +1,308 @@
+"""Speech made by a synthesiser: texts spoken by espeak-ng in many voices, with their manifest.
+
+Owns who says what, how, and the files of the result: ``speak.json``, ``audio/*/*.flac`` and, last
+of all, ``manifest.jsonl``. A folder without a manifest is not whole; the same call goes on with it.
+Knows nothing of what the texts mean.
+"""
+
+import itertools
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...audio import audio_info, read_audio, resample, save_audio
+from ...errors import AudioFileError, InputError, MissingDependencyError, MossAudioError
+from ...files import atomic_path
+
+PROGRAM = "espeak-ng"
+MANIFEST_NAME = "manifest.jsonl"
+SETTINGS_NAME = "speak.json"
+AUDIO_NAME = "audio"
+
+VOICES = (
+    *("en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan"),
+    *("en-gb-x-gbcwmd", "en-029"),
+)
+# Those of espeak-ng's variants that sound like people: none that whispers, croaks or rings.
+VARIANTS = (
+    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "adam", "Alex"),
+    *("Alicia", "Andrea", "Andy", "Annie", "belinda", "benjamin", "caleb", "david", "Denis"),
+    *("edward", "Gene", "john", "Lee", "linda", "Mario", "max", "Michael", "Mike", "pablo"),
+    *("quincy", "rob", "robert", "sandro", "shelby", "travis", "victor"),
+)
+# espeak-ng's scale; 50 is the variant's own pitch.
+_PITCHES = (30, 70)
+_WORDS_A_MINUTE = (130, 220)
+_MOST_GAP = 8  # tens of milliseconds between words
+
+_MOST_SECONDS = 120
+_CLIPS_A_FOLDER = 1000
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """How texts are spoken.
+
+    Attributes:
+        seed: what every choice follows from.
+        num_speakers: different voices.
+        voices: espeak-ng's names of languages and accents.
+        valid_share: share of clips in the split "valid"; the rest is "train".
+        sampling_rate: of what is written.
+
+    Raises:
+        InputError: values that cannot be.
+    """
+
+    seed: int = 0
+    num_speakers: int = 60
+    voices: tuple[str, ...] = VOICES
+    valid_share: float = 0.02
+    sampling_rate: int = 24_000
+
+    def __post_init__(self) -> None:
+        most = len(self.voices) * len(VARIANTS)
+        if not 1 <= self.num_speakers <= most:
+            raise InputError(
+                f"got {self.num_speakers} speakers; expected 1 to {most} of "
+                f"{len(self.voices)} voices"
+            )
+        if not 0 <= self.valid_share < 1:
+            raise InputError(f"got a valid share of {self.valid_share:g}; expected 0 up to 1")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A voice in one of its variants at a pitch: somebody who can be told from the others."""
+
+    voice: str
+    variant: str
+    pitch: int
+
+    @property
+    def name(self) -> str:
+        """What manifests call the speaker."""
+        return f"espeak-{self.voice}-{self.variant}-{self.pitch}".lower()
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A text, who says it, and how fast.
+
+    Attributes:
+        number: among all texts.
+        text: as the manifest has it.
+        spoken: as espeak-ng is given it.
+        speaker: whose voice.
+        words_a_minute: espeak-ng's rate.
+        gap: pause between words, in tens of milliseconds.
+        split: "train" or "valid".
+    """
+
+    number: int
+    text: str
+    spoken: str
+    speaker: Speaker
+    words_a_minute: int
+    gap: int
+    split: str
+
+    @property
+    def path(self) -> str:
+        """Of the sound file, relative to the manifest."""
+        return f"{AUDIO_NAME}/{self.number // _CLIPS_A_FOLDER:03d}/{self.number:06d}.flac"
+
+
+def speak(
+    texts: Sequence[str],
+    wanted: Speaking,
+    output: Path,
+    pronounce: Callable[[str], str] | None = None,
+    workers: int = 2,
+    advance: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Write a folder of speech and its manifest, and say how much there is.
+
+    Args:
+        texts: what is said, a clip each; those without anything but blanks are left out.
+        wanted: by whom.
+        output: a folder, made if it is not there; or one that the same call left unfinished.
+        pronounce: a text as espeak-ng is to read it; None for the text as it is, in which ``[[``
+            does not start phonemes.
+        workers: programs that run at a time.
+        advance: called after each clip with the clips done.
+
+    Raises:
+        MissingDependencyError: espeak-ng is not installed.
+        InputError: there are no texts, espeak-ng has no such voice, or the folder is taken.
+        AudioFileError: espeak-ng failed, or the folder cannot be written.
+    """
+    program = find_espeak()
+    texts = [" ".join(text.split()) for text in texts if text.strip()]
+    if not texts:
+        raise InputError("got no texts; expected at least one")
+    _check_voices(program, wanted.voices)
+    _claim(output, wanted, texts)
+    items = list[dict[str, Any]]()
+    with ThreadPoolExecutor(workers) as pool:
+        utterances = plan(texts, wanted, pronounce or _literal)
+        for item in pool.map(lambda one: _made(program, one, output, wanted), utterances):
+            items.append(item)
+            if advance is not None:
+                advance(len(items))
+    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+    _write(output / MANIFEST_NAME, lines)
+    return _summary(items)
+
+
+def find_espeak() -> str:
+    """The path of espeak-ng.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise MissingDependencyError(
+            f"the program {PROGRAM} is not installed (on Debian and Ubuntu: apt install {PROGRAM})"
+        )
+    return path
+
+
+def plan(
+    texts: Sequence[str], wanted: Speaking, pronounce: Callable[[str], str]
+) -> Iterator[Utterance]:
+    """Who says each text, and how: the same for the same seed, however many texts follow."""
+    random = np.random.default_rng(wanted.seed)
+    speakers = _speakers(random, wanted)
+    slowest, fastest = _WORDS_A_MINUTE
+    for number, text in enumerate(texts):
+        yield Utterance(
+            number,
+            text,
+            pronounce(text),
+            speakers[int(random.integers(len(speakers)))],
+            int(random.integers(slowest, fastest + 1)),
+            int(random.integers(_MOST_GAP + 1)),
+            "valid" if random.random() < wanted.valid_share else "train",
+        )
+
+
+def _speakers(random: np.random.Generator, wanted: Speaking) -> list[Speaker]:
+    """Different pairs of voice and variant, each at a pitch of its own."""
+    pairs = list(itertools.product(wanted.voices, VARIANTS))
+    chosen = [pairs[index] for index in random.permutation(len(pairs))[: wanted.num_speakers]]
+    low, high = _PITCHES
+    return [
+        Speaker(voice, variant, int(random.integers(low, high + 1))) for voice, variant in chosen
+    ]
+
+
+def _literal(text: str) -> str:
+    return text.replace("[[", "[ [")
+
+
+def _check_voices(program: str, voices: Sequence[str]) -> None:
+    for voice in voices:
+        # A name is never to be taken for an option.
+        if voice.startswith("-") or _run([program, "-q", "-v", voice, "--stdin"], "").returncode:
+            raise InputError(
+                f"got voice {voice!r}, which {PROGRAM} does not have; see {PROGRAM} --voices"
+            )
+
+
+def _claim(output: Path, wanted: Speaking, texts: Sequence[str]) -> None:
+    """Take the folder: an empty one, or one that the same call left unfinished."""
+    settings = {**asdict(wanted), "voices": list(wanted.voices), "texts": list(texts)}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        others = {path.name for path in output.iterdir()}
+        if others and (MANIFEST_NAME in others or _settings(output) != settings):
+            raise InputError(
+                f"{str(output)!r} holds other files; name a folder that is empty or not there"
+            )
+        _write(output / SETTINGS_NAME, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        for number in range(0, len(texts), _CLIPS_A_FOLDER):
+            folder = output / AUDIO_NAME / f"{number // _CLIPS_A_FOLDER:03d}"
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if isinstance(error, MossAudioError):
+            raise
+        raise AudioFileError(f"cannot write in {str(output)!r}: {error.strerror}") from error
+
+
+def _settings(output: Path) -> Any:
+    try:
+        return json.loads((output / SETTINGS_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _made(program: str, one: Utterance, output: Path, wanted: Speaking) -> dict[str, Any]:
+    """A clip's line of the manifest; its file is written unless it is there."""
+    path = output / one.path
+    if not path.is_file():
+        save_audio(path, _speech(program, one, wanted.sampling_rate), wanted.sampling_rate)
+    return {
+        "path": one.path,
+        "text": one.text,
+        "speaker": one.speaker.name,
+        "language": one.speaker.voice.split("-")[0],
+        "split": one.split,
+        "seconds": round(audio_info(path).duration_seconds, 6),
+        "sample_rate": wanted.sampling_rate,
+        "channels": 1,
+        "domain": "speech",
+    }
+
+
+def _speech(program: str, one: Utterance, sampling_rate: int) -> np.ndarray:
+    """(1, samples) of an utterance."""
+    voice = f"{one.speaker.voice}+{one.speaker.variant}"
+    with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
+        path = Path(folder) / "speech.wav"
+        arguments = [program, "--stdin", "-b", "1", "-z", "-v", voice, "-w", str(path)]
+        arguments += ["-p", str(one.speaker.pitch), "-s", str(one.words_a_minute)]
+        done = _run([*arguments, "-g", str(one.gap)], one.spoken)
+        if done.returncode or not path.is_file():
+            said = " ".join(done.stderr.decode("utf-8", "replace").split())
+            raise AudioFileError(
+                f"{PROGRAM} could not say {one.text[:80]!r} with the voice {voice} (status "
+                f"{done.returncode}): {said or 'no message'}"
+            )
+        samples, rate = read_audio(path)
+    return resample(samples, rate, sampling_rate)
+
+
+def _run(arguments: Sequence[str], text: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        # The arguments are this module's own, never a shell's line; texts come by another way.
+        return subprocess.run(  # noqa: S603
+            arguments, input=text.encode(), capture_output=True, timeout=_MOST_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AudioFileError(
+            f"{PROGRAM} took over {_MOST_SECONDS} s and was stopped; give it shorter texts"
+        ) from error
+
+
+def _summary(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "clips": len(items),
+        "speakers": len({item["speaker"] for item in items}),
+        "seconds": round(sum(item["seconds"] for item in items), 3),
+        "manifest": MANIFEST_NAME,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path, error=AudioFileError) as temporary:
+        temporary.write_text(text, encoding="utf-8")
