@@ -87,6 +87,14 @@ def test_every_weight_learns(tts):
     assert still == []
 
 
+@torch.no_grad()
+def test_half_precision_is_close(tts):
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = tts(["ab", "b"], codes(), [2, 3])
+    exact = tts(["ab", "b"], codes(), [2, 3])
+    torch.testing.assert_close(rough.codes_loss_sum, exact.codes_loss_sum, rtol=0.05, atol=0)
+
+
 def test_a_folder_brings_the_model_back(tts, tmp_path):
     tts.save_pretrained(tmp_path / "tts")
     again = CatTts.from_pretrained(tmp_path / "tts")

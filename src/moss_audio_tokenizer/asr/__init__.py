@@ -5,5 +5,6 @@ Source: training.md section 8, the paper's appendix E.
 
 from .config import CatAsrConfig
 from .model import AsrOutput, CatAsr
+from .reading import Transcriber
 
-__all__ = ["AsrOutput", "CatAsr", "CatAsrConfig"]
+__all__ = ["AsrOutput", "CatAsr", "CatAsrConfig", "Transcriber"]

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from .asr import asr
 from .bench import bench
 from .data import app as data
 from .decode import decode
@@ -32,6 +33,7 @@ from .stats import stats
 from .study import study
 from .tokenize import tokenize
 from .train import train
+from .tts import tts
 
 # Typer brings its own copy of click or imports it, depending on the version: so by descent.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -83,7 +85,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, decode, reconstruct, info, train, study, bench, demo, serve),
-    *(tokenize, detokenize, stats),
+    *(tokenize, detokenize, stats, tts, asr),
     *(compare, listening_test, listening_results),
 )
 for command in _COMMANDS:

@@ -34,6 +34,14 @@ class GatedLayer(nn.Module):
         return output
 
 
+class Norm(nn.RMSNorm):
+    """RMS norm in the precision of its weight, whatever comes in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Over the last axis."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 @dataclass
 class DepthState:
     """Keys and values of the positions of a frame so far, one pair a block."""
@@ -60,13 +68,13 @@ class DepthBlock(nn.Module):
         width, head = config.depth_width, config.depth_head_dim
         self.num_heads, self.num_pairs = config.depth_heads, config.depth_key_value_heads
         self.head_dim = head
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = Norm(width)
         self.queries = nn.Linear(width, self.num_heads * head, bias=False)
         self.keys = nn.Linear(width, self.num_pairs * head, bias=False)
         self.values = nn.Linear(width, self.num_pairs * head, bias=False)
-        self.query_norm, self.key_norm = nn.RMSNorm(head), nn.RMSNorm(head)
+        self.query_norm, self.key_norm = Norm(head), Norm(head)
         self.output = nn.Linear(self.num_heads * head, width, bias=False)
-        self.feedforward_norm = nn.RMSNorm(width)
+        self.feedforward_norm = Norm(width)
         self.feedforward = GatedLayer(width, config.depth_feedforward, width)
 
     def forward(
@@ -118,7 +126,7 @@ class DepthTransformer(nn.Module):
         self.exits = nn.ModuleList(
             nn.Sequential(
                 GatedLayer(inner, adapter, width) if adapter else nn.Identity(),
-                nn.RMSNorm(width if adapter else inner),
+                Norm(width if adapter else inner),
                 nn.Linear(width if adapter else inner, count, bias=False),
             )
             for count in classes

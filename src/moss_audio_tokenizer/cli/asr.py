@@ -1,0 +1,114 @@
+"""`moss-audio asr`: what is said in recordings, or in files of codes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ModelMismatchError, MossAudioError
+from . import display, options
+from .destinations import CODES_SUFFIXES
+from .failures import BAD_INPUT, FAILURE, exit_code_of, message_of, needs_extra, print_error
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..asr import Transcriber
+
+LanguageModel = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="M", show_default=False, help="Folder or Hugging Face id of the model."
+    ),
+]
+Codec = Annotated[
+    str, typer.Option("--codec", metavar="C", help="The codec that the model was trained on.")
+]
+
+
+def asr(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN",
+            readable=False,
+            show_default=False,
+            help="Sound files, or codes: .moss, .safetensors or .npz.",
+        ),
+    ],
+    model: LanguageModel,
+    codec: Codec = "bundled",
+    num_quantizers: options.NumQuantizers = None,
+    beams: Annotated[
+        int, typer.Option("--beams", metavar="N", min=1, help="Width of the search; 1 is greedy.")
+    ] = 1,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Write down what is said.
+
+    Example: moss-audio asr speech.wav --model runs/asr/final
+    """
+    with display.progress("loading the model"), needs_extra("torch", "reading speech"):
+        from ..asr import Transcriber
+
+        reader = Transcriber.from_pretrained(model, codec, device)
+    codes, failures = _gather(reader, inputs, num_quantizers)
+    with display.progress("reading", 1):
+        texts = reader.transcribe_codes(list(codes.values()), num_quantizers, beams)
+    _print(inputs, dict(zip(codes, texts, strict=True)), failures, as_json)
+
+
+def _gather(
+    reader: "Transcriber", inputs: list[Path], num_quantizers: int | None
+) -> tuple[dict[Path, "np.ndarray"], dict[Path, Exception]]:
+    """Codes of every input that can be read, and why the others cannot."""
+    codes: dict[Path, np.ndarray] = {}
+    failures: dict[Path, Exception] = {}
+    with display.progress("encoding", len(inputs)) as bar:
+        for path in inputs:
+            try:
+                codes[path] = _codes(reader, path, num_quantizers)
+            except (MossAudioError, OSError) as error:
+                failures[path] = error
+            bar.advance(bar.task_ids[0])
+    return codes, failures
+
+
+def _codes(reader: "Transcriber", path: Path, num_quantizers: int | None) -> "np.ndarray":
+    from ..audio import load_audio
+    from ..codes import AudioCodes
+
+    info = reader.codec.info
+    if path.suffix.lower() not in CODES_SUFFIXES:
+        audio = load_audio(path, info.sampling_rate, info.num_channels)
+        return reader.codec.encode(audio, num_quantizers=num_quantizers)
+    stored = AudioCodes.load(path)
+    if stored.model and stored.model != info.identity:
+        raise ModelMismatchError(
+            f"'{path}' holds codes of the codec {stored.model}, and --codec is {info.identity}; "
+            "name the codec that made them"
+        )
+    return stored.codes
+
+
+def _print(
+    inputs: list[Path], texts: dict[Path, str], failures: dict[Path, Exception], as_json: bool
+) -> None:
+    if as_json:
+        files: list[dict[str, Any]] = [
+            {"input": str(path), "text": texts[path]}
+            if path in texts
+            else {"input": str(path), "error": message_of(failures[path])}
+            for path in inputs
+        ]
+        display.print_json({"files": files})
+    else:
+        for path, text in texts.items():
+            display.print_line(text if len(inputs) == 1 else f"{path}: {text}")
+    for path, error in failures.items():
+        message = message_of(error)
+        print_error(message if str(path) in message else f"{path}: {message}")
+    if failures:
+        codes = {exit_code_of(error) for error in failures.values()}
+        raise typer.Exit(FAILURE if FAILURE in codes else BAD_INPUT)

@@ -1,0 +1,159 @@
+"""`moss-audio tts`: a text, spoken into a sound file or, frame by frame, down a pipe."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import display, options
+from .asr import Codec, LanguageModel
+from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
+from .failures import needs_extra
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..tts import Speaker
+
+_PIPE = "-"
+
+
+def tts(
+    text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")],
+    model: LanguageModel,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            show_default=False,
+            help="A .wav or .flac file; with --stream also -, for 16-bit samples on stdout.",
+        ),
+    ],
+    prompt_audio: Annotated[
+        Path | None,
+        typer.Option("--prompt-audio", metavar="P", help="A recording whose voice goes on."),
+    ] = None,
+    prompt_text: Annotated[
+        str, typer.Option("--prompt-text", metavar="T", help="What is said in it.")
+    ] = "",
+    codec: Codec = "bundled",
+    num_quantizers: options.NumQuantizers = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all chance.")] = 0,
+    temperature: Annotated[float, typer.Option("--temperature", help="Of the codes.")] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0 for all codes.")] = 50,
+    top_p: Annotated[float, typer.Option("--top-p", help="Share of the probability.")] = 0.95,
+    repetition_penalty: Annotated[float, typer.Option(help="1 for none.")] = 1.1,
+    max_seconds: Annotated[float, typer.Option(help="Longest speech.")] = 20.0,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Say a text, in the voice of a recording if one is given.
+
+    Example: moss-audio tts "a b c one two three" --model runs/tts/final -o spoken.wav
+    """
+    _check(output, stream, prompt_audio)
+    with display.progress("loading the model"), needs_extra("torch", "speaking"):
+        from ..tts import Speaker
+
+        speaker = Speaker.from_pretrained(model, codec, device)
+    wanted: dict[str, Any] = {
+        "num_quantizers": num_quantizers or 0,
+        "seed": seed,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "max_frames": max(1, round(max_seconds * speaker.codec.info.frame_rate)),
+        "prompt_audio": _recording(speaker, prompt_audio),
+        "prompt_text": prompt_text,
+    }
+    say = _say_streaming if stream else _say
+    facts = say(speaker, text, output, wanted)
+    if output != _PIPE:
+        _print({"output": output} | facts, as_json)
+
+
+def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
+    if output == _PIPE:
+        if not stream:
+            raise typer.BadParameter("-o - needs --stream; name a .wav or .flac file")
+        return
+    check_suffix(output, AUDIO_SUFFIXES)
+    check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
+    make_folders([Path(output)])
+
+
+def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int] | None":
+    from ..audio import load_audio
+
+    if path is None:
+        return None
+    rate = speaker.codec.info.sampling_rate
+    return load_audio(path, rate, 1), rate
+
+
+def _say(speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    from ..audio import save_audio
+
+    with display.progress("speaking"):
+        speech = speaker.speak(text, **wanted)
+    _require_sound(speech.samples)
+    save_audio(output, speech.samples, speech.sampling_rate)
+    seconds = len(speech.samples) / speech.sampling_rate
+    return {"duration_seconds": seconds, "finished": speech.finished}
+
+
+def _say_streaming(
+    speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]
+) -> dict[str, Any]:
+    """Into a pipe as it comes, or into a file that appears when it is whole."""
+    import numpy as np
+
+    from ..audio import save_audio
+
+    began, waited, parts = time.monotonic(), 0.0, []
+    for part in _spoken(speaker, text, wanted):
+        waited = waited or time.monotonic() - began
+        parts.append(part)
+        if output == _PIPE:
+            pcm = np.clip(np.rint(part * 32768), -32768, 32767).astype("<i2")
+            sys.stdout.buffer.write(pcm.tobytes())
+            sys.stdout.buffer.flush()
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    _require_sound(samples)
+    rate = speaker.codec.info.sampling_rate
+    if output != _PIPE:
+        save_audio(output, samples, rate)
+    return {"duration_seconds": len(samples) / rate, "first_sound_seconds": waited}
+
+
+def _spoken(speaker: "Speaker", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
+    with display.progress("speaking"):
+        yield from speaker.stream(text, **wanted)
+
+
+def _require_sound(samples: "np.ndarray") -> None:
+    from ..errors import InputError
+
+    if not len(samples):
+        raise InputError("the model said nothing at all; try another --seed or a longer text")
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        display.print_json(facts)
+        return
+    shown = [display.seconds(facts["duration_seconds"])]
+    if "first_sound_seconds" in facts:
+        shown.append(f"first sound after {facts['first_sound_seconds']:.2f} s")
+    if not facts.get("finished", True):
+        shown.append("cut off at the longest length")
+    display.print_line(f"{facts['output']}  ({', '.join(shown)})")
