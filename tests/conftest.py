@@ -16,7 +16,8 @@ _CHECKED = {
         "inference.quantizer inference.halves inference.rotation"
     ),
     "training": (
-        "losses quantizer_start reconstruction data.batch data.planning data.rows data.survey"
+        "losses quantizer_start reconstruction data.batch data.coded_batch data.coded_clips "
+        "data.coded_planning data.planning data.rows data.survey data.variations"
     ),
 }
 install_import_hook(

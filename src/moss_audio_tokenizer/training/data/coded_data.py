@@ -1,0 +1,201 @@
+"""The training data of a language model on codes: the batch of every step, and held-out rows.
+
+Owns the way from a recipe to rows of codes with their texts. Sound is encoded when it is first
+drawn. A batch is a pure function of the seed, the step's number and the process's rank. PyTorch is
+imported only to open a codec.
+"""
+
+import itertools
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ...codes import Codec, CodecInfo
+from ...errors import ConfigError, TrainingError
+from ...manifest import ManifestEntry
+from ...sources.entries import location
+from .coded_batch import CodedBatch, CodedRow, Segment
+from .coded_clips import ClipReader
+from .coded_config import CodesDataConfig
+from .coded_planning import PlannedRow, RowPlanner, is_usable
+from .coded_sources import StoredCodes, check_model
+from .sources import Source, find_clips, find_sources, with_lengths
+from .unreadable import Unreadable
+from .variations import Variations
+
+_MOST_REDRAWS = 100
+
+
+class CodedData:
+    """Batches of one process of a run.
+
+    Args:
+        config: the recipe's group ``data``.
+        seed: with step and rank, all that a batch follows from.
+        rank: this process, of ``world``.
+        world: processes that share each step's rows.
+        report: called with a line about every file that is skipped.
+        codec: to encode with in place of ``data.codec``.
+        device: where ``data.codec`` computes.
+
+    Attributes:
+        info: what the codes are, with the number of layers of every row.
+        num_clips: training clips that there are, with a text or not.
+        num_used: those that are drawn.
+        unreadable: for each file that could not be read so far, what is wrong with it.
+
+    Raises:
+        InputError: a source cannot be read, or has no split "train".
+        ConfigError: there is sound and no codec, or more layers are wanted than there are.
+        CheckpointError: ``data.codec`` cannot be opened.
+        CodesFileError: a shard of codes is damaged.
+        ModelMismatchError: stored codes are another model's.
+        TrainingError: too many clips cannot be read, or none can be used.
+    """
+
+    def __init__(
+        self,
+        config: CodesDataConfig,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        report: Callable[[str], None] = print,
+        codec: Codec | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.config, self._rank, self._world, self._report = config, rank, world, report
+        where = ", ".join(path for path, _ in config.weighted_paths)
+        self._skipped = Unreadable(where, config.max_unreadable_share, report)
+        self.unreadable = self._skipped.reasons
+        self._stored = StoredCodes()
+        sources = find_sources(config, "train", report, self._stored.read_entries)
+        self.num_clips = self._skipped.num_clips = sum(len(source.entries) for source in sources)
+        if codec is None and config.codec:
+            codec = _opened(config.codec, device)
+        self.info = self._described(sources, codec)
+        self._variations = Variations(config, seed, self._stored.holds)
+        room = config.cache_hours * 3600
+        self._reader = ClipReader(self.info, self._stored, codec, self._variations, room)
+        unit = world * config.row_multiple
+        measured = self._measured(sources)
+        self._planner = RowPlanner(measured, config, self._variations, seed, unit)
+        self.num_used = len(self._planner.used)
+
+    def _described(self, sources: Sequence[Source], codec: Codec | None) -> CodecInfo:
+        """What all codes are; with the layers that are wanted, or that every source has."""
+        found = {source.path: self._stored.described(source.entries) for source in sources}
+        infos = [codec.info] if codec else []
+        for path, info in found.items():
+            if info is not None:
+                infos.append(info)
+                check_model(info, infos[0], path)
+        if not infos:
+            raise ConfigError(
+                f"data.codec is empty, and {', '.join(found)} has no readable codes; set "
+                "data.codec to the model that is to encode sound"
+            )
+        there = min(info.num_quantizers for info in infos)
+        wanted = self.config.num_quantizers or there
+        if wanted > there:
+            raise ConfigError(
+                f"data.num_quantizers is {wanted}; expected at most the {there} layers that all "
+                "sources have"
+            )
+        return replace(infos[0], num_quantizers=wanted)
+
+    def _measured(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources with the seconds of every clip; clips without readable ones are skipped."""
+        measured = []
+        for source in sources:
+            entries, unknown = with_lengths(source.entries, self._stored.seconds)
+            for entry, reason in unknown:
+                self._skipped.skip(location(entry), reason)
+            measured.append(replace(source, entries=entries))
+        self._skipped.check(self.num_clips)
+        return [source for source in measured if source.entries]
+
+    def batch(self, step: int) -> CodedBatch:
+        """This process's rows of a step.
+
+        Raises:
+            ModelMismatchError: stored codes are another model's.
+            TrainingError: too many clips cannot be read.
+        """
+        planned = self._planner.plan(step)
+        count = len(planned) // self._world
+        first = self._rank * count
+        rows = [
+            self._replaced(step, index, planned[index]) for index in range(first, first + count)
+        ]
+        return CodedBatch(tuple(rows), self.info.frame_rate)
+
+    def batches(self, first_step: int) -> Generator[CodedBatch]:
+        """The batches of ``first_step`` and all after it; see `batch`."""
+        yield from map(self.batch, itertools.count(first_step))
+
+    def valid(self, count: int) -> list[CodedRow]:
+        """Clips of the split "valid" as they are, spread evenly over it; none where there are none.
+
+        Args:
+            count: how many at most; those that cannot be read are reported and left out.
+
+        Raises:
+            InputError, TrainingError: see `sources.find_clips`.
+        """
+        found = find_clips(self.config, "valid", self._report, self._stored.read_entries)
+        known, unknown = with_lengths(found, self._stored.seconds)
+        for _, reason in unknown:
+            self._report(f"skipped: {reason}")
+        usable = [entry for entry in known if is_usable(entry, self.config)]
+        entries = sorted(usable, key=lambda entry: entry.name or str(entry.path))
+        places = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
+        rows = []
+        for place in places:
+            codes = self._reader.codes(entries[place], 0)
+            if isinstance(codes, str):
+                self._report(f"skipped: {codes}")
+            else:
+                rows.append(_row([entries[place]], [codes]))
+        return rows
+
+    def _replaced(self, step: int, index: int, planned: PlannedRow) -> CodedRow:
+        """A row; another one when a file of it cannot be read."""
+        for attempt in range(_MOST_REDRAWS):
+            made = self._made(planned)
+            if isinstance(made, CodedRow):
+                return made
+            planned = self._planner.redraw(step, index, attempt)
+        raise TrainingError(
+            f"{_MOST_REDRAWS} rows drawn for row {index} of step {step + 1} hold clips that cannot "
+            f"be read, the last of them being: {made}; repair the data"
+        )
+
+    def _made(self, planned: PlannedRow) -> CodedRow | str:
+        """A row, or what is wrong with a file of it."""
+        entries = [self._planner.entries[clip] for clip in planned.clips]
+        parts = []
+        for clip, entry in zip(planned.clips, entries, strict=True):
+            name = location(entry)
+            codes = self.unreadable.get(name) or self._reader.codes(entry, planned.version)
+            self._skipped.note(clip, name, codes if isinstance(codes, str) else None)
+            if isinstance(codes, str):
+                return codes
+            parts.append(codes)
+        return _row(entries, parts)
+
+
+def _row(entries: Sequence[ManifestEntry], parts: Sequence[np.ndarray]) -> CodedRow:
+    texts = [" ".join(entry.text.split()) for entry in entries]
+    return CodedRow(
+        np.concatenate(parts, axis=1),
+        tuple(Segment(text, part.shape[1]) for text, part in zip(texts, parts, strict=True)),
+        entries[0].speaker,
+        " + ".join(entry.name or str(entry.path) for entry in entries),
+    )
+
+
+def _opened(model: str, device: str) -> Codec:
+    from ...model.numpy_codec import TorchCodec
+
+    return TorchCodec.from_pretrained(model, parts="encoder", device=device)

@@ -1,0 +1,179 @@
+"""Plans: which clips make up the rows of a step, when rows are whole clips.
+
+Owns all that is random in a batch of codes but the versions' sound. A plan is a pure function of
+the seed and the step's number, for the rows of all processes together; it opens no file.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float64
+
+from ...errors import TrainingError
+from ...manifest import TASKS, ManifestEntry
+from .coded_config import CodesDataConfig
+from .sources import Source
+from .variations import Variations
+
+# The rows of so many steps are drawn together, sorted by length and cut into as many batches: rows
+# of a batch are then of about one length, whatever is joined.
+_STEPS_TOGETHER = 16
+# A speaker's clips that are looked at for each that may be joined.
+_TRIES_A_CLIP = 4
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """What one row holds.
+
+    Attributes:
+        clips: indices among all clips, in order; of one source and speaker.
+        version: which of `CodesDataConfig.versions` of them.
+        seconds: how long it will be.
+    """
+
+    clips: tuple[int, ...]
+    version: int
+    seconds: float
+
+
+class RowPlanner:
+    """Plans of every step.
+
+    Args:
+        sources: the clips, all with their seconds; numbered through in this order.
+        config: the recipe's group ``data``.
+        variations: the versions of the clips.
+        seed: what everything random follows from, with the step.
+        row_unit: rows of a step are a multiple of this.
+
+    Attributes:
+        entries: the clips by number.
+        used: numbers of those that are drawn.
+
+    Raises:
+        TrainingError: no clip can be used.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        config: CodesDataConfig,
+        variations: Variations,
+        seed: int,
+        row_unit: int = 1,
+    ) -> None:
+        self.entries = [entry for source in sources for entry in source.entries]
+        self._config, self._seed, self._unit = config, seed, row_unit
+        self._variations = variations
+        masses = _masses(sources, config)
+        self.used = np.flatnonzero(masses)
+        if not len(self.used):
+            low, high = config.text_seconds
+            raise TrainingError(
+                f"none of the {len(self.entries)} readable clips has a text of what is said and "
+                f"{low:g} to {high:g} s; set data.text_seconds, or name other data"
+            )
+        self._cumulative = np.cumsum(masses[self.used]) / masses.sum()
+        self._companions = self._of_one_voice(sources)
+        self._group = lru_cache(maxsize=2)(self._planned_group)
+
+    def plan(self, step: int) -> tuple[PlannedRow, ...]:
+        """All rows of a step."""
+        group, place = divmod(step, _STEPS_TOGETHER)
+        return self._group(group)[place]
+
+    def redraw(self, step: int, index: int, attempt: int) -> PlannedRow:
+        """Another row in place of row ``index``, which cannot be read."""
+        return self._row(np.random.default_rng((self._seed, step, index + 1, attempt)))
+
+    def _of_one_voice(self, sources: Sequence[Source]) -> dict[int, np.ndarray]:
+        """For each clip that is used, those of the same source and speaker, itself among them."""
+        numbers = [number for number, source in enumerate(sources) for _ in source.entries]
+        voices = defaultdict[tuple[int, str], list[int]](list)
+        for clip in self.used:
+            if speaker := self.entries[clip].speaker:
+                voices[numbers[clip], speaker].append(int(clip))
+        arrays = [np.array(clips) for clips in voices.values() if len(clips) > 1]
+        return {int(clip): clips for clips in arrays for clip in clips}
+
+    def _planned_group(self, group: int) -> list[tuple[PlannedRow, ...]]:
+        """The rows of some steps, drawn together and cut into batches of equal seconds."""
+        random = np.random.default_rng((self._seed, group))
+        rows = self._drawn(random)
+        units = [rows[first : first + self._unit] for first in range(0, len(rows), self._unit)]
+        ends = np.cumsum([sum(row.seconds for row in unit) for unit in units])
+        edges = _edges(ends, _STEPS_TOGETHER)
+        batches = []
+        for first, last in pairwise(edges):
+            batch = [row for unit in units[first:last] for row in unit]
+            # Else the rows of one process, or of one pass, would be the shortest of each step.
+            batches.append(tuple(batch[place] for place in random.permutation(len(batch))))
+        return [batches[place] for place in random.permutation(len(batches))]
+
+    def _drawn(self, random: np.random.Generator) -> list[PlannedRow]:
+        """Rows for all steps of a group, by length: in units, at least one of these a step."""
+        rows: list[PlannedRow] = []
+        wanted, fewest = _STEPS_TOGETHER * self._config.batch_seconds, _STEPS_TOGETHER * self._unit
+        seconds = 0.0
+        while seconds < wanted or len(rows) < fewest or len(rows) % self._unit:
+            rows.append(self._row(random))
+            seconds += rows[-1].seconds
+        return sorted(rows, key=lambda row: row.seconds)
+
+    def _row(self, random: np.random.Generator) -> PlannedRow:
+        place = np.searchsorted(self._cumulative, random.random(), side="right")
+        clip = int(self.used[min(int(place), len(self.used) - 1)])
+        version = int(random.integers(self._config.versions))
+        if self._seconds(clip, version) > self._config.text_seconds[1]:
+            version = 0
+        clips = [clip]
+        if clip in self._companions and random.random() < self._config.join_share:
+            self._join(clips, version, random)
+        return PlannedRow(tuple(clips), version, sum(self._seconds(one, version) for one in clips))
+
+    def _join(self, clips: list[int], version: int, random: np.random.Generator) -> None:
+        """Add other clips of the voice, as many as are drawn and fit."""
+        if self._config.max_join < 2:
+            return
+        wanted = int(random.integers(2, self._config.max_join + 1))
+        others = self._companions[clips[0]]
+        room = self._config.text_seconds[1] - self._seconds(clips[0], version)
+        for draw in random.integers(len(others), size=_TRIES_A_CLIP * wanted):
+            other = int(others[draw])
+            seconds = self._seconds(other, version)
+            if len(clips) < wanted and other not in clips and seconds <= room:
+                clips.append(other)
+                room -= seconds
+
+    def _seconds(self, clip: int, version: int) -> float:
+        return self._variations.seconds(self.entries[clip], version)
+
+
+def is_usable(entry: ManifestEntry, config: CodesDataConfig) -> bool:
+    """Whether a clip has a text, the words of one speaker, and a length that is wanted."""
+    low, high = config.text_seconds
+    return bool(entry.text.strip()) and entry.task == TASKS[0] and low <= entry.seconds <= high
+
+
+def _masses(sources: Sequence[Source], config: CodesDataConfig) -> Float64[np.ndarray, " clips"]:
+    """How often each clip is drawn: sources by weight and seconds, clips of one equally often."""
+    masses = []
+    for source in sources:
+        usable = np.array([is_usable(entry, config) for entry in source.entries])
+        seconds = sum(entry.seconds for entry in source.entries if is_usable(entry, config))
+        masses.append(usable * (source.weight / seconds if seconds else 0.0))
+    return np.concatenate(masses)
+
+
+def _edges(ends: np.ndarray, count: int) -> list[int]:
+    """Where to cut a row of things, which end at ``ends``, into ``count`` parts, none empty."""
+    edges = [0]
+    for part in range(1, count):
+        wanted = int(np.searchsorted(ends, ends[-1] * part / count)) + 1
+        edges.append(min(max(wanted, edges[-1] + 1), len(ends) - (count - part)))
+    return [*edges, len(ends)]
