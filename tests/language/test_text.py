@@ -23,10 +23,29 @@ def test_bytes_come_back(text):
 
 
 def test_characters_come_back_small_and_with_single_blanks():
-    text = CharacterText.of(["g j h", "Seven  z"])
+    text = make_text("letters")
     ids = text.encode(" Seven\th ")
     assert text.decode([*ids, text.end, 0]) == "seven h"
     assert max(text.encode(text.alphabet.strip())) < text.end == text.num_tokens - 1
+
+
+@pytest.mark.parametrize(
+    ("written", "spelled"),
+    [
+        ("Don't stop -- go!", "don't stop go"),
+        ("e-mail", "e mail"),
+        ('"quoted", yes', "quoted yes"),
+        ("für", None),
+        ("7 of 9", None),
+        ("...", ""),
+    ],
+)
+def test_texts_of_training_data_are_spelled_with_letters(written, spelled):
+    assert make_text("letters").spell(written) == spelled
+
+
+def test_bytes_spell_everything():
+    assert ByteText().spell("für 7") == "für 7"
 
 
 def test_capitals_stay_where_the_alphabet_has_them():

@@ -16,6 +16,7 @@ from ..files import atomic_path
 
 TEXT_NAME = "text.json"
 _TOKENIZER_FOLDER = "tokenizer"
+_LETTERS = " 'abcdefghijklmnopqrstuvwxyz"
 
 
 class TextCodec(Protocol):
@@ -28,6 +29,10 @@ class TextCodec(Protocol):
 
     end: int
     num_tokens: int
+
+    def spell(self, text: str) -> str | None:
+        """A text of training data as the tokens can say it; None where they cannot."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without the end."""
@@ -43,6 +48,10 @@ class ByteText:
 
     end = 256
     num_tokens = 257
+
+    def spell(self, text: str) -> str | None:
+        """As it is."""
+        return text
 
     def encode(self, text: str) -> list[int]:
         """One id a byte."""
@@ -73,10 +82,12 @@ class CharacterText:
         self._ids = {character: place for place, character in enumerate(alphabet)}
         self._is_small = alphabet == alphabet.lower()
 
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> "CharacterText":
-        """The alphabet of some texts, small letters and single blanks."""
-        return cls("".join(sorted({c for text in texts for c in " ".join(text.lower().split())})))
+    def spell(self, text: str) -> str | None:
+        """Without signs that the alphabet does not have; None with other letters or figures."""
+        plain = text.lower() if self._is_small else text
+        kept = [c if c in self._ids else " " for c in plain if c in self._ids or not c.isalnum()]
+        lost = [c for c in plain if c.isalnum() and c not in self._ids]
+        return None if lost else " ".join("".join(kept).split())
 
     def encode(self, text: str) -> list[int]:
         """One id a character; runs of blanks count as one.
@@ -124,6 +135,10 @@ class PretrainedText:
         self.end = int(self._tokenizer.eos_token_id)
         self.num_tokens = len(self._tokenizer)
 
+    def spell(self, text: str) -> str | None:
+        """As it is."""
+        return text
+
     def encode(self, text: str) -> list[int]:
         """The tokenizer's ids, without special tokens."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -140,11 +155,16 @@ class PretrainedText:
 
 
 def make_text(source: str) -> TextCodec:
-    """The text codec that a recipe names: "bytes", or the folder or hub id of a tokenizer.
+    """The text codec that a recipe names.
+
+    Args:
+        source: "bytes", "letters" for the English alphabet, or folder or hub id of a tokenizer.
 
     Raises:
         ConfigError: there is none.
     """
+    if source == "letters":
+        return CharacterText(_LETTERS)
     return ByteText() if source == "bytes" else PretrainedText(source)
 
 

@@ -25,7 +25,7 @@ from .data import Batch, Clip, TrainingData, find_clips, load_clips
 from .fitting import Fitting
 from .frozen import FrozenProof
 from .loop import Loop, Proof
-from .optimisation import begin_step, clip_gradients, means, require_finite
+from .optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
 from .run_state import Fill
 from .schedule import learning_rate_at
 from .step_rows import RowPlan, StepRows
@@ -194,10 +194,9 @@ class Trainer(Loop[TrainingConfig, Batch]):
         semantic = self.task.semantic
         if semantic is None:
             return 1.0
-        counts = [len(semantic.targets(text)) for rows in passes for text in rows.texts if text]
-        self._require_short(max(counts, default=0))
-        mean = torch.tensor(sum(counts) / len(passes), device=self.processes.device)
-        return max(1.0 / len(passes), float(self.processes.mean(mean)))
+        texts = [[len(semantic.targets(t)) for t in rows.texts if t] for rows in passes]
+        self._require_short(max((max(counts, default=0) for counts in texts), default=0))
+        return mean_tokens([sum(counts) for counts in texts], self.processes)
 
     def _require_short(self, tokens: int) -> None:
         most = self.config.semantic.max_tokens

@@ -33,6 +33,17 @@ def means(values: dict[str, Tensor], processes: Processes) -> dict[str, float]:
     return dict(zip(names, processes.mean(stacked).tolist(), strict=True))
 
 
+def mean_tokens(counts: Sequence[int], processes: Processes) -> float:
+    """Targets of a pass, on average over all passes and processes; never 0, to divide by.
+
+    Args:
+        counts: of this process's passes.
+        processes: those of the run.
+    """
+    mean = torch.tensor(sum(counts) / len(counts), device=processes.device)
+    return max(1.0 / len(counts), float(processes.mean(mean)))
+
+
 def require_finite(
     scalars: dict[str, float], names: Sequence[str], step: int, processes: Processes
 ) -> None:

@@ -16,6 +16,7 @@ from .config import (
     ValidationConfig,
     WarmStart,
 )
+from .language_recipes import asr, asr_one_gpu, asr_tiny, tts, tts_one_gpu, tts_tiny
 from .run_config import RunConfig
 
 
@@ -170,12 +171,18 @@ def reader() -> TrainingConfig:
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "asr": asr,
+    "asr_one_gpu": asr_one_gpu,
+    "asr_tiny": asr_tiny,
     "bundled": bundled,
     "decoder": decoder,
     "nano": nano,
     "one_gpu": one_gpu,
     "reader": reader,
     "smoke": smoke,
+    "tts": tts,
+    "tts_one_gpu": tts_one_gpu,
+    "tts_tiny": tts_tiny,
     "v1": v1,
     "v2": v2,
 }

@@ -3,12 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+from .asr_run import AsrTrainer
 from .codec_trainer import Trainer
 from .config import TrainingConfig
+from .language_config import AsrTrainingConfig, TtsTrainingConfig
 from .loop import Loop
 from .run_config import RunConfig
+from .tts_run import TtsTrainer
 
-TRAINERS: dict[type[RunConfig], type[Loop[Any, Any]]] = {TrainingConfig: Trainer}
+TRAINERS: dict[type[RunConfig], type[Loop[Any, Any]]] = {
+    AsrTrainingConfig: AsrTrainer,
+    TrainingConfig: Trainer,
+    TtsTrainingConfig: TtsTrainer,
+}
 
 
 def trainer_for(

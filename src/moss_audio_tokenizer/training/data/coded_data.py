@@ -38,6 +38,7 @@ class CodedData:
         report: called with a line about every file that is skipped.
         codec: to encode with in place of ``data.codec``.
         device: where ``data.codec`` computes.
+        spell: a text as the model can say it; None, or nothing, leaves the clip out.
 
     Attributes:
         info: what the codes are, with the number of layers of every row.
@@ -63,7 +64,9 @@ class CodedData:
         report: Callable[[str], None] = print,
         codec: Codec | None = None,
         device: str = "cpu",
+        spell: Callable[[str], str | None] = str,
     ) -> None:
+        self._spell = spell
         self.config, self._rank, self._world, self._report = config, rank, world, report
         where = ", ".join(path for path, _ in config.weighted_paths)
         self._skipped = Unreadable(where, config.max_unreadable_share, report)
@@ -111,9 +114,20 @@ class CodedData:
             entries, unknown = with_lengths(source.entries, self._stored.seconds)
             for entry, reason in unknown:
                 self._skipped.skip(location(entry), reason)
-            measured.append(replace(source, entries=entries))
+            measured.append(replace(source, entries=self._spelled(entries)))
         self._skipped.check(self.num_clips)
         return [source for source in measured if source.entries]
+
+    def _spelled(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
+        """The clips with their texts as the model can say them; without text where it cannot."""
+        spelled = [replace(entry, text=self._spell(entry.text) or "") for entry in entries]
+        pairs = zip(entries, spelled, strict=True)
+        lost = [was.text for was, now in pairs if was.text and not now.text]
+        if lost:
+            self._report(
+                f"left out: {len(lost)} clips whose text the model cannot say, such as {lost[0]!r}"
+            )
+        return spelled
 
     def batch(self, step: int) -> CodedBatch:
         """This process's rows of a step.
@@ -147,7 +161,7 @@ class CodedData:
         known, unknown = with_lengths(found, self._stored.seconds)
         for _, reason in unknown:
             self._report(f"skipped: {reason}")
-        usable = [entry for entry in known if is_usable(entry, self.config)]
+        usable = [entry for entry in self._spelled(known) if is_usable(entry, self.config)]
         entries = sorted(usable, key=lambda entry: entry.name or str(entry.path))
         places = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
         rows = []

@@ -1,0 +1,174 @@
+"""What a run of CAT-ASR or CAT-TTS is: frozen dataclasses, checked when built.
+
+Knows nothing of how training works. The group ``data`` is `data/coded_config.py`'s.
+"""
+
+from dataclasses import dataclass, field
+
+from .data.coded_config import CodesDataConfig
+from .fields import check_types, require
+from .run_config import RunConfig, ValidationSchedule
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """The decoder-only model, and how codes get into it.
+
+    Attributes:
+        llm: a folder or hub id of a decoder-only model of transformers, or "random" for a small
+            one that is made here.
+        init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
+        text: "letters" (small English letters), "bytes", or folder or hub id of a tokenizer;
+            empty for the one beside ``llm``.
+        width: of the model called "random".
+        num_layers: likewise.
+        num_heads: likewise.
+        dropout: of its attention.
+        code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
+        start_from_codec: code tables begin as the codec's own vectors, if ``data.codec`` is set.
+    """
+
+    llm: str = "random"
+    init: str = "pretrained"
+    text: str = "letters"
+    width: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    dropout: float = 0.0
+    code_rank: int = 0
+    start_from_codec: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(bool(self.llm), self, "llm", "'random', a folder or a hub id")
+        require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
+        for name in ("width", "num_layers", "num_heads"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        require(0 <= self.dropout < 1, self, "dropout", "0 to 1")
+        require(self.code_rank >= 0, self, "code_rank", "0 or more")
+        fits = self.width % (2 * self.num_heads) == 0
+        require(fits, self, "width", "a multiple of twice num_heads")
+        named = self.llm != "random" or bool(self.text)
+        require(named, self, "text", "'letters', 'bytes' or a tokenizer with llm=random")
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """The depth Transformer of CAT-TTS; the defaults are the published ones.
+
+    Attributes:
+        width: channels.
+        num_layers: blocks.
+        num_heads: heads.
+        num_key_value_heads: heads of keys and values.
+        head_dim: channels of a head.
+        feedforward: channels inside its gated layers.
+        adapter_width: channels of the gated layers around it; 0 for plain projections.
+    """
+
+    width: int = 1536
+    num_layers: int = 4
+    num_heads: int = 16
+    num_key_value_heads: int = 8
+    head_dim: int = 128
+    feedforward: int = 8960
+    adapter_width: int = 2048
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Progressive Sequence Dropout, see `tts.SequenceDropout`."""
+
+    probability: float = 1.0
+    include_full: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(0 <= self.probability <= 1, self, "probability", "0 to 1")
+
+
+@dataclass(frozen=True)
+class AsrValidation(ValidationSchedule):
+    """Held-out clips are read, at several depths.
+
+    Attributes:
+        num_quantizers: layers that are looked at; those beyond the model's are all of its.
+        num_beams: 1 decodes greedily.
+    """
+
+    num_quantizers: tuple[int, ...] = (1, 8, 32)
+    num_beams: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        depths = self.num_quantizers
+        usable = bool(depths) and all(depth >= 1 for depth in depths)
+        require(usable, self, "num_quantizers", "depths from 1 on")
+        require(self.num_beams >= 1, self, "num_beams", "at least 1")
+
+
+@dataclass(frozen=True)
+class TtsValidation(ValidationSchedule):
+    """Losses of held-out clips at full depth, and one text that is spoken.
+
+    Attributes:
+        max_seconds: of that speech; 0 speaks none.
+    """
+
+    max_seconds: float = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.max_seconds >= 0, self, "max_seconds", "0 or more")
+
+
+@dataclass(frozen=True)
+class AsrTrainingConfig(RunConfig):
+    """A run of CAT-ASR.
+
+    Attributes:
+        model: the language model.
+        data: codes with what is said.
+        prefix_share: share of the rows that see a random prefix of the layers, so that the
+            model reads codes of any bitrate.
+        validation: reading.
+    """
+
+    model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    data: CodesDataConfig = field(default_factory=CodesDataConfig)
+    prefix_share: float = 0.5
+    validation: AsrValidation = field(default_factory=AsrValidation)
+
+    kind = "asr"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.prefix_share <= 1, self, "prefix_share", "0 to 1")
+
+
+@dataclass(frozen=True)
+class TtsTrainingConfig(RunConfig):
+    """A run of CAT-TTS.
+
+    Attributes:
+        model: the temporal Transformer.
+        depth: the depth Transformer.
+        data: codes with what is said.
+        dropout: of layers, by rows.
+        scored_share: share of the frames whose codes are scored in a step, drawn anew in each:
+            the depth Transformer is most of the work, and its frames are much alike.
+        validation: losses, and a text that is spoken.
+    """
+
+    model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    data: CodesDataConfig = field(default_factory=CodesDataConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    scored_share: float = 1.0
+    validation: TtsValidation = field(default_factory=TtsValidation)
+
+    kind = "tts"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")

@@ -1,0 +1,186 @@
+"""Training CAT-TTS: cross-entropy of codes and of the end of speech, and a text that is spoken.
+
+Source: the paper's section 3.3; training.md section 7.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..codes import Codec
+from ..language import load_language_model
+from ..model.numpy_codec import TorchCodec
+from ..tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
+from .board import Board
+from .data import CodedBatch
+from .language_config import TtsTrainingConfig
+from .language_run import (
+    DrawnRows,
+    LanguageTrainer,
+    check_steps,
+    language_model_settings,
+    padded_codes,
+)
+from .module_trainer import ModuleTask
+
+_ROWS_AT_ONCE = 16
+
+
+class TtsTask(ModuleTask[DrawnRows]):
+    """CAT-TTS with its losses.
+
+    Args:
+        model: what trains.
+        scored_share: of the frames.
+    """
+
+    def __init__(self, model: CatTts, scored_share: float = 1.0) -> None:
+        super().__init__()
+        self.model: CatTts = model
+        self.scored_share = scored_share
+
+    def num_tokens(self, rows: DrawnRows) -> int:
+        """Codes that are kept and scored."""
+        return int((self._scored(rows).sum(1) * self._depths(rows)).sum())
+
+    def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
+        """Both cross-entropies, and the share of codes that come first.
+
+        An end, or a frame that is not one, counts as much as a code.
+        """
+        own = rows.batch.rows
+        device = self.model.device
+        output = self.model(
+            [row.text for row in own],
+            padded_codes(own, self.model.config.num_quantizers, device),
+            [row.num_frames for row in own],
+            self._depths(rows).to(device),
+            self._scored(rows).to(device),
+        )
+        codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
+        accuracy = output.num_correct / num_tokens
+        return {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
+
+    def _depths(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
+        layers = self.model.config.num_quantizers
+        return torch.full((len(rows.seeds),), layers) if rows.depths is None else rows.depths
+
+    def _scored(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"]:
+        """Frames that are scored: each row's share, at least one, drawn from the row's seed."""
+        counts = [row.num_frames for row in rows.batch.rows]
+        scored = torch.zeros(len(counts), max(counts), dtype=torch.bool)
+        for row, (count, seed) in enumerate(zip(counts, rows.seeds, strict=True)):
+            random = torch.Generator().manual_seed(seed)
+            chosen = torch.randperm(count, generator=random)
+            scored[row, chosen[: max(1, round(self.scored_share * count))]] = True
+        return scored
+
+
+@dataclass(frozen=True)
+class SpokenValidation:
+    """Losses, and something to listen to.
+
+    Attributes:
+        scalars: of held-out clips; "score" is the cross-entropy of their codes and ends.
+        text: that is spoken.
+        samples: of it; there may be none.
+        sampling_rate: of these.
+    """
+
+    scalars: dict[str, float]
+    text: str
+    samples: Float[np.ndarray, " samples"]
+    sampling_rate: int
+
+    def show(self, board: Board, step: int) -> None:
+        """The speech, and what it should say."""
+        if len(self.samples):
+            board.audio("speech", self.samples, self.sampling_rate, step)
+            board.text("speech", self.text, step)
+
+
+class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
+    """A run that trains CAT-TTS; arguments and errors are `Loop`'s."""
+
+    def make_task(self) -> TtsTask:
+        """A model in the shape that recipe and data ask for."""
+        settings, info = self.config.model, self.data.info
+        nested, source = language_model_settings(settings, self.text)
+        longest = self.config.data.text_seconds[1]
+        # 25 tokens a second are fast speech.
+        check_steps(round(longest * (info.frame_rate + 25)), nested, longest)
+        depth = self.config.depth
+        config = CatTtsConfig(
+            text_config=nested,
+            num_quantizers=info.num_quantizers,
+            codebook_size=info.codebook_size,
+            code_rank=settings.code_rank,
+            depth_width=depth.width,
+            depth_layers=depth.num_layers,
+            depth_heads=depth.num_heads,
+            depth_key_value_heads=depth.num_key_value_heads,
+            depth_head_dim=depth.head_dim,
+            depth_feedforward=depth.feedforward,
+            adapter_width=depth.adapter_width,
+            codec=info.identity,
+        )
+        model = CatTts(config, self.text, self.config.seed)
+        if source:
+            _take_weights(model, source)
+        self.start_from_codec(model)
+        return TtsTask(model, self.config.scored_share)
+
+    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Progressive Sequence Dropout."""
+        settings = self.config.dropout
+        dropout = SequenceDropout(settings.probability, settings.include_full)
+        return dropout.depths(rows, self.data.info.num_quantizers, random)
+
+    def passed_weights(self) -> list[Tensor]:
+        """The temporal Transformer's; those of depth are passed once for every code as well."""
+        return list(self.task.model.temporal.parameters())
+
+    def validate(self) -> SpokenValidation | None:
+        """Losses of the held-out clips at full depth, and the first of their texts, spoken."""
+        if not self.valid:
+            return None
+        losses = self.held_out_losses(self._held_out())
+        spoken = self.processes.at_first(self._speak)
+        rate = self.data.info.sampling_rate
+        return SpokenValidation(losses.scalars, self.valid[0].text, spoken, rate)
+
+    def _held_out(self) -> list[DrawnRows]:
+        """This process's clips, all of their frames and layers scored the same every time."""
+        rows, rate = sorted(self.mine(), key=lambda row: row.num_frames), self.data.info.frame_rate
+        parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
+        return [
+            DrawnRows(CodedBatch(tuple(part), rate), None, tuple(range(len(part))))
+            for part in parts
+        ]
+
+    def _speak(self) -> Float[np.ndarray, " samples"]:
+        most = round(self.config.validation.max_seconds * self.data.info.frame_rate)
+        decoder = self._decoder() if most else None
+        if decoder is None:
+            return np.zeros(0, np.float32)
+        self.task.eval()
+        sampling = SpeechSampling(max_frames=most, seed=self.config.seed)
+        spoken = generate(self.task.model, [self.valid[0].text], sampling=sampling)
+        self.task.train()
+        codes = spoken.audio_codes[:, 0].cpu().numpy()
+        mono: np.ndarray = decoder.decode(codes).mean(0) if codes.size else np.zeros(0, np.float32)
+        return mono
+
+    def _decoder(self) -> Codec | None:
+        """The codec of the data, to listen with; None where the recipe names none."""
+        if not self.config.data.codec:
+            return None
+        return TorchCodec.from_pretrained(self.config.data.codec, parts="decoder")
+
+
+def _take_weights(model: CatTts, source: str) -> None:
+    """Those of a decoder-only model, without its output: codes take its place."""
+    model.temporal.load_state_dict(load_language_model(source).base_model.state_dict())
