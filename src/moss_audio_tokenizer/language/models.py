@@ -41,7 +41,7 @@ def made_language_model(config: PreTrainedConfig, seed: int = 0) -> Any:
 
 
 def language_model_config(
-    width: int, num_layers: int, num_heads: int, num_tokens: int, dropout: float = 0.0
+    width: int, num_layers: int, num_heads: int, num_tokens: int
 ) -> PreTrainedConfig:
     """A small one, built like Qwen2; texts end with the last token."""
     return Qwen2Config(
@@ -53,7 +53,6 @@ def language_model_config(
         num_key_value_heads=num_heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
-        attention_dropout=dropout,
         bos_token_id=None,
         eos_token_id=num_tokens - 1,
         pad_token_id=num_tokens - 1,

@@ -23,7 +23,6 @@ class LanguageModelConfig:
         width: of the model called "random".
         num_layers: likewise.
         num_heads: likewise.
-        dropout: of its attention.
         code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
         start_from_codec: code tables begin as the codec's own vectors, if ``data.codec`` is set.
     """
@@ -34,7 +33,6 @@ class LanguageModelConfig:
     width: int = 256
     num_layers: int = 4
     num_heads: int = 4
-    dropout: float = 0.0
     code_rank: int = 0
     start_from_codec: bool = False
 
@@ -44,7 +42,6 @@ class LanguageModelConfig:
         require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
         for name in ("width", "num_layers", "num_heads"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
-        require(0 <= self.dropout < 1, self, "dropout", "0 to 1")
         require(self.code_rank >= 0, self, "code_rank", "0 or more")
         fits = self.width % (2 * self.num_heads) == 0
         require(fits, self, "width", "a multiple of twice num_heads")

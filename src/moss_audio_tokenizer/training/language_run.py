@@ -154,7 +154,7 @@ def language_model_settings(
     """
     if config.llm == "random":
         sizes = (config.width, config.num_layers, config.num_heads, text.num_tokens)
-        return language_model_config(*sizes, dropout=config.dropout), ""
+        return language_model_config(*sizes), ""
     try:
         found = AutoConfig.from_pretrained(config.llm)
     except (OSError, ValueError) as error:
