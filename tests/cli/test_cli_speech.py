@@ -1,0 +1,137 @@
+"""`moss-audio tts` and `moss-audio asr` on tiny models with random weights and a tiny codec."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
+from moss_audio_tokenizer.language import CharacterText, language_model_config
+from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
+
+TEXT = CharacterText("abc ")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders: a codec, a speaker that always goes on, a reader."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    codec = MossAudioTokenizerModel(MossAudioTokenizerConfig.preset("tiny"))
+    codec.save_pretrained(folder / "codec")
+    quantizer = codec.config.codec.quantizer
+    common = {
+        "text_config": language_model_config(16, 1, 2, TEXT.num_tokens),
+        "num_quantizers": quantizer.num_quantizers,
+        "codebook_size": quantizer.codebook_size,
+        "codec": codec.identity,
+    }
+    depth = {"depth_width": 8, "depth_layers": 1, "depth_heads": 2, "depth_key_value_heads": 2}
+    sizes = {"depth_head_dim": 4, "depth_feedforward": 8, "adapter_width": 0}
+    tts = CatTts(CatTtsConfig(**common, **depth, **sizes), TEXT)
+    with torch.no_grad():
+        # No scores but a lean towards going on: `--max-seconds` ends it.
+        tts.depth.exits[0][2].weight.zero_()
+    tts.save_pretrained(folder / "tts")
+    CatAsr(CatAsrConfig(**common), TEXT).save_pretrained(folder / "asr")
+    return folder
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "voice.wav"
+    noise = np.random.default_rng(0).normal(scale=0.1, size=16_000)
+    soundfile.write(path, noise, 16_000)
+    return path
+
+
+def options(models, kind):
+    return ["--model", models / kind, "--codec", models / "codec"]
+
+
+def test_a_text_becomes_sound_the_same_streamed_or_whole(models, moss_audio, recording, tmp_path):
+    for name, more in (("whole.wav", []), ("streamed.wav", ["--stream"])):
+        prompt = ["--prompt-audio", recording, "--prompt-text", "c a", *more]
+        arguments = ["tts", "a b", "-o", tmp_path / name, *options(models, "tts"), *prompt]
+        result = moss_audio(*arguments, "--max-seconds", 0.4, "--seed", 5, "--json")
+        assert result.exit_code == 0, result.stderr
+        facts = json.loads(result.stdout)
+        assert facts["duration_seconds"] <= 0.4
+        assert ("first_sound_seconds" in facts) == bool(more)
+    whole, streamed = (soundfile.read(tmp_path / f"{n}.wav")[0] for n in ("whole", "streamed"))
+    assert len(whole) > 0
+    np.testing.assert_allclose(whole, streamed, atol=2 / 32768)
+
+
+def test_sound_goes_down_a_pipe(models, tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "moss_audio_tokenizer", "tts", "a b", "--stream", "-o", "-"]
+    command += [str(item) for item in options(models, "tts")]
+    result = subprocess.run(
+        [*command, "--max-seconds", "0.4", "--seed", "5"], capture_output=True, check=True
+    )
+    assert len(result.stdout) % (2 * 1920) == 0
+    assert len(result.stdout) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("", [], "the text is empty"),
+        ("a 7", [], "got '7'"),
+        ("a", ["--prompt-text", "b"], "needs its recording"),
+        ("a", ["--num-quantizers", 99], "num_quantizers is 99"),
+        ("a", ["--max-seconds", 9999], "expected at most"),
+        ("a", ["--temperature", 0], "temperature is 0"),
+        ("a", ["--prompt-audio", "none.wav", "--prompt-text", "b"], "none.wav"),
+    ],
+)
+def test_what_cannot_be_said(models, refused, tmp_path, text, more, message):
+    line = refused("tts", text, "-o", tmp_path / "x.wav", *options(models, "tts"), *more)
+    assert message in line
+    assert not list(tmp_path.glob("*.wav"))
+
+
+def test_a_prompt_without_text_and_wrong_outputs(models, refused, recording, tmp_path):
+    own = options(models, "tts")
+    prompted = ["--prompt-audio", recording]
+    assert "needs its text" in refused("tts", "a", "-o", tmp_path / "x.wav", *own, *prompted)
+    assert ".wav" in refused("tts", "a", "-o", tmp_path / "x.mp3", *own)
+    assert "--stream" in refused("tts", "a", "-o", "-", *own)
+    over = [*own, *prompted, "--prompt-text", "b"]
+    assert "would be overwritten" in refused("tts", "a", "-o", recording, *over)
+    assert "describes no cat-tts" in refused(
+        "tts", "a", "-o", tmp_path / "x.wav", *options(models, "asr")
+    )
+
+
+def test_recordings_and_codes_are_read_alike(models, moss_audio, recording, tmp_path):
+    codes = tmp_path / "voice.moss"
+    assert moss_audio("encode", recording, "-o", codes, "--model", models / "codec").exit_code == 0
+    arguments = ["asr", recording, codes, *options(models, "asr"), "--json", "--beams", 2]
+    result = moss_audio(*arguments)
+    assert result.exit_code == 0, result.stderr
+    files = json.loads(result.stdout)["files"]
+    assert [item["input"] for item in files] == [str(recording), str(codes)]
+    assert files[0]["text"] == files[1]["text"]
+
+
+def test_one_bad_file_does_not_stop_the_others(models, moss_audio, recording, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    result = moss_audio("asr", tmp_path / "bad.wav", recording, *options(models, "asr"))
+    assert result.exit_code == 2
+    assert result.stdout.startswith(f"{recording}: ")
+    assert "bad.wav" in result.stderr
+
+
+def test_codes_of_another_codec_are_refused(models, refused, moss_audio, recording, tmp_path):
+    moss_audio("encode", recording, "-o", tmp_path / "other.moss")
+    line = refused("asr", tmp_path / "other.moss", *options(models, "asr"))
+    assert "name the codec that made them" in line
+    assert "reads codes of the codec" in refused("asr", recording, "--model", models / "asr")
