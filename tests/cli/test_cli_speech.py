@@ -135,3 +135,17 @@ def test_codes_of_another_codec_are_refused(models, refused, moss_audio, recordi
     line = refused("asr", tmp_path / "other.moss", *options(models, "asr"))
     assert "name the codec that made them" in line
     assert "reads codes of the codec" in refused("asr", recording, "--model", models / "asr")
+
+
+def test_info_tells_what_a_folder_is(models, json_of, refused):
+    facts = json_of("info", models / "tts")
+    assert facts["kind"] == "text to speech"
+    assert facts["parameters"]["total"] == sum(
+        p.numel() for p in CatTts.from_pretrained(models / "tts").parameters()
+    )
+    assert json_of("info", models / "asr")["language_model"] == "qwen2"
+
+
+def test_info_of_a_folder_without_weights(models, refused, tmp_path):
+    (tmp_path / "config.json").write_text((models / "asr" / "config.json").read_text())
+    assert "cannot be read" in refused("info", tmp_path)

@@ -6,6 +6,7 @@ Knows nothing of tasks: reading is `asr`'s, speaking `tts`'s, the head of codec 
 
 from .arrays import check_codes, pad_in_front
 from .code_embedding import CodeEmbedding
+from .describe import describe_language_folder
 from .models import (
     language_model_config,
     load_language_model,
@@ -29,6 +30,7 @@ __all__ = [
     "PretrainedText",
     "TextCodec",
     "check_codes",
+    "describe_language_folder",
     "language_model_config",
     "load_language_model",
     "load_text",
