@@ -1,12 +1,13 @@
-"""How fast whole data sets become codes: against a plain loop over files, exact and together.
+"""How fast whole data sets become codes: against a plain loop over files, on each runtime.
 
-    python benchmarks/bulk_speed.py MANIFEST [--clips 400] [--longest 3.0] [--workers 2] [--ray]
+    python benchmarks/bulk_speed.py MANIFEST [--clips 400] [--longest 3.0] [--workers 2]
 
-The loop is what people write by hand: load, encode and save a file, then the next, on as many
-threads as PyTorch takes. Both start their programs anew and both are timed as a whole, and from
-the first result on (less the loading of PyTorch and the model). Audio seconds for each second of
-CPU time say more where other programs run: N workers on idle cores do N times as many a second.
-Without a manifest, as `make bench` calls it, nothing is measured.
+The loop is what people write by hand: load, encode and save a file, then the next, in PyTorch on
+as many threads as it takes. Every way is a program of its own, started anew in every round, the
+ways in turns, so that a machine that slows down slows all of them; figures are medians. "Whole"
+is from the start of a program to its end, "steady" from the first result on. CPU time is that of
+the program and all its workers, from start to end: where other programs run it says more than the
+clock. Without a manifest, as `make bench` calls it, nothing is measured.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 _LOOP = """
 import json, sys, time
@@ -29,28 +32,46 @@ manifest, output, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3
 torch.set_num_threads(threads)
 codec = TorchCodec.from_pretrained("bundled", parts="encoder")
 info = codec.info
-start, own = time.perf_counter(), time.process_time()
-for number, line in enumerate(manifest.read_text().splitlines()):
+output.mkdir()
+lines = manifest.read_text().splitlines()
+for number, line in enumerate(lines):
     audio = load_audio(json.loads(line)["path"], info.sampling_rate, info.num_channels)
     codes = codec.encode(audio)
     AudioCodes(codes, info.sampling_rate, audio.shape[1], model=info.identity).save(
         output / f"{number}.moss")
-print(time.perf_counter() - start, time.process_time() - own)
+    if number == 0:
+        start, before = time.perf_counter(), audio.shape[1]
+seconds = sum(json.loads(line)["seconds"] for line in lines) - before / info.sampling_rate
+print(seconds / (time.perf_counter() - start))
 """
 _BULK = """
 import json, sys, time
-from moss_audio_tokenizer.bulk import Tokenizing, tokenize
+from moss_audio_tokenizer.bulk import CodecChoice, Tokenizing, tokenize
 if __name__ == "__main__":
-    manifest, output, batching, engine, workers, hours = sys.argv[1:]
+    manifest, output, batching, engine, backend, workers, hours = sys.argv[1:]
     started = []
     def advance(progress):
         started.append((time.perf_counter(), progress.done_seconds))
     settings = Tokenizing(manifest, batching=batching, shard_hours=float(hours))
-    summary = tokenize(settings, output, engine=engine, workers=int(workers), advance=advance)
+    choice = CodecChoice(backend=backend)
+    tokenize(settings, output, choice, engine, int(workers), advance=advance)
     (first, before), (last, after) = started[0], started[-1]
-    steady = (after - before) / max(last - first, 1e-9)
-    print(json.dumps(summary["speed"] | {"steady": steady}))
+    print((after - before) / max(last - first, 1e-9))
 """
+
+
+class Figures(NamedTuple):
+    """What one run took.
+
+    Attributes:
+        wall: seconds from start to end.
+        cpu: seconds of CPU time, of the program and its children.
+        steady: audio seconds a second, from the first result on.
+    """
+
+    wall: float
+    cpu: float
+    steady: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("manifest", nargs="?")
     parser.add_argument("--clips", type=int, default=400)
     parser.add_argument("--longest", type=float, default=3.0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, action="append")
     parser.add_argument("--shards", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loop-threads", type=int, action="append")
     parser.add_argument("--ray", action="store_true")
     options = parser.parse_args(arguments)
@@ -74,32 +96,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, folder: Path) -> None:
     items = _short_clips(Path(options.manifest), options.clips, options.longest)
-    seconds = sum(item["seconds"] for item in items)
+    seconds = sum(float(item["seconds"]) for item in items)
     manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(item) + "\n" for item in items))
     print(f"{len(items)} clips, {seconds:.0f} s, {os.cpu_count()} cores, {_load()} at the start")
-    print("| way | audio s/s, whole | audio s/s, steady | audio s / CPU s | wall lost | CPU lost |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for threads in options.loop_threads or (options.workers, 1):
-        output = folder / f"loop-{threads}"
-        output.mkdir()
-        wall, text = _timed(_LOOP, manifest, output, threads)
-        steady, own = map(float, text.split())
-        name = f"loop, {threads} threads"
-        speeds = (seconds / wall, seconds / steady, seconds / own)
-        print(f"| {name} | {' | '.join(f'{speed:.1f}' for speed in speeds)} | - | - |")
-    hours = seconds / 3600 / options.shards
-    for engine in ["local", "ray"] if options.ray else ["local"]:
-        for batching in ("exact", "together"):
-            output = folder / f"{engine}-{batching}"
-            keys = (batching, engine, options.workers, hours)
-            wall, text = _timed(_BULK, manifest, output, *keys)
-            speed = json.loads(text.splitlines()[-1])
-            own = speed["audio_seconds_per_cpu_second"]
-            lost = f"{speed['share_lost']:.1%} | {speed['cpu_share_lost']:.1%}"
-            name = f"{engine}, {batching}, {options.workers} workers"
-            print(f"| {name} | {seconds / wall:.1f} | {speed['steady']:.1f} | {own:.1f} | {lost} |")
+    ways = _ways(options, seconds / 3600 / options.shards)
+    found: dict[str, list[Figures]] = {name: [] for name in ways}
+    for turn in range(options.rounds):
+        for name, (program, keys) in ways.items():
+            output = folder / f"{name}, {turn}"
+            found[name].append(_run(program, manifest, output, *keys))
+            print(f"{name}: {found[name][-1]}", file=sys.stderr)
+    _print(found, seconds)
     print(f"{_load()} at the end")
+
+
+def _ways(options: argparse.Namespace, hours: float) -> dict[str, tuple[str, tuple[object, ...]]]:
+    """The programs to compare, each with its arguments after manifest and output."""
+    ways: dict[str, tuple[str, tuple[object, ...]]] = {
+        f"loop, {threads} threads": (_LOOP, (threads,))
+        for threads in options.loop_threads or (os.cpu_count() or 1, 1)
+    }
+    for engine in ["local", "ray"] if options.ray else ["local"]:
+        for backend in ("torch", "onnx"):
+            for batching in ("exact", "together"):
+                for workers in options.workers or (os.cpu_count() or 1,):
+                    name = f"{engine}, {backend}, {batching}, {workers} workers"
+                    ways[name] = (_BULK, (batching, engine, backend, workers, hours))
+    return ways
+
+
+def _print(found: dict[str, list[Figures]], seconds: float) -> None:
+    first = next(iter(found.values()))
+    print("| way | audio s/s, whole | x loop | steady | x loop | audio s / CPU s | x loop |")
+    print("| --- " * 7 + "|")
+    for name, figures in found.items():
+        cells = []
+        for key, scale in (("wall", seconds), ("steady", None), ("cpu", seconds)):
+            mine, loop = (median(getattr(item, key) for item in runs) for runs in (figures, first))
+            speed, times = (scale / mine, loop / mine) if scale else (mine, mine / loop)
+            cells += [f"{speed:.1f}", f"{times:.2f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def _short_clips(manifest: Path, count: int, longest: float) -> list[dict[str, object]]:
@@ -109,21 +146,21 @@ def _short_clips(manifest: Path, count: int, longest: float) -> list[dict[str, o
     return [item | {"path": str(where / item["path"]), "split": "train"} for item in short[:count]]
 
 
-def _timed(program: str, *arguments: object) -> tuple[float, str]:
+def _run(program: str, *arguments: object) -> Figures:
     environment = os.environ.copy()
     environment.pop("OMP_NUM_THREADS", None)
     with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
         file.write(program)
         file.flush()
-        start = time.perf_counter()
+        command = [sys.executable, file.name, *map(str, arguments)]
+        before, start = os.times(), time.perf_counter()
         done = subprocess.run(
-            [sys.executable, file.name, *map(str, arguments)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
-        return time.perf_counter() - start, done.stdout
+        wall, after = time.perf_counter() - start, os.times()
+    cpu = after.children_user + after.children_system
+    cpu -= before.children_user + before.children_system
+    return Figures(wall, cpu, float(done.stdout.split()[-1]))
 
 
 def _load() -> str:

@@ -58,6 +58,7 @@ class ToyChoice:
     delay: float = 0.0
     fatal: str = ""
     always_fatal: bool = False
+    runs_on: str = "toy"
 
     def open(self, parts):
         return ToyCodec(self)

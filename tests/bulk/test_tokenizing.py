@@ -77,6 +77,7 @@ def test_the_summary_and_the_manifests_add_up(finished):
             "revision": "toy-1",
             "dtype": "fp32",
             "device": "cpu",
+            "backend": "toy",
         }
         assert item["batching"] == {"policy": "exact", "seconds": 2.0}
         assert item["head"]["axis_order"] == ["num_quantizers", "frames"]

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from moss_audio_tokenizer.cli import loading
+from moss_audio_tokenizer.onnx.folder import choose_backend
 from moss_audio_tokenizer.onnx.manifest import MANIFEST_NAME
 
 
 def test_what_runs_a_model_if_nobody_says(tmp_path):
-    assert loading.choose_backend("bundled", "cpu") == "onnx"
-    assert loading.choose_backend("bundled", "cuda:1") == "torch"
-    assert loading.choose_backend("bundled", "tensorrt") == "onnx"
-    assert loading.choose_backend(str(tmp_path), "cpu") == "torch"
-    assert loading.choose_backend("someone/model", "cpu") == "torch"
+    assert choose_backend("bundled", "cpu") == "onnx"
+    assert choose_backend("bundled", "cpu", "bf16") == "torch"
+    assert choose_backend("bundled", "cuda:1") == "torch"
+    assert choose_backend("bundled", "tensorrt") == "onnx"
+    assert choose_backend(str(tmp_path), "cpu") == "torch"
+    assert choose_backend("someone/model", "cpu") == "torch"
     (tmp_path / MANIFEST_NAME).touch()
-    assert loading.choose_backend(str(tmp_path), "cpu") == "onnx"
+    assert choose_backend(str(tmp_path), "cpu") == "onnx"
 
 
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.cli import detokenize, tokenize
+from moss_audio_tokenizer.cli.options import BackendName
 from moss_audio_tokenizer.codes import CodecInfo
 
 
@@ -29,6 +30,8 @@ class LevelsChoice:
     model: str
     device: str = "cpu"
     dtype: str = "fp32"
+    backend: str | None = None
+    runs_on: str = "levels"
 
     def open(self, parts):
         return Levels()
@@ -83,3 +86,18 @@ def test_bad_input_ends_in_one_line(levels, refused, sounds, tmp_path):
     assert "other files" in refused("tokenize", sounds, "-o", sounds)
     assert "no shards of codes" in refused("stats", sounds)
     assert "no shards of codes" in refused("detokenize", sounds, "-o", output)
+
+
+def test_the_backend_reaches_the_workers(monkeypatch, moss_audio, sounds, tmp_path):
+    chosen = []
+
+    def choose(*keys):
+        chosen.append(keys)
+        return LevelsChoice("m")
+
+    for command in (tokenize, detokenize):
+        monkeypatch.setattr(command, "choose", choose)
+    options = ("--workers", 1, "--backend", "onnx")
+    assert moss_audio("tokenize", sounds, "-o", tmp_path / "a", *options).exit_code == 0
+    assert moss_audio("detokenize", tmp_path / "a", "-o", tmp_path / "b", *options).exit_code == 0
+    assert chosen == [("bundled", "cpu", "fp32", BackendName.onnx)] * 2

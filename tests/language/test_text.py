@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
 from moss_audio_tokenizer.language import (
@@ -58,13 +60,31 @@ def test_unknown_characters_are_named():
         CharacterText("abcdefghijklmnopqrstuvwxyz ").encode("is it 7?")
 
 
-@pytest.mark.parametrize("alphabet", ["", "aba"])
-def test_alphabets_that_are_none(alphabet):
+def test_known_words_are_tokens_and_others_are_spelled():
+    text = CharacterText("abc ", ["cab", "a"])
+    ids = text.encode("cab a ba  CAB cc")
+    assert ids == [4, 5, 3, 1, 0, 4, 3, 2, 2]
+    assert text.decode([*ids, text.end]) == "cab a ba cab cc"
+
+
+@given(words=st.lists(st.text("abc", min_size=1, max_size=4), max_size=6))
+def test_texts_of_known_and_unknown_words_come_back(words):
+    text = CharacterText("abc ", ["a", "ab", "cab"])
+    assert text.decode(text.encode(" ".join(words))) == " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "words"),
+    [("", []), ("aba", []), ("ab ", ["c"]), ("ab ", ["a", "a"]), ("ab ", ["a b"]), ("ab", ["a"])],
+)
+def test_alphabets_that_are_none(alphabet, words):
     with pytest.raises(ConfigError, match="each once"):
-        CharacterText(alphabet)
+        CharacterText(alphabet, words)
 
 
-@pytest.mark.parametrize("text", [ByteText(), CharacterText("ab c")])
+@pytest.mark.parametrize(
+    "text", [ByteText(), CharacterText("ab c"), CharacterText("ab c", ["ab", "b"])]
+)
 def test_a_folder_says_what_its_text_is(tmp_path, text):
     save_text(text, tmp_path)
     again = load_text(tmp_path)

@@ -12,6 +12,7 @@ from moss_audio_tokenizer.errors import CheckpointError
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder, hash_file
+from moss_audio_tokenizer.onnx.manifest import sealed
 from moss_audio_tokenizer.onnx.pointers import weights_files
 
 SAMPLE = BUNDLED.parents[2] / "samples" / "hello.flac"
@@ -24,15 +25,19 @@ def folder(make_exported):
 
 @pytest.fixture
 def alter(folder):
-    """Change the manifest of the folder by a function, or to what that returns."""
+    """Change the manifest of the folder by a function, or to what that returns, and its hash."""
 
     def do(change):
         path = folder / "onnx.json"
         manifest = json.loads(path.read_text("utf-8"))
         changed = change(manifest)
-        path.write_text(json.dumps(manifest if changed is None else changed), encoding="utf-8")
+        write(path, sealed(manifest if changed is None else changed))
 
     return do
+
+
+def write(path, manifest):
+    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def test_the_bundled_graphs_belong_to_the_bundled_weights():
@@ -92,7 +97,27 @@ def test_manifests_of_other_kinds(folder, text, message):
         OnnxAudioTokenizer.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("key", ["config", "identity", "codes_type"])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("identity",), "0123456789abcdef"),
+        (("config", "quantizer_kwargs", "codebook_size"), 32),
+        (("weights", "more.safetensors"), {"bytes": 1, "sha256": "0" * 64}),
+        (("sha256",), "0" * 64),
+        (("sha256",), None),
+    ],
+)
+def test_altered_manifests_are_refused_without_a_config_beside_them(folder, path, value):
+    (folder / "config.json").unlink()
+    manifest = json.loads((folder / "onnx.json").read_text("utf-8"))
+    assert find_folder(folder).manifest == manifest
+    _set(manifest, path, value)
+    write(folder / "onnx.json", manifest)
+    with pytest.raises(CheckpointError, match="was altered after the export"):
+        find_folder(folder)
+
+
+@pytest.mark.parametrize("key", ["config", "identity", "codes_type", "sha256"])
 def test_incomplete_manifests(folder, key):
     manifest = json.loads((folder / "onnx.json").read_text("utf-8"))
     del manifest[key]
@@ -106,7 +131,7 @@ def test_a_graph_that_onnxruntime_cannot_load(folder):
     path.write_bytes(b"no graph")
     manifest = json.loads((folder / "onnx.json").read_text("utf-8"))
     manifest["graphs"]["decoder_step"] |= {"bytes": 8, "sha256": hash_file(path)}
-    (folder / "onnx.json").write_text(json.dumps(manifest), encoding="utf-8")
+    write(folder / "onnx.json", sealed(manifest))
     with pytest.raises(CheckpointError, match=r"onnxruntime .* cannot load"):
         OnnxAudioTokenizer.from_pretrained(folder).decode(np.zeros((4, 1), int))
 
@@ -115,7 +140,7 @@ def test_a_manifest_cannot_name_files_elsewhere(folder, tmp_path):
     shutil.copy(folder / "decoder_step.onnx", tmp_path / "other.onnx")
     manifest = json.loads((folder / "onnx.json").read_text("utf-8"))
     manifest["graphs"]["decoder_step"]["file"] = "../other.onnx"
-    (folder / "onnx.json").write_text(json.dumps(manifest), encoding="utf-8")
+    write(folder / "onnx.json", sealed(manifest))
     with pytest.raises(CheckpointError, match="no such file"):
         OnnxAudioTokenizer.from_pretrained(folder).decode(np.zeros((4, 1), int))
 
@@ -195,7 +220,7 @@ def test_malformed_manifests(tmp_path, path, values):
     for value in values:
         manifest = json.loads((BUNDLED / "onnx.json").read_text("utf-8"))
         _set(manifest, path, value)
-        (tmp_path / "onnx.json").write_text(json.dumps(manifest), encoding="utf-8")
+        write(tmp_path / "onnx.json", sealed(manifest))
         with pytest.raises(CheckpointError, match="export again") as refusal:
             find_folder(tmp_path)
         assert "\n" not in str(refusal.value)

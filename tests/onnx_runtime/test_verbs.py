@@ -56,6 +56,18 @@ def test_encode_and_decode(pair, shape):
     assert_same_audio(codec.decode(got.audio_codes[:, 0]), model.decode(got.audio_codes[:, 0]))
 
 
+def test_clips_that_are_encoded_at_once(pair):
+    _, codec = pair
+    # Of no frame in common, beyond a piece, and alike.
+    clips = [audio_of((samples,), seed) for seed, samples in enumerate((3, 2900, 805, 800, 2100))]
+    together = codec.encode_together(clips, num_quantizers=3)
+    for clip, codes in zip(clips, together, strict=True):
+        assert codes.dtype == np.int64
+        assert np.array_equal(codes, codec.encode(clip, num_quantizers=3).audio_codes[:, 0])
+    with pytest.raises(AudioError, match="audio is empty"):
+        codec.encode_together([clips[0], clips[0][:0]])
+
+
 def test_stereo(make_exported):
     model, folder = make_exported(2)
     codec, audio = load(folder), audio_of((2, 805))

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 from ..codes import Codec
-from ..errors import MissingDependencyError
+from ..errors import ConfigError, MissingDependencyError
+from ..onnx.folder import choose_backend, folder_path
 
 _HASHED_SUFFIXES = (".json", ".onnx", ".safetensors")
 _BLOCK_BYTES = 1 << 20
+_BACKENDS = ("onnx", "torch")
 
 
 class Choice(Protocol):
@@ -34,6 +36,11 @@ class Choice(Protocol):
         """What to compute in."""
         ...
 
+    @property
+    def runs_on(self) -> str:
+        """What runs it: "onnx", "torch", ...; codes of two runtimes may differ by rounding."""
+        ...
+
     def open(self, parts: str) -> Codec:
         """The codec, or its "encoder" or "decoder" alone."""
         ...
@@ -50,12 +57,31 @@ class CodecChoice:
     Attributes:
         model: which.
         device: "cpu", "cuda", ...
-        dtype: "fp32", "bf16" or "fp16".
+        dtype: "fp32", "bf16" or "fp16"; graphs of ONNX compute in what they were exported in.
+        backend: "onnx" or "torch"; None chooses, see `onnx.folder.choose_backend`.
+
+    Raises:
+        ConfigError: no such backend, or it has no such dtype.
     """
 
     model: str = "bundled"
     device: str = "cpu"
     dtype: str = "fp32"
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in (None, *_BACKENDS):
+            raise ConfigError(f"got backend {self.backend!r}; expected {' or '.join(_BACKENDS)}")
+        if self.runs_on == "onnx" and self.dtype != "fp32":
+            raise ConfigError(
+                f"got dtype {self.dtype!r} for ONNX, whose graphs compute in what they were "
+                "exported in; leave it out, or take backend torch"
+            )
+
+    @property
+    def runs_on(self) -> str:
+        """See `Choice.runs_on`."""
+        return self.backend or choose_backend(self.model, self.device, self.dtype)
 
     def open(self, parts: str) -> Codec:
         """Load it.
@@ -63,14 +89,24 @@ class CodecChoice:
         Raises:
             CheckpointError: nothing usable is there.
             ConfigError: no such device or dtype.
-            MissingDependencyError: PyTorch is not installed.
+            MissingDependencyError: what runs it is not installed.
         """
+        return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
+
+    def _open_graphs(self) -> Codec:
+        from ..onnx.codec import OnnxCodec  # it loads each half when that is first needed
+
+        # One thread, as `use_one_thread` has it for PyTorch.
+        return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
+
+    def _open_torch(self, parts: str) -> Codec:
         try:
             from ..model.numpy_codec import TorchCodec
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
-                f"running a model needs {error.name}, which is not installed; "
-                "pip install 'moss-audio-tokenizer[torch]'"
+                f"running {self.model!r} in PyTorch needs {error.name}, which is not installed; "
+                "pip install 'moss-audio-tokenizer[torch]', or take backend onnx with a model that "
+                "moss-audio export onnx wrote"
             ) from error
         return TorchCodec.from_pretrained(
             self.model, parts=parts, device=self.device, compute_dtype=self.dtype
@@ -82,15 +118,20 @@ class CodecChoice:
         Raises:
             CheckpointError: nothing usable is there.
         """
-        from ..model.hub import find_checkpoint
-
-        folder = find_checkpoint(self.model, {})
+        folder = self._folder()
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
             if path.suffix in _HASHED_SUFFIXES:
                 digest.update(path.name.encode())
                 digest.update(file_digest(path).encode())
         return digest.hexdigest()[:16]
+
+    def _folder(self) -> Path:
+        if self.runs_on == "onnx":
+            return folder_path(self.model)
+        from ..model.hub import find_checkpoint
+
+        return find_checkpoint(self.model, {})
 
 
 def file_digest(path: Path) -> str:

@@ -10,6 +10,8 @@ from ..codes.shards import SHARD_FORMATS
 from ..errors import InputError
 
 BATCHINGS = ("exact", "together")
+# What is computed together on a CPU should fit its caches, on a GPU fill it; measured.
+CPU_BATCH_SECONDS, GPU_BATCH_SECONDS = 16.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Tokenizing:
     shard_format: str = "parquet"
     shard_hours: float = 0.5
     shard_clips: int = 5000
-    batch_seconds: float = 120.0
+    batch_seconds: float = CPU_BATCH_SECONDS
     batching: str = "exact"
 
     def __post_init__(self) -> None:

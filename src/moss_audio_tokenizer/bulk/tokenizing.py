@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..codes import CodecInfo
-from ..codes.shards import ShardHead
+from ..codes.shards import ShardHead, require_format
 from ..errors import BulkError, CodesError, InputError
 from ..sources.inputs import find_recordings
 from .jobs import Job, Outcome, Report
@@ -53,14 +53,15 @@ def tokenize(
         InputError: the data set, the settings or the folder cannot be used, or no clip can be read.
         CodesError: more layers than the model has.
         BulkError: workers die again and again, or the folder cannot be written.
-        CheckpointError, MissingDependencyError: of the model.
+        CheckpointError, ConfigError, MissingDependencyError: of the model.
     """
     folder, choice = RunFolder(Path(output).absolute()), choice or CodecChoice()
     check_engine(engine)
+    require_format(settings.shard_format)
     with folder.claimed(resume):
         info = _checked(choice.open("encoder").info, settings)
         made = {"name": choice.model, "revision": choice.revision(), "dtype": choice.dtype}
-        made["device"] = choice.device.partition(":")[0]
+        made |= {"device": choice.device.partition(":")[0], "backend": choice.runs_on}
         plan = _plan(folder, settings, info, made)
         names = [shard["name"] for shard in plan["shards"]]
         missing = [name for name in names if folder.manifest(name) is None]

@@ -43,6 +43,7 @@ def detokenize(
     ] = "flac",
     workers: Workers = None,
     device: options.Device = "cpu",
+    backend: options.Backend = None,
     ray_address: RayAddress = "",
     gpus: Gpus = None,
     as_json: options.Json = False,
@@ -57,7 +58,7 @@ def detokenize(
         summary = detokenize(
             source,
             output,
-            choose(model, device),
+            choose(model, device, "fp32", backend),
             num_quantizers or 0,
             audio_format,
             tuple(split or ()),

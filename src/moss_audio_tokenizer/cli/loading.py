@@ -28,7 +28,7 @@ def load_codec(
         parts: "encoder", "decoder" or "all".
         device: where to compute.
         deterministic: of PyTorch on a GPU.
-        backend: "onnx" or "torch"; None chooses, see `choose_backend`.
+        backend: "onnx" or "torch"; None chooses, see `onnx.folder.choose_backend`.
         num_threads: to compute with on a CPU; None leaves it to the backend. PyTorch counts them
             by thread of the program: load on the one that will compute.
 
@@ -37,6 +37,8 @@ def load_codec(
         ConfigError: the device does not exist here.
         MissingDependencyError: the backend is not installed.
     """
+    from ..onnx.folder import choose_backend
+
     if (backend or choose_backend(model, device)) == "onnx":
         from ..onnx.codec import OnnxCodec
 
@@ -61,19 +63,6 @@ def _purpose(model: str, asked_for: bool) -> str:
         f"{model!r} holds no exported graphs (onnx.json); make them with moss-audio export onnx "
         "(extra: export) and name that folder, for running it in PyTorch"
     )
-
-
-def choose_backend(model: str, device: str) -> str:
-    """What runs a model if nobody says: "onnx" where it was exported, else "torch".
-
-    On a GPU it is "torch" too, for onnxruntime as it is installed here knows only the CPU;
-    "tensorrt" is onnxruntime's.
-    """
-    from ..onnx.folder import is_exported
-
-    if device.startswith("tensorrt"):
-        return "onnx"
-    return "onnx" if device == "cpu" and is_exported(model) else "torch"
 
 
 def check_num_quantizers(count: int | None, info: "CodecInfo") -> None:

@@ -90,6 +90,7 @@ def tokenize(
         ),
     ] = 1,
     device: options.Device = "cpu",
+    backend: options.Backend = None,
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="T", help="Compute in fp32, bf16 or fp16.")
     ] = "fp32",
@@ -104,8 +105,15 @@ def tokenize(
         ),
     ] = None,
     batch_seconds: Annotated[
-        float, typer.Option("--batch-seconds", metavar="S", help="Audio in a batch.")
-    ] = 120.0,
+        float | None,
+        typer.Option(
+            "--batch-seconds",
+            metavar="S",
+            min=0.08,
+            show_default="16; 120 on a GPU",
+            help="Audio that is loaded, and computed together, at once.",
+        ),
+    ] = None,
     shard_hours: Annotated[
         float, typer.Option("--shard-hours", metavar="H", help="Audio in a shard.")
     ] = 0.5,
@@ -126,7 +134,9 @@ def tokenize(
     Example: moss-audio tokenize data/manifest.jsonl -o codes --workers 8
     """
     from ..bulk import Tokenizing, tokenize
+    from ..bulk.settings import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 
+    on_cpu = device == "cpu"
     settings = Tokenizing(
         source,
         tuple(split or ()),
@@ -135,14 +145,14 @@ def tokenize(
         shard_format,
         shard_hours,
         shard_clips,
-        batch_seconds,
-        batching or ("exact" if device == "cpu" else "together"),
+        batch_seconds or (CPU_BATCH_SECONDS if on_cpu else GPU_BATCH_SECONDS),
+        batching or ("exact" if on_cpu else "together"),
     )
     with display.progress("tokenizing") as bar:
         summary = tokenize(
             settings,
             output,
-            choose(model, device, dtype),
+            choose(model, device, dtype, backend),
             engine,
             workers or default_workers(device),
             loaders,
@@ -153,11 +163,11 @@ def tokenize(
     _show(summary, output, as_json)
 
 
-def choose(model: str, device: str, dtype: str = "fp32") -> Any:
+def choose(model: str, device: str, dtype: str, backend: options.BackendName | None) -> Any:
     """What workers open; tests put a toy codec here."""
     from ..bulk import CodecChoice
 
-    return CodecChoice(model, device, dtype)
+    return CodecChoice(model, device, dtype, backend and backend.value)
 
 
 def default_workers(device: str) -> int:

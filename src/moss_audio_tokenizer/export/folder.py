@@ -19,7 +19,7 @@ from ..files import atomic_path
 from ..model.stored_weights import CONFIG_NAME, StoredWeights
 from ..onnx.codec import OnnxCodec
 from ..onnx.folder import folder_path, hash_file
-from ..onnx.manifest import FORMAT, MANIFEST_NAME
+from ..onnx.manifest import FORMAT, MANIFEST_NAME, sealed
 from .comparison import Distance, Verbs, compare, probe
 from .graph import OPSET, TYPES
 from .identity import codes_identity
@@ -67,7 +67,7 @@ def export_onnx(
     clips = list(clips) or [probe(weights.config)]
     with _target(weights.folder, Path(output)) as folder:
         checks = _write_checked(weights, folder, precisions, codes_type, clips, force)
-        manifest = _read_manifest(folder) | {"checks": checks}
+        manifest = sealed(_read_manifest(folder) | {"checks": checks})
         _write_manifest(folder, manifest)
     return manifest
 
@@ -208,5 +208,5 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    text = json.dumps(manifest, indent=1) + "\n"
+    text = json.dumps(sealed(manifest), indent=1) + "\n"
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")

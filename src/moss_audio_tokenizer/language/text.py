@@ -63,34 +63,42 @@ class ByteText:
 
 
 class CharacterText:
-    """The characters of an alphabet, then the end: for small models of few words.
+    """The characters of an alphabet, and whole words that are frequent: for small models.
 
     Args:
-        alphabet: each character once, in the order of their ids. Without capital letters texts
-            are read as small ones.
+        alphabet: each character once. Without capital letters texts are read as small ones.
+        words: that are one token each. Other words are spelled, behind the token of a blank.
 
     Raises:
-        ConfigError: the alphabet is empty or names a character twice.
+        ConfigError: the alphabet is empty or names a character twice, a word is none or comes
+            twice, or there are words and no blank.
     """
 
-    def __init__(self, alphabet: str) -> None:
+    def __init__(self, alphabet: str, words: Sequence[str] = ()) -> None:
         if not alphabet or len(set(alphabet)) < len(alphabet):
             raise ConfigError(f"the alphabet is {alphabet!r}; expected characters, each once")
-        self.alphabet = alphabet
-        self.end = len(alphabet)
-        self.num_tokens = len(alphabet) + 1
+        usable = all(word and set(word) < set(alphabet) - {" "} for word in words)
+        if words and not (usable and len(set(words)) == len(words) and " " in alphabet):
+            raise ConfigError(
+                "expected words of the alphabet's characters, each once, and a blank in it"
+            )
+        self.alphabet, self.words = alphabet, tuple(words)
+        self._tokens = (*alphabet, *words)
+        self.end = len(self._tokens)
+        self.num_tokens = self.end + 1
         self._ids = {character: place for place, character in enumerate(alphabet)}
+        self._word_ids = {word: len(alphabet) + place for place, word in enumerate(words)}
         self._is_small = alphabet == alphabet.lower()
 
     def spell(self, text: str) -> str | None:
         """Without signs that the alphabet does not have; None with other letters or figures."""
         plain = text.lower() if self._is_small else text
-        kept = [c if c in self._ids else " " for c in plain if c in self._ids or not c.isalnum()]
-        lost = [c for c in plain if c.isalnum() and c not in self._ids]
-        return None if lost else " ".join("".join(kept).split())
+        if any(c.isalnum() and c not in self._ids for c in plain):
+            return None
+        return " ".join("".join(c if c in self._ids else " " for c in plain).split())
 
     def encode(self, text: str) -> list[int]:
-        """One id a character; runs of blanks count as one.
+        """One id a character, or a known word; runs of blanks count as one.
 
         Raises:
             InputError: a character is not in the alphabet.
@@ -103,11 +111,22 @@ class CharacterText:
                 f"got {''.join(unknown)!r} in {text[:60]!r}; this model knows {self.alphabet!r} "
                 "alone: write numbers and signs out as words"
             )
-        return [self._ids[character] for character in plain]
+        if not self.words:
+            return [self._ids[character] for character in plain]
+        return [token for word in plain.split() for token in self._word(word)]
+
+    def _word(self, word: str) -> list[int]:
+        if word in self._word_ids:
+            return [self._word_ids[word]]
+        return [self._ids[" "], *(self._ids[character] for character in word)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The characters of ids."""
-        return "".join(self.alphabet[token] for token in _up_to(ids, self.end))
+        """The text of ids."""
+        parts = [
+            f" {self._tokens[token]} " if token >= len(self.alphabet) else self._tokens[token]
+            for token in _up_to(ids, self.end)
+        ]
+        return " ".join("".join(parts).split()) if self.words else "".join(parts)
 
 
 class PretrainedText:
@@ -170,9 +189,9 @@ def make_text(source: str) -> TextCodec:
 
 def save_text(text: TextCodec, folder: Path) -> None:
     """Write what `load_text` needs into a model's folder."""
-    facts = {"kind": "bytes"}
+    facts: dict[str, Any] = {"kind": "bytes"}
     if isinstance(text, CharacterText):
-        facts = {"kind": "characters", "alphabet": text.alphabet}
+        facts = {"kind": "characters", "alphabet": text.alphabet, "words": list(text.words)}
     elif isinstance(text, PretrainedText):
         facts = {"kind": "pretrained"}
         text.save(folder / _TOKENIZER_FOLDER)
@@ -191,7 +210,7 @@ def load_text(folder: Path) -> TextCodec:
         facts = json.loads(path.read_text(encoding="utf-8"))
         kind = facts["kind"]
         if kind == "characters":
-            return CharacterText(facts["alphabet"])
+            return CharacterText(facts["alphabet"], facts.get("words", ()))
         if kind == "pretrained":
             return PretrainedText(str(folder / _TOKENIZER_FOLDER))
         if kind != "bytes":

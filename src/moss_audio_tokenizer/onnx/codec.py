@@ -1,5 +1,6 @@
 """An exported model behind the `Codec` protocol: one clip at a time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,12 @@ class OnnxCodec:
             audio[None], num_quantizers=num_quantizers, chunk_duration=chunk_duration
         )
         return encoded.audio_codes[:, 0]
+
+    def encode_batch(
+        self, clips: Sequence[Float[np.ndarray, "channels _"]], *, num_quantizers: int | None = None
+    ) -> list[Integer[np.ndarray, "num_quantizers _"]]:
+        """Codes (int64) of clips at once; see `OnnxAudioTokenizer.encode_together`."""
+        return self.tokenizer.encode_together(clips, num_quantizers)
 
     def decode(
         self,

@@ -144,6 +144,18 @@ def is_exported(name: str | Path) -> bool:
         return False
 
 
+def choose_backend(model: str, device: str, dtype: str = "fp32") -> str:
+    """What runs a model if nobody says: "onnx" where it was exported, else "torch".
+
+    On a GPU it is "torch" too, for onnxruntime as it is installed here knows only the CPU;
+    "tensorrt" is onnxruntime's. Graphs compute in what they were exported in: whoever wants
+    another ``dtype`` than "fp32" wants PyTorch.
+    """
+    if device.startswith("tensorrt"):
+        return "onnx"
+    return "onnx" if (device, dtype) == ("cpu", "fp32") and is_exported(model) else "torch"
+
+
 def folder_path(name: str | Path) -> Path:
     """The path of a folder, or that of the model inside the package for "bundled"."""
     return BUNDLED if str(name) == "bundled" else Path(name)

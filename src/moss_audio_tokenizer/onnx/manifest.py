@@ -1,9 +1,11 @@
 """onnx.json of an exported folder: read, and refused unless every key is as an export writes it.
 
 Standard library only. What graphs take and give is compared with what the configuration means
-(`shapes.py`), and the configuration with the config.json beside it; files are `folder.py`'s.
+(`shapes.py`), the configuration with the config.json beside it, and all of it with its own hash;
+files are `folder.py`'s.
 """
 
+import hashlib
 import json
 import re
 import reprlib
@@ -19,7 +21,7 @@ MANIFEST_NAME = "onnx.json"
 CONFIG_NAME = "config.json"
 FORMAT = 1
 CODES_TYPES = ("int32", "int64")
-_REQUIRED = ("config", "identity", "codes_type", "weights", "graphs")
+_REQUIRED = ("config", "identity", "codes_type", "weights", "graphs", "sha256")
 # What only people read, and what type it has.
 _NOTES = {"producer": str, "opset": int, "precision": dict, "checks": dict}
 _MOST_CHARACTERS = 60
@@ -46,7 +48,19 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], CodecConfig]:
     _check_files(path, manifest)
     config = _config(path, manifest["config"])
     _check_graphs(path, manifest, config)
+    if sealed(manifest) != manifest:
+        raise CheckpointError(
+            f"{path} was altered after the export: its values do not have the sha256 that it "
+            "states; export again, or copy the whole folder again"
+        )
     return manifest, config
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with ``sha256``, the hash of all its other values, in whatever order they are."""
+    values = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(values, sort_keys=True)
+    return values | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

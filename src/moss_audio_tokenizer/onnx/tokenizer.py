@@ -170,24 +170,42 @@ class OnnxAudioTokenizer:
         layers = check_num_quantizers(num_quantizers, self.config)
         chunk = frames_of_duration(chunk_duration, self.config)
         clips = [check_clip(clip) for clip in clips]
-        rows = [self._encode_clip(clip, layers, chunk) for clip in clips]
+        rows = [self._encode_rows([clip], layers, chunk)[0] for clip in clips]
         hidden = pad_rows([states for _, states in rows])
         return _encoded([codes for codes, _ in rows], hidden)
 
-    def _encode_clip(
-        self, clip: np.ndarray, layers: int, chunk: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Codes (layers, frames) and hidden states (width, frames)."""
+    def encode_together(
+        self, clips: Sequence[Any], num_quantizers: int | None = None
+    ) -> list[np.ndarray]:
+        """Codes (layers, frames) of clips of any lengths that are computed at once.
+
+        That is faster than `batch_encode` for short ones, and most where lengths are alike; sums
+        are rounded another way, so that a few codes may depend on the others.
+        """
+        layers = check_num_quantizers(num_quantizers, self.config)
+        channels = self.config.number_channels
+        rows = [check_clip(_single(as_waveform_rows(clip, channels))) for clip in clips]
+        return [codes for codes, _ in self._encode_rows(rows, layers, None)]
+
+    def _encode_rows(
+        self, clips: Sequence[np.ndarray], layers: int, chunk: int | None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Codes (layers, frames) and hidden states (width, frames) of clips, a slot each."""
         unit = self.config.downsample_rate
-        pieces = list(_pieces(-(-clip.shape[1] // unit), chunk))
-        engine = self._encoder_engine(1, pieces[0].stop, layers)
-        found = []
+        frames = [-(-clip.shape[1] // unit) for clip in clips]
+        pieces = list(_pieces(max(frames), chunk))
+        engine = self._encoder_engine(len(clips), pieces[0].stop, layers)
+        found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in clips]
         for piece in pieces:
-            part = clip[:, piece.start * unit : piece.stop * unit]
-            part = engine.pad(part, (piece.stop - piece.start) * unit)
-            found.append(engine.step_with_hidden({0: part})[0])
-        codes, hidden = zip(*found, strict=True)
-        return np.concatenate(codes, axis=1), np.concatenate(hidden, axis=1)
+            parts = {}
+            for row, clip in enumerate(clips):
+                stop = min(piece.stop, frames[row])
+                if stop > piece.start:
+                    part = clip[:, piece.start * unit : stop * unit]
+                    parts[row] = engine.pad(part, (stop - piece.start) * unit)
+            for row, result in engine.step_with_hidden(parts).items():
+                found[row].append(result)
+        return [(_joined(row, 0), _joined(row, 1)) for row in found]
 
     # Decoding
 
@@ -363,6 +381,11 @@ def _single(rows: np.ndarray) -> np.ndarray:
         raise InputError(f"each item of a list is one clip; got a batch of {len(rows)}")
     row: np.ndarray = rows[0]
     return row
+
+
+def _joined(results: Sequence[tuple[np.ndarray, ...]], place: int) -> np.ndarray:
+    """One of the results of all pieces, along their frames."""
+    return np.concatenate([result[place] for result in results], axis=1)
 
 
 def _lengths(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -20,6 +20,8 @@ class LanguageModelConfig:
         init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
         text: "letters" (small English letters), "bytes", or folder or hub id of a tokenizer;
             empty for the one beside ``llm``.
+        num_words: with "letters", so many of the training texts' most frequent words are tokens
+            of their own: fewer tokens, each of them heard as one.
         width: of the model called "random".
         num_layers: likewise.
         num_heads: likewise.
@@ -30,6 +32,7 @@ class LanguageModelConfig:
     llm: str = "random"
     init: str = "pretrained"
     text: str = "letters"
+    num_words: int = 0
     width: int = 256
     num_layers: int = 4
     num_heads: int = 4
@@ -42,7 +45,8 @@ class LanguageModelConfig:
         require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
         for name in ("width", "num_layers", "num_heads"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
-        require(self.code_rank >= 0, self, "code_rank", "0 or more")
+        for name in ("code_rank", "num_words"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
         fits = self.width % (2 * self.num_heads) == 0
         require(fits, self, "width", "a multiple of twice num_heads")
         named = self.llm != "random" or bool(self.text)

@@ -90,7 +90,7 @@ def asr_tiny() -> AsrTrainingConfig:
         max_steps=5000,
         threads=1,
         checkpoint_every=250,
-        model=LanguageModelConfig(code_rank=8, start_from_codec=True),
+        model=LanguageModelConfig(num_words=150, code_rank=8, start_from_codec=True),
         data=CodesDataConfig(
             languages=("en",), batch_seconds=40.0, versions=6, max_join=2, join_share=0.2
         ),
@@ -111,7 +111,7 @@ def tts_tiny() -> TtsTrainingConfig:
         max_steps=5000,
         threads=1,
         checkpoint_every=250,
-        model=LanguageModelConfig(num_layers=5, code_rank=8, start_from_codec=True),
+        model=LanguageModelConfig(num_words=150, num_layers=5, code_rank=8, start_from_codec=True),
         depth=DepthConfig(192, 2, 3, 3, 64, 512, 0),
         data=CodesDataConfig(languages=("en",), batch_seconds=40.0, max_join=2),
         dropout=DropoutConfig(),

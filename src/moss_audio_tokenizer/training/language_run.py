@@ -5,7 +5,8 @@ Owns how a recipe becomes a language model that knows codes; what it learns is `
 """
 
 from abc import abstractmethod
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..errors import ConfigError, TrainingError
-from ..language import TextCodec, language_model_config, make_text
+from ..language import CharacterText, TextCodec, language_model_config, make_text
 from ..model.checkpoint import Checkpoint, load_codec
 from ..model.hub import find_checkpoint
 from .data import CodedBatch, CodedData, CodedRow
@@ -86,6 +87,9 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
             device=str(processes.device),
             spell=self.text.spell,
         )
+        if isinstance(self.text, CharacterText) and settings.model.num_words:
+            words = frequent_words(self.data.texts, settings.model.num_words)
+            self.text = CharacterText(self.text.alphabet, words)
         super().build()
 
     def open_data(self) -> None:
@@ -169,6 +173,12 @@ def language_model_settings(
             "set model.text to the tokenizer it was made with"
         )
     return found, config.llm if config.init == "pretrained" else ""
+
+
+def frequent_words(texts: Iterable[str], count: int) -> list[str]:
+    """The most frequent words, those that are equally frequent by the alphabet."""
+    counted = Counter(word for text in texts for word in text.split())
+    return sorted(counted, key=lambda word: (-counted[word], word))[:count]
 
 
 def padded_codes(

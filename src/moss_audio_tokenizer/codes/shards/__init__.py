@@ -6,7 +6,7 @@ back; knows nothing of sound, nor of who makes the codes. docs/tokenizing.md has
 
 from .clip import CodedClip, ShardHead
 from .reading import CodeShards, has_code_shards, read_shards
-from .writing import SHARD_FORMATS, shard_path, write_shard
+from .writing import SHARD_FORMATS, require_format, shard_path, write_shard
 
 __all__ = [
     "SHARD_FORMATS",
@@ -15,6 +15,7 @@ __all__ = [
     "ShardHead",
     "has_code_shards",
     "read_shards",
+    "require_format",
     "shard_path",
     "write_shard",
 ]

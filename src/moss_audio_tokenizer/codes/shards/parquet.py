@@ -25,7 +25,7 @@ _SIZES = ("num_samples", "num_frames")
 
 def write_parquet(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
     """Write a shard; the same bytes for the same clips."""
-    arrow, parquet = _libraries()
+    arrow, parquet = libraries()
     facts = [clip.facts for clip in clips]
     columns = {key: arrow.array([fact[key] for fact in facts], arrow.string()) for key in TEXT_KEYS}
     columns |= {key: arrow.array([fact[key] for fact in facts], arrow.int64()) for key in _SIZES}
@@ -95,7 +95,7 @@ class ParquetShard:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        _, parquet = _libraries()
+        _, parquet = libraries()
         try:
             with parquet.ParquetFile(self.path, page_checksum_verification=True) as file:
                 yield file
@@ -128,7 +128,12 @@ def _arrays(column: Any, num_quantizers: int) -> Iterator[np.ndarray]:
         yield values[inner[first] : inner[stop]].reshape(num_quantizers, -1)
 
 
-def _libraries() -> tuple[Any, Any]:
+def libraries() -> tuple[Any, Any]:
+    """Pyarrow and pyarrow.parquet.
+
+    Raises:
+        MissingDependencyError: they are not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

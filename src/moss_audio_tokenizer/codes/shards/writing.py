@@ -11,7 +11,7 @@ from ...errors import CodesFileError
 from ...files import atomic_path
 from .clip import CodedClip, ShardHead
 from .packed import write_folder, write_tar
-from .parquet import write_parquet
+from .parquet import libraries, write_parquet
 
 
 class _ShardFormat(NamedTuple):
@@ -29,6 +29,16 @@ SHARD_FORMATS = {
 def shard_path(folder: Path, name: str, shard_format: str) -> Path:
     """Where a shard of a format lies."""
     return folder / f"{name}{SHARD_FORMATS[shard_format].suffix}"
+
+
+def require_format(shard_format: str) -> None:
+    """Make sure that shards of a format can be written here, before there is anything to write.
+
+    Raises:
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    if SHARD_FORMATS[shard_format].write is write_parquet:
+        libraries()
 
 
 def write_shard(

@@ -129,6 +129,11 @@ class CodedData:
             )
         return spelled
 
+    @property
+    def texts(self) -> list[str]:
+        """Of all clips that are drawn."""
+        return [self._planner.entries[clip].text for clip in self._planner.used]
+
     def batch(self, step: int) -> CodedBatch:
         """This process's rows of a step.
 
