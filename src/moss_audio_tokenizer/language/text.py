@@ -77,7 +77,7 @@ class CharacterText:
     def __init__(self, alphabet: str, words: Sequence[str] = ()) -> None:
         if not alphabet or len(set(alphabet)) < len(alphabet):
             raise ConfigError(f"the alphabet is {alphabet!r}; expected characters, each once")
-        usable = all(word and set(word) < set(alphabet) - {" "} for word in words)
+        usable = all(word and set(word) <= set(alphabet) - {" "} for word in words)
         if words and not (usable and len(set(words)) == len(words) and " " in alphabet):
             raise ConfigError(
                 "expected words of the alphabet's characters, each once, and a blank in it"
