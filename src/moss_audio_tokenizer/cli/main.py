@@ -16,6 +16,7 @@ from .demo import demo
 from .detokenize import detokenize
 from .encode import encode
 from .evaluate import compare, evaluate
+from .evaluate_speech import evaluate_asr, evaluate_tts
 from .export import app as export
 from .failures import (
     BAD_INPUT,
@@ -58,6 +59,11 @@ class Commands(TyperGroup):
             sys.stderr.write("moss-audio: interrupted\n")
         sys.exit(code)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command, also one of two words; a file of the second's name is ./NAME."""
+        both = " ".join(args[:2])
+        return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
+
 
 def _explain(error: Any) -> int:
     """Print an error as one line; returns the exit code."""
@@ -91,6 +97,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for command in _COMMANDS:
     app.command()(command)
 app.command("eval")(evaluate)
+app.command("eval asr")(evaluate_asr)
+app.command("eval tts")(evaluate_tts)
 app.add_typer(data)
 app.add_typer(export, name="export")
 

@@ -1,7 +1,8 @@
-"""Curves of rate against quality with 95% intervals, as PNG, for light and for dark pages."""
+"""Curves of rate or layers against quality with 95% intervals, as PNG, for light and dark pages."""
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,55 @@ def rate_plot(
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
+    paper, ink, grid = _INKS[theme]
+    canvas, axes = _empty_plot(paper)
+    found = curves(summaries, metric)
+    for name, points in found.items():
+        _draw(axes, name, points, metric, list(families).index(name))
+    axes.set_title(METRICS[metric].heading, fontsize=11, loc="left", color=ink)
+    _dress(axes, [one.actual_kbps for points in found.values() for one in points])
+    _colour(axes, ink, grid)
+    return _finished(canvas)
+
+
+@dataclass(frozen=True)
+class LayerCurve:
+    """A figure by the number of layers.
+
+    Attributes:
+        name: in the legend.
+        points: (layers, mean, half width of the interval), from few layers to many.
+    """
+
+    name: str
+    points: Sequence[tuple[int, float, float]]
+
+
+def layer_plot(curves: Sequence[LayerCurve], title: str, theme: str = "light") -> bytes:
+    """Curves against the number of layers, as PNG; each keeps its colour by its place.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    paper, ink, grid = _INKS[theme]
+    canvas, axes = _empty_plot(paper)
+    for place, curve in enumerate(curves):
+        if curve.points:
+            _errorbar(axes, curve.name, list(zip(*curve.points, strict=True)), place)
+    axes.set_title(title, fontsize=11, loc="left", color=ink)
+    axes.set_xlabel("layers of codes", fontsize=9)
+    axes.set_xscale("log", base=2)
+    # From zero, which an interval's end does not move.
+    axes.set_ylim(bottom=min([0.0, *(mean for curve in curves for _, mean, _ in curve.points)]))
+    ticks = sorted({layers for curve in curves for layers, _, _ in curve.points})
+    axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
+    axes.minorticks_off()
+    _colour(axes, ink, grid)
+    return _finished(canvas)
+
+
+def _empty_plot(paper: str) -> tuple[Any, Any]:
+    """A canvas and its axes."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -62,16 +112,11 @@ def rate_plot(
         raise MissingDependencyError(
             "plots need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
         ) from error
-    paper, ink, grid = _INKS[theme]
     figure = Figure(figsize=_INCHES, dpi=130, facecolor=paper, layout="constrained")
-    axes = figure.add_subplot(facecolor=paper)
-    found = curves(summaries, metric)
-    for name, points in found.items():
-        _draw(axes, name, points, metric, list(families).index(name))
-    axes.set_title(METRICS[metric].heading, fontsize=11, loc="left", color=ink)
-    _dress(axes, [one.actual_kbps for points in found.values() for one in points])
-    _colour(axes, ink, grid)
-    canvas = FigureCanvasAgg(figure)
+    return FigureCanvasAgg(figure), figure.add_subplot(facecolor=paper)
+
+
+def _finished(canvas: Any) -> bytes:
     canvas.draw()
     return _small_png(canvas.buffer_rgba())
 
@@ -92,8 +137,13 @@ def _draw(axes: Any, name: str, points: Sequence[Summary], metric: str, index: i
     rates = [point.actual_kbps for point in points]
     means = [point.metrics[metric].mean for point in points]
     errors = [point.metrics[metric].interval or 0.0 for point in points]
+    _errorbar(axes, name, (rates, means, errors), index)
+
+
+def _errorbar(axes: Any, name: str, values: Sequence[Sequence[float]], index: int) -> None:
+    """A curve of places, means and half widths."""
     axes.errorbar(
-        *(rates, means, errors),
+        *values,
         color=_COLOURS[index % len(_COLOURS)],
         marker=_MARKERS[index % len(_MARKERS)],
         label=name,

@@ -226,6 +226,16 @@ def exhibit_html(original: Version, versions: Sequence[Version]) -> str:
     return '<div class="cards">\n' + "\n".join(cards) + "\n</div>"
 
 
+def gallery_html(versions: Sequence[Version]) -> str:
+    """Cards of sounds that do not belong together in time: each with its own picture and scale."""
+    levels = [log_mel(version.audio, version.sampling_rate) for version in versions]
+    cards = [
+        _card(version, level, None, shared_scale(level), version.sampling_rate)
+        for version, level in zip(versions, levels, strict=True)
+    ]
+    return '<div class="cards">\n' + "\n".join(cards) + "\n</div>"
+
+
 def _at_rate(version: Version, rate: int, num_samples: int) -> np.ndarray:
     """A version's audio with as many samples as the original, so that columns fall together."""
     audio = resample(version.audio, version.sampling_rate, rate)

@@ -1,0 +1,286 @@
+"""`moss-audio eval asr` and `moss-audio eval tts`: language models on codes, by layers.
+
+Owns the options and what is printed; runs, tables and pages are `evaluation.spoken`'s. The
+models are opened here, where tests put others.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import display, loading, options
+from .evaluate import Limit, Manifest, Split
+from .failures import needs_extra
+
+if TYPE_CHECKING:
+    from ..codes import Codec
+    from ..evaluation.spoken import CodeReader, Item, SpokenRow, Talker
+
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        metavar="FOLDER",
+        show_default=False,
+        help="Model folder or Hugging Face id; several times for several.",
+    ),
+]
+CodecName = Annotated[
+    str,
+    typer.Option(
+        "--codec", metavar="M", help="The codec it was trained on: folder, hub id or 'bundled'."
+    ),
+]
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        readable=False,
+        show_default=False,
+        help="Folder of the results; those of such a run that it holds are replaced.",
+    ),
+]
+Depths = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--num-quantizers",
+        metavar="N",
+        min=1,
+        show_default="1, 2, 4, ... and all",
+        help="Layers of codes to use; several times for several.",
+    ),
+]
+Examples = Annotated[
+    int, typer.Option("--examples", metavar="N", min=0, help="Texts that are shown in the page.")
+]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Texts that are worked on together.")
+]
+
+
+def evaluate_asr(
+    manifest: Manifest,
+    output: Folder,
+    model: Models,
+    codec: CodecName = "bundled",
+    num_quantizers: Depths = None,
+    num_beams: Annotated[
+        int, typer.Option("--num-beams", "--beams", metavar="N", min=1, help="1 decodes greedily.")
+    ] = 1,
+    split: Split = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 8,
+    examples: Examples = 8,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Measure speech recognition on codes: what is misread, by the number of layers.
+
+    Example: moss-audio eval asr data/manifest.jsonl --model runs/asr/final -o runs/wer
+    """
+    _prepare(output)
+    from ..evaluation.spoken import ReadingPlan, read_clips
+    from ..manifest import read_manifest
+
+    clips = read_manifest(manifest, split, "speech")[:limit]
+    coder = loading.load_codec(codec, "encoder", device)
+    plan = ReadingPlan(clips, coder, tuple(num_quantizers or ()), num_beams, batch_size)
+    readers = {label: open_reader(name, coder, device) for label, name in labelled(model).items()}
+    with display.progress("reading", len(clips)) as bar:
+        rows = read_clips(readers, plan, _advance(bar))
+    _write(output, rows, "Speech recognition on codes", [], as_json, num_examples=examples)
+
+
+def evaluate_tts(
+    texts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TEXTS_OR_MANIFEST",
+            readable=False,
+            show_default=False,
+            help="A text a line; or a manifest (.jsonl) whose texts are said; or Seed-TTS-Eval's "
+            "list (.lst).",
+        ),
+    ],
+    output: Folder,
+    model: Models,
+    codec: CodecName = "bundled",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="MANIFEST",
+            readable=False,
+            show_default="none",
+            help="Recordings with texts whose voices go on: another one of the same speaker, where "
+            "the text's is known, else the next in turn.",
+        ),
+    ] = None,
+    num_quantizers: Depths = None,
+    recogniser: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recogniser",
+            metavar="NAME",
+            show_default="pocketsphinx",
+            help="pocketsphinx; pocketsphinx:TEXTS, which knows only the words of a text file; "
+            "cat:FOLDER; hf:NAME or a folder (Whisper, ...); or MODULE:FUNCTION; several times "
+            "for several.",
+        ),
+    ] = None,
+    speaker_model: Annotated[
+        str,
+        typer.Option(
+            "--speaker-model",
+            metavar="NAME",
+            help="hf:NAME or a folder of a speaker-verification model; MODULE:FUNCTION; mfcc, "
+            "which is none, and compares the colour of sound alone; or none.",
+        ),
+    ] = "mfcc",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the first text.")] = 0,
+    temperature: Annotated[float, typer.Option("--temperature", help="Of codes.")] = 1.0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=0, help="Codes that stay in question; 0 for all.")
+    ] = 50,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Share of probability that stays in question.")
+    ] = 0.95,
+    split: Split = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 4,
+    examples: Examples = 4,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Measure speech synthesis by the number of layers: what is understood, and whose voice it is.
+
+    Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
+    """
+    _prepare(output)
+    from ..evaluation.judges import load_embedder, load_recogniser
+    from ..evaluation.spoken import SpeakingPlan, read_items, speak_items
+    from ..evaluation.spoken.results import begin_folder
+
+    items = read_items(texts, prompts, split, limit)
+    names = list(dict.fromkeys(recogniser or ["pocketsphinx"]))
+    wanted = [name for name in names if name != "none"]
+    labels = recogniser_labels(wanted)
+    recognisers = {labels[name]: one for name in wanted if (one := load_recogniser(name))}
+    embed = None if speaker_model == "none" else load_embedder(speaker_model)
+    plan = SpeakingPlan(items, recognisers, embed, tuple(num_quantizers or ()), seed, batch_size)
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    talkers = {
+        label: open_talker(name, codec, device, **sampling)
+        for label, name in labelled(model).items()
+    }
+    begin_folder(output)
+    with display.progress("speaking", len(items)) as bar:
+        rows = speak_items(talkers, plan, output, _advance(bar))
+    notes = _judges(wanted, speaker_model, items)
+    rate = talkers[next(iter(talkers))].kbps_a_layer
+    more = {"items": items, "num_examples": examples, "kbps_a_layer": rate}
+    _write(output, rows, "Speech synthesis on codes", notes, as_json, **more)
+
+
+def open_reader(name: str, codec: "Codec", device: str) -> "CodeReader":
+    """A CAT-ASR model."""
+    with needs_extra("torch", "running a model of speech recognition"):
+        from ..evaluation.pretrained.cat import CatReader
+    return CatReader(name, codec, device)
+
+
+def open_talker(name: str, codec: str, device: str, **sampling: Any) -> "Talker":
+    """A CAT-TTS model with its codec."""
+    with needs_extra("torch", "running a model of speech synthesis"):
+        from ..evaluation.pretrained.cat import CatTalker
+    return CatTalker(name, codec, device, **sampling)
+
+
+def labelled(names: Sequence[str]) -> dict[str, str]:
+    """Models by what tells them apart in tables: the last folders of their paths that differ.
+
+    ``runs/p0/final`` and ``runs/p1/final`` are p0/final and p1/final; ``a/b`` alone is b.
+
+    Raises:
+        InputError: a model is given twice.
+    """
+    parts = [Path(name).parts or (name,) for name in names]
+    if len(set(parts)) < len(parts):
+        twice = next(name for name, one in zip(names, parts, strict=True) if parts.count(one) > 1)
+        raise InputError(f"--model {twice!r} is given twice; expected each once")
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(one[-length:]) for one in parts]
+        if len(set(labels)) == len(labels):
+            return dict(zip(labels, names, strict=True))
+    return {name: name for name in names}
+
+
+def recogniser_labels(names: Sequence[str]) -> dict[str, str]:
+    """Names of recognisers without the folders of their files, where that tells them apart."""
+    short = [
+        f"{kind}:{Path(value).name}" if "/" in value else name
+        for name in names
+        for kind, _, value in [name.partition(":")]
+    ]
+    apart = len(set(short)) == len(short)
+    return dict(zip(names, short if apart else names, strict=True))
+
+
+def _prepare(output: Path) -> None:
+    """Fail before the work, not after it, where its results cannot be written."""
+    with needs_extra("eval", "measuring"):
+        import jiwer  # noqa: F401
+        import matplotlib  # noqa: F401
+        import scipy  # noqa: F401
+    from ..evaluation.spoken.results import check_folder
+
+    if output.is_file():
+        raise InputError(f"-o {str(output)!r} is a file; expected a folder")
+    check_folder(output)
+
+
+def _advance(bar: Any) -> Any:
+    return lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)
+
+
+def _judges(recognisers: Sequence[str], speaker_model: str, items: "Sequence[Item]") -> list[str]:
+    notes = [f"recognisers: {', '.join(recognisers)}"] if recognisers else []
+    if not any(item.prompt for item in items):
+        return [*notes, "no prompts, so no speaker similarity"]
+    if speaker_model == "mfcc":
+        return [
+            *notes,
+            "speaker model: mfcc, the cosine of means and deviations of mel cepstra; it is no "
+            "speaker verification, and compares only with itself on the same prompts",
+        ]
+    return [*notes, f"speaker model: {speaker_model}"]
+
+
+def _write(
+    output: Path,
+    rows: "Sequence[SpokenRow]",
+    title: str,
+    notes: Sequence[str],
+    as_json: bool,
+    **more: Any,
+) -> None:
+    from ..evaluation.spoken.results import begin_folder, write_results
+
+    begin_folder(output)
+    command = shlex.join(["moss-audio", *sys.argv[1:]])
+    text = write_results(output, rows, title, command, notes, **more)
+    if as_json:
+        display.print_line((output / "summary.json").read_text("utf-8").rstrip())
+    else:
+        # Without the title and the command, which the user has just typed.
+        display.print_line(text.partition("```\n\n")[2].rstrip())
+        display.print_line(f"\nresults: {output}")
+    if all(row.error for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,223 @@
+"""Speech synthesis, measured in the manner of Seed-TTS-Eval: what is understood, and whose voice.
+
+Every text is said at every number of layers, kept as FLAC, read by recognisers and compared with
+its prompt's voice. Knows no model: talkers are behind a protocol, judges are functions.
+Source: training.md section 9.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from ...audio import load_audio, resample, save_audio
+from ...errors import InputError, MissingDependencyError, MossAudioError
+from ...metrics.signals import MEASURED_RATE
+from ..judges import Embed, Recognise, cosine
+from ..kept import slug
+from .items import Item
+from .reading import chosen_depths
+from .rows import Reading, SpokenRow
+
+Sound = tuple[Float[np.ndarray, "samples"], int]
+"""Mono samples, in -1 .. 1, and their rate."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A text, and the sound and text of its prompt, if it has one."""
+
+    text: str
+    prompt_audio: Sound | None = None
+    prompt_text: str = ""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What was said.
+
+    Attributes:
+        samples: mono, without the prompt.
+        sampling_rate: a second.
+        finished: whether it came to an end by itself.
+    """
+
+    samples: Float[np.ndarray, "samples"]
+    sampling_rate: int
+    finished: bool
+
+
+class Talker(Protocol):
+    """What turns texts into speech.
+
+    Attributes:
+        num_quantizers: layers that it has.
+        kbps_a_layer: bitrate of one layer of its codes.
+    """
+
+    num_quantizers: int
+    kbps_a_layer: float
+
+    def speak(self, wanted: Sequence[Wanted], num_quantizers: int, seed: int) -> list[Spoken]:
+        """Several texts at once; what row i says depends on ``seed + i`` and on itself alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpeakingPlan:
+    """What to say, and who judges it.
+
+    Attributes:
+        items: texts and prompts.
+        recognisers: by name.
+        embed: speaker model; None for none.
+        depths: numbers of layers; empty for powers of two.
+        seed: of the first item; the others' follow.
+        batch_size: texts that are said together.
+
+    Raises:
+        InputError: there is nothing to say, or nobody to judge it.
+    """
+
+    items: Sequence[Item]
+    recognisers: Mapping[str, Recognise]
+    embed: Embed | None = None
+    depths: Sequence[int] = ()
+    seed: int = 0
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.items or self.batch_size < 1:
+            raise InputError(
+                f"{len(self.items)} texts in batches of {self.batch_size}; expected 1 or more each"
+            )
+        if not self.recognisers and self.embed is None:
+            raise InputError("nobody judges the speech; give a recogniser or a speaker model")
+
+
+def speak_items(
+    talkers: Mapping[str, Talker],
+    plan: SpeakingPlan,
+    folder: Path,
+    on_progress: Callable[[int, int], None],
+) -> list[SpokenRow]:
+    """Rows of every text, talker by talker and from few layers to many.
+
+    Args:
+        talkers: by label.
+        plan: what to say.
+        folder: of the results; speech goes below it.
+        on_progress: called with the number of speeches done and of all.
+
+    Raises:
+        CodesError: a depth that a talker does not have.
+        MissingDependencyError: a package is not installed.
+    """
+    depths = {
+        label: chosen_depths(plan.depths, label, one.num_quantizers)
+        for label, one in talkers.items()
+    }
+    total = len(plan.items) * sum(map(len, depths.values()))
+    rows: list[SpokenRow] = []
+    on_progress(0, total)
+    for label, talker in talkers.items():
+        for depth in depths[label]:
+            for fresh in _batches(talker, label, depth, plan, folder):
+                rows += fresh
+                on_progress(len(rows), total)
+    return rows
+
+
+def _batches(
+    talker: Talker, label: str, depth: int, plan: SpeakingPlan, folder: Path
+) -> Iterator[list[SpokenRow]]:
+    for start in range(0, len(plan.items), plan.batch_size):
+        items = plan.items[start : start + plan.batch_size]
+        try:
+            wanted = [_wanted(item) for item in items]
+            speeches = talker.speak(wanted, depth, plan.seed + start)
+        except MissingDependencyError:
+            raise
+        except MossAudioError as error:
+            # One text that cannot be said must not cost the others of its batch.
+            if len(items) > 1:
+                for place in range(len(items)):
+                    yield from _batches(talker, label, depth, _alone(plan, start + place), folder)
+            else:
+                yield [_failed(items[0], label, depth, error)]
+            continue
+        yield [
+            _row(item, one, speech, plan, (label, depth), folder)
+            for item, one, speech in zip(items, wanted, speeches, strict=True)
+        ]
+
+
+def _alone(plan: SpeakingPlan, place: int) -> SpeakingPlan:
+    """One item, with the seed that it has among the others."""
+    seed = plan.seed + place
+    item = plan.items[place]
+    return SpeakingPlan([item], plan.recognisers, plan.embed, plan.depths, seed, 1)
+
+
+def _wanted(item: Item) -> Wanted:
+    if item.prompt is None:
+        return Wanted(item.text)
+    # At a rate that carries every band a codec of speech has.
+    rate = 48_000
+    return Wanted(item.text, (load_audio(item.prompt, rate, 1)[0], rate), item.prompt_text)
+
+
+def _failed(item: Item, label: str, depth: int, error: Exception) -> SpokenRow:
+    return SpokenRow(item.name, item.text, label, depth, prompt=item.prompt_name, error=str(error))
+
+
+def _row(
+    item: Item,
+    wanted: Wanted,
+    speech: Spoken,
+    plan: SpeakingPlan,
+    whose: tuple[str, int],
+    folder: Path,
+) -> SpokenRow:
+    label, depth = whose
+    silent = not speech.samples.size
+    heard = _measured((speech.samples, speech.sampling_rate))
+    readings = {
+        name: Reading.compared(item.text, "" if silent else recognise(heard, MEASURED_RATE))
+        for name, recognise in plan.recognisers.items()
+    }
+    similarity = nan
+    if plan.embed and wanted.prompt_audio and not silent:
+        voices = (plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), heard))
+        similarity = cosine(*voices)
+    audio = "" if silent else _kept(folder, label, item, depth, speech)
+    seconds = round(len(speech.samples) / speech.sampling_rate, 3)
+    return SpokenRow(
+        *(item.name, item.text, label, depth, readings, similarity, item.prompt_name, audio),
+        seconds=seconds,
+        finished=speech.finished,
+    )
+
+
+def _measured(sound: Sound) -> np.ndarray:
+    samples, rate = sound
+    if not len(samples):
+        return np.zeros(0)
+    return resample(np.asarray(samples, np.float32)[None], rate, MEASURED_RATE)[0].astype(
+        np.float64
+    )
+
+
+def _kept(folder: Path, label: str, item: Item, depth: int, speech: Spoken) -> str:
+    """The speech as a file; returns its path below the folder."""
+    digest = hashlib.sha256(item.name.encode()).hexdigest()[:8]
+    name = f"{slug(Path(item.name).stem)[:60]}-{digest}-{depth}.flac"
+    path = folder / "audio" / slug(label) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_audio(path, speech.samples[None], speech.sampling_rate)
+    return str(path.relative_to(folder).as_posix())
