@@ -20,7 +20,14 @@ PUBLIC_NAMES = [
 ]
 TORCH_FREE_MODULES = [
     *("audio", "cli.main", "codes", "config", "errors", "evaluation", "evaluation.baselines"),
-    *("evaluation.listening", "evaluation.speed", "export.folder", "metrics", "model.describe"),
+    *(
+        "evaluation.ceilings",
+        "evaluation.listening",
+        "evaluation.speed",
+        "export.folder",
+        "metrics",
+        "model.describe",
+    ),
     *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.workers"),
     *("serve.app", "serve.client"),

@@ -1,6 +1,7 @@
 """`moss-audio bench` measures, writes what it says, and refuses what cannot be measured."""
 
 import json
+import sys
 
 import pytest
 
@@ -38,9 +39,25 @@ def test_tables_are_written(moss_audio, config_file, tmp_path):
     assert json.loads((out / "bench.json").read_text("utf-8"))["machine"]["bytes_a_value"] == 4
 
 
+def test_the_same_table_in_onnx(moss_audio, make_exported, monkeypatch):
+    _, folder = make_exported()
+    monkeypatch.setitem(sys.modules, "moss_audio_tokenizer.model.numpy_codec", None)
+    options = ("--backend", "onnx", "--model", str(folder), "--threads", "1", "--json")
+    done = moss_audio("bench", *options, *QUICK)
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["machine"]["name"].startswith("1 threads, fp32")
+    assert {clip["side"] for clip in document["clips"]} == {"encode", "decode"}
+    assert len(document["steps"]) == 4
+    assert all(0 < step["floor_ms"] < step["p50_ms"] for step in document["steps"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--backend", "onnx", "--dtype", "bf16"], "as it was exported"),
+        (["--backend", "onnx", "--untrained", "v1"], "leave out --untrained"),
+        (["--backend", "onnx", "--model", "."], "run moss-audio export onnx"),
         (["--untrained", "v9"], "no preset 'v9'"),
         (["--chunk-frames", "0"], "chunk-frames"),
         (["--dtype", "fp8"], "dtype"),

@@ -3,11 +3,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
+from moss_audio_tokenizer.training.assembly import codec_config
 from moss_audio_tokenizer.training.config import (
     DataConfig,
+    DiscriminatorConfig,
     OptimizerConfig,
     TrainingConfig,
     ValidationConfig,
@@ -15,6 +18,7 @@ from moss_audio_tokenizer.training.config import (
     as_dict,
     override,
 )
+from moss_audio_tokenizer.training.discriminators import Discriminators
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 
 
@@ -135,3 +139,38 @@ def test_recipes_and_their_keys_load_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not {"torch", "numpy", "tensorboard"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("rate", [7, 100, 7999, 192_001])
+def test_a_rate_that_no_sound_has_is_refused_with_the_recipe(rate):
+    with pytest.raises(ConfigError, match=f"sampling_rate is {rate}; expected 0, or 8,000 to"):
+        codec_config(override(recipe("decoder"), [f"train.sampling_rate={rate}"]))
+
+
+WITHOUT_TEXT = ["semantic.llm=", "data.text_share=0", "adversarial.discriminators.windows=(4096,)"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["adversarial.crop_seconds=0.01"], r"adversarial\.crop_seconds gives .* 240 samples"),
+        (["adversarial.discriminators.periods=(2, 9001)"], "at least 9001"),
+        (["adversarial.discriminators.windows=(16384,)"], "at least 10240"),
+        (["data.text_seconds=(0.01, 1)"], r"data\.text_seconds gives discriminators 240 samples"),
+        ([*WITHOUT_TEXT, "data.crop_seconds=0.08"], r"data\.crop_seconds gives .* 1920 samples"),
+    ],
+)
+def test_what_discriminators_cannot_judge_is_refused_with_the_recipe(changes, message):
+    smoke = recipe("smoke")
+    codec_config(smoke)
+    with pytest.raises(ConfigError, match=message):
+        codec_config(override(smoke, changes))
+    codec_config(override(smoke, [*changes, "adversarial.start=0"]))
+
+
+@pytest.mark.parametrize("periods", [(2,), (7, 11)])
+@pytest.mark.parametrize("windows", [(), (32,), (64, 512)])
+def test_discriminators_judge_what_the_recipe_lets_through(periods, windows):
+    config = DiscriminatorConfig(periods, windows, channel_divisor=32)
+    for samples in range(config.least_samples, config.least_samples + 9):
+        assert len(Discriminators(config)(torch.zeros(1, samples))) == len(periods + windows)

@@ -4,6 +4,7 @@ Owns the options and what is printed; `evaluation.speed` measures.
 """
 
 import json
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,9 @@ def bench(
     num_steps: Annotated[int, typer.Option(min=5, help="Steps to time for each figure.")] = 120,
     dtype: Annotated[ComputeDtype, typer.Option(help="Compute in.")] = ComputeDtype.fp32,
     threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 2,
+    backend: Annotated[
+        options.BackendName, typer.Option(help="What runs the model; onnx for what was exported.")
+    ] = options.BackendName.torch,
     device: options.Device = "cpu",
     output: Annotated[
         Path | None,
@@ -69,6 +73,33 @@ def bench(
         raise InputError(
             f"{str(output)!r} is a file; expected a folder for bench.md and bench.json"
         )
+    if backend is options.BackendName.onnx:
+        codec, ceilings = _in_onnx(model, untrained, dtype, threads, device)
+    else:
+        codec, ceilings = _in_torch(model, untrained, dtype, threads, device)
+    plan = (seconds or [10.0], chunk_frames or [1, 2, 10], streams or [1, 4], num_steps)
+    machine, clips, steps = _measure(codec, ceilings, *plan)
+    _report(machine, clips, steps, output, as_json)
+
+
+def _in_onnx(
+    model: str, untrained: str | None, dtype: ComputeDtype, threads: int, device: str
+) -> "tuple[Any, Callable[[], Machine]]":
+    """An exported model in onnxruntime, and how to measure the machine without PyTorch."""
+    if untrained is not None or dtype is not ComputeDtype.fp32:
+        raise InputError(
+            "--backend onnx measures a model as it was exported; leave out --untrained and --dtype"
+        )
+    from ..evaluation.ceilings import measure_machine
+    from ..onnx.codec import OnnxCodec
+
+    return OnnxCodec.from_pretrained(model, device, threads), lambda: measure_machine(threads)
+
+
+def _in_torch(
+    model: str, untrained: str | None, dtype: ComputeDtype, threads: int, device: str
+) -> "tuple[Any, Callable[[], Machine]]":
+    """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
         from ..model.machine import use_threads
         from ..model.numpy_codec import TorchCodec
@@ -77,9 +108,7 @@ def bench(
         codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype.value)
     else:
         codec = TorchCodec.untrained(_configuration(untrained), device, dtype.value)
-    plan = (seconds or [10.0], chunk_frames or [1, 2, 10], streams or [1, 4], num_steps)
-    machine, clips, steps = _measure(codec, dtype.value, *plan)
-    _report(machine, clips, steps, output, as_json)
+    return codec, lambda: _machine(codec, dtype.value)
 
 
 def _configuration(name: str) -> Any:
@@ -101,7 +130,7 @@ def _configuration(name: str) -> Any:
 
 def _measure(
     codec: Any,
-    dtype: str,
+    ceilings: "Callable[[], Machine]",
     lengths: list[float],
     chunks: list[int],
     streams: list[int],
@@ -110,7 +139,7 @@ def _measure(
     from ..evaluation.speed import measure_clips, measure_steps
 
     with display.progress("measuring", len(lengths) + len(chunks) * len(streams) + 1) as bar:
-        machine = _machine(codec, dtype)
+        machine = ceilings()
         bar.advance(bar.task_ids[0])
         clips: list[ClipSpeed] = []
         for length in lengths:

@@ -156,3 +156,22 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
             f"warm_start.samples is {config.warm_start.samples}; expected 0, or at least one "
             f"frame for each of the codebook's {rows} rows"
         )
+    if config.adversarial.start:
+        _check_judged(config, codec.sampling_rate)
+
+
+def _check_judged(config: TrainingConfig, sampling_rate: int) -> None:
+    """Hold the shortest stretch that discriminators get against what they can judge."""
+    settings, data = config.adversarial, config.data
+    key = "data.text_seconds" if data.text_share else "data.crop_seconds"
+    whole = data.text_seconds[0] if data.text_share else data.crop_seconds
+    if settings.crop_seconds < whole:
+        key = "adversarial.crop_seconds"
+    samples = round(min(settings.crop_seconds, whole) * sampling_rate)
+    least = settings.discriminators.least_samples
+    if samples < least:
+        raise ConfigError(
+            f"{key} gives discriminators {samples} samples; expected at least {least}, the longest "
+            "period and 5/8 of the longest window: make it longer, or shorten "
+            "adversarial.discriminators.periods and .windows"
+        )

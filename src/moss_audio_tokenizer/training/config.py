@@ -76,6 +76,11 @@ class DiscriminatorConfig:
         require(bool(self.periods or self.windows), self, "windows", "one, or a period")
         require(1 <= self.channel_divisor <= 32, self, "channel_divisor", "1 to 32")
 
+    @property
+    def least_samples(self) -> int:
+        """Of audio that they can judge: it is mirrored by 3/8 of a window, and to whole hops."""
+        return max(*self.periods, *(5 * window // 8 for window in self.windows), 1)
+
 
 @dataclass(frozen=True)
 class AdversarialConfig:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..audio.resampling import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ..config import CodecConfig, PatchStage, Stage, TransformerStage
 from ..errors import ConfigError
 from ..model.codec import Codec
@@ -20,9 +21,14 @@ def config_at_rate(config: CodecConfig, sampling_rate: int) -> CodecConfig:
     """``config`` with patches of the waveform as long in time as before, at ``sampling_rate``.
 
     Raises:
-        ConfigError: a patch would not be a whole number of samples, or the stages next to the
-            waveform have no projections that could take it.
+        ConfigError: no sound has this rate, a patch would not be a whole number of samples, or the
+            stages next to the waveform have no projections that could take it.
     """
+    if not MIN_SAMPLING_RATE <= sampling_rate <= MAX_SAMPLING_RATE:
+        raise ConfigError(
+            f"train.sampling_rate is {sampling_rate}; expected 0, or {MIN_SAMPLING_RATE:,} to "
+            f"{MAX_SAMPLING_RATE:,} samples a second"
+        )
     outer, first = _ends(config.encoder[0], config.encoder[1], config)
     _, last = _ends(config.decoder[-1], config.decoder[-2], config)
     if config.number_channels != 1 or not first.projects_input or not last.projects_output:

@@ -240,3 +240,20 @@ def test_a_full_disk_leaves_no_half_of_a_shard(manifest, tmp_path, monkeypatch):
     with pytest.raises(AudioFileError, match=r"train-000000\.tar.*No space left"):
         prepare(Preparation(manifest), tmp_path / "out")
     assert set(files(tmp_path / "out")) == {"prepare.json"}
+
+
+def test_a_recording_that_is_listed_twice_counts_once(write_data, tmp_path):
+    clips = [("a.wav", 1.0, {"text": "one"}), ("b.wav", 2.0, {})]
+    path = Path(write_data(*clips, ("a.wav", 1.0, {"text": "a caption of it"})))
+    lines = path.read_text().splitlines()
+    again = json.dumps({"path": str(path.parent / "x" / ".." / "b.wav"), "split": "valid"})
+    path.write_text("\n".join([*lines, *lines[:2], again]))
+    summary = prepare(Preparation(str(path)), tmp_path / "out")
+    assert (summary["clips"], summary["errors"]) == (3, 3)
+    assert summary["hours"] == pytest.approx(4 / 3600)
+    assert {group["split"] for group in summary["groups"]} == {"train"}
+    errors = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["error"] for line in errors] == [
+        "listed before, as 'a.wav', with the same text; left out",
+        *["listed before, as 'b.wav', with the same text; left out"] * 2,
+    ]

@@ -99,6 +99,8 @@ def prepare(
         AudioFileError: the folder cannot be written.
     """
     lines, errors = find_lines(Path(wanted.source), wanted.splits, wanted.domain)
+    lines, repeated = _once(lines)
+    errors += repeated
     _claim(output, wanted)
     survey, writers = Survey(), dict[str, ShardWriter]()
     with ExitStack() as stack:
@@ -118,6 +120,22 @@ def prepare(
     summary = {**survey.facts(), "errors": len(errors), "shards": shards}
     _write_results(output, summary, errors)
     return summary
+
+
+def _once(lines: Iterable[Line]) -> tuple[list[Line], list[dict[str, Any]]]:
+    """The first line of every recording and text, and what is wrong with the others.
+
+    A recording may have several texts, such as captions; a line that says nothing new is a
+    mistake of who made the list, which would count, and be trained on, twice.
+    """
+    first: dict[tuple[Path, str], Line] = {}
+    repeated = []
+    for line in lines:
+        before = first.setdefault((line.entry.path.resolve(), line.entry.text), line)
+        if before is not line:
+            error = f"listed before, as {before.entry.name!r}, with the same text; left out"
+            repeated.append({"path": line.entry.name, "line": None, "error": error})
+    return list(first.values()), repeated
 
 
 def _add(
