@@ -70,6 +70,35 @@ def test_layers_beyond_the_depth_are_not_seen(model):
     assert not torch.equal(first, model(changed, [4, 4], ["a", "b"], depths).loss_sum)
 
 
+def test_frames_that_tell_the_tokens_themselves():
+    model = fresh(frame_scores=True)
+    output = model(batch(3, 5), [3, 5], ["ab", "c a"])
+    alone = [
+        model(torch.from_numpy(clip[:, None]), [clip.shape[1]], [text]).frame_loss
+        for clip, text in zip(clips(3, 5), ["ab", "c a"], strict=True)
+    ]
+    torch.testing.assert_close(output.frame_loss, sum(alone))
+    # Three frames and the start of text: two tokens fit, five do not.
+    assert float(alone[0].detach()) > 0
+    assert float(model(batch(3), [3], ["abcab"]).frame_loss.detach()) == 0
+    output.frame_loss.backward()
+    assert model.frame_head.weight.grad.abs().sum() > 0
+
+
+def test_the_frames_loss_sums_over_all_alignments():
+    """One token, one frame and the start of text: at either place, or at both."""
+    model = fresh(frame_scores=True)
+    codes = batch(1)
+    with torch.no_grad():
+        prompt = model._prompts(codes, [1], None)[0]
+        states = model.language_model.base_model(inputs_embeds=prompt[None]).last_hidden_state[0]
+        shares = model.frame_head(states).softmax(-1)
+        token, nothing = shares[:, TEXT.encode("a")[0]], shares[:, -1]
+        total = token[0] * nothing[1] + nothing[0] * token[1] + token[0] * token[1]
+        found = model(codes, [1], ["a"]).frame_loss
+    torch.testing.assert_close(found, -total.log())
+
+
 def trained() -> CatAsr:
     """Knows two clips by heart."""
     model = fresh().train()

@@ -16,6 +16,8 @@ class CatAsrConfig(PreTrainedConfig):
         num_quantizers: layers of codes that it can be given.
         codebook_size: rows of each.
         code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
+        frame_scores: frames also score tokens themselves, for a loss that helps small data
+            (`AsrOutput.frame_loss`); reading does not use it.
         codec: identity of the codec whose codes it reads; empty where nobody noted it.
 
     Raises:
@@ -28,6 +30,7 @@ class CatAsrConfig(PreTrainedConfig):
     num_quantizers: int = 32
     codebook_size: int = 1024
     code_rank: int = 0
+    frame_scores: bool = False
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:

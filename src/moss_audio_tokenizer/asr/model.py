@@ -41,11 +41,14 @@ class AsrOutput:
         loss_sum: cross-entropy, summed over the target tokens.
         num_tokens: target tokens, the end of every text included.
         num_correct: those that the model ranks first.
+        frame_loss: connectionist temporal classification of the texts by the frames, summed over
+            rows (Graves et al. 2006); None without frame scores.
     """
 
     loss_sum: Float[Tensor, ""]
     num_tokens: int
     num_correct: Float[Tensor, ""]
+    frame_loss: Float[Tensor, ""] | None = None
 
 
 class CatAsr(PreTrainedModel):
@@ -72,6 +75,10 @@ class CatAsr(PreTrainedModel):
                 config.num_quantizers, config.codebook_size, width, config.code_rank
             )
             self.start_of_text = nn.Parameter(torch.randn(width) * _STD)
+            # One class more than there are tokens: nothing new is heard here.
+            self.frame_head = (
+                nn.Linear(width, self.text.num_tokens + 1) if config.frame_scores else None
+            )
 
     def _init_weights(self, module: nn.Module) -> None:
         """The constructor has done it."""
@@ -111,12 +118,37 @@ class CatAsr(PreTrainedModel):
         targets = [self.targets(text) for text in texts]
         prompts = self._prompts(audio_codes, num_frames, depths)
         states = self._states(prompts, targets)
-        logits = self.language_model.get_output_embeddings()(states).float()
+        predicting = [
+            row[len(prompt) - 1 : len(prompt) - 1 + len(ids)]
+            for row, prompt, ids in zip(states, prompts, targets, strict=True)
+        ]
+        logits = self.language_model.get_output_embeddings()(torch.cat(predicting)).float()
         wanted = torch.tensor([token for ids in targets for token in ids], device=logits.device)
         return AsrOutput(
             loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
             num_tokens=len(wanted),
             num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
+            frame_loss=self._frame_loss(states, prompts, targets),
+        )
+
+    def _frame_loss(
+        self, states: Tensor, prompts: list[Tensor], targets: list[list[int]]
+    ) -> Tensor | None:
+        """Of the texts without their ends, by the frames and the start of text behind them."""
+        if self.frame_head is None:
+            return None
+        longest = max(map(len, prompts))
+        scores = self.frame_head(states[:, :longest]).float().log_softmax(-1)
+        lengths = torch.tensor([len(ids) - 1 for ids in targets])
+        return F.ctc_loss(
+            scores.transpose(0, 1),
+            torch.tensor([token for ids in targets for token in ids[:-1]], device=scores.device),
+            torch.tensor([len(prompt) for prompt in prompts]),
+            lengths,
+            blank=self.text.num_tokens,
+            reduction="sum",
+            # More tokens than frames: spelled out too fast to be told apart.
+            zero_infinity=True,
         )
 
     def _prompts(
@@ -129,8 +161,10 @@ class CatAsr(PreTrainedModel):
             for row, count in zip(frames, num_frames, strict=True)
         ]
 
-    def _states(self, prompts: list[Tensor], targets: list[list[int]]) -> Tensor:
-        """The model's states that predict the targets of all rows, one after another."""
+    def _states(
+        self, prompts: list[Tensor], targets: list[list[int]]
+    ) -> Float[Tensor, "batch steps width"]:
+        """The model's states behind [prompt][text], padded at the ends."""
         embed = self.language_model.get_input_embeddings()
         known = [torch.tensor(ids[:-1], dtype=torch.long, device=self.device) for ids in targets]
         rows = [
@@ -138,17 +172,12 @@ class CatAsr(PreTrainedModel):
             for prompt, ids in zip(prompts, known, strict=True)
         ]
         mask = pad_sequence([torch.ones(len(row), device=self.device) for row in rows], True)
-        states = self.language_model.base_model(
+        states: Tensor = self.language_model.base_model(
             inputs_embeds=pad_sequence(rows, batch_first=True),
             attention_mask=mask.long(),
             use_cache=False,
         ).last_hidden_state
-        return torch.cat(
-            [
-                states[row, len(prompt) - 1 : len(prompt) - 1 + len(ids)]
-                for row, (prompt, ids) in enumerate(zip(prompts, targets, strict=True))
-            ]
-        )
+        return states
 
     @torch.no_grad()
     def transcribe_codes(

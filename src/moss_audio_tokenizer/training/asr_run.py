@@ -33,11 +33,13 @@ class AsrTask(ModuleTask[DrawnRows]):
 
     Args:
         model: what trains.
+        frame_weight: of the loss by the frames themselves.
     """
 
-    def __init__(self, model: CatAsr) -> None:
+    def __init__(self, model: CatAsr, frame_weight: float = 0.0) -> None:
         super().__init__()
         self.model: CatAsr = model
+        self.frame_weight = frame_weight
 
     def num_tokens(self, rows: DrawnRows) -> int:
         """Of all texts, their ends included."""
@@ -50,8 +52,12 @@ class AsrTask(ModuleTask[DrawnRows]):
         depths = None if rows.depths is None else rows.depths.to(codes.device)
         frames = [row.num_frames for row in own]
         output = self.model(codes, frames, [row.text for row in own], depths)
-        loss = output.loss_sum / num_tokens
-        return {"total": loss, "token_accuracy": output.num_correct / num_tokens}
+        text = output.loss_sum / num_tokens
+        losses = {"total": text, "text": text, "token_accuracy": output.num_correct / num_tokens}
+        if output.frame_loss is not None:
+            losses["frames"] = output.frame_loss / num_tokens
+            losses["total"] = text + self.frame_weight * losses["frames"]
+        return losses
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,14 @@ class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
             num_quantizers=info.num_quantizers,
             codebook_size=info.codebook_size,
             code_rank=settings.code_rank,
+            frame_scores=self.config.frame_weight > 0,
             codec=info.identity,
         )
         model = CatAsr(config, self.text, self.config.seed)
         if source:
             model.language_model.load_state_dict(load_language_model(source).state_dict())
         self.start_from_codec(model)
-        return AsrTask(model)
+        return AsrTask(model, self.config.frame_weight)
 
     def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """A random prefix for a share of the rows, all layers for the others."""

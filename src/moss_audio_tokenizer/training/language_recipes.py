@@ -101,6 +101,7 @@ def asr_tiny() -> AsrTrainingConfig:
             warmup_steps=200,
             decay_fraction=0.6,
         ),
+        frame_weight=1.0,
         validation=AsrValidation(every=250, clips=54, num_quantizers=(1, 8, 32)),
     )
 
