@@ -12,38 +12,13 @@ import pytest
 import torch
 import toy_run
 from safetensors.torch import load_file
-from toy_run import ToyConfig, ToyModel, ToyTrainer, toy_config
+from toy_run import ToyConfig, ToyModel, ToyTrainer, read_log, run_until, toy_config
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 
 
-class InterruptionError(Exception):
-    """Stands for whatever ends a process in the middle."""
-
-
 def train(config: ToyConfig, resume: bool = False) -> Path:
     return ToyTrainer(config, resume, lambda _: None).run()
-
-
-def train_until(config: ToyConfig, step: int) -> None:
-    """Run and break off, without a word, before step ``step`` + 1."""
-    trainer = ToyTrainer(config, report=lambda _: None)
-    optimise = trainer.optimise
-
-    def interrupted(batch):
-        if trainer.step == step:
-            raise InterruptionError
-        return optimise(batch)
-
-    trainer.optimise = interrupted
-    with pytest.raises(InterruptionError):
-        trainer.run()
-
-
-def read_log(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
-    speeds = ("audio_seconds_per_second", "utilisation")
-    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
 
 @pytest.fixture
@@ -77,7 +52,7 @@ def test_a_run_learns_and_leaves_what_runs_leave(config):
 def test_a_resumed_run_continues_bit_for_bit(config, tmp_path, broken_at):
     final = train(config)
     parted = replace(config, output=str(tmp_path / "parted"))
-    train_until(parted, broken_at)
+    run_until(ToyTrainer(parted, report=lambda _: None), broken_at)
     resumed = train(parted, resume=True)
     for name in ("metrics.jsonl", "validation.jsonl"):
         assert read_log(tmp_path / "parted", name) == read_log(tmp_path / "run", name)

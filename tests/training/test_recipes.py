@@ -1,20 +1,34 @@
-"""Recipes and studies are configurations that fit their models."""
+"""Recipes are configurations that fit their models."""
 
-import json
-from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
+from toy_speech import write_codes
+from transformers import Qwen3Config
 
-from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training import studies, validation
+from moss_audio_tokenizer.codes import CodecInfo
+from moss_audio_tokenizer.language import make_text
 from moss_audio_tokenizer.training.assembly import codec_config
-from moss_audio_tokenizer.training.loop import Loop
+from moss_audio_tokenizer.training.fields import override
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
-from moss_audio_tokenizer.training.studies import DEPTHS, STUDIES, run_study
+from moss_audio_tokenizer.training.trainers import TRAINERS, trainer_for
+
+BY_KIND = {
+    kind: [name for name, make in RECIPES.items() if make().kind == kind]
+    for kind in ("asr", "codec", "tts")
+}
+LANGUAGE = [*BY_KIND["asr"], *BY_KIND["tts"]]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_of_a_kind():
+    assert sorted(name for names in BY_KIND.values() for name in names) == sorted(RECIPES)
+    assert BY_KIND["asr"] == ["asr", "asr_one_gpu", "asr_tiny"]
+    assert BY_KIND["tts"] == ["tts", "tts_one_gpu", "tts_tiny"]
+
+
+@pytest.mark.parametrize("name", BY_KIND["codec"])
 def test_every_recipe_fits_its_model(name):
     config = recipe(name)
     assert codec_config(config).sampling_rate >= 24_000
@@ -33,77 +47,74 @@ def test_the_papers_run_is_the_papers():
     assert (*found, weights.adversarial, weights.features) == (20, 15, 0.25, 1, 1, 2)
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_runs_of_a_study_differ_in_one_thing(name):
-    runs = list(STUDIES[name]().runs.values())
-    assert len(set(runs)) == len(runs) >= 2
-    for config in runs:
-        allowed = {
-            "batch": replace(config, data=runs[0].data),
-            "end_to_end": replace(config, decoder_only_from=0),
-            "width": replace(config, model=runs[0].model),
-        }
-        assert allowed[name] == runs[0]
-
-
 @pytest.fixture
-def quick_study(monkeypatch, make_recipe):
-    """Two runs of three steps."""
-    monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: 1.5)
-    monkeypatch.setattr(validation, "stoi", lambda left, right, rate: 0.75)
-    monkeypatch.setattr(validation, "gross_pitch_error", lambda left, right, rate: 0.5)
-    base = make_recipe(
-        max_steps=3,
-        validation=validation.ValidationConfig(
-            every=3, clips=2, max_seconds=0.2, num_quantizers=DEPTHS
-        ),
-    )
-    runs = {"one seed": base, "another": replace(base, seed=1)}
-    study = studies.Study("Does the seed matter?", runs, "depth")
-    monkeypatch.setitem(STUDIES, "seed", lambda: study)
+def qwen3(tmp_path) -> str:
+    """A folder with the shape of Qwen3-1.7B."""
+    Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=2048,
+        intermediate_size=6144,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+    ).save_pretrained(tmp_path)
+    return str(tmp_path)
 
 
-def test_a_study_leaves_runs_table_and_plot_and_keeps_what_is_done(quick_study, tmp_path):
-    lines: list[str] = []
-    folder = run_study("seed", str(tmp_path / "study"), [], lines.append)
-    assert "| one seed | 1.500 | 1.500 | 1.500 | nan |" in (folder / "study.md").read_text()
-    assert (folder / "study.png").read_bytes().startswith(b"\x89PNG")
-    summary = json.loads((folder / "study.json").read_text())
-    assert summary["runs"].keys() == {"one seed", "another"}
-    assert (folder / "one-seed" / "final").is_dir()
-    again: list[str] = []
-    run_study("seed", str(folder), [], again.append)
-    assert again == ["== one seed", "== another"]
+def model_of(config) -> nn.Module:
+    """The model of a recipe on the codes of the 1.77 B codec, without memory for its weights."""
+    info = CodecInfo("0123456789abcdef", 24_000, 1, 1920, 32, 1024)
+    data, text = SimpleNamespace(info=info), make_text(config.model.text)
+    run = SimpleNamespace(config=config, data=data, text=text, start_from_codec=lambda _: None)
+    with torch.device("meta"):
+        return TRAINERS[type(config)].make_task(run).model
 
 
-def test_a_study_keeps_no_run_of_other_keys_and_no_torn_log(quick_study, tmp_path):
-    folder = run_study("seed", str(tmp_path / "study"), [], lambda _: None)
-    with pytest.raises(TrainingError, match="made with other keys"):
-        run_study("seed", str(folder), ["log_every=1"], lambda _: None)
-    (folder / "another" / "validation.jsonl").write_text("{")
-    with pytest.raises(TrainingError, match="cannot be read"):
-        run_study("seed", str(folder), [], lambda _: None)
+def millions(module: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
 
-def test_a_key_that_makes_runs_equal_is_refused(quick_study, tmp_path):
-    with pytest.raises(ConfigError, match="would be the same"):
-        run_study("seed", str(tmp_path), ["seed=7"], lambda _: None)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("name", ["asr", "tts"])
+def test_the_papers_language_models_are_the_papers(name, qwen3):
+    config = override(recipe(name), [f"model.llm={qwen3}", "model.init=random", "model.text=bytes"])
+    model = model_of(config)
+    backbone = model.language_model if name == "asr" else model.temporal
+    assert millions(backbone) == pytest.approx(1720.6, abs=0.1)
+    assert millions(model.code_embedding) == pytest.approx(67.1, abs=0.05)
+    if name == "tts":
+        assert millions(model.depth.blocks) == pytest.approx(202.9, abs=0.1)
+        rate, steps = config.optimizer.learning_rate, config.max_steps
+        assert (rate, steps, config.dropout.probability) == (2e-4, 200_000, 1.0)
+    else:
+        optimizer = config.optimizer
+        assert (optimizer.learning_rate, optimizer.warmup_steps, config.max_steps) == (
+            5e-5,
+            4000,
+            200_000,
+        )
 
 
-def test_a_stopped_run_ends_its_study(quick_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(Loop, "_run_steps", lambda self, log: self._save())
-    lines: list[str] = []
-    with pytest.raises(TrainingError, match="stopped; give the same command again"):
-        run_study("seed", str(tmp_path / "study"), [], lines.append)
-    assert "== another" not in lines
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("asr_one_gpu", 34.1), ("tts_one_gpu", 72.1), ("asr_tiny", 4.5), ("tts_tiny", 12.8)],
+)
+def test_small_language_models_are_as_large_as_they_say(name, expected):
+    assert millions(model_of(recipe(name))) == pytest.approx(expected, rel=0.03)
 
 
-def test_studies_that_cannot_be(tmp_path):
-    with pytest.raises(ConfigError, match="no study 'sleep'; there are batch"):
-        run_study("sleep", str(tmp_path), [])
-    with pytest.raises(TrainingError, match="output=DIR"):
-        run_study("width", "", [])
-    with pytest.raises(ConfigError, match="unknown key"):
-        run_study("width", str(tmp_path), ["nonsense=1"])
-    assert not list(Path(tmp_path).iterdir())
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_every_language_recipe_makes_a_step_on_stored_codes(name, tmp_path):
+    small = ("llm=random", "text=letters", "width=16", "num_layers=1", "num_heads=2")
+    keys = [f"model.{change}" for change in (*small, "start_from_codec=False")]
+    keys += ["data.codec=", "data.languages=()", "data.batch_seconds=3", "max_steps=1"]
+    keys += [f"data.manifest={write_codes(tmp_path)}", f"output={tmp_path / 'run'}", "device=cpu"]
+    keys += ["peak_tflops=1", "precision=fp32"]
+    if name in BY_KIND["tts"]:
+        keys += ["depth.width=16", "depth.num_layers=1", "depth.feedforward=16"]
+        keys += ["depth.adapter_width=0", "depth.head_dim=8"]
+    final = trainer_for(override(recipe(name), keys), report=lambda _: None).run()
+    assert (final / "model.safetensors").is_file()
+    assert (final.parent / "validation.jsonl").is_file()

@@ -1,5 +1,6 @@
 """A kind of run for tests: a linear model on batches of made-up rows, some with more targets."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Generator
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moss_audio_tokenizer.training.loop import Loop
 from moss_audio_tokenizer.training.module_trainer import HeldOutLosses, ModuleTask, ModuleTrainer
 from moss_audio_tokenizer.training.run_config import OptimizerConfig, RunConfig, ValidationSchedule
 
@@ -114,6 +116,32 @@ def toy_config(output: str, **changes) -> ToyConfig:
         "validation": ValidationSchedule(every=10, clips=2),
     }
     return ToyConfig(**(values | changes))
+
+
+class InterruptionError(Exception):
+    """Stands for whatever ends a process in the middle."""
+
+
+def run_until(trainer: Loop, step: int) -> None:
+    """Run and break off, without a word, before step ``step`` + 1."""
+    optimise = trainer.optimise
+
+    def interrupted(batch):
+        if trainer.step == step:
+            raise InterruptionError
+        return optimise(batch)
+
+    trainer.optimise = interrupted
+    with contextlib.suppress(InterruptionError):
+        trainer.run()
+    assert trainer.step == step
+
+
+def read_log(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
+    """The lines of a log, without what a clock says."""
+    speeds = ("audio_seconds_per_second", "utilisation")
+    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
 
 if __name__ == "__main__":

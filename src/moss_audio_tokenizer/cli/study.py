@@ -15,7 +15,11 @@ from .failures import needs_extra
 def study(
     name: Annotated[
         str,
-        typer.Argument(metavar="STUDY", show_default=False, help="batch, end_to_end or width."),
+        typer.Argument(
+            metavar="STUDY",
+            show_default=False,
+            help="batch, end_to_end, reading_depth, sequence_dropout or width.",
+        ),
     ],
     assignments: Annotated[
         list[str] | None,

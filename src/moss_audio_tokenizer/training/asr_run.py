@@ -118,8 +118,7 @@ class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
         """Read the held-out clips, shared out to the processes."""
         if not self.valid:
             return None
-        layers = self.data.info.num_quantizers
-        depths = sorted({min(d, layers) for d in self.config.validation.num_quantizers})
+        depths = self.validated_depths()
         self.task.eval()
         mine = {depth: self._read(depth) for depth in depths}
         self.task.train()

@@ -89,28 +89,40 @@ class DropoutConfig:
 
 
 @dataclass(frozen=True)
-class AsrValidation(ValidationSchedule):
-    """Held-out clips are read, at several depths.
+class DepthsValidation(ValidationSchedule):
+    """Held-out clips are looked at through several numbers of layers.
 
     Attributes:
-        num_quantizers: layers that are looked at; those beyond the model's are all of its.
-        num_beams: 1 decodes greedily.
+        num_quantizers: layers that are kept; more than the model has are all of its.
     """
 
     num_quantizers: tuple[int, ...] = (1, 8, 32)
-    num_beams: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         depths = self.num_quantizers
         usable = bool(depths) and all(depth >= 1 for depth in depths)
         require(usable, self, "num_quantizers", "depths from 1 on")
+
+
+@dataclass(frozen=True)
+class AsrValidation(DepthsValidation):
+    """Held-out clips are read, at several depths.
+
+    Attributes:
+        num_beams: 1 decodes greedily.
+    """
+
+    num_beams: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.num_beams >= 1, self, "num_beams", "at least 1")
 
 
 @dataclass(frozen=True)
-class TtsValidation(ValidationSchedule):
-    """Losses of held-out clips at full depth, and one text that is spoken.
+class TtsValidation(DepthsValidation):
+    """Losses of held-out clips at several depths, and one text that is spoken.
 
     Attributes:
         max_seconds: of that speech; 0 speaks none.

@@ -55,7 +55,7 @@ def tts() -> TtsTrainingConfig:
 
 
 def asr_one_gpu() -> AsrTrainingConfig:
-    """A reader of 30 M weights for one GPU and some hundred hours of speech."""
+    """A reader of 34 M weights for one GPU and some hundred hours of speech."""
     return AsrTrainingConfig(
         max_steps=60_000,
         model=LanguageModelConfig(
@@ -69,7 +69,7 @@ def asr_one_gpu() -> AsrTrainingConfig:
 
 
 def tts_one_gpu() -> TtsTrainingConfig:
-    """A speaker of 60 M weights for one GPU and some hundred hours of speech."""
+    """A speaker of 72 M weights for one GPU and some hundred hours of speech."""
     return TtsTrainingConfig(
         max_steps=100_000,
         model=LanguageModelConfig(

@@ -129,6 +129,11 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
     def passed_weights(self) -> list[Tensor]:
         """The weights that every frame passes."""
 
+    def validated_depths(self) -> list[int]:
+        """Numbers of layers that a validation looks at, smallest first; all are the codes' own."""
+        layers = self.data.info.num_quantizers
+        return sorted({min(depth, layers) for depth in self.config.validation.num_quantizers})
+
     def mine(self) -> list[CodedRow]:
         """The held-out clips that this process looks at."""
         return self.valid[self.processes.rank :: self.processes.world]

@@ -34,7 +34,7 @@ class TtsTask(ModuleTask[DrawnRows]):
 
     Args:
         model: what trains.
-        scored_share: of the frames.
+        scored_share: of the frames, in training.
     """
 
     def __init__(self, model: CatTts, scored_share: float = 1.0) -> None:
@@ -69,13 +69,17 @@ class TtsTask(ModuleTask[DrawnRows]):
         return torch.full((len(rows.seeds),), layers) if rows.depths is None else rows.depths
 
     def _scored(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"]:
-        """Frames that are scored: each row's share, at least one, drawn from the row's seed."""
+        """Frames that are scored: each row's share, at least one, drawn from the row's seed.
+
+        Held-out rows are scored whole.
+        """
+        share = self.scored_share if self.training else 1.0
         counts = [row.num_frames for row in rows.batch.rows]
         scored = torch.zeros(len(counts), max(counts), dtype=torch.bool)
         for row, (count, seed) in enumerate(zip(counts, rows.seeds, strict=True)):
             random = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(count, generator=random)
-            scored[row, chosen[: max(1, round(self.scored_share * count))]] = True
+            scored[row, chosen[: max(1, round(share * count))]] = True
         return scored
 
 
@@ -84,7 +88,9 @@ class SpokenValidation:
     """Losses, and something to listen to.
 
     Attributes:
-        scalars: of held-out clips; "score" is the cross-entropy of their codes and ends.
+        scalars: of held-out clips, at the largest depth that is looked at; "score" is the
+            cross-entropy of their codes and ends, "codes/K" that of the first K layers' codes
+            when K layers are kept.
         text: that is spoken.
         samples: of it; there may be none.
         sampling_rate: of these.
@@ -144,20 +150,26 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         return list(self.task.model.temporal.parameters())
 
     def validate(self) -> SpokenValidation | None:
-        """Losses of the held-out clips at full depth, and the first of their texts, spoken."""
+        """Losses of the held-out clips, and the first of their texts, spoken."""
         if not self.valid:
             return None
-        losses = self.held_out_losses(self._held_out())
+        losses = {
+            depth: self.held_out_losses(self._held_out(depth)).scalars
+            for depth in self.validated_depths()
+        }
+        scalars = {f"codes/{depth}": found["codes"] for depth, found in losses.items()}
         spoken = self.processes.at_first(self._speak)
         rate = self.data.info.sampling_rate
-        return SpokenValidation(losses.scalars, self.valid[0].text, spoken, rate)
+        return SpokenValidation(losses[max(losses)] | scalars, self.valid[0].text, spoken, rate)
 
-    def _held_out(self) -> list[DrawnRows]:
-        """This process's clips, all of their frames and layers scored the same every time."""
+    def _held_out(self, depth: int) -> list[DrawnRows]:
+        """This process's clips, of which so many layers are kept; the same every time."""
         rows, rate = sorted(self.mine(), key=lambda row: row.num_frames), self.data.info.frame_rate
         parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
         return [
-            DrawnRows(CodedBatch(tuple(part), rate), None, tuple(range(len(part))))
+            DrawnRows(
+                CodedBatch(tuple(part), rate), torch.full((len(part),), depth), (0,) * len(part)
+            )
             for part in parts
         ]
 

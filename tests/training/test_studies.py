@@ -1,0 +1,123 @@
+"""Studies: runs that differ in one thing, their tables and plots."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from toy_speech import write_codes
+
+from moss_audio_tokenizer.errors import ConfigError, TrainingError
+from moss_audio_tokenizer.training import validation
+from moss_audio_tokenizer.training.loop import Loop
+from moss_audio_tokenizer.training.studies import run_study
+from moss_audio_tokenizer.training.study_designs import CODEC_MEASURES, DEPTHS, STUDIES, Study
+
+VARIED = {
+    "batch": "data",
+    "end_to_end": "decoder_only_from",
+    "reading_depth": "prefix_share",
+    "sequence_dropout": "dropout",
+    "width": "model",
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_runs_of_a_study_differ_in_one_thing(name):
+    runs = list(STUDIES[name]().runs.values())
+    assert len(set(runs)) == len(runs) >= 2
+    for config in runs:
+        assert replace(config, **{VARIED[name]: getattr(runs[0], VARIED[name])}) == runs[0]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_runs_of_a_study_validate_at_its_depths(name):
+    study = STUDIES[name]()
+    for config in study.runs.values():
+        assert config.validation.num_quantizers == study.depths
+
+
+@pytest.fixture
+def quick_study(monkeypatch, make_recipe):
+    """Two runs of three steps."""
+    monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: 1.5)
+    monkeypatch.setattr(validation, "stoi", lambda left, right, rate: 0.75)
+    monkeypatch.setattr(validation, "gross_pitch_error", lambda left, right, rate: 0.5)
+    base = make_recipe(
+        max_steps=3,
+        validation=validation.ValidationConfig(
+            every=3, clips=2, max_seconds=0.2, num_quantizers=DEPTHS
+        ),
+    )
+    runs = {"one seed": base, "another": replace(base, seed=1)}
+    study = Study("Does the seed matter?", runs, "depth", CODEC_MEASURES, DEPTHS)
+    monkeypatch.setitem(STUDIES, "seed", lambda: study)
+
+
+def test_a_study_leaves_runs_table_and_plot_and_keeps_what_is_done(quick_study, tmp_path):
+    lines: list[str] = []
+    folder = run_study("seed", str(tmp_path / "study"), [], lines.append)
+    assert "| one seed | 1.500 | 1.500 | 1.500 | nan |" in (folder / "study.md").read_text()
+    assert (folder / "study.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((folder / "study.json").read_text())
+    assert summary["runs"].keys() == {"one seed", "another"}
+    assert (folder / "one-seed" / "final").is_dir()
+    again: list[str] = []
+    run_study("seed", str(folder), [], again.append)
+    assert again == ["== one seed", "== another"]
+
+
+@pytest.mark.parametrize(
+    ("name", "measures"), [("sequence_dropout", ["codes"]), ("reading_depth", ["wer", "cer"])]
+)
+def test_language_models_are_compared_by_depth(name, measures, tmp_path):
+    keys = ["model.width=16", "model.num_layers=1", "model.num_heads=2", "device=cpu"]
+    keys += ["model.start_from_codec=False", "data.codec=", "data.languages=()", "max_steps=2"]
+    keys += [f"data.manifest={write_codes(tmp_path)}", "data.batch_seconds=3", "peak_tflops=1"]
+    folder = run_study(name, str(tmp_path / "study"), keys, lambda _: None)
+    summary = json.loads((folder / "study.json").read_text())
+    study = STUDIES[name]()
+    assert list(summary["runs"]) == list(study.runs)
+    lines = (folder / "study.md").read_text().splitlines()
+    for measure in measures:
+        head = "| depth 1 | depth 2 | depth 4 | depth 8 | depth 16 | depth 32 |"
+        assert f"| {study.measures[measure]} {head}" in lines
+        for label, measured in summary["runs"].items():
+            ends = [measured[-1].get(f"{measure}/{depth}", math.nan) for depth in study.depths]
+            assert all(map(math.isfinite, ends[:2]))
+            assert f"| {label} | {' | '.join(f'{end:.3f}' for end in ends)} |" in lines
+    assert (folder / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_study_keeps_no_run_of_other_keys_and_no_torn_log(quick_study, tmp_path):
+    folder = run_study("seed", str(tmp_path / "study"), [], lambda _: None)
+    with pytest.raises(TrainingError, match="made with other keys"):
+        run_study("seed", str(folder), ["log_every=1"], lambda _: None)
+    (folder / "another" / "validation.jsonl").write_text("{")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        run_study("seed", str(folder), [], lambda _: None)
+
+
+def test_a_key_that_makes_runs_equal_is_refused(quick_study, tmp_path):
+    with pytest.raises(ConfigError, match="would be the same"):
+        run_study("seed", str(tmp_path), ["seed=7"], lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_run_ends_its_study(quick_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "_run_steps", lambda self, log: self._save())
+    lines: list[str] = []
+    with pytest.raises(TrainingError, match="stopped; give the same command again"):
+        run_study("seed", str(tmp_path / "study"), [], lines.append)
+    assert "== another" not in lines
+
+
+def test_studies_that_cannot_be(tmp_path):
+    with pytest.raises(ConfigError, match=r"no study 'sleep'; there are batch.*, width"):
+        run_study("sleep", str(tmp_path), [])
+    with pytest.raises(TrainingError, match="output=DIR"):
+        run_study("width", "", [])
+    with pytest.raises(ConfigError, match="unknown key"):
+        run_study("width", str(tmp_path), ["nonsense=1"])
+    assert not list(Path(tmp_path).iterdir())

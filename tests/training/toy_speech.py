@@ -1,0 +1,73 @@
+"""Toy runs of language models on codes: every letter is said in three frames."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from moss_audio_tokenizer.codes import AudioCodes
+from moss_audio_tokenizer.training.data import CodesDataConfig
+from moss_audio_tokenizer.training.language_config import (
+    AsrTrainingConfig,
+    AsrValidation,
+    DepthConfig,
+    LanguageModelConfig,
+    TtsTrainingConfig,
+    TtsValidation,
+)
+from moss_audio_tokenizer.training.run_config import OptimizerConfig
+
+RATE, STEP, LAYERS, BOOK, FRAMES = 8000, 640, 3, 16, 3
+IDENTITY = "0123456789abcdef"
+TEXTS = ("ab", "ba", "abc", "cab", "bcab", "caab", "abba", "cc ab", "b ca")
+HELD_OUT = ("aba", "bc", "acba")
+SMALL = LanguageModelConfig(width=16, num_layers=1, num_heads=2)
+KINDS = ("asr", "tts")
+
+
+def say(text: str) -> np.ndarray:
+    """Codes (layers, frames): another letter or layer, another code."""
+    letters = np.repeat([ord(letter) % BOOK for letter in text], FRAMES)
+    return np.stack([(letters * (layer + 3) + layer) % BOOK for layer in range(LAYERS)])
+
+
+def write_codes(folder: Path, *extra: str) -> str:
+    """Codes of the texts, and of ``extra`` ones for training, in files; returns their manifest."""
+    lines = []
+    texts = [(text, "train") for text in (*TEXTS, *extra)]
+    for number, (text, split) in enumerate([*texts, *((text, "valid") for text in HELD_OUT)]):
+        codes = say(text)
+        shape = {"downsample_rate": STEP, "codebook_size": BOOK, "model": IDENTITY}
+        clip = AudioCodes(codes, RATE, codes.shape[1] * STEP, **shape)
+        clip.save(folder / f"{number:02}.moss")
+        facts = {"text": text, "speaker": "one", "split": split, "seconds": clip.duration_seconds}
+        lines.append(json.dumps({"path": f"{number:02}.moss"} | facts))
+    path = folder / "codes.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def language_config(kind: str, output: Path, manifest: str, **changes):
+    """Eight steps of either kind on a CPU, with two checkpoints and two validations."""
+    values = {
+        "output": str(output),
+        "max_steps": 8,
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "peak_tflops": 1.0,
+        "checkpoint_every": 4,
+        "log_every": 4,
+        "model": replace(SMALL, code_rank=4),
+        "data": CodesDataConfig(
+            manifest, codec="", batch_seconds=3.0, max_join=2, text_seconds=(0.3, 4.0)
+        ),
+        "optimizer": OptimizerConfig(1e-2, warmup_steps=2),
+    }
+    if kind == "asr":
+        values["validation"] = AsrValidation(every=4, clips=3, num_quantizers=(1, 32))
+        return AsrTrainingConfig(**(values | changes))
+    values["validation"] = TtsValidation(every=4, clips=3, num_quantizers=(1, 32))
+    values["depth"] = DepthConfig(16, 1, 2, 1, 8, 32, 0)
+    return TtsTrainingConfig(**(values | changes))
