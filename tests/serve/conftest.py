@@ -3,6 +3,7 @@
 import pytest
 from running_server import running_server
 from toy_codec import ToyCodec
+from toy_speaker import ToySpeaker
 
 from moss_audio_tokenizer.serve.settings import ServerSettings
 
@@ -13,6 +14,17 @@ def serving():
 
     def start(step_seconds=0.0, **settings):
         return running_server(ToyCodec(step_seconds), ServerSettings(**settings))
+
+    return start
+
+
+@pytest.fixture
+def speaking():
+    """Start servers of the toy speaker; they end with the block."""
+
+    def start(frame_seconds=0.0, **settings):
+        speaker = ToySpeaker(frame_seconds)
+        return running_server(ToyCodec(), ServerSettings(**settings), speaker)
 
     return start
 

@@ -17,8 +17,10 @@ from moss_audio_tokenizer.serve.settings import ServerSettings
 class Running:
     """A running server, and how to reach it."""
 
-    def __init__(self, codec, settings):
-        self.server = CodecServer(lambda: codec, settings)
+    def __init__(self, codec, settings, speaker=None):
+        open_speaker = None if speaker is None else lambda: speaker
+        self.server = CodecServer(lambda: codec, settings, open_speaker)
+        self.speeches = self.server.speeches
         self.streams = self.server.streams
         self.listener = _listener("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -28,7 +30,7 @@ class Running:
         )
 
     def client(self, **options):
-        return CodecClient(self.url, timeout_seconds=10, **options)
+        return CodecClient(self.url, **{"timeout_seconds": 10} | options)
 
     def socket(self, side="decode", query=""):
         where = f"ws{self.url[4:]}/v1/{side}/stream?{query}"
@@ -43,18 +45,21 @@ class Running:
     def figure(self, name):
         """A figure of /metrics, summed over its labels."""
         lines = self.server.metrics.text().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0] == name)
+        named = [line for line in lines if line.replace("{", " ").split()[0] == name]
+        assert named, f"there is no figure {name}"
+        return sum(float(line.split()[-1]) for line in named)
 
     def wait_until_idle(self):
         self.wait_until(lambda: not (self.streams.num_live or self.streams.num_slots()))
 
 
 @contextmanager
-def running_server(codec, settings=None):
-    running = Running(codec, settings or ServerSettings())
+def running_server(codec, settings=None, speaker=None):
+    running = Running(codec, settings or ServerSettings(), speaker)
     running.thread.start()
     try:
         running.wait_until(lambda: running.runner.started and running.streams.is_ready)
+        running.wait_until(lambda: speaker is None or running.speeches.is_ready)
         yield running
     finally:
         running.runner.should_exit = True

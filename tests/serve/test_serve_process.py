@@ -11,7 +11,7 @@ import pytest
 from toy_codec import ToyCodec, some_audio, some_codes
 
 from moss_audio_tokenizer.audio import encode_audio
-from moss_audio_tokenizer.errors import ServerBusy
+from moss_audio_tokenizer.errors import InputError, ServerBusy
 from moss_audio_tokenizer.serve.client import CodecClient
 
 PROGRAM = Path(__file__).with_name("toy_server.py")
@@ -65,10 +65,19 @@ def test_sigterm_waits_for_live_streams(tmp_path):
         assert server.stderr.read() == ""
 
 
+def test_the_command_speaks(tmp_path):
+    with process("--tts", "toy", "--max-speech-seconds", 1) as (_, url), CodecClient(url) as client:
+        samples = np.concatenate(list(client.speech("abc")))
+        assert len(samples) == 3 * 1920  # at 24 kHz
+        with pytest.raises(InputError, match="up to 1"):
+            client.speak("abc", max_seconds=2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--model", "nothing"], "is no toy"),
+        (["--tts", "nothing"], "is no toy either"),
         (["--api-keys", "nothing"], "cannot read keys"),
         (["--max-streams", "0"], "Invalid value"),
     ],

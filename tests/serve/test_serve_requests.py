@@ -229,6 +229,22 @@ def test_the_longest_unused_voices_go_first(tmp_path):
     assert VoiceCache(tmp_path, "other", 3 * size).find(names[3]) is None
 
 
+def test_what_a_voice_says_lies_beside_its_codes_and_goes_with_them(tmp_path):
+    codes, sizes = audio_codes(), len(to_bytes(audio_codes())) + len("what I say")
+    cache = VoiceCache(tmp_path, "model", 2 * sizes)
+    names = [voice_name(bytes([index]), "what I say") for index in range(3)]
+    assert voice_name(b"\0") not in names
+    for age, name in enumerate(names):
+        cache.keep(name, codes, "what I say")
+        os.utime(tmp_path / "model" / f"{name}.moss", (1000 + age, 1000 + age))
+    assert [cache.text(name) for name in names] == ["", "what I say", "what I say"]
+    assert cache.num_bytes == 2 * sizes == VoiceCache(tmp_path, "model", 1).num_bytes
+    assert cache.drop(names[1])
+    assert (cache.text(names[1]), cache.text("../model/x"), cache.num_bytes) == ("", "", sizes)
+    cache.keep(voice_name(b"mute"), codes)
+    assert cache.text(voice_name(b"mute")) == ""
+
+
 def test_pages_and_their_parts_are_served_from_here(server):
     with httpx.Client(base_url=server.url, trust_env=False) as http:
         assert "AudioWorklet" in http.get("/").text
@@ -242,6 +258,7 @@ def test_pages_and_their_parts_are_served_from_here(server):
     assert body["application/octet-stream"]["schema"]["format"] == "binary"
     assert set(document["paths"]) == {
         *("/v1/model", "/v1/encode", "/v1/decode", "/v1/voices", "/v1/voices/{voice}"),
+        *("/v1/models", "/v1/audio/speech"),
         *("/health", "/ready", "/metrics"),
     }
 

@@ -1,19 +1,43 @@
 """`moss-audio serve` with the toy codec, as a program of its own."""
 
 import sys
+import time
+from contextlib import contextmanager
 
 from toy_codec import ToyCodec
+from toy_speaker import ToySpeaker
 
 from moss_audio_tokenizer.cli import loading
 from moss_audio_tokenizer.cli.main import run
 
+opening = []
+
+
+@contextmanager
+def alone():
+    """As large imports must be."""
+    opening.append(True)
+    time.sleep(0.05)
+    assert len(opening) == 1, "two threads open models at once"
+    yield
+    opening.pop()
+
 
 def load(model, **_: object):
-    if model != "bundled":
-        raise loading.CodesError(f"{model!r} is no toy")
-    return ToyCodec()
+    with alone():
+        if model != "bundled":
+            raise loading.CodesError(f"{model!r} is no toy")
+        return ToyCodec()
+
+
+def load_speaker(folder, *_: object):
+    with alone():
+        if folder != "toy":
+            raise loading.CodesError(f"{folder!r} is no toy either")
+        return ToySpeaker()
 
 
 loading.load_codec = load
+loading.load_speaker = load_speaker
 sys.argv = ["moss-audio", "serve", *sys.argv[1:]]
 run()

@@ -4,13 +4,14 @@ The one place of the command line that knows which runtime stands behind the Cod
 tests put a toy codec here.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CodesError
 from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..codes.codec import Codec, CodecInfo
+    from ..tts import Speaker
 
 
 def load_codec(
@@ -51,6 +52,35 @@ def load_codec(
     return TorchCodec.from_pretrained(
         model, parts=parts, device=device, deterministic=deterministic
     )
+
+
+def load_speaker(
+    folder: str,
+    model: str,
+    device: str = "cpu",
+    backend: str | None = None,
+    num_threads: int | None = None,
+) -> "Speaker":
+    """Load CAT-TTS with the half of its codec that speech needs; see `load_codec`.
+
+    Args:
+        folder: of CAT-TTS, or its hub id.
+        model: of the codec.
+        device: where to compute.
+        backend: of the codec; CAT-TTS runs in PyTorch.
+        num_threads: of each.
+
+    Raises:
+        CheckpointError, ConfigError, MissingDependencyError: see `load_codec`.
+        ModelMismatchError: it was trained on another codec.
+    """
+    with needs_extra("torch", "speaking"):
+        from ..model.machine import use_threads
+        from ..tts import Speaker
+    if num_threads is not None:
+        use_threads(num_threads)
+    codec: Any = load_codec(model, "decoder", device, backend=backend, num_threads=num_threads)
+    return Speaker.from_pretrained(folder, codec, device)
 
 
 def _purpose(model: str, asked_for: bool) -> str:

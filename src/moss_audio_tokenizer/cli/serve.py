@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,10 @@ from .failures import needs_extra
 
 def serve(
     model: options.Model = "bundled",
+    tts: Annotated[
+        str | None,
+        typer.Option("--tts", metavar="FOLDER", help="CAT-TTS weights: speak too, one at a time."),
+    ] = None,
     max_streams: Annotated[
         int, typer.Option("--max-streams", metavar="N", min=1, help="Live streams at once.")
     ] = 16,
@@ -39,6 +44,7 @@ def serve(
         typer.Option("--api-keys", metavar="FILE", help="Ask for one of these keys, one a line."),
     ] = None,
     max_clip_seconds: Annotated[float, typer.Option(min=0.1, help="Longest whole file.")] = 600.0,
+    max_speech_seconds: Annotated[float, typer.Option(min=0.1, help="Longest speech.")] = 20.0,
     max_stream_seconds: Annotated[
         float, typer.Option(min=0.1, help="Longest live stream.")
     ] = 14400.0,
@@ -69,6 +75,7 @@ def serve(
         max_streams=max_streams,
         max_clip_seconds=max_clip_seconds,
         max_stream_seconds=max_stream_seconds,
+        max_speech_seconds=max_speech_seconds,
         max_speed=max_speed,
         max_requests_a_minute=requests_a_minute,
         idle_seconds=idle_seconds,
@@ -82,11 +89,23 @@ def serve(
     # One core is the network's: who computes must not wait for who waits for messages.
     num_threads = threads or max(1, (os.cpu_count() or 2) - 1)
 
+    # Two threads that import transformers at once find it half made.
+    opening = threading.Lock()
+
     def open_codec() -> Any:
         """On the thread that will step the codec."""
-        return loading.load_codec(model, device=device, backend=backend, num_threads=num_threads)
+        with opening:
+            return loading.load_codec(
+                model, device=device, backend=backend, num_threads=num_threads
+            )
 
-    run(CodecServer(open_codec, settings), host, port, _announce)
+    def open_speaker() -> Any:
+        """On the thread that will speak."""
+        with opening:
+            return loading.load_speaker(str(tts), model, device, backend, num_threads)
+
+    server = CodecServer(open_codec, settings, None if tts is None else open_speaker)
+    run(server, host, port, _announce)
 
 
 def _announce(address: str) -> None:

@@ -22,17 +22,28 @@ from .. import __version__
 from ..errors import MossAudioError
 from .lanes import StreamingCodec
 from .metrics import Metrics
-from .refusals import STATUS, Gate, Refused, document_of, refusal_of
+from .refusals import (
+    STATUS,
+    Gate,
+    Refused,
+    document_of,
+    openai_document_of,
+    openai_status_of,
+    refusal_of,
+)
 from .requests import request_routes
 from .settings import ServerSettings
 from .sockets import socket_routes
+from .speaking import SpeakingModel, Speeches
+from .speech import OPENAI_PATHS, speech_routes
 from .streams import Streams
 from .voices import VoiceCache
 
 _DESCRIPTION = """Sound to discrete codes and back. Whole files go over HTTP; live streams go over
 WebSockets at `/v1/encode/stream` and `/v1/decode/stream`, which this page cannot show: a first
 message says what the codec is, binary messages carry audio one way and packed frames of codes the
-other, and `{"type": "end"}` ends a stream. Errors are `{"error": {"code", "message"}}`."""
+other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` speaks texts, in the form of
+OpenAI's interface. Errors are `{"error": {"code", "message"}}`."""
 _CLIENT_CLOSED = 499
 
 
@@ -42,18 +53,26 @@ class CodecServer:
     Args:
         open_codec: opens the codec, on the thread that will step it.
         settings: limits.
+        open_speaker: opens what speaks, on the thread that will speak; None for a mute server.
 
     Attributes:
         app: what an ASGI server runs.
         streams: all streams; its `opened` says when, or why not, the codec is there.
+        speeches: all speech; None if nothing speaks here.
     """
 
     def __init__(
-        self, open_codec: Callable[[], StreamingCodec], settings: ServerSettings | None = None
+        self,
+        open_codec: Callable[[], StreamingCodec],
+        settings: ServerSettings | None = None,
+        open_speaker: Callable[[], SpeakingModel] | None = None,
     ) -> None:
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
         self.streams = Streams(open_codec, self.settings, self.metrics)
+        self.speeches: Speeches | None = None
+        if open_speaker is not None:
+            self.speeches = Speeches(open_speaker, self.settings, self.metrics)
         self._voices: VoiceCache | None = None
         self.metrics.watch(
             self.streams.waiting_frames,
@@ -61,6 +80,7 @@ class CodecServer:
             self.streams.num_slots,
             self.streams.num_bytes,
             lambda: self._voices.num_bytes if self._voices else 0,
+            lambda: self.speeches.num_places if self.speeches else 0,
         )
         self.app = self._build()
 
@@ -78,6 +98,7 @@ class CodecServer:
         gate = Gate(self.settings, self.metrics)
         app.include_router(request_routes(self.streams, gate, lambda: self._voices))
         app.include_router(socket_routes(self.streams, gate))
+        app.include_router(speech_routes(self.speeches, gate, lambda: self._voices))
         self._add_state(app)
         _add_pages(app)
         for error in (Refused, MossAudioError, RequestValidationError, ClientDisconnect):
@@ -87,17 +108,27 @@ class CodecServer:
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002
         await self.streams.start()
+        if self.speeches is not None:
+            self.speeches.start()
         opening = asyncio.create_task(self.open())
         try:
             yield
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
+            if self.speeches is not None:
+                await self.speeches.stop()
             await self.streams.stop()
 
+    async def drain(self) -> None:
+        """Refuse what is new, and wait for what is live to end, but not for ever."""
+        speaking = [self.speeches.drain()] if self.speeches is not None else []
+        await asyncio.gather(self.streams.drain(), *speaking)
+
     async def open(self) -> None:
-        """Wait for the codec, and open the voices that belong to it."""
-        info = await self.streams.opened()
+        """Wait for codec and speaker, and open the voices that belong to them."""
+        speaking = [self.speeches.opened()] if self.speeches is not None else []
+        info, *_ = await asyncio.gather(self.streams.opened(), *speaking)
         if self.settings.voice_folder is not None and self._voices is None:
             self._voices = VoiceCache(
                 self.settings.voice_folder, info.identity, self.settings.max_voice_bytes
@@ -107,26 +138,29 @@ class CodecServer:
         @app.get("/health", tags=["server"])
         async def health() -> JSONResponse:
             """Whether the server should be left alone (200) or started again (503)."""
-            healthy = self.streams.is_healthy
+            healthy = self.streams.is_healthy and (
+                self.speeches is None or self.speeches.is_healthy
+            )
             return JSONResponse({"healthy": healthy}, 200 if healthy else 503)
 
         @app.get("/ready", tags=["server"])
         async def ready() -> JSONResponse:
             """Whether new work is welcome: the model is loaded, and the server is not to stop."""
+            is_ready = self.streams.is_ready and (self.speeches is None or self.speeches.is_ready)
             state = {
-                "ready": self.streams.is_ready,
+                "ready": is_ready,
                 "draining": self.streams.is_draining,
                 "streams": self.streams.num_live,
                 "max_streams": self.settings.max_streams,
             }
-            return JSONResponse(state, 200 if self.streams.is_ready else 503)
+            return JSONResponse(state, 200 if is_ready else 503)
 
         @app.get("/metrics", tags=["server"], response_class=Response)
         async def metrics() -> Response:
             """Figures for Prometheus."""
             return Response(self.metrics.text(), media_type=self.metrics.content_type)
 
-    async def _answer(self, request: Request, error: Exception) -> Response:  # noqa: ARG002
+    async def _answer(self, request: Request, error: Exception) -> Response:
         if isinstance(error, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         if isinstance(error, RequestValidationError):
@@ -134,6 +168,8 @@ class CodecServer:
         refusal = refusal_of(error)
         self.metrics.refused(refusal.code)
         headers = {"Retry-After": f"{refusal.retry_seconds:.0f}"} if refusal.retry_seconds else None
+        if request.url.path.startswith(OPENAI_PATHS):
+            return JSONResponse(openai_document_of(refusal), openai_status_of(refusal), headers)
         return JSONResponse(document_of(refusal), STATUS[refusal.code].http, headers)
 
 

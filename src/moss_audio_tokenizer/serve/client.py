@@ -76,9 +76,13 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         where = f"/v1/decode?format={audio_format}"
         return self._request("POST", where, to_bytes(codes), num_quantizers).content
 
-    def add_voice(self, recording: str | Path | bytes) -> dict[str, Any]:
-        """Keep a reference recording's codes; "voice" is what they are found under."""
-        return dict(self._request("POST", "/v1/voices", _bytes_of(recording)).json())
+    def add_voice(self, recording: str | Path | bytes, text: str = "") -> dict[str, Any]:
+        """Keep a reference recording's codes; "voice" is what they are found under.
+
+        The text, what is said in it, is needed to `speak` in this voice.
+        """
+        where = f"/v1/voices?{urlencode({'text': text})}" if text else "/v1/voices"
+        return dict(self._request("POST", where, _bytes_of(recording)).json())
 
     def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
         """The codes of a voice."""
@@ -88,6 +92,33 @@ class CodecClient(AbstractContextManager["CodecClient"]):
     def drop_voice(self, voice: str) -> None:
         """Forget a voice."""
         self._request("DELETE", f"/v1/voices/{voice}")
+
+    def speak(self, text: str, audio_format: str = "wav", **options: Any) -> bytes:
+        """A text as a sound file's bytes: "wav", "flac", "opus", or raw "pcm".
+
+        Args:
+            text: to say.
+            audio_format: of the answer.
+            options: ``voice``, ``seed``, ``temperature``, ``top_k``, ``top_p``,
+                ``num_quantizers``, ``max_seconds``.
+        """
+        document = {"input": text, "response_format": audio_format} | options
+        return self._request("POST", "/v1/audio/speech", json.dumps(document).encode()).content
+
+    def speech(self, text: str, **options: Any) -> Iterator[Float[np.ndarray, " samples"]]:
+        """A text as it is spoken: samples at 24 kHz, as they come.
+
+        Who stops to read, by ``close`` or leaving a loop for good, stops the speech. Takes the
+        options of `speak`.
+        """
+        document = {"input": text, "response_format": "pcm"} | options
+        try:
+            with self._http.stream("POST", "/v1/audio/speech", json=document) as response:
+                if response.is_error:
+                    raise _error_of(response.read().decode())
+                yield from _samples(response.iter_bytes())
+        except httpx.HTTPError as problem:
+            raise ServerError(f"no speech from {self._url}: {problem}") from problem
 
     def encode_stream(self, num_quantizers: int | None = None) -> "EncodeStream":
         """A live stream of audio to codes, for a ``with`` block."""
@@ -251,6 +282,17 @@ def _info(hello: dict[str, Any]) -> CodecInfo:
         num_quantizers=hello["num_quantizers"],
         codebook_size=hello["codebook_size"],
     )
+
+
+def _samples(chunks: Iterable[bytes]) -> Iterator[Float[np.ndarray, " samples"]]:
+    """Of 16-bit PCM that is cut anywhere."""
+    rest = b""
+    for chunk in chunks:
+        whole = rest + chunk
+        end = len(whole) - len(whole) % 2
+        rest = whole[end:]
+        if end:
+            yield np.frombuffer(whole[:end], "<i2").astype(np.float32) / 32768
 
 
 def _bytes_of(recording: str | Path | bytes) -> bytes:

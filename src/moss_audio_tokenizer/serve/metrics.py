@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _STEP_BUCKETS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0)
 _WAIT_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
+_SOUND_BUCKETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 _ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -43,6 +44,12 @@ class Metrics:
         self._clips = gauge("clips", "Whole files that are worked on or wait.")
         self._slots = gauge("session_slots", "Slots that the sessions themselves hold open.")
         self._memory = gauge("session_bytes", "Memory of all slots.")
+        self._spoken = counter("spoken_seconds", "Sound of speech that was made.")
+        self._speeches = counter("speeches", "Texts that were let in, by how it ended.", "how")
+        self._first_sound = histogram(
+            "first_sound_seconds", "From a text's arrival to its first sound.", _SOUND_BUCKETS
+        )
+        self._speech_queue = gauge("queued_speeches", "Texts that are spoken or wait.")
         self._voices = counter("voices", "Look-ups in the voice cache.", "result")
         self._voice_bytes = gauge("voice_bytes", "Size of the voice cache.")
 
@@ -57,6 +64,7 @@ class Metrics:
         session_slots: Callable[[], float],
         session_bytes: Callable[[], float],
         voice_bytes: Callable[[], float],
+        speeches: Callable[[], float],
     ) -> None:
         """Ask these whenever the figures are read."""
         self._queue.set_function(queued_frames)
@@ -64,6 +72,7 @@ class Metrics:
         self._slots.set_function(session_slots)
         self._memory.set_function(session_bytes)
         self._voice_bytes.set_function(voice_bytes)
+        self._speech_queue.set_function(speeches)
 
     def opened(self, side: str, kind: str) -> None:
         """A stream was let in."""
@@ -94,6 +103,18 @@ class Metrics:
         self._wait.labels(side).observe(seconds)
         if is_late:
             self._underruns.labels(side).inc()
+
+    def spoke(self, seconds: float) -> None:
+        """A piece of speech was made."""
+        self._spoken.inc(seconds)
+
+    def began_to_speak(self, seconds: float) -> None:
+        """The first sound of a text, so long after it arrived."""
+        self._first_sound.observe(seconds)
+
+    def ended_speech(self, how: str) -> None:
+        """A text was spoken, or not."""
+        self._speeches.labels(how).inc()
 
     def looked_up(self, was_there: bool) -> None:
         """A voice was asked for."""

@@ -5,6 +5,9 @@ Owns that one table for HTTP and WebSockets, and who is let in at all.
 
 from dataclasses import dataclass
 
+from fastapi import Depends, Request
+from fastapi.params import Depends as Dependency
+from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
 from ..errors import (
@@ -31,12 +34,16 @@ class Refused(Exception):  # noqa: N818 - an answer, not a mistake
         code: of `STATUS`.
         message: what was got, what was expected, what to do.
         retry_seconds: when to try again, if that helps.
+        field: what of the request is to blame, where it is one field.
     """
 
-    def __init__(self, code: str, message: str, retry_seconds: float = 0.0) -> None:
+    def __init__(
+        self, code: str, message: str, retry_seconds: float = 0.0, field: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retry_seconds = retry_seconds
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,14 @@ STATUS = {
 }
 
 
+_OPENAI_TYPES = {
+    "unauthorized": "authentication_error",
+    "too_many_requests": "rate_limit_error",
+    "busy": "server_error",
+    "server": "server_error",
+}
+
+
 def refusal_of(error: BaseException) -> Refused:
     """What to answer to an error; what nobody foresaw tells nothing of the inside."""
     if isinstance(error, Refused):
@@ -84,6 +99,18 @@ def document_of(refusal: Refused) -> dict[str, dict[str, str]]:
     return {"error": {"code": refusal.code, "message": str(refusal)}}
 
 
+def openai_document_of(refusal: Refused) -> dict[str, dict[str, str | None]]:
+    """The same as OpenAI's clients read it: all of `document_of`, a type, and the field."""
+    kind = _OPENAI_TYPES.get(refusal.code, "invalid_request_error")
+    more = {"type": kind, "param": refusal.field}
+    return {"error": {**document_of(refusal)["error"], **more}}
+
+
+def openai_status_of(refusal: Refused) -> int:
+    """As `STATUS`, but what cannot be used is a 400."""
+    return 400 if refusal.code == "bad_input" else STATUS[refusal.code].http
+
+
 class Gate:
     """Who is let in: keys, and a rate for every client."""
 
@@ -91,6 +118,15 @@ class Gate:
         self._keys = settings.api_keys
         self._rates = RequestRates(settings.max_requests_a_minute)
         self._metrics = metrics
+
+    def guards(self) -> list[Dependency]:
+        """What keeps a router's routes."""
+
+        async def let_in(request: Request) -> None:
+            self.check(request)
+
+        # HTTPBearer only describes itself here: the gate looks at the key.
+        return [Depends(HTTPBearer(auto_error=False)), Depends(let_in)]
 
     def check(self, connection: HTTPConnection) -> None:
         """Let a request or a WebSocket pass.

@@ -1,36 +1,26 @@
 """HTTP: whole files to codes and back, and the voice cache.
 
-Owns bodies and their limits; what is done with them is `clips`'s and `voices`'s.
+Owns these routes; what they do is `clips`'s and `voices`'s, and their bodies are `bodies`'s.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
 from pydantic.json_schema import SkipJsonSchema
-from starlette.requests import ClientDisconnect
 
 from ..codes import AudioCodes
 from ..codes.moss_format import to_bytes
+from .bodies import BINARY, file_body, with_body
 from .clips import decode_clip, encode_clip, largest_document
-from .endings import end_tasks
 from .refusals import Gate, Refused
 from .streams import Streams
 from .voices import VoiceCache, voice_name
 
-_Result = TypeVar("_Result")
 _MOSS = "application/vnd.moss-codes"
 _MEDIA_TYPES = {"wav": "audio/wav", "flac": "audio/flac", "opus": "audio/ogg"}
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_LEAST_BYTES_A_SECOND = 4000
-# What is read of a body that is refused unread: most clients look for an answer only then.
-_DISCARDED_BYTES = 1 << 20
-_DISCARDED_SECONDS = 0.5
 
 # Without null in the schema, which the documentation page cannot show.
 NumQuantizers = Annotated[
@@ -43,13 +33,7 @@ def request_routes(
     streams: Streams, gate: Gate, voices: Callable[[], VoiceCache | None]
 ) -> APIRouter:
     """The routes of whole files and voices."""
-
-    async def let_in(request: Request) -> None:
-        gate.check(request)
-
-    # HTTPBearer only describes itself here: the gate looks at the key.
-    guards = [Depends(HTTPBearer(auto_error=False)), Depends(let_in)]
-    router = APIRouter(prefix="/v1", dependencies=guards)
+    router = APIRouter(prefix="/v1", dependencies=gate.guards())
     _add_files(router, streams)
     _add_voices(router, streams, voices)
     return router
@@ -77,8 +61,8 @@ def _add_files(router: APIRouter, streams: Streams) -> None:
         "/encode",
         tags=["whole files"],
         response_class=Response,
-        openapi_extra=_body("a wav, flac, ogg, opus or mp3 file", "application/octet-stream"),
-        responses={200: {"content": {_MOSS: _BINARY, "application/json": {}}}},
+        openapi_extra=file_body("a wav, flac, ogg, opus or mp3 file", "application/octet-stream"),
+        responses={200: {"content": {_MOSS: BINARY, "application/json": {}}}},
     )
     async def encode(
         request: Request,
@@ -90,15 +74,15 @@ def _add_files(router: APIRouter, streams: Streams) -> None:
         async def work(recording: bytes) -> AudioCodes:
             return await encode_clip(streams, recording, num_quantizers)
 
-        codes = await _with_body(request, streams, work)
+        codes = await with_body(request, streams, work)
         return _codes_json(codes) if format == "json" else _moss(codes)
 
     @router.post(
         "/decode",
         tags=["whole files"],
         response_class=Response,
-        openapi_extra=_body("a .moss document", "application/octet-stream"),
-        responses={200: {"content": dict.fromkeys(_MEDIA_TYPES.values(), _BINARY)}},
+        openapi_extra=file_body("a .moss document", "application/octet-stream"),
+        responses={200: {"content": dict.fromkeys(_MEDIA_TYPES.values(), BINARY)}},
     )
     async def decode(
         request: Request,
@@ -111,7 +95,7 @@ def _add_files(router: APIRouter, streams: Streams) -> None:
             return await decode_clip(streams, document, num_quantizers, format)
 
         largest = largest_document(streams.info, streams.settings.max_clip_seconds)
-        sound = await _with_body(request, streams, work, largest)
+        sound = await with_body(request, streams, work, largest)
         return Response(sound, media_type=_MEDIA_TYPES[format])
 
 
@@ -132,28 +116,34 @@ def _add_voices(
     @router.post(
         "/voices",
         tags=["voices"],
-        openapi_extra=_body("a reference recording", "application/octet-stream"),
+        openapi_extra=file_body("a reference recording", "application/octet-stream"),
     )
-    async def add_voice(request: Request) -> dict[str, Any]:
+    async def add_voice(
+        request: Request,
+        text: Annotated[
+            str, Query(description="What is said in it, for speech in this voice.")
+        ] = "",
+    ) -> dict[str, Any]:
         """Keep the codes of a reference recording; the same recording is encoded only once."""
         cache()
+        said = _checked_text(text, streams.settings.max_speech_characters)
 
         async def work(recording: bytes) -> dict[str, Any]:
-            voice = voice_name(recording)
+            voice = voice_name(recording, said)
             codes = await find(voice)
             facts = {"voice": voice, "was_cached": codes is not None}
             if codes is None:
                 codes = await encode_clip(streams, recording, None)
-                await asyncio.to_thread(cache().keep, voice, codes)
+                await asyncio.to_thread(cache().keep, voice, codes, said)
             return facts | {"seconds": codes.duration_seconds, "frames": codes.num_frames}
 
-        return await _with_body(request, streams, work)
+        return await with_body(request, streams, work)
 
     @router.get(
         "/voices/{voice}",
         tags=["voices"],
         response_class=Response,
-        responses={200: {"content": {_MOSS: _BINARY}}},
+        responses={200: {"content": {_MOSS: BINARY}}},
     )
     async def get_voice(voice: str, num_quantizers: NumQuantizers = None) -> Response:
         """The codes of a voice, as a .moss document."""
@@ -170,10 +160,10 @@ def _add_voices(
         return Response(status_code=204)
 
 
-def _body(what: str, media_type: str) -> dict[str, Any]:
-    """How the OpenAPI document shows a body that is a file."""
-    content = {media_type: _BINARY}
-    return {"requestBody": {"required": True, "description": what, "content": content}}
+def _checked_text(text: str, limit: int) -> str:
+    if len(text) > limit:
+        raise Refused("bad_input", f"the text has {len(text)} characters; expected up to {limit}")
+    return " ".join(text.split())
 
 
 def _moss(codes: AudioCodes) -> Response:
@@ -182,97 +172,3 @@ def _moss(codes: AudioCodes) -> Response:
 
 def _codes_json(codes: AudioCodes) -> Response:
     return JSONResponse(codes.metadata | {"codes": codes.codes.tolist()})
-
-
-async def _with_body(
-    request: Request,
-    streams: Streams,
-    work: Callable[[bytes], Coroutine[Any, Any, _Result]],
-    max_bytes: float = float("inf"),
-) -> _Result:
-    """Work on a request's body, in turn, for as long as its client is there."""
-    limit = min(max_bytes, streams.settings.max_upload_bytes)
-    async with _answered_after_reading(request), streams.turn():
-        body = await _read_body(request, int(limit), streams.settings.idle_seconds)
-        return await _unless_gone(request, work(body))
-
-
-@asynccontextmanager
-async def _answered_after_reading(request: Request) -> AsyncIterator[None]:
-    try:
-        yield
-    except Exception:
-        await _discard(request)
-        raise
-
-
-async def _read_body(request: Request, limit: int, idle_seconds: float) -> bytes:
-    too_large = Refused("too_large", f"the body has more than {limit} bytes; send it in parts")
-    if _declared_length(request) > limit:
-        raise too_large
-    body = bytearray()
-    async for chunk in _in_time(request.stream(), idle_seconds):
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
-
-
-def _declared_length(request: Request) -> int:
-    length = request.headers.get("content-length", "")
-    return int(length) if length.isdigit() else 0
-
-
-async def _in_time(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
-    """The chunks, as long as they keep coming; who sends byte by byte holds up others too."""
-    deadline = time.monotonic() + idle_seconds
-    chunk: bytes | None = b""
-    while chunk is not None:
-        left = min(idle_seconds, deadline - time.monotonic())
-        try:
-            chunk = await asyncio.wait_for(_next(chunks), max(0.0, left))
-        except asyncio.TimeoutError:
-            raise Refused(
-                "idle",
-                f"too little came for {idle_seconds:g} s; send the whole body, and faster than "
-                f"{_LEAST_BYTES_A_SECOND} bytes a second",
-            ) from None
-        deadline += len(chunk or b"") / _LEAST_BYTES_A_SECOND
-        yield chunk or b""
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    async for chunk in chunks:
-        return chunk
-    return None
-
-
-async def _discard(request: Request) -> None:
-    """Read on a little, so that the client comes to see the answer."""
-    with suppress(asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(_read_on(request), _DISCARDED_SECONDS)
-
-
-async def _read_on(request: Request) -> None:
-    num_bytes, more = 0, True
-    while more and num_bytes < _DISCARDED_BYTES:
-        event = await request.receive()
-        num_bytes += len(event.get("body", b""))
-        more = event.get("more_body", False)
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """The result of some work, which is given up when the client goes."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        await end_tasks(working, gone)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

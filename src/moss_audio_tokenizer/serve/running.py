@@ -84,7 +84,7 @@ class DrainingServer(uvicorn.Server):
             self._draining = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
-        await self._codec_server.streams.drain()
+        await self._codec_server.drain()
         self.should_exit = True
 
 

@@ -26,6 +26,10 @@ class ServerSettings:
         max_upload_bytes: of one request's body.
         max_stream_seconds: audio of one live stream.
         max_clip_seconds: audio of one whole file.
+        max_waiting_speeches: texts that may wait behind the one that is spoken; others get "busy".
+        max_speech_characters: of one text.
+        max_speech_seconds: of what is said to one text.
+        max_prompt_seconds: of a recording in whose voice a text is spoken.
         idle_seconds: how long a client may send nothing.
         stall_seconds: how long a client may refuse to take what is sent to it.
         drain_seconds: how long live streams may go on after SIGTERM.
@@ -52,6 +56,10 @@ class ServerSettings:
     max_upload_bytes: int = 64 << 20
     max_stream_seconds: float = 4 * 3600.0
     max_clip_seconds: float = 600.0
+    max_waiting_speeches: int = 8
+    max_speech_characters: int = 4096
+    max_speech_seconds: float = 20.0
+    max_prompt_seconds: float = 30.0
     idle_seconds: float = 30.0
     stall_seconds: float = 30.0
     drain_seconds: float = 30.0
@@ -61,7 +69,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         may_be_zero = {"max_waiting_clips", "gather_seconds", "clip_patience_seconds"}
-        may_be_zero |= {"max_requests_a_minute", "drain_seconds"}
+        may_be_zero |= {"max_waiting_speeches", "max_requests_a_minute", "drain_seconds"}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, int | float) and not (

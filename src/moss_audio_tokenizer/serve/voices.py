@@ -1,8 +1,9 @@
 """The voice cache: codes of reference recordings, found by the hash of what was uploaded.
 
 Owns a folder of .moss files, whole or not there at all, so that what was once confirmed outlives
-the server, however it ends. Bounded: the longest unused go first. Codes of other models lie in
-folders of their own and are dropped with the rest. Knows no network.
+the server, however it ends; what is said in a recording lies beside its codes. Bounded: the longest
+unused go first. Codes of other models lie in folders of their own and are dropped with the rest.
+Knows no network.
 """
 
 import hashlib
@@ -13,13 +14,20 @@ from pathlib import Path
 
 from ..codes import AudioCodes
 from ..errors import CodesFileError
+from ..files import atomic_path
 
 _VOICE = re.compile(r"[0-9a-f]{32}")
 
 
-def voice_name(recording: bytes) -> str:
-    """What a recording's codes are found under: 32 digits of its SHA-256."""
-    return hashlib.sha256(recording).hexdigest()[:32]
+def voice_name(recording: bytes, text: str = "") -> str:
+    """What a recording's codes are found under: 32 digits of its SHA-256.
+
+    With a text it is another voice: so what lies under a name never changes.
+    """
+    digest = hashlib.sha256(recording)
+    if text:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:32]
 
 
 class VoiceCache:
@@ -53,12 +61,24 @@ class VoiceCache:
             return None
         return codes
 
-    def keep(self, name: str, codes: AudioCodes) -> None:
+    def text(self, name: str) -> str:
+        """What is said in a voice's recording; empty where nobody said it."""
+        if not _VOICE.fullmatch(name):
+            return ""
+        try:
+            return _text_path(self._path(name)).read_text("utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+
+    def keep(self, name: str, codes: AudioCodes, text: str = "") -> None:
         """Keep codes, and drop the longest unused if there are too many.
 
         Raises:
-            CodesFileError: they cannot be written.
+            CodesFileError: they, or their text, cannot be written.
         """
+        if text:  # before the codes, which say that the voice is there
+            with atomic_path(_text_path(self._path(name)), error=CodesFileError) as temporary:
+                temporary.write_text(text, "utf-8")
         codes.save(self._path(name))
         self._evict(spare=self._path(name))
 
@@ -66,7 +86,7 @@ class VoiceCache:
         """Forget a voice; whether it was there."""
         if not _VOICE.fullmatch(name) or not self._path(name).is_file():
             return False
-        self._path(name).unlink(missing_ok=True)
+        _remove(self._path(name))
         self.num_bytes = sum(size for _, size, _ in self._files())
         return True
 
@@ -79,7 +99,8 @@ class VoiceCache:
         for path in self._folder.glob("*/*.moss"):
             with suppress(OSError):  # gone meanwhile
                 status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
+                size = status.st_size + _size(_text_path(path))
+                found.append((status.st_mtime, size, path))
         return sorted(found)
 
     def _evict(self, spare: Path) -> None:
@@ -89,5 +110,21 @@ class VoiceCache:
             if self.num_bytes <= self._max_bytes:
                 return
             if path != spare:
-                path.unlink(missing_ok=True)
+                _remove(path)
                 self.num_bytes -= size
+
+
+def _text_path(path: Path) -> Path:
+    return path.with_suffix(".txt")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _text_path(path).unlink(missing_ok=True)
