@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_speech import BOOK, KINDS, LAYERS, SMALL, language_config, write_codes
 
+from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.errors import ConfigError, ModelMismatchError, TrainingError
 from moss_audio_tokenizer.language import (
     CodeEmbedding,
@@ -186,3 +187,15 @@ def test_the_model_has_the_shape_of_its_codes(config, opened):
     assert (found.num_quantizers, found.codebook_size) == (LAYERS, BOOK)
     fewer = override(config, ["data.num_quantizers=2", f"output={config.output}-fewer"])
     assert opened(fewer).task.model.config.num_quantizers == 2
+
+
+def test_a_run_does_not_go_on_with_another_codec_in_the_place_of_its_own(config, tmp_path):
+    manifest = write_codes(tmp_path)
+    config = override(config, [f"data.manifest={manifest}"])
+    trainer_for(config, report=lambda _: None).run()
+    for path in tmp_path.glob("*.moss"):
+        clip = AudioCodes.load(path)
+        replace(clip, model="fedcba9876543210").save(path)
+    longer = replace(config, max_steps=9)
+    with pytest.raises(TrainingError, match=r"codes of model 0123.* of fedc.*set data\.codec"):
+        trainer_for(longer, resume=True)

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..errors import ConfigError, TrainingError
@@ -91,6 +92,18 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
             words = frequent_words(self.data.texts, settings.model.num_words)
             self.text = CharacterText(self.text.alphabet, words)
         super().build()
+
+    def _load(self, checkpoint: Path) -> nn.Module:
+        """The model of a checkpoint, refused where the recipe's codec is no longer its own."""
+        model = super()._load(checkpoint)
+        learned = getattr(model.config, "codec", "")
+        if learned != self.data.info.identity:
+            raise TrainingError(
+                f"the run in {self.output} learned the codes of model {learned}, and its data are "
+                f"those of {self.data.info.identity}; set data.codec to the model it had, or start "
+                "a run in another output=DIR"
+            )
+        return model
 
     def open_data(self) -> None:
         """Tell of the data, and find held-out clips."""
