@@ -3,8 +3,9 @@
 Source: training.md section 8, the paper's appendix E.
 """
 
+from .aligning import Aligner
 from .config import CatAsrConfig
 from .model import AsrOutput, CatAsr
 from .reading import Transcriber
 
-__all__ = ["AsrOutput", "CatAsr", "CatAsrConfig", "Transcriber"]
+__all__ = ["Aligner", "AsrOutput", "CatAsr", "CatAsrConfig", "Transcriber"]

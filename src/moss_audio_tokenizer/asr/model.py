@@ -180,6 +180,22 @@ class CatAsr(PreTrainedModel):
         return states
 
     @torch.no_grad()
+    def frame_scores(
+        self, audio_codes: Int[Tensor, "num_quantizers batch frames"]
+    ) -> Float[Tensor, "batch steps classes"]:
+        """Logarithms of each frame's probabilities of telling a token, or (the last) none.
+
+        There is one step more than frames: the start of text behind them.
+        """
+        if self.frame_head is None:
+            raise InputError("this model has no frame scores: it was trained without frame_weight")
+        batch, frames = audio_codes.shape[1:]
+        prompts = torch.stack(self._prompts(audio_codes, [frames] * batch, None))
+        states = self.language_model.base_model(inputs_embeds=prompts).last_hidden_state
+        scores: Tensor = self.frame_head(states).float().log_softmax(-1)
+        return scores
+
+    @torch.no_grad()
     def transcribe_codes(
         self,
         clips: Sequence[Int[np.ndarray, "num_quantizers _"]],

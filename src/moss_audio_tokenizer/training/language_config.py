@@ -174,6 +174,9 @@ class TtsTrainingConfig(RunConfig):
         dropout: of layers, by rows.
         scored_share: share of the frames whose codes are scored in a step, drawn anew in each:
             the depth Transformer is most of the work, and its frames are much alike.
+        aligner: folder of a CAT-ASR with frame scores, on the same codec and tokens; it tells
+            which token is being said in each frame. Empty, as in the paper, for none.
+        place_weight: of the loss by which frames learn to know that themselves.
         validation: losses, and a text that is spoken.
     """
 
@@ -182,6 +185,8 @@ class TtsTrainingConfig(RunConfig):
     data: CodesDataConfig = field(default_factory=CodesDataConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     scored_share: float = 1.0
+    aligner: str = ""
+    place_weight: float = 1.0
     validation: TtsValidation = field(default_factory=TtsValidation)
 
     kind = "tts"
@@ -189,3 +194,4 @@ class TtsTrainingConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")
+        require(self.place_weight >= 0, self, "place_weight", "0 or more")

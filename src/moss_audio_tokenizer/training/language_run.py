@@ -88,9 +88,7 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
             device=str(processes.device),
             spell=self.text.spell,
         )
-        if isinstance(self.text, CharacterText) and settings.model.num_words:
-            words = frequent_words(self.data.texts, settings.model.num_words)
-            self.text = CharacterText(self.text.alphabet, words)
+        self.text = self.text_of_data()
         super().build()
 
     def _load(self, checkpoint: Path) -> nn.Module:
@@ -104,6 +102,13 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
                 "a run in another output=DIR"
             )
         return model
+
+    def text_of_data(self) -> TextCodec:
+        """The tokens of texts, with the most frequent words of the data where they are wanted."""
+        count = self.config.model.num_words
+        if not isinstance(self.text, CharacterText) or not count:
+            return self.text
+        return CharacterText(self.text.alphabet, frequent_words(self.data.texts, count))
 
     def open_data(self) -> None:
         """Tell of the data, and find held-out clips."""

@@ -3,19 +3,23 @@
 Source: the paper's section 3.3; training.md section 7.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..asr import Aligner, CatAsr
 from ..codes import Codec
-from ..language import load_language_model
+from ..errors import ConfigError
+from ..language import TextCodec, load_language_model
 from ..model.numpy_codec import TorchCodec
 from ..tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
 from .board import Board
-from .data import CodedBatch
+from .data import CodedBatch, CodedRow
 from .language_config import TtsTrainingConfig
 from .language_run import (
     DrawnRows,
@@ -35,12 +39,24 @@ class TtsTask(ModuleTask[DrawnRows]):
     Args:
         model: what trains.
         scored_share: of the frames, in training.
+        aligner: tells which token is being said in each frame, if there is one.
+        place_weight: of the loss by which frames learn to know that themselves.
     """
 
-    def __init__(self, model: CatTts, scored_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: CatTts,
+        scored_share: float = 1.0,
+        aligner: Aligner | None = None,
+        place_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.model: CatTts = model
         self.scored_share = scored_share
+        self.place_weight = place_weight
+        self._aligner = aligner
+        # By the first layer's codes, which are as good as a name.
+        self._places: dict[bytes, list[int]] = {}
 
     def num_tokens(self, rows: DrawnRows) -> int:
         """Codes that are kept and scored."""
@@ -59,10 +75,26 @@ class TtsTask(ModuleTask[DrawnRows]):
             [row.num_frames for row in own],
             self._depths(rows).to(device),
             self._scored(rows).to(device),
+            self._aligned(own),
         )
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
         accuracy = output.num_correct / num_tokens
-        return {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
+        losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
+        if output.place_loss_sum is not None:
+            losses["place"] = output.place_loss_sum / num_tokens
+            losses["total"] = losses["total"] + self.place_weight * losses["place"]
+        return losses
+
+    def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
+        """The number of the token that is being said, for all frames of rows."""
+        if self._aligner is None:
+            return None
+        keys = [row.codes[0].tobytes() for row in rows]
+        for row, key in zip(rows, keys, strict=True):
+            if key not in self._places:
+                (places,) = self._aligner.places([row.codes], [row.text])
+                self._places[key] = places.tolist()
+        return [self._places[key] for key in keys]
 
     def _depths(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
         layers = self.model.config.num_quantizers
@@ -131,13 +163,36 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
             depth_head_dim=depth.head_dim,
             depth_feedforward=depth.feedforward,
             adapter_width=depth.adapter_width,
+            place_scores=bool(self.config.aligner),
             codec=info.identity,
         )
         model = CatTts(config, self.text, self.config.seed)
         if source:
             _take_weights(model, source)
         self.start_from_codec(model)
-        return TtsTask(model, self.config.scored_share)
+        return TtsTask(model, self.config.scored_share, self._aligner(), self.config.place_weight)
+
+    def _aligner(self) -> Aligner | None:
+        """That of the recipe, which must read the codes and the tokens of this run.
+
+        Raises:
+            ConfigError: it does not, or has no frame scores.
+        """
+        folder = self.config.aligner
+        if not folder:
+            return None
+        reader: Any = CatAsr.from_pretrained(folder)
+        if reader.config.codec != self.data.info.identity:
+            raise ConfigError(
+                f"the aligner {folder!r} reads codes of the codec {reader.config.codec}, and "
+                f"data.codec is {self.data.info.identity}; train one on these codes"
+            )
+        return Aligner(reader.to(self.processes.device))
+
+    def text_of_data(self) -> TextCodec:
+        """The aligner's, if there is one: places are counted in its tokens."""
+        folder = self.config.aligner
+        return CatAsr.from_pretrained(folder).text if folder else super().text_of_data()
 
     def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Progressive Sequence Dropout."""

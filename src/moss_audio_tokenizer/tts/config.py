@@ -37,6 +37,8 @@ class CatTtsConfig(PreTrainedConfig):
         depth_feedforward: channels inside its gated feed-forward layers.
         adapter_width: channels inside the gated layers before the depth Transformer and before
             each of its outputs; 0 puts plain projections there.
+        place_scores: frames also score the token that is being said, for a loss that helps small
+            data (`TtsOutput.place_loss_sum`); speaking does not use it.
         codec: identity of the codec whose codes it speaks; empty where nobody noted it.
 
     Raises:
@@ -56,6 +58,7 @@ class CatTtsConfig(PreTrainedConfig):
     depth_head_dim: int = 128
     depth_feedforward: int = 8960
     adapter_width: int = 2048
+    place_scores: bool = False
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -41,6 +41,8 @@ class TtsOutput:
         end_loss_sum: cross-entropy of going on or ending, summed over frames and ends.
         num_ends: so many.
         num_correct: codes that the model ranks first.
+        place_loss_sum: cross-entropy of the token that is being said, summed over frames; None
+            where nobody knows.
     """
 
     codes_loss_sum: Float[Tensor, ""]
@@ -48,6 +50,7 @@ class TtsOutput:
     end_loss_sum: Float[Tensor, ""]
     num_ends: int
     num_correct: Float[Tensor, ""]
+    place_loss_sum: Float[Tensor, ""] | None = None
 
 
 class CatTts(PreTrainedModel):
@@ -76,6 +79,9 @@ class CatTts(PreTrainedModel):
             self.signs = nn.Parameter(torch.randn(2, width) * _STD)
             self.depth = DepthTransformer(config, width)
             self.depth.initialise()
+            self.place_head = (
+                nn.Linear(width, self.text.num_tokens) if config.place_scores else None
+            )
 
     def _init_weights(self, module: nn.Module) -> None:
         """The constructor has done it."""
@@ -110,6 +116,7 @@ class CatTts(PreTrainedModel):
         num_frames: Sequence[int],
         depths: Int[Tensor, "batch"] | None = None,
         scored: Bool[Tensor, "batch frames"] | None = None,
+        places: Sequence[Sequence[int]] | None = None,
     ) -> TtsOutput:
         """Cross-entropy of the kept codes, and of where speech ends.
 
@@ -119,11 +126,12 @@ class CatTts(PreTrainedModel):
             num_frames: of each row that are no padding.
             depths: layers kept of each row (`SequenceDropout`); all by default.
             scored: frames whose codes are scored; all that are no padding by default.
+            places: for each frame of each row the number of the token that is being said; that
+                of the end behind them.
         """
         layers, _, frames = audio_codes.shape
         counts = torch.tensor(list(num_frames), device=audio_codes.device)
-        places = torch.arange(frames, device=audio_codes.device)
-        valid = places < counts[:, None]
+        valid = torch.arange(frames, device=audio_codes.device) < counts[:, None]
         depths = torch.full_like(counts, layers) if depths is None else depths
         states = self._states(texts, self.code_embedding(audio_codes, depths), num_frames)
         ends_loss, num_ends = self._ends(states, counts)
@@ -131,7 +139,22 @@ class CatTts(PreTrainedModel):
         hidden = states[:, :-1][chosen]
         kept = depths[:, None].expand(-1, frames)[chosen]
         loss, correct = self._codes(hidden, audio_codes[:, chosen], kept)
-        return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct)
+        placed = self._placed(states, texts, places) if places is not None else None
+        return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, placed)
+
+    def _placed(
+        self, states: Tensor, texts: Sequence[str], places: Sequence[Sequence[int]]
+    ) -> Tensor | None:
+        """Whether the states know where in the text they are."""
+        if self.place_head is None:
+            return None
+        wanted = []
+        for text, own in zip(texts, places, strict=True):
+            ids = [*self.text.encode(text), self.text.end]
+            wanted += [ids[place] for place in own]
+        hidden = torch.cat([row[: len(own)] for row, own in zip(states, places, strict=True)])
+        scores = self.place_head(hidden).float()
+        return F.cross_entropy(scores, torch.tensor(wanted, device=scores.device), reduction="sum")
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
