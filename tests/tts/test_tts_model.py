@@ -79,10 +79,25 @@ def test_dropped_layers_are_not_seen(tts):
     assert torch.equal(before, after)
 
 
-def test_every_weight_learns(tts):
-    model = tiny_tts(adapter_width=10)
-    output = model(["ab", "b"], codes(), [2, 3])
-    (output.codes_loss_sum + output.end_loss_sum).backward()
+@torch.no_grad()
+def test_frames_learn_which_token_is_being_said():
+    model, given = tiny_tts(place_scores=True), codes()
+    output = model(["ab", "b"], given, [2, 3], places=[[0, 1], [0, 0, 1]])
+    states = model._states(["ab", "b"], model.code_embedding(given), [2, 3])
+    a, b, end = TEXT.encode("a")[0], TEXT.encode("b")[0], TEXT.end
+    wanted = ((0, 0, a), (0, 1, b), (1, 0, b), (1, 1, b), (1, 2, end))
+    slow = [
+        F.cross_entropy(model.place_head(states[row, frame]), torch.tensor(token))
+        for row, frame, token in wanted
+    ]
+    torch.testing.assert_close(output.place_loss_sum, sum(slow))
+    assert model(["ab", "b"], given, [2, 3]).place_loss_sum is None
+
+
+def test_every_weight_learns():
+    model = tiny_tts(adapter_width=10, place_scores=True)
+    output = model(["ab", "b"], codes(), [2, 3], places=[[0, 1], [0, 0, 1]])
+    (output.codes_loss_sum + output.end_loss_sum + output.place_loss_sum).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 

@@ -1,0 +1,77 @@
+"""The likeliest alignment, against all there are."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moss_audio_tokenizer.asr import Aligner, CatAsr, CatAsrConfig
+from moss_audio_tokenizer.asr.aligning import told_frames
+from moss_audio_tokenizer.errors import ConfigError, InputError
+from moss_audio_tokenizer.language import CharacterText, language_model_config
+
+TEXT = CharacterText("abc ")
+NOTHING = 3
+
+
+def collapsed(path):
+    """What a path of classes tells, and the step at which each token begins."""
+    ids, told, before = [], [], NOTHING
+    for step, label in enumerate(path):
+        if label not in (before, NOTHING):
+            ids.append(label)
+            told.append(step)
+        before = label
+    return ids, told
+
+
+def every_alignment(scores, ids):
+    """The best score, over all paths that tell these tokens."""
+    paths = product(range(scores.shape[1]), repeat=len(scores))
+    fitting = [path for path in paths if collapsed(path)[0] == ids]
+    totals = [sum(scores[step, label] for step, label in enumerate(path)) for path in fitting]
+    best = int(np.argmax(totals))
+    return collapsed(fitting[best])[1]
+
+
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+    st.integers(1, 6),
+)
+def test_tokens_are_told_where_the_likeliest_path_tells_them(seed, ids, steps):
+    scores = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), steps))
+    told = told_frames(scores, ids, NOTHING)
+    if len(ids) + sum(a == b for a, b in pairwise(ids)) <= steps:
+        assert told.tolist() == every_alignment(scores, ids)
+    else:
+        assert len(told) == len(ids)
+        assert (np.diff(told) >= 0).all()
+        assert told.max(initial=0) < steps
+
+
+def model(**changes) -> CatAsr:
+    torch.set_num_threads(1)
+    language = language_model_config(16, 1, 2, TEXT.num_tokens)
+    config = CatAsrConfig(text_config=language, num_quantizers=2, codebook_size=8, **changes)
+    return CatAsr(config, TEXT).eval()
+
+
+def test_frames_have_the_number_of_the_token_that_is_being_said():
+    reader = model(frame_scores=True)
+    codes = np.random.default_rng(0).integers(0, 8, (2, 7))
+    (places,) = Aligner(reader).places([codes], ["ab"])
+    scores = reader.frame_scores(torch.from_numpy(codes)[:, None])[0].double().numpy()
+    first, second = told_frames(scores, TEXT.encode("ab"), TEXT.num_tokens)
+    expected = [0 if t <= first else 1 if t <= second else 2 for t in range(7)]
+    assert places.tolist() == expected
+
+
+def test_without_frame_scores_nothing_is_aligned():
+    with pytest.raises(ConfigError, match="frame_weight above 0"):
+        Aligner(model())
+    with pytest.raises(InputError, match="no frame scores"):
+        model().frame_scores(torch.zeros(2, 1, 3, dtype=torch.long))

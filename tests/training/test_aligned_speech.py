@@ -1,0 +1,69 @@
+"""CAT-ASR with frame scores, and CAT-TTS that learns from it which token is being said."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from toy_run import read_log
+from toy_speech import IDENTITY, language_config, say, write_codes
+
+from moss_audio_tokenizer.asr import Aligner, CatAsr
+from moss_audio_tokenizer.errors import CheckpointError, ConfigError
+from moss_audio_tokenizer.training.trainers import trainer_for
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory) -> str:
+    return write_codes(tmp_path_factory.mktemp("codes"))
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory, codes) -> Path:
+    """A reader with frame scores that knows the toy language."""
+    config = language_config("asr", tmp_path_factory.mktemp("reader"), codes, frame_weight=1.0)
+    config = replace(config, max_steps=80, model=replace(config.model, num_words=2))
+    return trainer_for(config, report=lambda _: None).run()
+
+
+def test_frames_learn_to_tell_their_tokens(reader):
+    losses = [line["frames"] for line in read_log(reader.parent)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_words_of_the_data_are_tokens(reader):
+    assert len(CatAsr.from_pretrained(reader).text.words) == 2
+
+
+def test_letters_are_found_where_they_are_said(reader):
+    (places,) = Aligner(CatAsr.from_pretrained(reader)).places([say("bcab")], ["bcab"])
+    assert places.tolist() == sorted(places.tolist())
+    assert places[0] == 0
+    assert places[-1] >= 3
+
+
+def test_a_speaker_learns_its_place_in_the_tokens_of_its_aligner(reader, codes, tmp_path):
+    config = language_config("tts", tmp_path / "run", codes, aligner=str(reader), place_weight=2.0)
+    trainer = trainer_for(config, report=lambda _: None)
+    assert trainer.text.words == CatAsr.from_pretrained(reader).text.words
+    batch = next(trainer.batches(0))
+    steps = [trainer.train_step(batch) for _ in range(30)]
+    trainer.close()
+    assert steps[-1]["place"] < 0.7 * steps[0]["place"]
+    first = steps[0]
+    total = first["codes"] + first["end"] + 2.0 * first["place"]
+    assert first["total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_an_aligner_without_frame_scores_or_of_other_codes_is_refused(codes, tmp_path):
+    plain = language_config("asr", tmp_path / "plain", codes, max_steps=1)
+    folder = trainer_for(plain, report=lambda _: None).run()
+    speech = language_config("tts", tmp_path / "run", codes, aligner=str(folder))
+    with pytest.raises(ConfigError, match="frame_weight above 0"):
+        trainer_for(speech, report=lambda _: None)
+    (folder / "config.json").write_text(
+        (folder / "config.json").read_text().replace(IDENTITY, "feedfeedfeedfeed")
+    )
+    with pytest.raises(ConfigError, match="reads codes of the codec feed"):
+        trainer_for(speech, report=lambda _: None)
+    with pytest.raises(CheckpointError):
+        trainer_for(replace(speech, aligner=str(tmp_path / "none")), report=lambda _: None)
