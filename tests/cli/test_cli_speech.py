@@ -134,7 +134,7 @@ def test_codes_of_another_codec_are_refused(models, refused, moss_audio, recordi
     moss_audio("encode", recording, "-o", tmp_path / "other.moss")
     line = refused("asr", tmp_path / "other.moss", *options(models, "asr"))
     assert "name the codec that made them" in line
-    assert "reads codes of the codec" in refused("asr", recording, "--model", models / "asr")
+    assert "knows codes of the codec" in refused("asr", recording, "--model", models / "asr")
 
 
 def test_info_tells_what_a_folder_is(models, json_of, refused):

@@ -7,8 +7,6 @@ Source: training.md section 8, the paper's appendix E.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 
 from ..errors import InputError
 from ..language import (
@@ -26,7 +23,7 @@ from ..language import (
     check_codes,
     made_language_model,
 )
-from ..language.folder import load_model_folder, save_model_folder
+from ..language.folder import FolderModel
 from ..language.nested import nested_config
 from .config import CatAsrConfig
 
@@ -51,7 +48,7 @@ class AsrOutput:
     frame_loss: Float[Tensor, ""] | None = None
 
 
-class CatAsr(PreTrainedModel):
+class CatAsr(FolderModel):
     """A speech recogniser on codes.
 
     Args:
@@ -79,22 +76,6 @@ class CatAsr(PreTrainedModel):
             self.frame_head = (
                 nn.Linear(width, self.text.num_tokens + 1) if config.frame_scores else None
             )
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """The constructor has done it."""
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "CatAsr":  # type: ignore[override]
-        """Load a folder that `save_pretrained` or ``moss-audio train`` wrote, or a hub id.
-
-        Raises:
-            CheckpointError: there is none, or it is damaged.
-        """
-        return load_model_folder(cls, CatAsrConfig, path, **kwargs)
-
-    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Write config.json, the weights and the tokens of texts."""
-        save_model_folder(self, Path(path))
 
     def targets(self, text: str) -> list[int]:
         """The ids to predict: the text's, then the end."""

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from ..audio import check_audio, convert_channels, resample
-from ..codes.codec import Codec, CodecInfo
-from ..errors import ModelMismatchError
+from ..codes.codec import Codec
+from ..language.folder import check_codec
 from ..model.devices import require_device
 from ..model.numpy_codec import TorchCodec
 from .model import CatAsr
@@ -31,7 +31,7 @@ class Transcriber:
 
     def __init__(self, model: CatAsr, codec: Codec) -> None:
         self.model, self.codec = model, codec
-        check_codec(model, codec.info)
+        check_codec(model.config, codec.info)
 
     @classmethod
     def from_pretrained(
@@ -93,22 +93,3 @@ class Transcriber:
             for index, text in zip(own, read, strict=True):
                 texts[index] = text
         return texts
-
-
-def check_codec(model: CatAsr, info: CodecInfo) -> None:
-    """Refuse a codec whose codes the model does not read.
-
-    Raises:
-        ModelMismatchError: see above.
-    """
-    wanted = model.config
-    if wanted.codec and wanted.codec != info.identity:
-        raise ModelMismatchError(
-            f"the model reads codes of the codec {wanted.codec}, and this one is {info.identity}; "
-            "name the codec that it was trained on"
-        )
-    if info.codebook_size != wanted.codebook_size:
-        raise ModelMismatchError(
-            f"the model reads codes of {wanted.codebook_size} rows, and the codec has "
-            f"{info.codebook_size}; name the codec that it was trained on"
-        )

@@ -5,22 +5,70 @@ Owns saving and loading; what is in a model is the model's.
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel
 
-from ..errors import CheckpointError, ConfigError
+from ..codes.codec import CodecInfo
+from ..errors import CheckpointError, ConfigError, ModelMismatchError
 from ..files import atomic_path
 from ..model.hub import find_checkpoint
-from .text import load_text, save_text
+from .text import TextCodec, load_text, save_text
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 
-Model = TypeVar("Model", bound=PreTrainedModel)
+
+class FolderModel(PreTrainedModel):
+    """A model of transformers with the tokens of its texts, saved and loaded as one folder.
+
+    Attributes:
+        text: tokens of texts; the constructor of a model takes configuration and text.
+    """
+
+    text: TextCodec
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Constructors have done it."""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> Any:  # type: ignore[override]
+        """Load a folder that `save_pretrained` or ``moss-audio train`` wrote, or a hub id.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        return load_model_folder(cls, path, **options)
+
+    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Write config.json, the weights and the tokens of texts."""
+        save_model_folder(self, Path(path))
+
+
+def check_codec(config: Any, info: CodecInfo) -> None:
+    """Refuse a codec whose codes a model does not know.
+
+    Args:
+        config: of the model, with ``codec``, the identity of its own codec, and ``codebook_size``.
+        info: of the codec that it is to work with.
+
+    Raises:
+        ModelMismatchError: see above.
+    """
+    if config.codec and config.codec != info.identity:
+        raise ModelMismatchError(
+            f"the model knows codes of the codec {config.codec}, and this one is {info.identity}; "
+            "name the codec that it was trained on"
+        )
+    if info.codebook_size != config.codebook_size:
+        raise ModelMismatchError(
+            f"the model knows codes of {config.codebook_size} rows, and the codec has "
+            f"{info.codebook_size}; name the codec that it was trained on"
+        )
 
 
 def save_model_folder(model: Any, folder: Path) -> None:
@@ -46,14 +94,11 @@ def save_model_folder(model: Any, folder: Path) -> None:
         raise CheckpointError(f"{folder} cannot be written ({reason})") from error
 
 
-def load_model_folder(
-    kind: type[Model], config_kind: type[PreTrainedConfig], path: str | Path, **options: Any
-) -> Model:
+def load_model_folder(kind: type[FolderModel], path: str | Path, **options: Any) -> FolderModel:
     """A model from its folder or hub id, ready to use.
 
     Args:
         kind: of the model.
-        config_kind: of its configuration.
         path: folder or hub id.
         options: of the hub, such as ``revision``.
 
@@ -61,7 +106,7 @@ def load_model_folder(
         CheckpointError: nothing usable is there, or its tensors do not fit.
     """
     folder = Path(find_checkpoint(path, options))
-    config = _config(folder, config_kind)
+    config = _config(folder, kind.config_class)
     text = load_text(folder)
     try:
         model = kind(config, text)
@@ -74,7 +119,7 @@ def load_model_folder(
     return model
 
 
-def _config(folder: Path, kind: type[PreTrainedConfig]) -> Any:
+def _config(folder: Path, kind: Any) -> Any:
     path = folder / CONFIG_NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -10,18 +10,15 @@ Source: the paper's section 3.3 and appendix C; training.md section 7.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 
 from ..language import ByteText, CodeEmbedding, TextCodec, made_language_model
-from ..language.folder import load_model_folder, save_model_folder
+from ..language.folder import FolderModel
 from ..language.nested import nested_config
 from .config import CatTtsConfig
 from .depth import DepthTransformer
@@ -53,7 +50,7 @@ class TtsOutput:
     place_loss_sum: Float[Tensor, ""] | None = None
 
 
-class CatTts(PreTrainedModel):
+class CatTts(FolderModel):
     """Speech from text, in codes.
 
     Args:
@@ -82,22 +79,6 @@ class CatTts(PreTrainedModel):
             self.place_head = (
                 nn.Linear(width, self.text.num_tokens) if config.place_scores else None
             )
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """The constructor has done it."""
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "CatTts":  # type: ignore[override]
-        """Load a folder that `save_pretrained` or ``moss-audio train`` wrote, or a hub id.
-
-        Raises:
-            CheckpointError: there is none, or it is damaged.
-        """
-        return load_model_folder(cls, CatTtsConfig, path, **kwargs)
-
-    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Write config.json, the weights and the tokens of texts."""
-        save_model_folder(self, Path(path))
 
     @property
     def start(self) -> Float[Tensor, "width"]:

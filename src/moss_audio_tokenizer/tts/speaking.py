@@ -17,6 +17,7 @@ from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
 from ..errors import InputError, ModelMismatchError
 from ..language import check_codes
+from ..language.folder import check_codec
 from ..model.devices import require_device
 from ..model.numpy_codec import TorchCodec
 from ..streaming import DecoderStream
@@ -96,19 +97,12 @@ class Speaker:
 
     def __init__(self, model: CatTts, codec: SpeakingCodec) -> None:
         self.model, self.codec = model, codec
-        info, wanted = codec.info, model.config
-        if wanted.codec and wanted.codec != info.identity:
+        check_codec(model.config, codec.info)
+        spoken, there = model.config.num_quantizers, codec.info.num_quantizers
+        if there < spoken:
             raise ModelMismatchError(
-                f"the model speaks codes of the codec {wanted.codec}, and this one is "
-                f"{info.identity}; name the codec that it was trained on"
-            )
-        if (
-            info.num_quantizers < wanted.num_quantizers
-            or info.codebook_size != wanted.codebook_size
-        ):
-            raise ModelMismatchError(
-                f"the model speaks {wanted.num_quantizers} layers of {wanted.codebook_size} codes, "
-                f"and the codec has {info.num_quantizers} of {info.codebook_size}"
+                f"the model speaks {spoken} layers of codes, and the codec has {there}; name the "
+                "codec that it was trained on"
             )
 
     @classmethod
