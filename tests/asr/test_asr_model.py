@@ -191,8 +191,19 @@ def test_codes_that_cannot_be_read(model, clip, options):
 
 
 def test_beams_and_tokens_there_must_be(model):
-    with pytest.raises(InputError, match="num_beams is 0"):
+    with pytest.raises(InputError, match="num_beams is -1"):
+        model.transcribe_codes(clips(3), num_beams=-1)
+    with pytest.raises(InputError, match="no frame scores"):
         model.transcribe_codes(clips(3), num_beams=0)
+
+
+def test_frames_are_read_without_repeats_and_pauses(monkeypatch):
+    model = fresh(frame_scores=True)
+    a, b, nothing = TEXT.encode("a")[0], TEXT.encode("b")[0], TEXT.num_tokens
+    heard = torch.tensor([nothing, a, a, nothing, a, b, b])
+    scores = F.one_hot(heard, nothing + 1)[None].float()
+    monkeypatch.setattr(model, "frame_scores", lambda codes: scores)
+    assert model.transcribe_codes(clips(6), num_beams=0) == ["aab"]
 
 
 @pytest.mark.parametrize(

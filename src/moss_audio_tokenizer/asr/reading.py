@@ -59,7 +59,7 @@ class Transcriber:
         Args:
             clips: (samples, sampling rate) of each.
             num_quantizers: layers of codes to look at (default: all).
-            num_beams: 1 decodes greedily.
+            num_beams: 1 decodes greedily, 0 reads by the frames alone.
 
         Raises:
             AudioError: samples that cannot be encoded.

@@ -40,7 +40,13 @@ def asr(
     codec: Codec = "bundled",
     num_quantizers: options.NumQuantizers = None,
     beams: Annotated[
-        int, typer.Option("--beams", metavar="N", min=1, help="Width of the search; 1 is greedy.")
+        int,
+        typer.Option(
+            "--beams",
+            metavar="N",
+            min=0,
+            help="Width of the search; 1 is greedy, 0 reads by the frames alone.",
+        ),
     ] = 1,
     device: options.Device = "cpu",
     as_json: options.Json = False,

@@ -72,7 +72,14 @@ def evaluate_asr(
     codec: CodecName = "bundled",
     num_quantizers: Depths = None,
     num_beams: Annotated[
-        int, typer.Option("--num-beams", "--beams", metavar="N", min=1, help="1 decodes greedily.")
+        int,
+        typer.Option(
+            "--num-beams",
+            "--beams",
+            metavar="N",
+            min=0,
+            help="1 decodes greedily, 0 reads by the frames alone.",
+        ),
     ] = 1,
     split: Split = None,
     limit: Limit = None,

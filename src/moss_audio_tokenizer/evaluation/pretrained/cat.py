@@ -41,13 +41,17 @@ class CatReader:
 
 
 def cat_recogniser(name: str, codec: str = "") -> Callable[[np.ndarray, int], str]:
-    """A CAT-ASR model with a codec (by default the bundled one) before it: samples -> text."""
+    """A CAT-ASR model with a codec (by default the bundled one) before it: samples -> text.
+
+    Models whose frames tell tokens themselves are read by these: no guesses from the words before.
+    """
     transcriber = Transcriber.from_pretrained(name, codec or "bundled")
     layers = transcriber.model.config.num_quantizers
+    beams = 0 if transcriber.model.config.frame_scores else 1
 
     def recognise(samples: np.ndarray, sampling_rate: int) -> str:
         clip = np.asarray(samples, np.float32), sampling_rate
-        return transcriber.transcribe([clip], layers)[0]
+        return transcriber.transcribe([clip], layers, beams)[0]
 
     return recognise
 

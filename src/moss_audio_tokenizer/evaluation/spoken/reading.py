@@ -60,9 +60,10 @@ class ReadingPlan:
     def __post_init__(self) -> None:
         if not any(clip.text for clip in self.clips):
             raise InputError("none of the clips has a text; expected a manifest with 'text'")
-        if self.num_beams < 1 or self.batch_size < 1:
+        if self.num_beams < 0 or self.batch_size < 1:
             raise InputError(
-                f"num_beams is {self.num_beams} and batch_size {self.batch_size}; expected 1 on"
+                f"num_beams is {self.num_beams} and batch_size {self.batch_size}; "
+                "expected 0 and 1 on"
             )
 
 
