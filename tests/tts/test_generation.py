@@ -3,14 +3,15 @@ import torch
 from tiny_tts import leaning
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.tts import SpeechSampling, frames, generate
+from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
 
 
-def prompt(count: int) -> torch.Tensor:
-    return torch.randint(0, 8, (4, count), generator=torch.Generator().manual_seed(count))
+def prompt(count: int) -> Prompt:
+    random = torch.Generator().manual_seed(count)
+    return Prompt(torch.randint(0, 8, (4, count), generator=random), "c")
 
 
 @torch.no_grad()
@@ -18,7 +19,7 @@ def slow_greedy(model, text, start, depth, count):
     """Frame by frame and code by code, everything from the beginning each time."""
     steps = [*model.prompt(text)]
     if start is not None:
-        steps += [*model.code_embedding(start[:depth, None])[0]]
+        steps += [*model.code_embedding(start.codes[:depth, None])[0]]
     spoken = []
     for _ in range(count):
         hidden = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]

@@ -177,6 +177,8 @@ class TtsTrainingConfig(RunConfig):
         aligner: folder of a CAT-ASR with frame scores, on the same codec and tokens; it tells
             which token is being said in each frame. Empty, as in the paper, for none.
         place_weight: of the loss by which frames learn to know that themselves.
+        place_inputs: the depth Transformer is told that token; speech then goes through the text
+            token by token.
         validation: losses, and a text that is spoken.
     """
 
@@ -187,6 +189,7 @@ class TtsTrainingConfig(RunConfig):
     scored_share: float = 1.0
     aligner: str = ""
     place_weight: float = 1.0
+    place_inputs: bool = False
     validation: TtsValidation = field(default_factory=TtsValidation)
 
     kind = "tts"
@@ -195,3 +198,5 @@ class TtsTrainingConfig(RunConfig):
         super().__post_init__()
         require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")
         require(self.place_weight >= 0, self, "place_weight", "0 or more")
+        aligned = bool(self.aligner) or not self.place_inputs
+        require(aligned, self, "place_inputs", "False without an aligner")

@@ -164,6 +164,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
             depth_feedforward=depth.feedforward,
             adapter_width=depth.adapter_width,
             place_scores=bool(self.config.aligner),
+            place_inputs=self.config.place_inputs,
             codec=info.identity,
         )
         model = CatTts(config, self.text, self.config.seed)

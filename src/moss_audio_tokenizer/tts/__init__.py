@@ -5,7 +5,7 @@ Source: the paper's section 3.3 and appendix C; training.md section 7.
 
 from .config import CatTtsConfig
 from .dropout import SequenceDropout
-from .generation import Frame, GeneratedSpeech, frames, generate
+from .generation import Frame, GeneratedSpeech, Prompt, frames, generate
 from .model import CatTts, TtsOutput
 from .sampling import SpeechSampling
 from .speaking import Speaker, Speech, SpeechRequest
@@ -15,6 +15,7 @@ __all__ = [
     "CatTtsConfig",
     "Frame",
     "GeneratedSpeech",
+    "Prompt",
     "SequenceDropout",
     "Speaker",
     "Speech",

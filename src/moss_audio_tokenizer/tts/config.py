@@ -38,7 +38,9 @@ class CatTtsConfig(PreTrainedConfig):
         adapter_width: channels inside the gated layers before the depth Transformer and before
             each of its outputs; 0 puts plain projections there.
         place_scores: frames also score the token that is being said, for a loss that helps small
-            data (`TtsOutput.place_loss_sum`); speaking does not use it.
+            data (`TtsOutput.place_loss_sum`).
+        place_inputs: the depth Transformer is told that token, and speech goes through the text
+            token by token, without leaving any out; needs ``place_scores``.
         codec: identity of the codec whose codes it speaks; empty where nobody noted it.
 
     Raises:
@@ -59,6 +61,7 @@ class CatTtsConfig(PreTrainedConfig):
     depth_feedforward: int = 8960
     adapter_width: int = 2048
     place_scores: bool = False
+    place_inputs: bool = False
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -69,6 +72,8 @@ class CatTtsConfig(PreTrainedConfig):
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if self.place_inputs and not self.place_scores:
+            raise ConfigError("place_inputs is set without place_scores; set both")
         if self.depth_heads % self.depth_key_value_heads:
             raise ConfigError(
                 f"depth_heads is {self.depth_heads}; expected a multiple of "

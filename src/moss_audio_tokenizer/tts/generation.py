@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -18,6 +18,19 @@ from ..language import pad_in_front
 from .depth import DepthState
 from .model import ENDS, CatTts
 from .sampling import CodeSampler, SpeechSampling, checked_depth
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a row goes on from.
+
+    Attributes:
+        codes: of the recording.
+        text: what is said in it, with which the row's whole text begins.
+    """
+
+    codes: Int[Tensor, "num_quantizers frames"]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ class GeneratedSpeech:
 def generate(
     model: CatTts,
     texts: Sequence[str],
-    prompts: Sequence[Int[Tensor, "num_quantizers _"] | None] | None = None,
+    prompts: Sequence[Prompt | None] | None = None,
     sampling: SpeechSampling | None = None,
     streamer: Any = None,
     **changes: Any,
@@ -61,7 +74,7 @@ def generate(
     Args:
         model: what speaks.
         texts: whole texts, that of a row's prompt in front.
-        prompts: codes to go on from, of at least as many layers as are spoken.
+        prompts: what each row goes on from, of at least as many layers as are spoken.
         sampling: how.
         streamer: gets every frame's codes (num_quantizers, rows) by ``put``, and ``end`` at last,
             in the manner of transformers.
@@ -84,7 +97,7 @@ def generate(
 def frames(
     model: CatTts,
     texts: Sequence[str],
-    prompts: Sequence[Int[Tensor, "num_quantizers _"] | None] | None = None,
+    prompts: Sequence[Prompt | None] | None = None,
     sampling: SpeechSampling | None = None,
     **changes: Any,
 ) -> Iterator[Frame]:
@@ -94,20 +107,22 @@ def frames(
     """
     settings = replace(sampling or SpeechSampling(), **changes)
     depth = checked_depth(settings.num_quantizers, model.config.num_quantizers)
-    rows = _rows(model, texts, prompts or [None] * len(texts), depth)
+    prompts = prompts or [None] * len(texts)
+    rows = _rows(model, texts, prompts, depth)
     _check_length(model, rows, settings.max_frames)
     sampler = CodeSampler(settings, len(rows), model.device)
-    clock = _Clock(model, rows)
+    clock, reading = _Clock(model, rows), _Reading(model, texts, prompts)
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
-    spoken: list[Tensor] = []
+    spoken = torch.zeros(depth, len(rows), 0, dtype=torch.long, device=model.device)
     for _ in range(settings.max_frames):
         draws = sampler.draws(model.config.num_quantizers + 1)
-        codes, going = _frame(model, clock.hidden, depth, sampler, spoken, draws)
+        signs = model.sign(reading.step(clock.hidden), len(rows))
+        codes, going = _frame(model, clock.hidden, signs, sampler, spoken, draws)
         ended = ended | (going == ENDS)
         yield Frame(codes, ended)
         if ended.all():
             return
-        spoken.append(codes)
+        spoken = torch.cat((spoken, codes[..., None]), -1)
         clock.advance(model.code_embedding(codes[..., None]))
 
 
@@ -136,31 +151,62 @@ class _Clock:
         self._run(step, self._next)
 
 
+class _Reading:
+    """Where in its text each row is: it goes on token by token, and leaves none out.
+
+    Only of models that were trained to be told what they say.
+    """
+
+    def __init__(
+        self, model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]
+    ) -> None:
+        self._model = model
+        self._texts = [[*model.text.encode(text), model.text.end] for text in texts]
+        self._places = [
+            len(ids) - 1 - len(model.text.encode(_still_to_say(text, prompt)))
+            for ids, text, prompt in zip(self._texts, texts, prompts, strict=True)
+        ]
+
+    def step(self, hidden: Float[Tensor, "rows width"]) -> Int[Tensor, "rows"] | None:
+        """The token that each row says in this frame: the one before, or the next."""
+        if self._model.place_head is None or not self._model.config.place_inputs:
+            return None
+        scores = self._model.place_head(hidden)
+        for row, ids in enumerate(self._texts):
+            place = self._places[row]
+            if place + 1 < len(ids) and scores[row, ids[place + 1]] > scores[row, ids[place]]:
+                self._places[row] += 1
+        said = [ids[place] for ids, place in zip(self._texts, self._places, strict=True)]
+        return torch.tensor(said, device=hidden.device)
+
+
+def _still_to_say(text: str, prompt: Prompt | None) -> str:
+    return text if prompt is None else text.removeprefix(prompt.text).strip()
+
+
 def _frame(
     model: CatTts,
     hidden: Tensor,
-    depth: int,
+    following: Tensor,
     sampler: CodeSampler,
-    spoken: list[Tensor],
+    spoken: Tensor,
     draws: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """A frame's codes, one layer after another, and whether there is to be one at all."""
     state = DepthState()
     outputs = model.depth(hidden[:, None], state)[:, 0]
     going = sampler.end(model.depth.scores(outputs, 0), draws[:, 0])
-    following = model.goes_on.expand_as(hidden)
     codes: list[Tensor] = []
-    history = torch.stack(spoken, -1) if spoken else hidden.new_zeros(depth, len(hidden), 0).long()
-    for layer in range(depth):
+    for layer, history in enumerate(spoken):
         outputs = model.depth(following[:, None], state)[:, 0]
         scores = model.depth.scores(outputs, layer + 1)
-        codes.append(sampler.code(scores, history[layer], draws[:, layer + 1]))
+        codes.append(sampler.code(scores, history, draws[:, layer + 1]))
         following = model.code_embedding.of_layer(codes[-1], layer)
     return torch.stack(codes), going
 
 
 def _rows(
-    model: CatTts, texts: Sequence[str], prompts: Sequence[Tensor | None], depth: int
+    model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None], depth: int
 ) -> list[Tensor]:
     """What stands before the first frame of each row."""
     if not texts or len(prompts) != len(texts):
@@ -171,7 +217,8 @@ def _rows(
             raise InputError("the text is empty; give something to say")
         row = model.prompt(text)
         if prompt is not None:
-            spoken = model.code_embedding(prompt[:depth, None].to(model.device))[0]
+            codes = prompt.codes[:depth, None].to(model.device)
+            spoken = model.code_embedding(codes)[0]
             row = torch.cat((row, spoken))
         rows.append(row)
     return rows

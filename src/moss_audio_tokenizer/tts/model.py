@@ -119,23 +119,34 @@ class CatTts(FolderModel):
         chosen = valid if scored is None else valid & scored
         hidden = states[:, :-1][chosen]
         kept = depths[:, None].expand(-1, frames)[chosen]
-        loss, correct = self._codes(hidden, audio_codes[:, chosen], kept)
-        placed = self._placed(states, texts, places) if places is not None else None
+        said = None if places is None else self._said(texts, places, frames)
+        signs = self.sign(None if said is None else said[chosen], len(hidden))
+        loss, correct = self._codes(hidden, signs, audio_codes[:, chosen], kept)
+        placed = None if said is None else self._placed(states[:, :-1][valid], said[valid])
         return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, placed)
 
-    def _placed(
-        self, states: Tensor, texts: Sequence[str], places: Sequence[Sequence[int]]
-    ) -> Tensor | None:
-        """Whether the states know where in the text they are."""
+    def _said(
+        self, texts: Sequence[str], places: Sequence[Sequence[int]], frames: int
+    ) -> Int[Tensor, "batch frames"]:
+        """The token that is being said in each frame; padded by that of the end."""
+        said = torch.full((len(texts), frames), self.text.end, device=self.device)
+        for row, (text, own) in enumerate(zip(texts, places, strict=True)):
+            ids = torch.tensor([*self.text.encode(text), self.text.end], device=self.device)
+            said[row, : len(own)] = ids[list(own)]
+        return said
+
+    def _placed(self, hidden: Tensor, said: Tensor) -> Tensor | None:
+        """Whether the states know what is being said."""
         if self.place_head is None:
             return None
-        wanted = []
-        for text, own in zip(texts, places, strict=True):
-            ids = [*self.text.encode(text), self.text.end]
-            wanted += [ids[place] for place in own]
-        hidden = torch.cat([row[: len(own)] for row, own in zip(states, places, strict=True)])
-        scores = self.place_head(hidden).float()
-        return F.cross_entropy(scores, torch.tensor(wanted, device=scores.device), reduction="sum")
+        return F.cross_entropy(self.place_head(hidden).float(), said, reduction="sum")
+
+    def sign(self, said: Int[Tensor, "rows"] | None, rows: int) -> Float[Tensor, "rows width"]:
+        """What tells the depth Transformer that there is a frame, and what is said in it."""
+        signs = self.goes_on.expand(rows, -1)
+        if said is None or not self.config.place_inputs:
+            return signs
+        return signs + self.temporal.get_input_embeddings()(said)
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
@@ -173,7 +184,9 @@ class CatTts(FolderModel):
         loss = F.cross_entropy(self.depth.scores(hidden, 0), wanted, reduction="sum")
         return loss, len(wanted)
 
-    def _codes(self, hidden: Tensor, codes: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _codes(
+        self, hidden: Tensor, signs: Tensor, codes: Tensor, kept: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the first ``kept`` codes of each frame, and how many come first."""
         kept, order = kept.sort(descending=True, stable=True)
         loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
@@ -181,13 +194,16 @@ class CatTts(FolderModel):
         for group in order.tensor_split(_DEPTH_GROUPS):
             if len(group):
                 own, kept = kept[: len(group)], kept[len(group) :]
-                group_loss, group_correct = self._group(hidden[group], codes[:, group], own)
+                given = (hidden[group], signs[group], codes[:, group], own)
+                group_loss, group_correct = self._group(*given)
                 loss, correct = loss + group_loss, correct + group_correct
         return loss, correct
 
-    def _group(self, hidden: Tensor, codes: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _group(
+        self, hidden: Tensor, signs: Tensor, codes: Tensor, kept: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Of frames that stand in the order of their depths, deepest first."""
-        inputs = [hidden, self.goes_on.expand_as(hidden)]
+        inputs = [hidden, signs]
         layers = int(kept[0])
         inputs += [self.code_embedding.of_layer(codes[k], k) for k in range(layers - 1)]
         outputs = self.depth(torch.stack(inputs, 1))

@@ -21,7 +21,7 @@ from ..language.folder import check_codec
 from ..model.devices import require_device
 from ..model.numpy_codec import TorchCodec
 from ..streaming import DecoderStream
-from .generation import frames, generate
+from .generation import Prompt, frames, generate
 from .model import CatTts
 from .sampling import SpeechSampling, checked_depth
 
@@ -141,7 +141,7 @@ class Speaker:
             return []
         settings, prompts = self._prepared(requests, sampling)
         texts = [request.whole_text for request in requests]
-        given = [None if codes is None else torch.from_numpy(codes) for codes in prompts]
+        given = [_prompt(*pair) for pair in zip(requests, prompts, strict=True)]
         spoken = generate(self.model, texts, given, settings)
         codes = spoken.audio_codes.cpu().numpy()
         return [
@@ -156,7 +156,7 @@ class Speaker:
         """
         request, sampling = _parted(text, options)
         settings, (prompt,) = self._prepared([request], sampling)
-        given = None if prompt is None else torch.from_numpy(prompt)
+        given = _prompt(request, prompt)
         session = self.codec.decoder_stream(max_slots=1)
         slot = session.open()
         if prompt is not None:
@@ -197,6 +197,13 @@ class Speaker:
         samples = _mono(self.codec.decode(given))
         length = codes.shape[1] * self.codec.info.downsample_rate
         return Speech(samples[-length:], rate, codes, finished)
+
+
+def _prompt(request: SpeechRequest, codes: np.ndarray | None) -> Prompt | None:
+    """A request's prompt as generation wants it."""
+    if codes is None:
+        return None
+    return Prompt(torch.from_numpy(codes), request.prompt_text.strip())
 
 
 def _parted(text: str, options: dict[str, Any]) -> tuple[SpeechRequest, SpeechSampling]:
