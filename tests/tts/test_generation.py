@@ -1,9 +1,12 @@
+from itertools import pairwise
+
 import pytest
 import torch
-from tiny_tts import leaning
+from tiny_tts import TEXT, leaning, tiny_tts
 
 from moss_audio_tokenizer.errors import InputError
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
+from moss_audio_tokenizer.tts.generation import _Reading
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
@@ -120,3 +123,40 @@ def test_frames_come_one_by_one(tts):
 def test_what_cannot_be_said(tts, texts, changes, message):
     with pytest.raises(InputError, match=message):
         generate(tts, texts, sampling=SpeechSampling(), **changes)
+
+
+def reading(texts, prompts=None, steps=12):
+    """The tokens that a model with random scores says, row by row."""
+    model = tiny_tts(place_scores=True, place_inputs=True)
+    own = _Reading(model, texts, prompts or [None] * len(texts))
+    random = torch.Generator().manual_seed(0)
+    said = [own.step(torch.randn(len(texts), 16, generator=random)) for _ in range(steps)]
+    return [[int(step[row]) for step in said] for row in range(len(texts))]
+
+
+def without_repeats(tokens):
+    return [token for before, token in pairwise([-1, *tokens]) if token != before]
+
+
+def test_the_text_is_gone_through_token_by_token():
+    first, second = reading(["abcab", "cb"], steps=60)
+    assert without_repeats(first) == [*TEXT.encode("abcab"), TEXT.end]
+    assert without_repeats(second) == [*TEXT.encode("cb"), TEXT.end]
+
+
+def test_speech_begins_behind_the_text_of_the_prompt():
+    codes = torch.zeros(4, 2, dtype=torch.long)
+    (said,) = reading(["ca b"], [Prompt(codes, "ca")], steps=1)
+    assert said == TEXT.encode("b")
+
+
+def test_what_is_said_reaches_the_codes():
+    model = tiny_tts(place_scores=True, place_inputs=True)
+    plain = tiny_tts(place_scores=True)
+    plain.load_state_dict(model.state_dict())
+    told, untold = (generate(m, ["abc"], sampling=SHORT).audio_codes for m in (model, plain))
+    assert told.shape != untold.shape or not torch.equal(told, untold)
+
+
+def test_models_that_are_not_told_read_nothing(tts):
+    assert _Reading(tts, ["a"], [None]).step(torch.zeros(1, 16)) is None

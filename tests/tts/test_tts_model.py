@@ -94,8 +94,26 @@ def test_frames_learn_which_token_is_being_said():
     assert model(["ab", "b"], given, [2, 3]).place_loss_sum is None
 
 
+@torch.no_grad()
+def test_the_depth_transformer_is_told_what_is_said():
+    model, given = tiny_tts(place_scores=True, place_inputs=True), codes(batch=1)
+    output = model(["ab"], given, [3], places=[[0, 0, 1]])
+    states = model._states(["ab"], model.code_embedding(given), [3])[0]
+    tokens = TEXT.encode("aab")
+    embed, tables = model.temporal.get_input_embeddings(), model.code_embedding.tables
+    loss = 0.0
+    for frame, token in enumerate(tokens):
+        inputs = [states[frame], model.goes_on + embed(torch.tensor(token))]
+        for layer in range(4):
+            hidden = model.depth(torch.stack(inputs)[None])[0, -1]
+            code = given[layer, 0, frame]
+            loss += float(F.cross_entropy(model.depth.scores(hidden, layer + 1), code))
+            inputs.append(tables[layer][code])
+    assert float(output.codes_loss_sum) == pytest.approx(loss, rel=1e-5)
+
+
 def test_every_weight_learns():
-    model = tiny_tts(adapter_width=10, place_scores=True)
+    model = tiny_tts(adapter_width=10, place_scores=True, place_inputs=True)
     output = model(["ab", "b"], codes(), [2, 3], places=[[0, 1], [0, 0, 1]])
     (output.codes_loss_sum + output.end_loss_sum + output.place_loss_sum).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
@@ -127,7 +145,8 @@ def test_a_folder_of_another_model_is_refused(tts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [{"depth_layers": 0}, {"depth_heads": 3, "depth_key_value_heads": 2}]
+    "values",
+    [{"depth_layers": 0}, {"depth_heads": 3, "depth_key_value_heads": 2}, {"place_inputs": True}],
 )
 def test_configurations_that_cannot_be(values):
     with pytest.raises(ConfigError):

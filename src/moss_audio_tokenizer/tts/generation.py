@@ -166,16 +166,18 @@ class _Reading:
             len(ids) - 1 - len(model.text.encode(_still_to_say(text, prompt)))
             for ids, text, prompt in zip(self._texts, texts, prompts, strict=True)
         ]
+        self._begun = False
 
     def step(self, hidden: Float[Tensor, "rows width"]) -> Int[Tensor, "rows"] | None:
         """The token that each row says in this frame: the one before, or the next."""
         if self._model.place_head is None or not self._model.config.place_inputs:
             return None
         scores = self._model.place_head(hidden)
-        for row, ids in enumerate(self._texts):
+        for row, ids in enumerate(self._texts if self._begun else ()):
             place = self._places[row]
             if place + 1 < len(ids) and scores[row, ids[place + 1]] > scores[row, ids[place]]:
                 self._places[row] += 1
+        self._begun = True
         said = [ids[place] for ids, place in zip(self._texts, self._places, strict=True)]
         return torch.tensor(said, device=hidden.device)
 
