@@ -70,6 +70,11 @@ def test_frames_have_the_number_of_the_token_that_is_being_said():
     assert places.tolist() == expected
 
 
+def test_nothing_said_is_the_end_from_the_start():
+    (places,) = Aligner(model(frame_scores=True)).places([np.zeros((2, 3), int)], [""])
+    assert places.tolist() == [0, 0, 0]
+
+
 def test_without_frame_scores_nothing_is_aligned():
     with pytest.raises(ConfigError, match="frame_weight above 0"):
         Aligner(model())

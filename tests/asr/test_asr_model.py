@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
@@ -160,9 +161,59 @@ def damage_text(folder):
     (folder / "text.json").unlink()
 
 
+def damage_numbers(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["start_of_text"][0] = float("nan")
+    save_file(tensors, path)
+
+
+def damage_type(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["start_of_text"] = tensors["start_of_text"].int()
+    save_file(tensors, path)
+
+
+def change(name, **values):
+    """A folder with other values in a file."""
+
+    def damage(folder):
+        facts = json.loads((folder / name).read_text())
+        inner = facts["text_config"] if "inner" in values else facts
+        inner |= {key: value for key, value in values.items() if key != "inner"}
+        (folder / name).write_text(json.dumps(facts))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     "damage",
-    [damage_nothing_there, damage_cut, damage_config, damage_width, damage_text],
+    [
+        damage_nothing_there,
+        damage_cut,
+        damage_config,
+        damage_width,
+        damage_text,
+        damage_numbers,
+        damage_type,
+        change("config.json", num_quantizers=2.5),
+        change("config.json", num_quantizers=True),
+        change("config.json", codebook_size=10**18),
+        change("config.json", codebook_size=10**6),
+        change("config.json", inner=True, hidden_size=-32),
+        change("config.json", inner=True, hidden_size=10**9),
+        change("config.json", inner=True, num_attention_heads=0),
+        change("config.json", inner=True, num_hidden_layers=10**9),
+        change("config.json", inner=True, hidden_act="nonsense"),
+        change("config.json", inner=True, layer_types=["zzz"]),
+        change("config.json", inner=True, vocab_size=3),
+        change("config.json", inner=True, model_type="t5"),
+        change("text.json", kind="bytes"),
+        change("text.json", alphabet=["a", "b"]),
+        change("text.json", words="ab"),
+        change("text.json", words=[1]),
+    ],
 )
 def test_damaged_folders_are_refused_in_one_line(model, tmp_path, damage):
     model.save_pretrained(tmp_path)
@@ -188,6 +239,33 @@ def test_damaged_folders_are_refused_in_one_line(model, tmp_path, damage):
 def test_codes_that_cannot_be_read(model, clip, options):
     with pytest.raises(CodesError, match="expected"):
         model.transcribe_codes([clip], **options)
+
+
+def test_code_of_others_is_not_asked_for(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    change("config.json", inner=True, attn_implementation="somebody/kernel")(tmp_path)
+    assert CatAsr.from_pretrained(tmp_path).transcribe_codes(clips(3), max_tokens=4)
+
+
+def test_a_language_model_of_more_tokens_than_the_text_says_only_those(tmp_path):
+    language = language_model_config(16, 1, 2, 50)
+    model = CatAsr(CatAsrConfig(text_config=language, num_quantizers=4, codebook_size=8), TEXT)
+    assert set(model.transcribe_codes(clips(3), max_tokens=20)[0]) <= set(TEXT.alphabet)
+    with pytest.raises(ConfigError, match="5 tokens, and the language model 3"):
+        CatAsr(CatAsrConfig(text_config=language_model_config(16, 1, 2, 3)), TEXT)
+
+
+@pytest.mark.parametrize("num_beams", [0, 1])
+def test_what_is_longer_than_the_models_positions(num_beams):
+    language = language_model_config(16, 1, 2, TEXT.num_tokens)
+    language.max_position_embeddings = 12
+    config = CatAsrConfig(
+        text_config=language, num_quantizers=4, codebook_size=8, frame_scores=True
+    )
+    model = CatAsr(config, TEXT)
+    assert model.transcribe_codes(clips(7), num_beams=num_beams, max_tokens=4)
+    with pytest.raises(InputError, match="this model has 12"):
+        model.transcribe_codes(clips(12), num_beams=num_beams, max_tokens=4)
 
 
 def test_beams_and_tokens_there_must_be(model):

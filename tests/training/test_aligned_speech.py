@@ -3,13 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_run import read_log
 from toy_speech import IDENTITY, language_config, say, write_codes
 
 from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
+from moss_audio_tokenizer.training.data import CodedRow, Segment
 from moss_audio_tokenizer.training.trainers import trainer_for
+from moss_audio_tokenizer.training.tts_run import TtsTask
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,17 @@ def test_a_speaker_learns_its_place_in_the_tokens_of_its_aligner(reader, codes, 
     first = steps[0]
     total = first["codes"] + first["end"] + 2.0 * first["place"]
     assert first["total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_same_codes_under_two_texts_are_aligned_twice(reader):
+    aligner = Aligner(CatAsr.from_pretrained(reader))
+    codes = say("abc").astype(np.uint16)
+    rows = [
+        CodedRow(codes, (Segment(text, codes.shape[1]),), "one", "clip") for text in ("abcabc", "a")
+    ]
+    task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
+    long, short = task._aligned(rows)
+    assert max(short) <= 1 < max(long)
 
 
 def test_an_aligner_without_frame_scores_or_of_other_codes_is_refused(codes, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_tts import TEXT, leaning, tiny_tts
 
-from moss_audio_tokenizer.errors import InputError
+from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.generation import _Reading
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
@@ -14,7 +14,7 @@ SHORT = SpeechSampling(max_frames=6, seed=5)
 
 def prompt(count: int) -> Prompt:
     random = torch.Generator().manual_seed(count)
-    return Prompt(torch.randint(0, 8, (4, count), generator=random), "c")
+    return Prompt(torch.randint(0, 8, (4, count), generator=random), "")
 
 
 @torch.no_grad()
@@ -118,6 +118,10 @@ def test_frames_come_one_by_one(tts):
         (["a"], {"temperature": 0.0}, "temperature"),
         (["a"], {"top_p": 1.5}, "top_p"),
         (["a"], {"seed": -1}, "seed"),
+        (["a"], {"seed": 1.5}, "whole number"),
+        (["a"], {"max_frames": 2.5}, "whole number"),
+        (["a"], {"volume": 2}, "unknown option"),
+        ("ab", {}, "list of texts"),
     ],
 )
 def test_what_cannot_be_said(tts, texts, changes, message):
@@ -156,6 +160,20 @@ def test_what_is_said_reaches_the_codes():
     plain.load_state_dict(model.state_dict())
     told, untold = (generate(m, ["abc"], sampling=SHORT).audio_codes for m in (model, plain))
     assert told.shape != untold.shape or not torch.equal(told, untold)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (Prompt(torch.full((4, 2), 8), "a"), CodesError, "expected 0 .. 7"),
+        (Prompt(torch.zeros(4, 2), "a"), CodesError, "whole numbers"),
+        (Prompt(torch.zeros(2, 2, dtype=torch.long), "a"), CodesError, "expected 1 to 2"),
+        (Prompt(torch.zeros(4, 2, dtype=torch.long), "b"), InputError, "does not begin"),
+    ],
+)
+def test_prompts_that_cannot_be_gone_on_from(tts, given, error, message):
+    with pytest.raises(error, match=message):
+        generate(tts, ["a c"], [given], SHORT)
 
 
 def test_models_that_are_not_told_read_nothing(tts):

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import ConfigError
+from ..language import check_codes
 from .model import CatAsr
 
 _NEVER = -np.inf
@@ -44,7 +45,7 @@ class Aligner:
         the number of tokens, which is that of the end.
         """
         return [
-            self._places(codes, self.model.text.encode(text))
+            self._places(check_codes(codes, self.model.config), self.model.text.encode(text))
             for codes, text in zip(clips, texts, strict=True)
         ]
 
@@ -52,6 +53,8 @@ class Aligner:
         self, codes: Integer[np.ndarray, "num_quantizers frames"], ids: list[int]
     ) -> Int64[np.ndarray, " frames"]:
         frames = codes.shape[1]
+        if not ids:
+            return np.zeros(frames, np.int64)
         told = told_frames(self._scores(codes), ids, self.model.text.num_tokens)
         return np.searchsorted(told, np.arange(frames), side="left")
 

@@ -4,8 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..errors import ConfigError
-from ..language.nested import nested_config
+from ..language.nested import check_whole, nested_config
 
 
 class CatAsrConfig(PreTrainedConfig):
@@ -17,7 +16,7 @@ class CatAsrConfig(PreTrainedConfig):
         codebook_size: rows of each.
         code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
         frame_scores: frames also score tokens themselves, for a loss that helps small data
-            (`AsrOutput.frame_loss`); reading does not use it.
+            (`AsrOutput.frame_loss`), and to read by with ``num_beams=0``.
         codec: identity of the codec whose codes it reads; empty where nobody noted it.
 
     Raises:
@@ -38,6 +37,4 @@ class CatAsrConfig(PreTrainedConfig):
         if self.text_config is not None:
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
-        for name, least in (("num_quantizers", 1), ("codebook_size", 1), ("code_rank", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        check_whole(self, {"num_quantizers": 1, "codebook_size": 1, "code_rank": 0})

@@ -24,7 +24,7 @@ from ..language import (
     made_language_model,
 )
 from ..language.folder import FolderModel
-from ..language.nested import nested_config
+from ..language.nested import checked_language_model
 from .config import CatAsrConfig
 
 _STD = 0.02
@@ -64,7 +64,9 @@ class CatAsr(FolderModel):
     def __init__(self, config: CatAsrConfig, text: TextCodec | None = None, seed: int = 0) -> None:
         super().__init__(config)
         self.text: TextCodec = ByteText() if text is None else text
-        self.language_model = made_language_model(nested_config(config.text_config), seed)
+        self.language_model = made_language_model(
+            checked_language_model(config.text_config, self.text), seed
+        )
         width = self.language_model.get_input_embeddings().embedding_dim
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -204,13 +206,25 @@ class CatAsr(FolderModel):
         if not clips:
             return []
         if not num_beams:
-            return [self._told(self._checked(clip, num_quantizers)) for clip in clips]
+            given = [self._checked(clip, num_quantizers) for clip in clips]
+            self._require_room(max(codes.shape[-1] for codes in given) + 1)
+            return [self._told(codes) for codes in given]
         prompts = [
             self._prompts(codes, [codes.shape[-1]], None)[0]
             for codes in (self._checked(clip, num_quantizers) for clip in clips)
         ]
+        self._require_room(max(map(len, prompts)) + max_tokens)
         ids = self._generate(prompts, num_beams, max_tokens)
         return [self.text.decode(row) for row in ids.tolist()]
+
+    def _require_room(self, steps: int) -> None:
+        """Refuse what is longer than the language model's positions."""
+        most = int(getattr(self.language_model.config, "max_position_embeddings", steps))
+        if steps > most:
+            raise InputError(
+                f"the longest clip and its text take {steps} steps, and this model has {most}; "
+                "cut the recording"
+            )
 
     def _told(self, codes: Int[Tensor, "num_quantizers 1 frames"]) -> str:
         """The tokens that the frames tell: each when another one, or none, was told before."""
@@ -240,8 +254,15 @@ class CatAsr(FolderModel):
             max_new_tokens=max_tokens,
             eos_token_id=self.text.end,
             pad_token_id=self.text.end,
+            suppress_tokens=self._unused,
         )
         return found
+
+    @property
+    def _unused(self) -> list[int] | None:
+        """Ids of the language model that no text has."""
+        ids = range(self.text.num_tokens, self.language_model.config.vocab_size)
+        return list(ids) or None
 
     def _checked(
         self, clip: np.ndarray, num_quantizers: int | None

@@ -84,6 +84,7 @@ class Transcriber:
         num_beams: int = 1,
     ) -> list[str]:
         """What is said in clips of codes; those of like lengths are read together."""
+        clips = [np.asarray(clip) for clip in clips]
         order = sorted(range(len(clips)), key=lambda index: clips[index].shape[-1])
         texts = [""] * len(clips)
         for first in range(0, len(order), _BATCH):

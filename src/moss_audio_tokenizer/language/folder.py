@@ -109,12 +109,18 @@ def load_model_folder(kind: type[FolderModel], path: str | Path, **options: Any)
     config = _config(folder, kind.config_class)
     text = load_text(folder)
     try:
-        model = kind(config, text)
         tensors = load_file(folder / WEIGHTS_NAME)
-    except (OSError, SafetensorError, ConfigError) as error:
+        # Without memory first: a config.json may ask for more than there is.
+        with torch.device("meta"):
+            _check_fit(kind(config, text), tensors, folder)
+        model = kind(config, text)
+    except CheckpointError:
+        raise
+    # Whatever a foreign model's constructor raises about values from a file.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder} holds no usable model ({reason})") from error
-    _fill(model, tensors, folder)
+    _fill(model, tensors)
     model.eval()
     return model
 
@@ -126,15 +132,15 @@ def _config(folder: Path, kind: Any) -> Any:
         if values.get("model_type") != kind.model_type:
             raise ConfigError(f"its model_type is {values.get('model_type')!r}")
         return kind(**{key: value for key, value in values.items() if key != "model_type"})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path} describes no {kind.model_type} model ({reason}); name the folder of one"
         ) from error
 
 
-@torch.no_grad()
-def _fill(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+def _check_fit(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Hold a file's tensors against those of the model: names, shapes, and finite numbers."""
     parameters = dict(model.named_parameters())
     differing = parameters.keys() ^ tensors.keys()
     differing |= {
@@ -142,10 +148,18 @@ def _fill(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
         for name in parameters.keys() & tensors.keys()
         if parameters[name].shape != tensors[name].shape
     }
+    where = folder / WEIGHTS_NAME
     if differing:
         raise CheckpointError(
-            f"{folder / WEIGHTS_NAME} does not fit its config.json: {min(differing)!r} is missing, "
-            "left over or of another shape"
+            f"{where} does not fit its config.json: {min(differing)!r} is missing, left over or of "
+            "another shape"
         )
-    for name, parameter in parameters.items():
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{where} is damaged: {name!r} does not hold finite numbers")
+
+
+@torch.no_grad()
+def _fill(model: Any, tensors: dict[str, torch.Tensor]) -> None:
+    for name, parameter in model.named_parameters():
         parameter.copy_(tensors[name])

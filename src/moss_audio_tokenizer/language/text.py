@@ -75,7 +75,8 @@ class CharacterText:
     """
 
     def __init__(self, alphabet: str, words: Sequence[str] = ()) -> None:
-        if not alphabet or len(set(alphabet)) < len(alphabet):
+        named = isinstance(alphabet, str) and all(isinstance(word, str) for word in words)
+        if not named or not alphabet or len(set(alphabet)) < len(alphabet):
             raise ConfigError(f"the alphabet is {alphabet!r}; expected characters, each once")
         usable = all(word and set(word) <= set(alphabet) - {" "} for word in words)
         if words and not (usable and len(set(words)) == len(words) and " " in alphabet):
@@ -210,12 +211,15 @@ def load_text(folder: Path) -> TextCodec:
         facts = json.loads(path.read_text(encoding="utf-8"))
         kind = facts["kind"]
         if kind == "characters":
-            return CharacterText(facts["alphabet"], facts.get("words", ()))
+            words = facts.get("words", [])
+            if not isinstance(words, list):
+                raise ConfigError(f"its words are a {type(words).__name__}; expected a list")
+            return CharacterText(facts["alphabet"], words)
         if kind == "pretrained":
             return PretrainedText(str(folder / _TOKENIZER_FOLDER))
         if kind != "bytes":
             raise ConfigError(f"its kind is {kind!r}; expected bytes, characters or pretrained")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path} does not say how texts become tokens ({reason}); use a folder that "

@@ -21,7 +21,7 @@ def asr() -> AsrTrainingConfig:
     return AsrTrainingConfig(
         max_steps=200_000,
         model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
-        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=40_000.0),
+        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=60_000.0),
         optimizer=OptimizerConfig(
             learning_rate=5e-5,
             betas=(0.9, 0.999),

@@ -55,8 +55,8 @@ class TtsTask(ModuleTask[DrawnRows]):
         self.scored_share = scored_share
         self.place_weight = place_weight
         self._aligner = aligner
-        # By the first layer's codes, which are as good as a name.
-        self._places: dict[bytes, list[int]] = {}
+        # By text and codes, for the same clip may come in several rows.
+        self._places: dict[tuple[str, bytes], list[int]] = {}
 
     def num_tokens(self, rows: DrawnRows) -> int:
         """Codes that are kept and scored."""
@@ -89,7 +89,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         """The number of the token that is being said, for all frames of rows."""
         if self._aligner is None:
             return None
-        keys = [row.codes[0].tobytes() for row in rows]
+        keys = [(row.text, row.codes.tobytes()) for row in rows]
         for row, key in zip(rows, keys, strict=True):
             if key not in self._places:
                 (places,) = self._aligner.places([row.codes], [row.text])

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
-from ..language.nested import nested_config
+from ..language.nested import check_whole, nested_config
 
 _LEAST = {
     "num_quantizers": 1,
@@ -69,9 +69,7 @@ class CatTtsConfig(PreTrainedConfig):
         if self.text_config is not None:
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        check_whole(self, _LEAST)
         if self.place_inputs and not self.place_scores:
             raise ConfigError("place_inputs is set without place_scores; set both")
         if self.depth_heads % self.depth_key_value_heads:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import InputError
-from ..language import pad_in_front
+from ..language import check_codes, pad_in_front
 from .depth import DepthState
 from .model import ENDS, CatTts
 from .sampling import CodeSampler, SpeechSampling, checked_depth
@@ -105,7 +105,7 @@ def frames(
 
     Takes what `generate` takes.
     """
-    settings = replace(sampling or SpeechSampling(), **changes)
+    settings = _changed(sampling or SpeechSampling(), changes)
     depth = checked_depth(settings.num_quantizers, model.config.num_quantizers)
     prompts = prompts or [None] * len(texts)
     rows = _rows(model, texts, prompts, depth)
@@ -124,6 +124,13 @@ def frames(
             return
         spoken = torch.cat((spoken, codes[..., None]), -1)
         clock.advance(model.code_embedding(codes[..., None]))
+
+
+def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSampling:
+    try:
+        return replace(sampling, **changes)
+    except TypeError as error:
+        raise InputError(f"unknown option ({error}); see SpeechSampling") from error
 
 
 class _Clock:
@@ -211,6 +218,8 @@ def _rows(
     model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None], depth: int
 ) -> list[Tensor]:
     """What stands before the first frame of each row."""
+    if isinstance(texts, str):
+        raise InputError("got a text; expected a list of texts")
     if not texts or len(prompts) != len(texts):
         raise InputError(f"got {len(texts)} texts and {len(prompts)} prompts; expected as many")
     rows = []
@@ -219,8 +228,10 @@ def _rows(
             raise InputError("the text is empty; give something to say")
         row = model.prompt(text)
         if prompt is not None:
-            codes = prompt.codes[:depth, None].to(model.device)
-            spoken = model.code_embedding(codes)[0]
+            if not text.startswith(prompt.text):
+                raise InputError(f"the text {text[:60]!r} does not begin with that of its prompt")
+            codes = torch.from_numpy(check_codes(prompt.codes.cpu().numpy(), model.config, depth))
+            spoken = model.code_embedding(codes[:, None].to(model.device))[0]
             row = torch.cat((row, spoken))
         rows.append(row)
     return rows

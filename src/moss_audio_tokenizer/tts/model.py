@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..language import ByteText, CodeEmbedding, TextCodec, made_language_model
 from ..language.folder import FolderModel
-from ..language.nested import nested_config
+from ..language.nested import checked_language_model
 from .config import CatTtsConfig
 from .depth import DepthTransformer
 
@@ -66,7 +66,9 @@ class CatTts(FolderModel):
     def __init__(self, config: CatTtsConfig, text: TextCodec | None = None, seed: int = 0) -> None:
         super().__init__(config)
         self.text: TextCodec = ByteText() if text is None else text
-        self.temporal = made_language_model(nested_config(config.text_config), seed).base_model
+        self.temporal = made_language_model(
+            checked_language_model(config.text_config, self.text), seed
+        ).base_model
         width = self.temporal.get_input_embeddings().embedding_dim
         with torch.random.fork_rng():
             torch.manual_seed(seed)

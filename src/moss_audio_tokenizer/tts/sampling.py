@@ -52,6 +52,9 @@ class SpeechSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("top_k", "max_frames", "num_quantizers", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected a whole number")
         for name, usable, expected in (
             ("temperature", 0 < self.temperature < 100, "above 0"),
             ("top_k", self.top_k >= 0, "0 or more"),
