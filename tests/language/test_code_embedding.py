@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import preset
+from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.language import CodeEmbedding
 from moss_audio_tokenizer.model.codec import Codec
 
@@ -31,6 +32,15 @@ def test_one_layer_alone(rank):
     embedding = CodeEmbedding(4, 8, 6, rank)
     given = codes()[2]
     torch.testing.assert_close(embedding.of_layer(given, 2), embedding.tables[2][given])
+
+
+@pytest.mark.parametrize(("size", "width"), [(8, 16), (16, 8)])
+def test_a_rank_beyond_any_tables_is_refused_before_anything_is_made(size, width):
+    vectors = torch.randn(4, size, 12, generator=torch.Generator().manual_seed(1))
+    CodeEmbedding(4, size, width, 8).start_from(vectors)
+    for rank in (9, 1 << 62):
+        with pytest.raises(ConfigError, match=rf"code_rank is {rank}; expected at most 8 .*whole"):
+            CodeEmbedding(4, size, width, rank)
 
 
 def distances(vectors: torch.Tensor) -> torch.Tensor:

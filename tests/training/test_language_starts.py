@@ -155,6 +155,7 @@ def test_sound_is_encoded_and_a_text_is_spoken(spoken, codec, tmp_path, opened):
         ({"llm": "./nowhere"}, r"no language model at './nowhere'.*set model\.llm to"),
         ({"llm": "./nowhere", "text": ""}, r"no tokenizer at './nowhere'.*name one"),
         ({"text": "./nowhere"}, r"no tokenizer at './nowhere'.*name one"),
+        ({"code_rank": 17}, r"code_rank is 17; expected at most 16 .* or 0 for whole tables"),
     ],
 )
 def test_models_that_cannot_be_made_are_refused_in_a_line(config, change, message):
@@ -174,6 +175,21 @@ def test_rows_beyond_the_models_positions_are_refused(config, qwen):
     folder = qwen(max_position_embeddings=64)
     with pytest.raises(TrainingError, match=r"takes 150 steps .* has 64; lower data\.text_seconds"):
         trainer_for(with_model(config, llm=folder))
+
+
+def test_validation_speech_beyond_the_models_positions_is_refused_at_the_start(
+    spoken, codec, tmp_path, opened
+):
+    config = replace(
+        language_config("tts", tmp_path / "run", ""),
+        data=CodesDataConfig(spoken, codec=codec, batch_seconds=2.0),
+        model=replace(SMALL, text="bytes"),
+    )
+    longer = override(config, ["validation.max_seconds=400"])
+    with pytest.raises(ConfigError, match=r"max_seconds is 400: .* at most .* 4096 .*lower it"):
+        trainer_for(longer)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    opened(override(longer, ["validation.clips=0"]))
 
 
 def test_a_codec_whose_codes_are_others_is_no_start(config, codec):

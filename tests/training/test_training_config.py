@@ -19,6 +19,11 @@ from moss_audio_tokenizer.training.config import (
     override,
 )
 from moss_audio_tokenizer.training.discriminators import Discriminators
+from moss_audio_tokenizer.training.language_config import (
+    DepthConfig,
+    LanguageModelConfig,
+    TtsValidation,
+)
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 
 
@@ -121,6 +126,25 @@ def test_what_cannot_be_set_is_refused(assignment, message):
         (WarmStart, {"steps": -1}),
         (ValidationConfig, {"num_quantizers": ()}),
         (ValidationConfig, {"every": 0}),
+        (LanguageModelConfig, {"width": 1 << 40}),
+        (LanguageModelConfig, {"width": 256.0}),
+        (LanguageModelConfig, {"num_layers": 1025}),
+        (LanguageModelConfig, {"num_heads": 1 << 40}),
+        (LanguageModelConfig, {"code_rank": 1 << 40}),
+        (LanguageModelConfig, {"code_rank": -1}),
+        (LanguageModelConfig, {"num_words": 1 << 40}),
+        (DepthConfig, {"width": 0}),
+        (DepthConfig, {"width": "64"}),
+        (DepthConfig, {"num_layers": 0}),
+        (DepthConfig, {"num_layers": 1 << 40}),
+        (DepthConfig, {"num_heads": 12}),
+        (DepthConfig, {"num_heads": 1 << 40}),
+        (DepthConfig, {"num_key_value_heads": 0}),
+        (DepthConfig, {"head_dim": 1 << 40}),
+        (DepthConfig, {"feedforward": 1.5}),
+        (DepthConfig, {"adapter_width": -1}),
+        (TtsValidation, {"max_seconds": -1.0}),
+        (TtsValidation, {"max_seconds": 1e308}),
         (TrainingConfig, {"data": None}),
         (TrainingConfig, {"quantizer_dropout": 1.1}),
     ],

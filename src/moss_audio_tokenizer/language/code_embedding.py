@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..errors import ConfigError
+
 _STD = 0.02
 
 
@@ -22,10 +24,18 @@ class CodeEmbedding(nn.Module):
         rank: 0 learns every row by itself; otherwise a layer's table is the product of
             (codebook_size, rank) and (rank, width), so that few recordings are enough to place
             rows that are seldom heard: the codec's own vectors are such a product.
+
+    Raises:
+        ConfigError: the rank is beyond that of any whole table.
     """
 
     def __init__(self, num_quantizers: int, codebook_size: int, width: int, rank: int = 0) -> None:
         super().__init__()
+        if rank > min(codebook_size, width):
+            raise ConfigError(
+                f"code_rank is {rank}; expected at most {min(codebook_size, width)} for tables of "
+                f"{codebook_size} rows of width {width}, or 0 for whole tables"
+            )
         self.num_quantizers, self.codebook_size = num_quantizers, codebook_size
         self.rows = nn.Parameter(torch.empty(num_quantizers, codebook_size, rank or width))
         self.maps = nn.Parameter(torch.empty(num_quantizers, rank, width)) if rank else None

@@ -9,6 +9,13 @@ from .data.coded_config import CodesDataConfig
 from .fields import check_types, require
 from .run_config import RunConfig, ValidationSchedule
 
+# Far beyond any model that there is: a slip of the pen is refused, not an allocation.
+_MOST_CHANNELS = 1 << 16
+_MOST_LAYERS = 1024
+_MOST_HEADS = 1024
+_MOST_WORDS = 1_000_000
+_LONGEST_SPEECH_SECONDS = 3600
+
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
@@ -19,13 +26,15 @@ class LanguageModelConfig:
             one that is made here.
         init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
         text: "letters" (small English letters), "bytes", or folder or hub id of a tokenizer;
-            empty for the one beside ``llm``.
+            empty for the one beside ``llm``. With an aligner it is the aligner's.
         num_words: with "letters", so many of the training texts' most frequent words are tokens
-            of their own: fewer tokens, each of them heard as one.
+            of their own: fewer tokens, each of them heard as one. With an aligner the words are
+            the aligner's.
         width: of the model called "random".
         num_layers: likewise.
         num_heads: likewise.
-        code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
+        code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables. At most the
+            codebook's size and the model's width.
         start_from_codec: code tables begin as the codec's own vectors, if ``data.codec`` is set.
     """
 
@@ -43,10 +52,11 @@ class LanguageModelConfig:
         check_types(self)
         require(bool(self.llm), self, "llm", "'random', a folder or a hub id")
         require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
-        for name in ("width", "num_layers", "num_heads"):
-            require(getattr(self, name) >= 1, self, name, "at least 1")
-        for name in ("code_rank", "num_words"):
-            require(getattr(self, name) >= 0, self, name, "0 or more")
+        _require_size(self, "width", _MOST_CHANNELS)
+        _require_size(self, "num_layers", _MOST_LAYERS)
+        _require_size(self, "num_heads", _MOST_HEADS)
+        _require_size(self, "code_rank", _MOST_CHANNELS, least=0)
+        _require_size(self, "num_words", _MOST_WORDS, least=0)
         fits = self.width % (2 * self.num_heads) == 0
         require(fits, self, "width", "a multiple of twice num_heads")
         named = self.llm != "random" or bool(self.text)
@@ -74,6 +84,17 @@ class DepthConfig:
     head_dim: int = 128
     feedforward: int = 8960
     adapter_width: int = 2048
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("width", "head_dim", "feedforward"):
+            _require_size(self, name, _MOST_CHANNELS)
+        _require_size(self, "num_layers", _MOST_LAYERS)
+        for name in ("num_heads", "num_key_value_heads"):
+            _require_size(self, name, _MOST_HEADS)
+        _require_size(self, "adapter_width", _MOST_CHANNELS, least=0)
+        shared = self.num_heads % self.num_key_value_heads == 0
+        require(shared, self, "num_heads", "a multiple of num_key_value_heads")
 
 
 @dataclass(frozen=True)
@@ -125,14 +146,15 @@ class TtsValidation(DepthsValidation):
     """Losses of held-out clips at several depths, and one text that is spoken.
 
     Attributes:
-        max_seconds: of that speech; 0 speaks none.
+        max_seconds: of that speech, up to an hour; 0 speaks none.
     """
 
     max_seconds: float = 8.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.max_seconds >= 0, self, "max_seconds", "0 or more")
+        usable = 0 <= self.max_seconds <= _LONGEST_SPEECH_SECONDS
+        require(usable, self, "max_seconds", f"0 to {_LONGEST_SPEECH_SECONDS}")
 
 
 @dataclass(frozen=True)
@@ -175,7 +197,8 @@ class TtsTrainingConfig(RunConfig):
         scored_share: share of the frames whose codes are scored in a step, drawn anew in each:
             the depth Transformer is most of the work, and its frames are much alike.
         aligner: folder of a CAT-ASR with frame scores, on the same codec and tokens; it tells
-            which token is being said in each frame. Empty, as in the paper, for none.
+            which token is being said in each frame. Texts are spelled in its tokens, whatever
+            ``model.text`` and ``model.num_words`` say. Empty, as in the paper, for none.
         place_weight: of the loss by which frames learn to know that themselves.
         place_inputs: the depth Transformer is told that token; speech then goes through the text
             token by token.
@@ -200,3 +223,8 @@ class TtsTrainingConfig(RunConfig):
         require(self.place_weight >= 0, self, "place_weight", "0 or more")
         aligned = bool(self.aligner) or not self.place_inputs
         require(aligned, self, "place_inputs", "False without an aligner")
+
+
+def _require_size(config: object, name: str, most: int, least: int = 1) -> None:
+    """Hold a whole number to its range."""
+    require(least <= getattr(config, name) <= most, config, name, f"{least} to {most}")

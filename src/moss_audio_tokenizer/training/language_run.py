@@ -78,7 +78,7 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
         """The data first: they say what codes there are."""
         settings, processes = self.config, self.processes
         multiple = lcm(settings.data.row_multiple, settings.accumulate)
-        self.text = make_text(settings.model.text or settings.model.llm)
+        self.text = self.text_of_recipe()
         self.data = CodedData(
             replace(settings.data, row_multiple=multiple),
             settings.seed,
@@ -102,6 +102,10 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
                 "a run in another output=DIR"
             )
         return model
+
+    def text_of_recipe(self) -> TextCodec:
+        """The tokens that clips must be spelled in to be used, before the data are read."""
+        return make_text(self.config.model.text or self.config.model.llm)
 
     def text_of_data(self) -> TextCodec:
         """The tokens of texts, with the most frequent words of the data where they are wanted."""

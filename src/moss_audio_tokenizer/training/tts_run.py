@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ..asr import Aligner, CatAsr
 from ..codes import Codec
@@ -31,6 +32,8 @@ from .language_run import (
 from .module_trainer import ModuleTask
 
 _ROWS_AT_ONCE = 16
+# Of fast speech.
+_TOKENS_A_SECOND = 25
 
 
 class TtsTask(ModuleTask[DrawnRows]):
@@ -148,8 +151,8 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         settings, info = self.config.model, self.data.info
         nested, source = language_model_settings(settings, self.text)
         longest = self.config.data.text_seconds[1]
-        # 25 tokens a second are fast speech.
-        check_steps(round(longest * (info.frame_rate + 25)), nested, longest)
+        check_steps(round(longest * (info.frame_rate + _TOKENS_A_SECOND)), nested, longest)
+        _check_speech(self.config, nested, info.frame_rate)
         depth = self.config.depth
         config = CatTtsConfig(
             text_config=nested,
@@ -190,10 +193,14 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
             )
         return Aligner(reader.to(self.processes.device))
 
-    def text_of_data(self) -> TextCodec:
+    def text_of_recipe(self) -> TextCodec:
         """The aligner's, if there is one: places are counted in its tokens."""
         folder = self.config.aligner
-        return CatAsr.from_pretrained(folder).text if folder else super().text_of_data()
+        return CatAsr.from_pretrained(folder).text if folder else super().text_of_recipe()
+
+    def text_of_data(self) -> TextCodec:
+        """The aligner's has its words already, whatever ``model.num_words`` is."""
+        return self.text if self.config.aligner else super().text_of_data()
 
     def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Progressive Sequence Dropout."""
@@ -252,3 +259,22 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
 def _take_weights(model: CatTts, source: str) -> None:
     """Those of a decoder-only model, without its output: codes take its place."""
     model.temporal.load_state_dict(load_language_model(source).base_model.state_dict())
+
+
+def _check_speech(config: TtsTrainingConfig, nested: PreTrainedConfig, frame_rate: float) -> None:
+    """Refuse validation speech beyond the language model's positions, in one line.
+
+    Raises:
+        ConfigError: see above.
+    """
+    seconds = config.validation.max_seconds
+    if not (seconds and config.validation.clips and config.data.codec):
+        return
+    most = int(getattr(nested, "max_position_embeddings", 1 << 30))
+    text = round(config.data.text_seconds[1] * _TOKENS_A_SECOND) + 1
+    speech = round(seconds * frame_rate)
+    if text + speech > most:
+        raise ConfigError(
+            f"validation.max_seconds is {seconds:g}: a text of up to {text} steps and {speech} "
+            f"frames of speech; expected at most the language model's {most} together: lower it"
+        )

@@ -211,6 +211,14 @@ def test_joined_rows_are_no_longer_than_the_longest_that_is_wanted(make_coded):
     assert max(row.num_frames for row in rows) <= 2.5 * FRAME_RATE + slack
 
 
+def test_no_more_clips_are_drawn_for_a_row_than_its_voice_has(make_coded, write_data):
+    manifest = write_data(*told(6))
+    data = make_coded(manifest, max_join=64, join_share=1.0, text_seconds=(0.3, 9.0))
+    sizes = [len(row.segments) for row in rows_of(data, 64)]
+    assert set(sizes) == {2, 3}
+    assert sizes.count(2) / len(sizes) == pytest.approx(0.5, abs=0.12)
+
+
 def test_clips_of_two_sources_are_not_joined(make_coded, write_data):
     first = write_data(*told(6), folder="first")
     second = write_data(*((f"x{n}.wav", 0.6, said(n)) for n in range(6)), folder="second")
@@ -445,6 +453,10 @@ def test_sound_is_encoded_by_the_model_of_the_recipe(write_data):
     ("values", "message"),
     [
         ({"versions": 0}, "versions is 0"),
+        ({"versions": 10_001}, "versions is 10001; expected 1 to 10000"),
+        ({"max_join": 0}, "max_join is 0"),
+        ({"max_join": 65}, "max_join is 65; expected 1 to 64"),
+        ({"row_multiple": 0}, "row_multiple is 0"),
         ({"join_share": 1.5}, "join_share is 1.5"),
         ({"speed": (1.2, 0.9)}, "speed is"),
         ({"noise_db": (-3.0, 3.0)}, "noise_db is"),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ..fields import require
 from .config import SourcesConfig
 
+_MOST_VERSIONS = 10_000
+_MOST_JOINED = 64
+
 
 @dataclass(frozen=True)
 class CodesDataConfig(SourcesConfig):
@@ -20,14 +23,14 @@ class CodesDataConfig(SourcesConfig):
         codec: encodes sound; a model folder, a hub id, or "bundled". Stored codes must be this
             model's. Empty: there is no sound, and the codes are what their files say.
         num_quantizers: layers that are used; 0 for all that every source has.
-        versions: versions of each sound file that are encoded. The first is the recording as it
-            is, the others differ in level, speed and noise.
+        versions: versions of each sound file that are encoded, up to 10,000. The first is the
+            recording as it is, the others differ in level, speed and noise.
         speed: versions are played so many times as fast, with pitch and tempo.
         gain_db: level of a version, in dBFS (RMS).
         noise_db: how far white noise lies below the level of a version, in dB.
         text_seconds: the shortest clip and the longest row that are used.
         batch_seconds: about so much audio a step, of all processes together.
-        max_join: up to so many clips of one speaker and source make up a row.
+        max_join: up to so many clips of one speaker and source make up a row; 64 at most.
         join_share: share of the rows for which more than one clip is looked for.
         row_multiple: rows of each process are a multiple of this.
         max_unreadable_share: a run ends when more of the training clips than this cannot be read.
@@ -50,8 +53,9 @@ class CodesDataConfig(SourcesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("versions", "max_join", "row_multiple"):
-            require(getattr(self, name) >= 1, self, name, "at least 1")
+        for name, most in (("versions", _MOST_VERSIONS), ("max_join", _MOST_JOINED)):
+            require(1 <= getattr(self, name) <= most, self, name, f"1 to {most}")
+        require(self.row_multiple >= 1, self, "row_multiple", "at least 1")
         for name in ("num_quantizers", "cache_hours"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
         for name in ("join_share", "max_unreadable_share"):

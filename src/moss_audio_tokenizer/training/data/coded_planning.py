@@ -140,8 +140,8 @@ class RowPlanner:
         """Add other clips of the voice, as many as are drawn and fit."""
         if self._config.max_join < 2:
             return
-        wanted = int(random.integers(2, self._config.max_join + 1))
         others = self._companions[clips[0]]
+        wanted = int(random.integers(2, min(self._config.max_join, len(others)) + 1))
         room = self._config.text_seconds[1] - self._seconds(clips[0], version)
         for draw in random.integers(len(others), size=_TRIES_A_CLIP * wanted):
             other = int(others[draw])
