@@ -57,7 +57,6 @@ def test_a_speaker_learns_its_place_in_the_tokens_of_its_aligner(reader, codes, 
     assert first["total"] == pytest.approx(total, rel=1e-5)
 
 
-<<<<<<< HEAD
 def test_the_same_codes_under_two_texts_are_aligned_twice(reader):
     aligner = Aligner(CatAsr.from_pretrained(reader))
     codes = say("abc").astype(np.uint16)
@@ -67,7 +66,8 @@ def test_the_same_codes_under_two_texts_are_aligned_twice(reader):
     task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
     long, short = task._aligned(rows)
     assert max(short) <= 1 < max(long)
-=======
+
+
 def test_clips_that_the_aligner_cannot_say_are_left_out(reader, tmp_path):
     manifest, lines = write_codes(tmp_path, "für", "a7"), []
     config = language_config("tts", tmp_path / "run", manifest, aligner=str(reader))
@@ -77,7 +77,6 @@ def test_clips_that_the_aligner_cannot_say_are_left_out(reader, tmp_path):
     assert "left out: 2 clips whose text the model cannot say, such as 'für'" in lines
     assert not {"für", "a7"} & set(trainer.data.texts)
     assert len(trainer.text.words) == 2
->>>>>>> fixdata
 
 
 def test_an_aligner_without_frame_scores_or_of_other_codes_is_refused(codes, tmp_path):

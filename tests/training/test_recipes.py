@@ -68,7 +68,13 @@ def model_of(config) -> nn.Module:
     """The model of a recipe on the codes of the 1.77 B codec, without memory for its weights."""
     info = CodecInfo("0123456789abcdef", 24_000, 1, 1920, 32, 1024)
     data, text = SimpleNamespace(info=info), make_text(config.model.text)
-    run = SimpleNamespace(config=config, data=data, text=text, start_from_codec=lambda _: None)
+    run = SimpleNamespace(
+        config=config,
+        data=data,
+        text=text,
+        start_from_codec=lambda _: None,
+        _aligner=lambda: None,
+    )
     with torch.device("meta"):
         return TRAINERS[type(config)].make_task(run).model
 
