@@ -187,8 +187,9 @@ class Loop(ABC, Generic[Config, BatchType]):
             with ExitStack() as stack:
                 stack.enter_context(on_sigterm(self._stop))
                 log = self._open_log(stack)
-                checkpoint = self._run_steps(log)
-                return self._finish(checkpoint)
+                folder = self._finish(self._run_steps(log))
+            self.processes.leave()
+            return folder
         finally:
             self.close()
 

@@ -110,6 +110,15 @@ class Processes:
         dist.all_gather_object(items, item)
         return items
 
+    def leave(self) -> None:
+        """At the end of a run that went well: wait for the others, and part.
+
+        Processes that end while theirs still talk abort, now and then.
+        """
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
     def at_first(self, work: Callable[[], Result]) -> Result:
         """Do it in the first process alone; all get the result, or its error."""
         if self.world == 1:
