@@ -78,6 +78,31 @@ def test_speech_of_a_file_of_texts_and_of_made_up_ones(moss_audio, json_of, tmp_
     assert [json.loads(line)["text"] for line in lines] == spelling(3, 5)
 
 
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_a_voice_needs_no_number_of_speakers(json_of, tmp_path):
+    voices = ("--voice", "en-gb", "--voice", "en-gb")
+    found = json_of("data", "speak", "--spelling", 2, "-o", tmp_path / "out", *voices)
+    assert found["clips"] == 2
+    settings = json.loads((tmp_path / "out" / "speak.json").read_text())
+    assert settings["voices"] == ["en-gb"]
+    assert settings["num_speakers"] == 40
+
+
+@pytest.mark.parametrize("voice", ["", " ", "en\0gb", "en\ngb"])
+def test_what_is_no_name_of_a_voice_is_refused_before_anything_is_written(refused, tmp_path, voice):
+    out = tmp_path / "out"
+    line = refused("data", "speak", "--spelling", 2, "-o", out, "--voice", voice)
+    assert f"got voice {voice!r}" in line
+    assert not out.exists()
+
+
+def test_too_many_speakers_for_the_voices(refused, tmp_path):
+    options = ("--voice", "en-gb", "--speakers", 41)
+    line = refused("data", "speak", "--spelling", 2, "-o", tmp_path / "out", *options)
+    assert "got 41 speakers; expected 1 to 40" in line
+    assert "--speakers" in line
+
+
 def test_speaking_takes_one_source_of_texts(refused, tmp_path):
     speak = ("data", "speak", "-o", tmp_path / "out")
     assert "one of --texts and --spelling" in refused(*speak)

@@ -1,5 +1,6 @@
 """`moss-audio tts` and `moss-audio asr` on tiny models with random weights and a tiny codec."""
 
+import itertools
 import json
 
 import numpy as np
@@ -11,6 +12,8 @@ from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.language import CharacterText, language_model_config
 from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
+from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
+from moss_audio_tokenizer.tts.sampling import CodeSampler
 
 TEXT = CharacterText("abc ")
 
@@ -54,6 +57,7 @@ def options(models, kind):
 
 
 def test_a_text_becomes_sound_the_same_streamed_or_whole(models, moss_audio, recording, tmp_path):
+    ends = []
     for name, more in (("whole.wav", []), ("streamed.wav", ["--stream"])):
         prompt = ["--prompt-audio", recording, "--prompt-text", "c a", *more]
         arguments = ["tts", "a b", "-o", tmp_path / name, *options(models, "tts"), *prompt]
@@ -62,9 +66,67 @@ def test_a_text_becomes_sound_the_same_streamed_or_whole(models, moss_audio, rec
         facts = json.loads(result.stdout)
         assert facts["duration_seconds"] <= 0.4
         assert ("first_sound_seconds" in facts) == bool(more)
+        ends.append(facts["finished"])
     whole, streamed = (soundfile.read(tmp_path / f"{n}.wav")[0] for n in ("whole", "streamed"))
     assert len(whole) > 0
+    assert ends[0] is ends[1]
     np.testing.assert_allclose(whole, streamed, atol=2 / 32768)
+
+
+@pytest.fixture
+def frames_before_the_end(monkeypatch):
+    """Have every speech end after so many frames of its own."""
+
+    def end_after(count: int) -> None:
+        decisions = itertools.cycle([GOES_ON] * count + [ENDS])
+        monkeypatch.setattr(CodeSampler, "end", lambda *_: torch.tensor([next(decisions)]))
+
+    return end_after
+
+
+@pytest.mark.parametrize("more", [[], ["--stream"]])
+@pytest.mark.parametrize(("count", "finished"), [(4, True), (5, False)])
+def test_speech_that_is_cut_off_says_so(
+    models, moss_audio, frames_before_the_end, tmp_path, count, finished, more
+):
+    output = tmp_path / "x.wav"
+    arguments = ["tts", "a b", "-o", output, *options(models, "tts"), "--max-seconds", 0.4, *more]
+    frames_before_the_end(count)
+    line = moss_audio(*arguments).stdout
+    assert line.startswith(str(output))
+    assert ("cut off at the longest length" in line) is not finished
+    frames_before_the_end(count)
+    facts = json.loads(moss_audio(*arguments, "--json").stdout)
+    assert facts["finished"] is finished
+    assert facts["duration_seconds"] == pytest.approx(count * 0.08)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-3", "0", "1e308"])
+def test_lengths_that_cannot_be_are_refused_before_the_model_is_loaded(refused, tmp_path, seconds):
+    model = ["--model", tmp_path / "none"]
+    line = refused("tts", "a", "-o", tmp_path / "x.wav", *model, "--max-seconds", seconds)
+    assert "--max-seconds is" in line
+
+
+def test_folders_are_made_for_speech_alone(
+    models, refused, moss_audio, frames_before_the_end, tmp_path
+):
+    output = tmp_path / "new" / "sub" / "x.wav"
+    assert "none" in refused("tts", "a", "-o", output, "--model", tmp_path / "none")
+    assert "got '7'" in refused("tts", "a 7", "-o", output, *options(models, "tts"))
+    assert not (tmp_path / "new").exists()
+    for more in ([], ["--stream"]):
+        frames_before_the_end(1)
+        spoken = ["tts", "a", "-o", output, *options(models, "tts"), *more]
+        assert moss_audio(*spoken, "--max-seconds", 0.2).exit_code == 0
+        output.unlink()
+
+
+def test_speech_goes_into_no_folder(refused, tmp_path):
+    for name in ("out/", "out.wav/", "out"):
+        line = refused("tts", "a", "-o", f"{tmp_path}/{name}", "--model", tmp_path / "none")
+        assert line.rstrip().endswith("should end in .wav or .flac")
+    assert not list(tmp_path.iterdir())
 
 
 def test_sound_goes_down_a_pipe(models, tmp_path):
@@ -128,6 +190,29 @@ def test_one_bad_file_does_not_stop_the_others(models, moss_audio, recording, tm
     assert result.exit_code == 2
     assert result.stdout.startswith(f"{recording}: ")
     assert "bad.wav" in result.stderr
+
+
+def test_codes_of_too_few_layers_are_named_and_the_others_read(
+    models, moss_audio, recording, tmp_path
+):
+    few, model = tmp_path / "few.moss", ["--model", models / "codec"]
+    assert moss_audio("encode", recording, "-o", few, "--num-quantizers", 1, *model).exit_code == 0
+    reading = ["asr", few, recording, *options(models, "asr"), "--num-quantizers", 2]
+    result = moss_audio(*reading)
+    assert result.exit_code == 2
+    assert result.stdout.startswith(f"{recording}: ")
+    assert f"{few}: num_quantizers is 2; expected 1 to 1" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    files = json.loads(moss_audio(*reading, "--json").stdout)["files"]
+    assert [sorted(item) for item in files] == [["error", "input"], ["input", "text"]]
+
+
+def test_a_recording_that_is_named_twice_is_printed_twice(models, moss_audio, recording):
+    result = moss_audio("asr", recording, recording, *options(models, "asr"))
+    assert result.exit_code == 0, result.stderr
+    first, second = result.stdout.splitlines()
+    assert first == second
+    assert first.startswith(f"{recording}: ")
 
 
 def test_codes_of_another_codec_are_refused(models, refused, moss_audio, recording, tmp_path):

@@ -71,8 +71,9 @@ def _gather(
     """Codes of every input that can be read, and why the others cannot."""
     codes: dict[Path, np.ndarray] = {}
     failures: dict[Path, Exception] = {}
-    with display.progress("encoding", len(inputs)) as bar:
-        for path in inputs:
+    different = list(dict.fromkeys(inputs))
+    with display.progress("encoding", len(different)) as bar:
+        for path in different:
             try:
                 codes[path] = _codes(reader, path, num_quantizers)
             except (MossAudioError, OSError) as error:
@@ -82,6 +83,16 @@ def _gather(
 
 
 def _codes(reader: "Transcriber", path: Path, num_quantizers: int | None) -> "np.ndarray":
+    """Codes of one input, of layers that the model can read."""
+    from ..language import check_codes
+
+    codes = _encoded_or_stored(reader, path, num_quantizers)
+    return check_codes(codes, reader.model.config, num_quantizers)
+
+
+def _encoded_or_stored(
+    reader: "Transcriber", path: Path, num_quantizers: int | None
+) -> "np.ndarray":
     from ..audio import load_audio
     from ..codes import AudioCodes
 
@@ -110,8 +121,9 @@ def _print(
         ]
         display.print_json({"files": files})
     else:
-        for path, text in texts.items():
-            display.print_line(text if len(inputs) == 1 else f"{path}: {text}")
+        for path in inputs:
+            if path in texts:
+                display.print_line(texts[path] if len(inputs) == 1 else f"{path}: {texts[path]}")
     for path, error in failures.items():
         message = message_of(error)
         print_error(message if str(path) in message else f"{path}: {message}")

@@ -154,8 +154,15 @@ def speak(
         ),
     ] = None,
     speakers: Annotated[
-        int, typer.Option("--speakers", metavar="N", min=1, help="Different speakers.")
-    ] = 60,
+        int | None,
+        typer.Option(
+            "--speakers",
+            metavar="N",
+            min=1,
+            show_default="60, or all that the voices have",
+            help="Different speakers.",
+        ),
+    ] = None,
     valid_share: Annotated[
         float, typer.Option("--valid-share", metavar="X", help="Share of clips for validation.")
     ] = 0.02,

@@ -42,7 +42,7 @@ def plan(
         names = [source.stem + (suffix or suffixes[0]) for source in inputs]
         jobs = [Job(a, Path(output) / name) for a, name in zip(inputs, names, strict=True)]
     else:
-        check_suffix(output, [suffix] if suffix else suffixes)
+        check_suffix(output, [suffix] if suffix else suffixes, or_folder=True)
         jobs = [Job(inputs[0], Path(output))]
     _check_collisions(jobs)
     check_outputs([job.output for job in jobs], inputs)
@@ -63,16 +63,21 @@ def is_folder(output: str, inputs: Sequence[Path], suffixes: Sequence[str]) -> b
     return len(inputs) > 1
 
 
-def check_suffix(output: str, suffixes: Sequence[str]) -> None:
+def check_suffix(output: str, suffixes: Sequence[str], or_folder: bool = False) -> None:
     """Refuse a file name whose extension says another format, or none.
+
+    Args:
+        output: as the user wrote it.
+        suffixes: extensions that can be written.
+        or_folder: whether a folder would do as well, which the message then says.
 
     Raises:
         InputError: see above.
     """
-    if Path(output).suffix.lower() not in suffixes:
-        raise InputError(
-            f"-o {output!r} should end in {' or '.join(suffixes)}, or in / to name a folder"
-        )
+    # Not of the path, which forgets the slash at its end.
+    if not output.lower().endswith(tuple(suffixes)) or not Path(output).suffix:
+        other = ", or in / to name a folder" if or_folder else ""
+        raise InputError(f"-o {output!r} should end in {' or '.join(suffixes)}{other}")
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from . import display, options
 from .asr import Codec, LanguageModel
 from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..tts import Speaker
 
 _PIPE = "-"
+_MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 
 def tts(
@@ -59,6 +61,7 @@ def tts(
 
     Example: moss-audio tts "a b c one two three" --model runs/tts/final -o spoken.wav
     """
+    _check_seconds(max_seconds)
     _check(output, stream, prompt_audio)
     with display.progress("loading the model"), needs_extra("torch", "speaking"):
         from ..tts import Speaker
@@ -81,6 +84,13 @@ def tts(
         _print({"output": output} | facts, as_json)
 
 
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds <= _MOST_SECONDS:  # NaN is neither
+        raise InputError(
+            f"--max-seconds is {seconds:g}; expected seconds above 0, at most {_MOST_SECONDS}"
+        )
+
+
 def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
     if output == _PIPE:
         if not stream:
@@ -88,7 +98,6 @@ def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
         return
     check_suffix(output, AUDIO_SUFFIXES)
     check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
-    make_folders([Path(output)])
 
 
 def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int] | None":
@@ -101,12 +110,10 @@ def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int]
 
 
 def _say(speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
-    from ..audio import save_audio
-
     with display.progress("speaking"):
         speech = speaker.speak(text, **wanted)
     _require_sound(speech.samples)
-    save_audio(output, speech.samples, speech.sampling_rate)
+    _save(output, speech.samples, speech.sampling_rate)
     seconds = len(speech.samples) / speech.sampling_rate
     return {"duration_seconds": seconds, "finished": speech.finished}
 
@@ -116,8 +123,6 @@ def _say_streaming(
 ) -> dict[str, Any]:
     """Into a pipe as it comes, or into a file that appears when it is whole."""
     import numpy as np
-
-    from ..audio import save_audio
 
     began, waited, parts = time.monotonic(), 0.0, []
     for part in _spoken(speaker, text, wanted):
@@ -131,8 +136,13 @@ def _say_streaming(
     _require_sound(samples)
     rate = speaker.codec.info.sampling_rate
     if output != _PIPE:
-        save_audio(output, samples, rate)
-    return {"duration_seconds": len(samples) / rate, "first_sound_seconds": waited}
+        _save(output, samples, rate)
+    return {
+        "duration_seconds": len(samples) / rate,
+        "first_sound_seconds": waited,
+        # A part is a frame, and the frame at which a text ends is no part.
+        "finished": len(parts) < wanted["max_frames"],
+    }
 
 
 def _spoken(speaker: "Speaker", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
@@ -140,9 +150,15 @@ def _spoken(speaker: "Speaker", text: str, wanted: dict[str, Any]) -> "Iterator[
         yield from speaker.stream(text, **wanted)
 
 
-def _require_sound(samples: "np.ndarray") -> None:
-    from ..errors import InputError
+def _save(output: str, samples: "np.ndarray", sampling_rate: int) -> None:
+    """Write a file; its folder is made only now, when there is something to put there."""
+    from ..audio import save_audio
 
+    make_folders([Path(output)])
+    save_audio(output, samples, sampling_rate)
+
+
+def _require_sound(samples: "np.ndarray") -> None:
     if not len(samples):
         raise InputError("the model said nothing at all; try another --seed or a longer text")
 
@@ -154,6 +170,6 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
     shown = [display.seconds(facts["duration_seconds"])]
     if "first_sound_seconds" in facts:
         shown.append(f"first sound after {facts['first_sound_seconds']:.2f} s")
-    if not facts.get("finished", True):
+    if not facts["finished"]:
         shown.append("cut off at the longest length")
     display.print_line(f"{facts['output']}  ({', '.join(shown)})")

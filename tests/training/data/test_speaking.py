@@ -47,13 +47,25 @@ def test_about_the_share_that_is_asked_for_is_for_validation():
     ("wanted", "message"),
     [
         ({"num_speakers": 0}, "expected 1 to"),
-        ({"num_speakers": 1000, "voices": ("en-us",)}, "of 1 voices"),
+        ({"num_speakers": 1000, "voices": ("en-us",)}, "1 to 40, .* --speakers"),
+        ({"num_speakers": 41, "voices": ("en-us", "en-us")}, "expected 1 to 40"),
+        ({"num_speakers": 1000, "voices": ("",)}, "got voice ''"),
+        ({"voices": ("en-us", "en\0gb")}, r"got voice 'en\\x00gb'"),
+        ({"voices": ()}, "got no voices"),
         ({"valid_share": 1.0}, "expected 0 up to 1"),
     ],
 )
 def test_impossible_wishes_are_refused(wanted, message):
     with pytest.raises(InputError, match=message):
         Speaking(**wanted)
+
+
+def test_speakers_are_as_many_as_usual_or_as_the_voices_have():
+    assert Speaking().num_speakers == 60
+    assert Speaking(voices=("en-us",)).num_speakers == len(speaking.VARIANTS)
+    twice = Speaking(voices=("en-us", "en-gb", "en-us"))
+    assert twice.voices == ("en-us", "en-gb")
+    assert twice == Speaking(voices=("en-us", "en-gb"))
 
 
 def test_without_the_program_the_message_names_its_package(monkeypatch, tmp_path):

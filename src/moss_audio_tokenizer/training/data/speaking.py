@@ -43,6 +43,7 @@ _PITCHES = (30, 70)
 _WORDS_A_MINUTE = (130, 220)
 _MOST_GAP = 8  # tens of milliseconds between words
 
+_USUAL_SPEAKERS = 60
 _MOST_SECONDS = 120
 _CLIPS_A_FOLDER = 1000
 
@@ -53,8 +54,8 @@ class Speaking:
 
     Attributes:
         seed: what every choice follows from.
-        num_speakers: different voices.
-        voices: espeak-ng's names of languages and accents.
+        num_speakers: how many differ; None becomes 60, or all that the voices have, if fewer.
+        voices: espeak-ng's names of languages and accents; one that is named twice counts once.
         valid_share: share of clips in the split "valid"; the rest is "train".
         sampling_rate: of what is written.
 
@@ -63,17 +64,21 @@ class Speaking:
     """
 
     seed: int = 0
-    num_speakers: int = 60
+    num_speakers: int | None = None
     voices: tuple[str, ...] = VOICES
     valid_share: float = 0.02
     sampling_rate: int = 24_000
 
     def __post_init__(self) -> None:
+        _check_names(self.voices)
+        object.__setattr__(self, "voices", tuple(dict.fromkeys(self.voices)))
         most = len(self.voices) * len(VARIANTS)
-        if not 1 <= self.num_speakers <= most:
+        if self.num_speakers is None:
+            object.__setattr__(self, "num_speakers", min(_USUAL_SPEAKERS, most))
+        elif not 1 <= self.num_speakers <= most:
             raise InputError(
-                f"got {self.num_speakers} speakers; expected 1 to {most} of "
-                f"{len(self.voices)} voices"
+                f"got {self.num_speakers} speakers; expected 1 to {most}, {len(VARIANTS)} of each "
+                "voice; ask for fewer --speakers, or name another --voice"
             )
         if not 0 <= self.valid_share < 1:
             raise InputError(f"got a valid share of {self.valid_share:g}; expected 0 up to 1")
@@ -208,6 +213,15 @@ def _speakers(random: np.random.Generator, wanted: Speaking) -> list[Speaker]:
 
 def _literal(text: str) -> str:
     return text.replace("[[", "[ [")
+
+
+def _check_names(voices: Sequence[str]) -> None:
+    """Refuse what can be no voice's name, whatever is installed."""
+    if not voices:
+        raise InputError("got no voices; expected at least one")
+    for voice in voices:
+        if not voice.strip() or not voice.isprintable():
+            raise InputError(f"got voice {voice!r}; expected a name from {PROGRAM} --voices")
 
 
 def _check_voices(program: str, voices: Sequence[str]) -> None:
