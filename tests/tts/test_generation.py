@@ -6,7 +6,8 @@ from tiny_tts import TEXT, leaning, tiny_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
-from moss_audio_tokenizer.tts.generation import _Reading
+from moss_audio_tokenizer.tts.generation import _walk
+from moss_audio_tokenizer.tts.guide import MOVES_ON, STAYS
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
@@ -129,13 +130,19 @@ def test_what_cannot_be_said(tts, texts, changes, message):
         generate(tts, texts, sampling=SpeechSampling(), **changes)
 
 
-def reading(texts, prompts=None, steps=12):
-    """The tokens that a model with random scores says, row by row."""
-    model = tiny_tts(place_scores=True, place_inputs=True)
-    own = _Reading(model, texts, prompts or [None] * len(texts))
+def walked(texts, prompts=None, steps=12):
+    """The tokens that a model with random scores says, row by row, and where it may end."""
+    model = tiny_tts(place_inputs=True)
+    walk = _walk(model, texts, prompts or [None] * len(texts))
     random = torch.Generator().manual_seed(0)
-    said = [own.step(torch.randn(len(texts), 16, generator=random)) for _ in range(steps)]
-    return [[int(step[row]) for step in said] for row in range(len(texts))]
+    said, ends = [], []
+    for _ in range(steps):
+        walk.step(walk.scores(torch.randn(len(texts), 16, generator=random)).argmax(-1))
+        said.append(walk.said.tolist())
+        ends.append(walk.may_end.tolist())
+    return [list(row) for row in zip(*said, strict=True)], [
+        list(row) for row in zip(*ends, strict=True)
+    ]
 
 
 def without_repeats(tokens):
@@ -143,23 +150,44 @@ def without_repeats(tokens):
 
 
 def test_the_text_is_gone_through_token_by_token():
-    first, second = reading(["abcab", "cb"], steps=60)
+    (first, second), (ends, _) = walked(["abcab", "cb"], steps=60)
     assert without_repeats(first) == [*TEXT.encode("abcab"), TEXT.end]
     assert without_repeats(second) == [*TEXT.encode("cb"), TEXT.end]
+    told = without_repeats(first).index(TEXT.end)
+    assert told == 5
+    last = max(frame for frame, token in enumerate(first) if token != TEXT.end)
+    assert ends[last]
+    assert not ends[first.index(TEXT.encode("c")[0])]
+
+
+def test_a_token_that_comes_twice_begins_twice():
+    model = tiny_tts(place_inputs=True)
+    walk = _walk(model, ["aa"], [None])
+    moves, stays = torch.tensor([MOVES_ON]), torch.tensor([STAYS])
+    first, still, again = (walk.step(move)[0] for move in (moves, stays, moves))
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first - still, model.guide.beginning.detach())
+    assert walk.may_end.all()
 
 
 def test_speech_begins_behind_the_text_of_the_prompt():
     codes = torch.zeros(4, 2, dtype=torch.long)
-    (said,) = reading(["ca b"], [Prompt(codes, "ca")], steps=1)
+    ((said,), _) = walked(["ca b"], [Prompt(codes, "ca")], steps=1)
     assert said == TEXT.encode("b")
 
 
 def test_what_is_said_reaches_the_codes():
-    model = tiny_tts(place_scores=True, place_inputs=True)
-    plain = tiny_tts(place_scores=True)
-    plain.load_state_dict(model.state_dict())
-    told, untold = (generate(m, ["abc"], sampling=SHORT).audio_codes for m in (model, plain))
-    assert told.shape != untold.shape or not torch.equal(told, untold)
+    model = tiny_tts(place_inputs=True)
+    told = generate(model, ["abc"], sampling=SHORT).audio_codes
+    model.guide.tokens.weight.data.neg_()
+    assert not torch.equal(told, generate(model, ["abc"], sampling=SHORT).audio_codes)
+
+
+def test_speech_does_not_end_before_its_last_token():
+    """A model that always wants to end, and may only when its text is said."""
+    model = leaning(ENDS, place_inputs=True)
+    spoken = generate(model, ["abcabc"], sampling=SHORT)
+    assert int(spoken.audio_codes_lengths[0]) >= 5
 
 
 @pytest.mark.parametrize(
@@ -174,7 +202,3 @@ def test_what_is_said_reaches_the_codes():
 def test_prompts_that_cannot_be_gone_on_from(tts, given, error, message):
     with pytest.raises(error, match=message):
         generate(tts, ["a c"], [given], SHORT)
-
-
-def test_models_that_are_not_told_read_nothing(tts):
-    assert _Reading(tts, ["a"], [None]).step(torch.zeros(1, 16)) is None

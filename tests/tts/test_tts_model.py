@@ -6,6 +6,7 @@ from tiny_tts import TEXT, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
+from moss_audio_tokenizer.tts.guide import MOVES_ON
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
 
 
@@ -95,25 +96,32 @@ def test_frames_learn_which_token_is_being_said():
 
 
 @torch.no_grad()
-def test_the_depth_transformer_is_told_what_is_said():
-    model, given = tiny_tts(place_scores=True, place_inputs=True), codes(batch=1)
-    output = model(["ab"], given, [3], places=[[0, 0, 1]])
-    states = model._states(["ab"], model.code_embedding(given), [3])[0]
-    tokens = TEXT.encode("aab")
-    embed, tables = model.temporal.get_input_embeddings(), model.code_embedding.tables
+def test_both_transformers_are_told_what_is_said():
+    model, given = tiny_tts(place_inputs=True), codes(batch=1)
+    output = model(["ab"], given, [3], places=[[0, 0, 1]], told_from=[1])
+    shown = [
+        torch.zeros(16),
+        model.guide.tokens.weight[TEXT.encode("a")[0]] + model.guide.beginning,
+        model.guide.tokens.weight[TEXT.encode("b")[0]] + model.guide.beginning,
+    ]
+    inputs = model.code_embedding(given) + torch.stack(shown)
+    states = model._states(["ab"], inputs, [3])[0]
     loss = 0.0
-    for frame, token in enumerate(tokens):
-        inputs = [states[frame], model.goes_on + embed(torch.tensor(token))]
+    for frame in range(3):
+        steps = [states[frame], model.goes_on + shown[frame]]
         for layer in range(4):
-            hidden = model.depth(torch.stack(inputs)[None])[0, -1]
+            hidden = model.depth(torch.stack(steps)[None])[0, -1]
             code = given[layer, 0, frame]
             loss += float(F.cross_entropy(model.depth.scores(hidden, layer + 1), code))
-            inputs.append(tables[layer][code])
+            steps.append(model.code_embedding.tables[layer][code])
     assert float(output.codes_loss_sum) == pytest.approx(loss, rel=1e-5)
+    moved = F.cross_entropy(model.guide.moves(states[2]), torch.tensor(MOVES_ON))
+    torch.testing.assert_close(output.place_loss_sum, moved)
 
 
-def test_every_weight_learns():
-    model = tiny_tts(adapter_width=10, place_scores=True, place_inputs=True)
+@pytest.mark.parametrize("way", ["place_scores", "place_inputs"])
+def test_every_weight_learns(way):
+    model = tiny_tts(adapter_width=10, **{way: True})
     output = model(["ab", "b"], codes(), [2, 3], places=[[0, 1], [0, 0, 1]])
     (output.codes_loss_sum + output.end_loss_sum + output.place_loss_sum).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
@@ -146,7 +154,11 @@ def test_a_folder_of_another_model_is_refused(tts, tmp_path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"depth_layers": 0}, {"depth_heads": 3, "depth_key_value_heads": 2}, {"place_inputs": True}],
+    [
+        {"depth_layers": 0},
+        {"depth_heads": 3, "depth_key_value_heads": 2},
+        {"place_inputs": True, "place_scores": True},
+    ],
 )
 def test_configurations_that_cannot_be(values):
     with pytest.raises(ConfigError):

@@ -200,8 +200,8 @@ class TtsTrainingConfig(RunConfig):
             which token is being said in each frame. Texts are spelled in its tokens, whatever
             ``model.text`` and ``model.num_words`` say. Empty, as in the paper, for none.
         place_weight: of the loss by which frames learn to know that themselves.
-        place_inputs: the depth Transformer is told that token; speech then goes through the text
-            token by token.
+        place_inputs: both Transformers are told that token, and learn when the next one's turn
+            comes; speech then goes through the text token by token.
         validation: losses, and a text that is spoken.
     """
 

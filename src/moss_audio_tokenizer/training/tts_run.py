@@ -79,6 +79,7 @@ class TtsTask(ModuleTask[DrawnRows]):
             self._depths(rows).to(device),
             self._scored(rows).to(device),
             self._aligned(own),
+            self._told_from(own),
         )
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
         accuracy = output.num_correct / num_tokens
@@ -111,11 +112,21 @@ class TtsTask(ModuleTask[DrawnRows]):
         share = self.scored_share if self.training else 1.0
         counts = [row.num_frames for row in rows.batch.rows]
         scored = torch.zeros(len(counts), max(counts), dtype=torch.bool)
-        for row, (count, seed) in enumerate(zip(counts, rows.seeds, strict=True)):
+        first = self._told_from(rows.batch.rows)
+        for row, (count, start, seed) in enumerate(zip(counts, first, rows.seeds, strict=True)):
             random = torch.Generator().manual_seed(seed)
-            chosen = torch.randperm(count, generator=random)
-            scored[row, chosen[: max(1, round(share * count))]] = True
+            chosen = start + torch.randperm(count - start, generator=random)
+            scored[row, chosen[: max(1, round(share * (count - start)))]] = True
         return scored
+
+    def _told_from(self, rows: Sequence[CodedRow]) -> list[int]:
+        """The first frame of each row whose place is told.
+
+        The clips before the last are its prompt: they lead on, and are not scored.
+        """
+        if self.model.guide is None:
+            return [0] * len(rows)
+        return [row.num_frames - row.segments[-1].frames for row in rows]
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
             depth_head_dim=depth.head_dim,
             depth_feedforward=depth.feedforward,
             adapter_width=depth.adapter_width,
-            place_scores=bool(self.config.aligner),
+            place_scores=bool(self.config.aligner) and not self.config.place_inputs,
             place_inputs=self.config.place_inputs,
             codec=info.identity,
         )

@@ -39,8 +39,8 @@ class CatTtsConfig(PreTrainedConfig):
             each of its outputs; 0 puts plain projections there.
         place_scores: frames also score the token that is being said, for a loss that helps small
             data (`TtsOutput.place_loss_sum`).
-        place_inputs: the depth Transformer is told that token, and speech goes through the text
-            token by token, without leaving any out; needs ``place_scores``.
+        place_inputs: both Transformers are told that token, and speech goes through the text
+            token by token, without leaving any out (`PlaceGuide`); instead of ``place_scores``.
         codec: identity of the codec whose codes it speaks; empty where nobody noted it.
 
     Raises:
@@ -70,8 +70,8 @@ class CatTtsConfig(PreTrainedConfig):
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
         check_whole(self, _LEAST)
-        if self.place_inputs and not self.place_scores:
-            raise ConfigError("place_inputs is set without place_scores; set both")
+        if self.place_inputs and self.place_scores:
+            raise ConfigError("place_inputs and place_scores are both set; set one of them")
         if self.depth_heads % self.depth_key_value_heads:
             raise ConfigError(
                 f"depth_heads is {self.depth_heads}; expected a multiple of "

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import InputError
 from ..language import check_codes, pad_in_front
 from .depth import DepthState
-from .model import ENDS, CatTts
+from .guide import Walk
+from .model import ENDS, GOES_ON, CatTts
 from .sampling import CodeSampler, SpeechSampling, checked_depth
 
 
@@ -111,19 +112,24 @@ def frames(
     rows = _rows(model, texts, prompts, depth)
     _check_length(model, rows, settings.max_frames)
     sampler = CodeSampler(settings, len(rows), model.device)
-    clock, reading = _Clock(model, rows), _Reading(model, texts, prompts)
+    clock, walk = _Clock(model, rows), _walk(model, texts, prompts)
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     spoken = torch.zeros(depth, len(rows), 0, dtype=torch.long, device=model.device)
     for _ in range(settings.max_frames):
-        draws = sampler.draws(model.config.num_quantizers + 1)
-        signs = model.sign(reading.step(clock.hidden), len(rows))
+        draws = sampler.draws(model.config.num_quantizers + (1 if walk is None else 2))
+        shown = torch.zeros_like(clock.hidden)
+        if walk is not None:
+            shown = walk.step(sampler.choice(walk.scores(clock.hidden), draws[:, -1]))
+        signs = model.goes_on + shown
         codes, going = _frame(model, clock.hidden, signs, sampler, spoken, draws)
+        if walk is not None:
+            going = going.where(walk.may_end, GOES_ON)
         ended = ended | (going == ENDS)
         yield Frame(codes, ended)
         if ended.all():
             return
         spoken = torch.cat((spoken, codes[..., None]), -1)
-        clock.advance(model.code_embedding(codes[..., None]))
+        clock.advance(model.code_embedding(codes[..., None]) + shown[:, None])
 
 
 def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSampling:
@@ -158,35 +164,16 @@ class _Clock:
         self._run(step, self._next)
 
 
-class _Reading:
-    """Where in its text each row is: it goes on token by token, and leaves none out.
-
-    Only of models that were trained to be told what they say.
-    """
-
-    def __init__(
-        self, model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]
-    ) -> None:
-        self._model = model
-        self._texts = [[*model.text.encode(text), model.text.end] for text in texts]
-        self._places = [
-            len(ids) - 1 - len(model.text.encode(_still_to_say(text, prompt)))
-            for ids, text, prompt in zip(self._texts, texts, prompts, strict=True)
-        ]
-        self._begun = False
-
-    def step(self, hidden: Float[Tensor, "rows width"]) -> Int[Tensor, "rows"] | None:
-        """The token that each row says in this frame: the one before, or the next."""
-        if self._model.place_head is None or not self._model.config.place_inputs:
-            return None
-        scores = self._model.place_head(hidden)
-        for row, ids in enumerate(self._texts if self._begun else ()):
-            place = self._places[row]
-            if place + 1 < len(ids) and scores[row, ids[place + 1]] > scores[row, ids[place]]:
-                self._places[row] += 1
-        self._begun = True
-        said = [ids[place] for ids, place in zip(self._texts, self._places, strict=True)]
-        return torch.tensor(said, device=hidden.device)
+def _walk(model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]) -> Walk | None:
+    """Through what is left to say behind each prompt, in a model that is told its place."""
+    if model.guide is None:
+        return None
+    tokens = [model.spoken(text) for text in texts]
+    first = [
+        len(ids) - len(model.spoken(_still_to_say(text, prompt)))
+        for ids, text, prompt in zip(tokens, texts, prompts, strict=True)
+    ]
+    return Walk(model.guide, tokens, first)
 
 
 def _still_to_say(text: str, prompt: Prompt | None) -> str:
@@ -204,7 +191,7 @@ def _frame(
     """A frame's codes, one layer after another, and whether there is to be one at all."""
     state = DepthState()
     outputs = model.depth(hidden[:, None], state)[:, 0]
-    going = sampler.end(model.depth.scores(outputs, 0), draws[:, 0])
+    going = sampler.choice(model.depth.scores(outputs, 0), draws[:, 0])
     codes: list[Tensor] = []
     for layer, history in enumerate(spoken):
         outputs = model.depth(following[:, None], state)[:, 0]

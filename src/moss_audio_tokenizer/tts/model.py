@@ -22,6 +22,7 @@ from ..language.folder import FolderModel
 from ..language.nested import checked_language_model
 from .config import CatTtsConfig
 from .depth import DepthTransformer
+from .guide import PlaceGuide, Places
 
 _STD = 0.02
 ENDS, GOES_ON = 0, 1
@@ -38,8 +39,8 @@ class TtsOutput:
         end_loss_sum: cross-entropy of going on or ending, summed over frames and ends.
         num_ends: so many.
         num_correct: codes that the model ranks first.
-        place_loss_sum: cross-entropy of the token that is being said, summed over frames; None
-            where nobody knows.
+        place_loss_sum: cross-entropy of the token that is being said, or, in a model that is told
+            that, of moving on to the next, summed over frames; None where nobody knows.
     """
 
     codes_loss_sum: Float[Tensor, ""]
@@ -81,6 +82,7 @@ class CatTts(FolderModel):
             self.place_head = (
                 nn.Linear(width, self.text.num_tokens) if config.place_scores else None
             )
+            self.guide = PlaceGuide(self.text.num_tokens, width) if config.place_inputs else None
 
     @property
     def start(self) -> Float[Tensor, "width"]:
@@ -100,6 +102,7 @@ class CatTts(FolderModel):
         depths: Int[Tensor, "batch"] | None = None,
         scored: Bool[Tensor, "batch frames"] | None = None,
         places: Sequence[Sequence[int]] | None = None,
+        told_from: Sequence[int] | None = None,
     ) -> TtsOutput:
         """Cross-entropy of the kept codes, and of where speech ends.
 
@@ -111,44 +114,47 @@ class CatTts(FolderModel):
             scored: frames whose codes are scored; all that are no padding by default.
             places: for each frame of each row the number of the token that is being said; that
                 of the end behind them.
+            told_from: frame of each row from which on a model with ``place_inputs`` is told; the
+                first by default.
         """
         layers, _, frames = audio_codes.shape
         counts = torch.tensor(list(num_frames), device=audio_codes.device)
         valid = torch.arange(frames, device=audio_codes.device) < counts[:, None]
         depths = torch.full_like(counts, layers) if depths is None else depths
-        states = self._states(texts, self.code_embedding(audio_codes, depths), num_frames)
+        known = None if places is None else self._places(texts, places, told_from)
+        shown = None if known is None or self.guide is None else self.guide.of_places(known)
+        inputs = self.code_embedding(audio_codes, depths)
+        states = self._states(texts, inputs if shown is None else inputs + shown, num_frames)
         ends_loss, num_ends = self._ends(states, counts)
         chosen = valid if scored is None else valid & scored
         hidden = states[:, :-1][chosen]
         kept = depths[:, None].expand(-1, frames)[chosen]
-        said = None if places is None else self._said(texts, places, frames)
-        signs = self.sign(None if said is None else said[chosen], len(hidden))
+        signs = self.goes_on.expand(len(hidden), -1) + (0 if shown is None else shown[chosen])
         loss, correct = self._codes(hidden, signs, audio_codes[:, chosen], kept)
-        placed = None if said is None else self._placed(states[:, :-1][valid], said[valid])
+        placed = None if known is None else self._placed(states[:, :-1], valid, known)
         return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, placed)
 
-    def _said(
-        self, texts: Sequence[str], places: Sequence[Sequence[int]], frames: int
-    ) -> Int[Tensor, "batch frames"]:
-        """The token that is being said in each frame; padded by that of the end."""
-        said = torch.full((len(texts), frames), self.text.end, device=self.device)
-        for row, (text, own) in enumerate(zip(texts, places, strict=True)):
-            ids = torch.tensor([*self.text.encode(text), self.text.end], device=self.device)
-            said[row, : len(own)] = ids[list(own)]
-        return said
+    def _places(
+        self,
+        texts: Sequence[str],
+        places: Sequence[Sequence[int]],
+        told_from: Sequence[int] | None,
+    ) -> Places:
+        tokens = [self.spoken(text) for text in texts]
+        return Places.of_rows(places, tokens, told_from or [0] * len(texts)).to(self.device)
 
-    def _placed(self, hidden: Tensor, said: Tensor) -> Tensor | None:
-        """Whether the states know what is being said."""
+    def spoken(self, text: str) -> list[int]:
+        """The tokens that are said, and that of the end."""
+        return [*self.text.encode(text), self.text.end]
+
+    def _placed(self, states: Tensor, valid: Tensor, places: Places) -> Tensor | None:
+        """Whether the states know what is being said, or when to move on."""
+        if self.guide is not None:
+            return self.guide.loss_sum(states, places)
         if self.place_head is None:
             return None
-        return F.cross_entropy(self.place_head(hidden).float(), said, reduction="sum")
-
-    def sign(self, said: Int[Tensor, "rows"] | None, rows: int) -> Float[Tensor, "rows width"]:
-        """What tells the depth Transformer that there is a frame, and what is said in it."""
-        signs = self.goes_on.expand(rows, -1)
-        if said is None or not self.config.place_inputs:
-            return signs
-        return signs + self.temporal.get_input_embeddings()(said)
+        scores = self.place_head(states[valid]).float()
+        return F.cross_entropy(scores, places.said[valid], reduction="sum")
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
@@ -191,28 +197,26 @@ class CatTts(FolderModel):
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the first ``kept`` codes of each frame, and how many come first."""
         kept, order = kept.sort(descending=True, stable=True)
-        loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
+        codes, parts = codes[:, order], []
         # Frames of about one depth together: nothing is computed beyond the deepest of a group.
-        for group in order.tensor_split(_DEPTH_GROUPS):
+        for group in torch.arange(len(order), device=order.device).tensor_split(_DEPTH_GROUPS):
             if len(group):
-                own, kept = kept[: len(group)], kept[len(group) :]
-                given = (hidden[group], signs[group], codes[:, group], own)
-                group_loss, group_correct = self._group(*given)
-                loss, correct = loss + group_loss, correct + group_correct
-        return loss, correct
-
-    def _group(
-        self, hidden: Tensor, signs: Tensor, codes: Tensor, kept: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Of frames that stand in the order of their depths, deepest first."""
-        inputs = [hidden, signs]
-        layers = int(kept[0])
-        inputs += [self.code_embedding.of_layer(codes[k], k) for k in range(layers - 1)]
-        outputs = self.depth(torch.stack(inputs, 1))
-        loss, correct = hidden.new_zeros(()), hidden.new_zeros(())
-        for layer in range(layers):
+                own = order[group]
+                parts.append(self._deepened(hidden[own], signs[own], codes[:, group], kept[group]))
+        loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
+        for layer in range(int(kept.max()) if len(kept) else 0):
+            outputs = torch.cat([part[:, layer + 1] for part in parts if part.shape[1] > layer + 1])
             rows = int((kept > layer).sum())
-            scores = self.depth.scores(outputs[:rows, layer + 1], layer + 1)
+            scores = self.depth.scores(outputs[:rows], layer + 1)
             loss = loss + F.cross_entropy(scores, codes[layer, :rows], reduction="sum")
             correct = correct + (scores.detach().argmax(-1) == codes[layer, :rows]).sum()
         return loss, correct
+
+    def _deepened(
+        self, hidden: Tensor, signs: Tensor, codes: Tensor, kept: Tensor
+    ) -> Float[Tensor, "rows steps inner"]:
+        """The depth Transformer's states of frames, as deep as the first of them goes."""
+        inputs = [hidden, signs]
+        inputs += [self.code_embedding.of_layer(codes[k], k) for k in range(int(kept[0]) - 1)]
+        states: Tensor = self.depth(torch.stack(inputs, 1))
+        return states
