@@ -269,8 +269,9 @@ def test_what_is_longer_than_the_models_positions(num_beams):
 
 
 def test_beams_and_tokens_there_must_be(model):
-    with pytest.raises(InputError, match="num_beams is -1"):
-        model.transcribe_codes(clips(3), num_beams=-1)
+    for beams in (-1, 65):
+        with pytest.raises(InputError, match=f"num_beams is {beams}"):
+            model.transcribe_codes(clips(3), num_beams=beams)
     with pytest.raises(InputError, match="no frame scores"):
         model.transcribe_codes(clips(3), num_beams=0)
 

@@ -87,6 +87,19 @@ def test_a_recording_needs_its_text(speaker, codec):
         speaker.speak("a", prompt_audio=voice(codec))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros(100, np.float32), "prompt_audio is a ndarray; expected a pair"),
+        ((np.zeros(100, np.float32), 24000.0), "rate of prompt_audio is 24000.0"),
+        ((np.zeros(100, np.float32), 0), "rate of prompt_audio is 0"),
+    ],
+)
+def test_recordings_that_cannot_be(speaker, given, message):
+    with pytest.raises(InputError, match=message):
+        speaker.speak("a", prompt_audio=given, prompt_text="b")
+
+
 def test_codes_of_fewer_layers_than_are_spoken_are_refused(speaker, codec):
     codes = codec.encode(voice(codec)[0][None])[:1]
     with pytest.raises(CodesError, match="expected 1 to 1"):

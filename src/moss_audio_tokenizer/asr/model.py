@@ -28,6 +28,7 @@ from ..language.nested import checked_language_model
 from .config import CatAsrConfig
 
 _STD = 0.02
+MOST_BEAMS = 64
 
 
 @dataclass
@@ -192,16 +193,17 @@ class CatAsr(FolderModel):
             clips: codes of each clip, of any number of frames.
             num_quantizers: layers to look at (default: all that a clip and the model have).
             num_beams: 1 decodes greedily; 0 reads what the frames tell by themselves, which
-                needs frame scores, is fastest, and knows of no text before or after.
+                needs frame scores, is fastest, and knows of no text before or after; 64 at most.
             max_tokens: of a text.
 
         Raises:
             CodesError: no frames, layers or codes that the model does not have.
-            InputError: a number below these, or frames without scores.
+            InputError: a number out of these bounds, or frames without scores.
         """
-        if num_beams < 0 or max_tokens < 1:
+        if not 0 <= num_beams <= MOST_BEAMS or max_tokens < 1:
             raise InputError(
-                f"num_beams is {num_beams} and max_tokens {max_tokens}; expected 0 and 1 on"
+                f"num_beams is {num_beams} and max_tokens {max_tokens}; expected 0 to "
+                f"{MOST_BEAMS}, and 1 or more"
             )
         if not clips:
             return []

@@ -45,6 +45,7 @@ def asr(
             "--beams",
             metavar="N",
             min=0,
+            max=64,
             help="Width of the search; 1 is greedy, 0 reads by the frames alone.",
         ),
     ] = 1,

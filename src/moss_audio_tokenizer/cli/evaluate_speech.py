@@ -78,6 +78,7 @@ def evaluate_asr(
             "--beams",
             metavar="N",
             min=0,
+            max=64,
             help="1 decodes greedily, 0 reads by the frames alone.",
         ),
     ] = 1,

@@ -181,7 +181,7 @@ class Speaker:
         if codes is None and request.prompt_audio is None:
             return None
         if codes is None and request.prompt_audio is not None:
-            samples, rate = request.prompt_audio
+            samples, rate = _recording(request.prompt_audio)
             info = self.codec.info
             audio = resample(check_audio(samples), rate, info.sampling_rate)
             fitting = convert_channels(audio, info.num_channels)
@@ -197,6 +197,24 @@ class Speaker:
         samples = _mono(self.codec.decode(given))
         length = codes.shape[1] * self.codec.info.downsample_rate
         return Speech(samples[-length:], rate, codes, finished)
+
+
+def _recording(given: Any) -> tuple[np.ndarray, int]:
+    """Samples and rate of a prompt.
+
+    Raises:
+        InputError: it is not a pair of these.
+    """
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InputError(
+            f"prompt_audio is a {type(given).__name__}; expected a pair of samples and sampling rate"
+        )
+    samples, rate = given
+    if not isinstance(rate, int) or rate < 1:
+        raise InputError(
+            f"the sampling rate of prompt_audio is {rate!r}; expected a whole number of hertz"
+        )
+    return np.asarray(samples), rate
 
 
 def _prompt(request: SpeechRequest, codes: np.ndarray | None) -> Prompt | None:

@@ -4,12 +4,16 @@ All rows of a batch stand at the same step. Contiguous, so that attention can be
 blocks; for steps of a few frames the rings (`rings.py`) are cheaper.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..attention import plan_window, windowed_attention
+from ..attention import Window, plan_window, windowed_attention
 from ..cache import StageState
+from .bands import Band
 from .rotation import rotate_heads, rotations_of
 from .stage import InferenceStage
 
@@ -23,9 +27,13 @@ class PieceMemory:
         position, num_past = (0, 0) if state is None else (state.position, state.num_past)
         steps = torch.arange(position, position + num_steps, device=x.device)
         self._rotations = rotations_of(steps, stage.head_dim, stage.max_period)[:, None, None]
-        self._window = plan_window(num_steps, num_past, stage.context_steps, x.device)
+        self._attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+        if x.device.type == "cpu" and stage.attention_backend == "sdpa":
+            self._attend = Band(num_steps, num_past, stage.context_steps).attend
+        else:
+            window = plan_window(num_steps, num_past, stage.context_steps, x.device)
+            self._attend = partial(_windowed, window, stage.attention_backend)
         self._caches = None if state is None else state.layers
-        self._backend = stage.attention_backend
         if state is not None:
             state.position += num_steps
 
@@ -40,5 +48,9 @@ class PieceMemory:
         query, key, value = heads.transpose(1, 3).unbind(2)
         if self._caches is not None:
             key, value = self._caches[layer].extend(key, value)
-        attended = windowed_attention(query, key, value, self._window, self._backend)
-        return attended.transpose(1, 2).flatten(2)
+        return self._attend(query, key, value)
+
+
+def _windowed(window: Window, backend: str, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    attended = windowed_attention(query, key, value, window, backend)
+    return attended.transpose(1, 2).flatten(2)
