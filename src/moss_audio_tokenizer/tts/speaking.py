@@ -207,7 +207,7 @@ def _recording(given: Any) -> tuple[np.ndarray, int]:
     """
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise InputError(
-            f"prompt_audio is a {type(given).__name__}; expected a pair of samples and sampling rate"
+            f"prompt_audio is a {type(given).__name__}; expected a pair: samples, sampling rate"
         )
     samples, rate = given
     if not isinstance(rate, int) or rate < 1:
