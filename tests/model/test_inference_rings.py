@@ -108,6 +108,31 @@ def test_equals_the_stage_over_whole_sequences(kind, shape, steps_per_frame, max
     assert all(entry[2].count_nonzero() == 0 for entry in streams.state.entries[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_rounded_and_nothing_else(dtype):
+    kernels = load_kernels()
+    if kernels is None:
+        pytest.skip("Numba is not installed, or has no threads")
+    stage = make_stage(63, 12, 2, 70, in_width=7, out_width=130)
+    narrow = CompiledStage(stage, 2, kernels, dtype)
+    rounded = CompiledStage(stage, 2, kernels)
+    rounded._input, rounded._output = (
+        torch.from_numpy(item).to(dtype).float().numpy()
+        for item in (rounded._input, rounded._output)
+    )
+    norms, *weights = rounded._layers
+    weights = [torch.from_numpy(item).to(dtype).float().numpy() for item in weights]
+    rounded._layers = type(rounded._layers)(norms, *weights)
+    x = torch.randn(2, 40, 7, generator=torch.Generator().manual_seed(3))
+    streams = [Streams(stepper, x, 5, 2) for stepper in (narrow, rounded)]
+    for _ in range(4):
+        for each in streams:
+            each.step({0: 5, 1: 1})
+    for got, expected in zip(*(each.results() for each in streams), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    assert narrow._layers.in_weights.nbytes * 2 == rounded._layers.in_weights.nbytes
+
+
 # The state
 
 

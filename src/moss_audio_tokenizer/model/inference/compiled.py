@@ -1,4 +1,4 @@
-"""A Transformer stage whose steps run in compiled kernels, on a CPU in float32.
+"""A Transformer stage whose steps run in compiled kernels, on a CPU, in float32 arithmetic.
 
 Owns how weights are packed for `kernels.py` and the layout of its rings, which no other code
 reads. Used for streams when Numba is installed; `rings.py` says the same in PyTorch.
@@ -69,9 +69,17 @@ class CompiledStage:
         stage: the trained stage, on a CPU.
         steps_per_frame: steps for each frame of codes.
         kernels: `load_kernels`'.
+        dtype: of the weights in memory; all arithmetic is in float32.
     """
 
-    def __init__(self, stage: Transformer, steps_per_frame: int, kernels: ModuleType) -> None:
+    def __init__(
+        self,
+        stage: Transformer,
+        steps_per_frame: int,
+        kernels: ModuleType,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._dtype = dtype
         self.steps_per_frame = steps_per_frame
         self.context_steps = stage.context_steps
         self.head_dim = stage.head_dim
@@ -89,12 +97,20 @@ class CompiledStage:
     def _projection(self, module: nn.Module) -> np.ndarray | None:
         if not isinstance(module, nn.Linear):
             return None
-        return pack(_array(module.weight), self._kernels.LANES)
+        return self._stored(pack(_array(module.weight), self._kernels.LANES))
+
+    def _stored(self, weights: np.ndarray) -> np.ndarray:
+        """Packed weights in the type that they are read in; see `kernels._widen`."""
+        if self._dtype == torch.float32:
+            return weights
+        rounded = torch.from_numpy(weights).to(self._dtype).view(torch.int16).numpy()
+        return rounded.view(np.uint16) if self._dtype == torch.bfloat16 else rounded
 
     def _pack_layers(self, layers: Sequence[Block]) -> LayerArrays:
         """Layer by layer into one array for each kind."""
         packed = [self._pack_layer(layer) for layer in layers]
-        return LayerArrays(*(np.stack(kind) for kind in zip(*packed, strict=True)))
+        norms, *weights = (np.stack(kind) for kind in zip(*packed, strict=True))
+        return LayerArrays(norms, *map(self._stored, weights))
 
     def _pack_layer(self, layer: Block) -> LayerArrays:
         lanes, heads = self._kernels.LANES, self._num_heads

@@ -23,8 +23,9 @@ UNROLL = 4
 _OPTIONS = {"fastmath": True, "error_model": "numpy", "cache": True}
 # Not infinite, as the compiler may assume that nothing is.
 _HIDDEN = np.float32(-1e30)
-# Floats between what is read and what is asked for: far enough to hide the memory's latency.
-_AHEAD = 2048
+# Bytes between what is read and what is asked for: far enough to hide the memory's latency.
+_AHEAD = 8192
+_CACHE_LINE = 64
 _EPSILON = np.float32(1e-5)
 _LOG2_E = np.float32(1.4426950408889634)
 
@@ -53,28 +54,60 @@ def _prefetch(typing_context, array, index):  # noqa: ARG001 - Numba asks for th
     return types.void(array, types.intp), generate
 
 
+@intrinsic
+def _widen(typing_context, weight):  # noqa: ARG001 - Numba asks for these arguments
+    """A weight in float32: as it is, bfloat16 if it is a uint16, float16 if it is an int16."""
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001
+        (bits,) = arguments
+        single = ir.FloatType()
+        if signature.args[0] == types.float32:
+            return bits
+        if signature.args[0] == types.int16:
+            return builder.fpext(builder.bitcast(bits, ir.HalfType()), single)
+        number = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(bits, number), number(16)), single)
+
+    return types.float32(weight), generate
+
+
+@njit(inline="always", **_OPTIONS)
+def _add_terms(x, k, weight, y, first):
+    """Y += the terms from ``k`` on that ``weight`` (UNROLL, LANES) has, for every row."""
+    for row in range(len(x)):
+        a, b, c, d = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
+        for lane in range(LANES):
+            y[row, first + lane] += (
+                a * weight[0, lane]
+                + b * weight[1, lane]
+                + c * weight[2, lane]
+                + d * weight[3, lane]
+            )
+
+
 @njit(**_OPTIONS)
 def add_product(x, weights, inputs, y, offset):
     """Y += x W^T; x (rows, inputs), weights (blocks, inputs, LANES), y (rows, blocks * LANES).
 
-    Only the first ``inputs`` terms are added, to the columns of y from ``offset`` on. Arguments
-    must be contiguous (a slice may only be of the first axis), or nothing is vectorised.
+    Weights are float32, or 16 bits for `_widen`. Only the first ``inputs`` terms are added, to the
+    columns of y from ``offset`` on. Arguments must be contiguous (a slice may only be of the first
+    axis), or nothing is vectorised.
     """
+    wide = np.empty((UNROLL, LANES), np.float32)
     for block in range(weights.shape[0]):
         weight = weights[block]
         first = offset + block * LANES
         for k in range(0, inputs, UNROLL):
-            for line in range(0, UNROLL * LANES, 16):
-                _prefetch(weight, k * LANES + line + _AHEAD)
-            for row in range(len(x)):
-                a, b, c, d = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
-                for lane in range(LANES):
-                    y[row, first + lane] += (
-                        a * weight[k, lane]
-                        + b * weight[k + 1, lane]
-                        + c * weight[k + 2, lane]
-                        + d * weight[k + 3, lane]
-                    )
+            for line in range(0, UNROLL * LANES, _CACHE_LINE // weight.itemsize):
+                _prefetch(weight, k * LANES + line + _AHEAD // weight.itemsize)
+            if weight.itemsize == 2:
+                # Once for all rows.
+                for term in range(UNROLL):
+                    for lane in range(LANES):
+                        wide[term, lane] = _widen(weight[k + term, lane])
+                _add_terms(x, k, wide, y, first)
+            else:
+                _add_terms(x, k, weight[k : k + UNROLL], y, first)
 
 
 @njit(**_OPTIONS)

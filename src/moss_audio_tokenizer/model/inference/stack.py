@@ -50,10 +50,12 @@ class InferenceStack:
     @cached_property
     def steppers(self) -> list[RingStepper | nn.Module]:
         """The stages for streams, made ready when first needed: compiled ones where there are."""
-        kernels = load_kernels() if self._compilable() else None
+        kernels = load_kernels() if self.device.type == "cpu" else None
         if kernels is not None:
             return [
-                CompiledStage(stage, steps, kernels) if isinstance(stage, Transformer) else stage
+                CompiledStage(stage, steps, kernels, self.dtype)
+                if isinstance(stage, Transformer)
+                else stage
                 for stage, steps in zip(self._stack.stages, self._steps_per_frame, strict=True)
             ]
         # On a CPU float16 is a way to store weights only.
@@ -63,9 +65,6 @@ class InferenceStack:
             RingStage(stage, like) if isinstance(stage, InferenceStage) else stage
             for stage in self.stages
         ]
-
-    def _compilable(self) -> bool:
-        return self.device.type == "cpu" and self.dtype == torch.float32
 
     def transformers(self) -> list[InferenceStage]:
         """The Transformer stages, in order."""
