@@ -1,13 +1,15 @@
-"""What bf16 and fp16 cost in codes and gain in time: the bundled model on sound files.
+"""What bf16 and fp16 cost in codes and gain in time, on sound files.
 
-`python benchmarks/precision.py FILE... [--threads 2]` encodes each file in float32, bf16 and fp16
-and prints, for each precision, the share of codes that differ, the signal-to-noise ratio of
-decoding the same codes against float32, and times as ratios to float32, taken in turns.
+`python benchmarks/precision.py FILE... [--threads 2] [--untrained nano-24k]` encodes each file in
+float32, bf16 and fp16 with the bundled model, or with a preset's random weights, and prints, for
+each precision, the share of codes that differ, the signal-to-noise ratio of decoding the same codes
+against float32, and times as ratios to float32, taken in turns: whole clips, and one stream's steps
+of one frame.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -15,9 +17,11 @@ import numpy as np
 import torch
 
 from moss_audio_tokenizer import load_audio
+from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.model.numpy_codec import TorchCodec
 
 DTYPES = ("fp32", "bf16", "fp16")
+_TURNS = 5
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -46,35 +50,61 @@ def step_seconds(codec: TorchCodec, codes: np.ndarray) -> float:
 
 def main() -> None:
     """Parse the command line and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--untrained", metavar="PRESET")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    codecs = {d: TorchCodec.from_pretrained("bundled", compute_dtype=d) for d in DTYPES}
+    codecs = {dtype: open_codec(options.untrained, dtype) for dtype in DTYPES}
     info = codecs["fp32"].info
     clips = [load_audio(path, info.sampling_rate, info.num_channels) for path in options.files]
     exact = [codecs["fp32"].encode(clip) for clip in clips]
     audio = [codecs["fp32"].decode(codes) for codes in exact]
-    runs = {
-        dtype: [
-            seconds(lambda codec=codec: [codec.encode(clip) for clip in clips]) for _ in range(5)
-        ]
-        for dtype, codec in codecs.items()
-    }
-    print("| precision | codes changed | layer 1 | audio SNR | encode | 1-frame decode step |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    steps = {dtype: step_seconds(codec, exact[0]) for dtype, codec in codecs.items()}
+    times = times_in_turns(codecs, clips, exact)
+    print("| precision | codes changed | layer 1 | audio SNR | encode | decode | 1-frame step |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for dtype, codec in codecs.items():
         codes = [codec.encode(clip) for clip in clips]
         changed = np.concatenate([(a != b) for a, b in zip(exact, codes, strict=True)], axis=1)
         ratios = [decibels(a, codec.decode(c)) for a, c in zip(audio, exact, strict=True)]
+        gains = (times["fp32"] / times[dtype]).tolist()
         print(
             f"| {dtype} | {changed.mean():.2%} | {changed[0].mean():.2%} | "
             f"{'equal' if dtype == 'fp32' else f'{median(ratios):.0f} dB'} | "
-            f"{median(runs['fp32']) / median(runs[dtype]):.2f} x | "
-            f"{steps['fp32'] / steps[dtype]:.2f} x |"
+            + " | ".join(f"{gain:.2f} x" for gain in gains)
+            + " |"
         )
+    step = 1e3 * times["fp32"][2]
+    print(f"\nA step takes {step:.2f} ms in float32.")
+
+
+def open_codec(preset_name: str | None, dtype: str) -> TorchCodec:
+    """The bundled model, or a preset with the same random weights for every precision."""
+    if preset_name is None:
+        return TorchCodec.from_pretrained("bundled", compute_dtype=dtype)
+    torch.manual_seed(0)
+    codec = TorchCodec.untrained(preset(preset_name))
+    codec.model.set_compute_dtype(dtype)
+    return codec
+
+
+def times_in_turns(
+    codecs: dict[str, TorchCodec], clips: Sequence[np.ndarray], codes: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Medians of encoding and decoding all clips, and of a step of decoding."""
+    found: dict[str, list[tuple[float, float, float]]] = {dtype: [] for dtype in codecs}
+    for _ in range(_TURNS):
+        for dtype, codec in codecs.items():
+            codec.encode(clips[0])  # so that no turn pays for what the one before left in caches
+            found[dtype].append(
+                (
+                    seconds(lambda codec=codec: [codec.encode(clip) for clip in clips]),
+                    seconds(lambda codec=codec: [codec.decode(item) for item in codes]),
+                    step_seconds(codec, codes[0]),
+                )
+            )
+    return {dtype: np.median(turns, axis=0) for dtype, turns in found.items()}
 
 
 if __name__ == "__main__":

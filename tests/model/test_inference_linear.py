@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from moss_audio_tokenizer.model.inference.linear import (
-    Float16WeightLinear,
     PackedLinear,
     PlainLinear,
     fast_linear,
@@ -14,9 +13,6 @@ from moss_audio_tokenizer.model.inference.linear import (
 SIZES = [(1, 1), (16, 8), (7, 5), (130, 300)]
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="PyTorch has no oneDNN here"
-)
-needs_fbgemm = pytest.mark.skipif(
-    "fbgemm" not in torch.backends.quantized.supported_engines, reason="PyTorch has no FBGEMM here"
 )
 
 
@@ -64,45 +60,24 @@ def test_a_row_does_not_depend_on_the_others(sizes):
     assert torch.equal(linear(x.unflatten(0, (7, 10))).flatten(0, 1), linear(x))
 
 
-@needs_fbgemm
-@pytest.mark.parametrize("sizes", SIZES)
-def test_weights_in_float16(sizes):
-    weight, x = random(*sizes), random(2, 9, sizes[1], seed=1)
-    residual = random(2, 9, sizes[0], seed=2)
-    linear = Float16WeightLinear(weight)
-    exact = F.linear(x, weight)
-    for got, expected in [
-        (linear(x), exact),
-        (linear.gelu(x), F.gelu(exact)),
-        (linear.add_to(residual, x), residual + exact),
-    ]:
-        assert got.dtype == torch.float32
-        assert (got - expected).norm() < 1e-3 * exact.norm()
-    # Only the weights are rounded.
-    torch.testing.assert_close(linear(x), F.linear(x, weight.half().float()), atol=1e-4, rtol=1e-4)
-
-
 def test_the_fastest_is_chosen(monkeypatch):
     weight = random(8, 4)
     if torch.backends.mkldnn.is_available():
         assert type(fast_linear(weight, torch.float32)) is PackedLinear
         assert type(fast_linear(weight, torch.bfloat16)) is PackedLinear
-    if "fbgemm" in torch.backends.quantized.supported_engines:
-        assert type(fast_linear(weight, torch.float16)) is Float16WeightLinear
+        assert type(fast_linear(weight, torch.float16)) is PackedLinear
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert type(fast_linear(weight, torch.float32)) is PlainLinear
 
 
 @pytest.mark.parametrize("onednn", [False, pytest.param(True, marks=needs_onednn)])
-def test_float16_without_fbgemm(monkeypatch, onednn):
-    class NoEngines:
-        supported_engines = ("none",)
-
-    monkeypatch.setattr(torch.backends, "quantized", NoEngines)
+@pytest.mark.parametrize("sizes", SIZES)
+def test_weights_in_float16_are_rounded_and_nothing_else(monkeypatch, onednn, sizes):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
-    weight, x = random(8, 4), random(3, 4, seed=1)
+    weight, x = random(*sizes), random(3, sizes[1], seed=1)
     got = fast_linear(weight, torch.float16)(x)
-    torch.testing.assert_close(got, F.linear(x, weight.half().float()), atol=1e-5, rtol=1e-5)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, F.linear(x, weight.half().float()), atol=1e-4, rtol=1e-5)
 
 
 def test_weights_are_left_as_they_are():

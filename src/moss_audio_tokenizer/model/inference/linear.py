@@ -1,8 +1,7 @@
 """Linear layers without bias whose weights lie in memory as the processor wants to read them.
 
 Owns the choice of the kernel: oneDNN's packed weights on a CPU (each row's result is then the
-same, bit for bit, however many rows are computed together), weights rounded to float16 but
-computed with in float32 on a CPU, plain PyTorch elsewhere.
+same, bit for bit, however many rows are computed together), plain PyTorch elsewhere.
 """
 
 import torch
@@ -54,17 +53,6 @@ class PackedLinear(PlainLinear):
         return _onednn_binary(x, residual, self.weight, None, "add")
 
 
-class Float16WeightLinear(PlainLinear):
-    """Weights rounded to float16, arithmetic in float32, on a CPU: half the memory to read."""
-
-    def __init__(self, weight: Float[Tensor, "outputs inputs"]) -> None:
-        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float().contiguous(), None)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """See `PlainLinear`."""
-        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
-
-
 def _onednn(*arguments: object) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(*arguments)
 
@@ -76,18 +64,13 @@ def _onednn_binary(*arguments: object) -> Tensor:
 def fast_linear(weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> PlainLinear:
     """The fastest linear layer for these weights on their device.
 
-    On a CPU, ``float16`` means weights of that type in float32 arithmetic, for CPUs multiply
-    no float16.
+    On a CPU, ``float16`` means weights rounded to it in float32 arithmetic, for CPUs multiply no
+    float16.
     """
     weight = weight.detach()
-    if weight.device.type == "cpu" and dtype == torch.float16:
-        return _float16_on_cpu(weight)
-    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return PackedLinear(weight, dtype)
-    return PlainLinear(weight, dtype)
-
-
-def _float16_on_cpu(weight: Tensor) -> PlainLinear:
-    if "fbgemm" in torch.backends.quantized.supported_engines:
-        return Float16WeightLinear(weight)
-    return fast_linear(weight.to(torch.float16).float(), torch.float32)
+    if weight.device.type != "cpu":
+        return PlainLinear(weight, dtype)
+    if dtype == torch.float16:
+        weight, dtype = weight.to(dtype).float(), torch.float32
+    packs = torch.backends.mkldnn.is_available()
+    return PackedLinear(weight, dtype) if packs else PlainLinear(weight, dtype)
