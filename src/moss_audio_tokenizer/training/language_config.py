@@ -196,12 +196,12 @@ class TtsTrainingConfig(RunConfig):
         dropout: of layers, by rows.
         scored_share: share of the frames whose codes are scored in a step, drawn anew in each:
             the depth Transformer is most of the work, and its frames are much alike.
-        aligner: folder of a CAT-ASR with frame scores, on the same codec and tokens; it tells
-            which token is being said in each frame. Texts are spelled in its tokens, whatever
-            ``model.text`` and ``model.num_words`` say. Empty, as in the paper, for none.
-        place_weight: of the loss by which frames learn to know that themselves.
-        place_inputs: both Transformers are told that token, and learn when the next one's turn
-            comes; speech then goes through the text token by token.
+        aligner: folder of a CAT-ASR with frame scores, on the same codec and tokens; it finds
+            out which token is being said in each frame. Both Transformers are then told, and learn
+            when the next token's turn comes; speech goes through the text token by token. Texts
+            are spelled in its tokens, whatever ``model.text`` and ``model.num_words`` say. Empty,
+            as in the paper, for none.
+        place_weight: of the loss by which frames learn when to move on.
         validation: losses, and a text that is spoken.
     """
 
@@ -212,7 +212,6 @@ class TtsTrainingConfig(RunConfig):
     scored_share: float = 1.0
     aligner: str = ""
     place_weight: float = 1.0
-    place_inputs: bool = False
     validation: TtsValidation = field(default_factory=TtsValidation)
 
     kind = "tts"
@@ -221,8 +220,6 @@ class TtsTrainingConfig(RunConfig):
         super().__post_init__()
         require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")
         require(self.place_weight >= 0, self, "place_weight", "0 or more")
-        aligned = bool(self.aligner) or not self.place_inputs
-        require(aligned, self, "place_inputs", "False without an aligner")
 
 
 def _require_size(config: object, name: str, most: int, least: int = 1) -> None:

@@ -43,7 +43,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         model: what trains.
         scored_share: of the frames, in training.
         aligner: tells which token is being said in each frame, if there is one.
-        place_weight: of the loss by which frames learn to know that themselves.
+        place_weight: of the loss by which frames learn when to move on to the next token.
     """
 
     def __init__(
@@ -177,8 +177,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
             depth_head_dim=depth.head_dim,
             depth_feedforward=depth.feedforward,
             adapter_width=depth.adapter_width,
-            place_scores=bool(self.config.aligner) and not self.config.place_inputs,
-            place_inputs=self.config.place_inputs,
+            place_inputs=bool(self.config.aligner),
             codec=info.identity,
         )
         model = CatTts(config, self.text, self.config.seed)

@@ -37,10 +37,8 @@ class CatTtsConfig(PreTrainedConfig):
         depth_feedforward: channels inside its gated feed-forward layers.
         adapter_width: channels inside the gated layers before the depth Transformer and before
             each of its outputs; 0 puts plain projections there.
-        place_scores: frames also score the token that is being said, for a loss that helps small
-            data (`TtsOutput.place_loss_sum`).
-        place_inputs: both Transformers are told that token, and speech goes through the text
-            token by token, without leaving any out (`PlaceGuide`); instead of ``place_scores``.
+        place_inputs: both Transformers are told which token is being said, and speech goes through
+            the text token by token, without leaving any out (`PlaceGuide`): for small data.
         codec: identity of the codec whose codes it speaks; empty where nobody noted it.
 
     Raises:
@@ -60,7 +58,6 @@ class CatTtsConfig(PreTrainedConfig):
     depth_head_dim: int = 128
     depth_feedforward: int = 8960
     adapter_width: int = 2048
-    place_scores: bool = False
     place_inputs: bool = False
     codec: str = ""
 
@@ -70,8 +67,6 @@ class CatTtsConfig(PreTrainedConfig):
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
         check_whole(self, _LEAST)
-        if self.place_inputs and self.place_scores:
-            raise ConfigError("place_inputs and place_scores are both set; set one of them")
         if self.depth_heads % self.depth_key_value_heads:
             raise ConfigError(
                 f"depth_heads is {self.depth_heads}; expected a multiple of "

@@ -39,8 +39,8 @@ class TtsOutput:
         end_loss_sum: cross-entropy of going on or ending, summed over frames and ends.
         num_ends: so many.
         num_correct: codes that the model ranks first.
-        place_loss_sum: cross-entropy of the token that is being said, or, in a model that is told
-            that, of moving on to the next, summed over frames; None where nobody knows.
+        place_loss_sum: cross-entropy of moving on to the next token, summed over the frames that
+            are told theirs; None in a model that is told none, and where nobody knows.
     """
 
     codes_loss_sum: Float[Tensor, ""]
@@ -79,9 +79,6 @@ class CatTts(FolderModel):
             self.signs = nn.Parameter(torch.randn(2, width) * _STD)
             self.depth = DepthTransformer(config, width)
             self.depth.initialise()
-            self.place_head = (
-                nn.Linear(width, self.text.num_tokens) if config.place_scores else None
-            )
             self.guide = PlaceGuide(self.text.num_tokens, width) if config.place_inputs else None
 
     @property
@@ -121,40 +118,43 @@ class CatTts(FolderModel):
         counts = torch.tensor(list(num_frames), device=audio_codes.device)
         valid = torch.arange(frames, device=audio_codes.device) < counts[:, None]
         depths = torch.full_like(counts, layers) if depths is None else depths
-        known = None if places is None else self._places(texts, places, told_from)
-        shown = None if known is None or self.guide is None else self.guide.of_places(known)
         inputs = self.code_embedding(audio_codes, depths)
-        states = self._states(texts, inputs if shown is None else inputs + shown, num_frames)
+        known = self._places(texts, places, told_from)
+        shown = self._shown(known, inputs)
+        states = self._states(texts, inputs + shown, num_frames)
         ends_loss, num_ends = self._ends(states, counts)
         chosen = valid if scored is None else valid & scored
         hidden = states[:, :-1][chosen]
         kept = depths[:, None].expand(-1, frames)[chosen]
-        signs = self.goes_on.expand(len(hidden), -1) + (0 if shown is None else shown[chosen])
+        signs = self.goes_on + shown[chosen]
         loss, correct = self._codes(hidden, signs, audio_codes[:, chosen], kept)
-        placed = None if known is None else self._placed(states[:, :-1], valid, known)
+        placed = self._placed(states[:, :-1], known)
         return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, placed)
-
-    def _places(
-        self,
-        texts: Sequence[str],
-        places: Sequence[Sequence[int]],
-        told_from: Sequence[int] | None,
-    ) -> Places:
-        tokens = [self.spoken(text) for text in texts]
-        return Places.of_rows(places, tokens, told_from or [0] * len(texts)).to(self.device)
 
     def spoken(self, text: str) -> list[int]:
         """The tokens that are said, and that of the end."""
         return [*self.text.encode(text), self.text.end]
 
-    def _placed(self, states: Tensor, valid: Tensor, places: Places) -> Tensor | None:
-        """Whether the states know what is being said, or when to move on."""
-        if self.guide is not None:
-            return self.guide.loss_sum(states, places)
-        if self.place_head is None:
+    def _places(
+        self,
+        texts: Sequence[str],
+        places: Sequence[Sequence[int]] | None,
+        told_from: Sequence[int] | None,
+    ) -> Places | None:
+        if self.guide is None or places is None:
             return None
-        scores = self.place_head(states[valid]).float()
-        return F.cross_entropy(scores, places.said[valid], reduction="sum")
+        tokens = [self.spoken(text) for text in texts]
+        return Places.of_rows(places, tokens, told_from or [0] * len(texts)).to(self.device)
+
+    def _shown(self, known: Places | None, like: Tensor) -> Float[Tensor, "batch frames width"]:
+        if self.guide is None or known is None:
+            return torch.zeros_like(like)
+        return self.guide.of_places(known)
+
+    def _placed(self, states: Tensor, known: Places | None) -> Tensor | None:
+        if self.guide is None or known is None:
+            return None
+        return self.guide.loss_sum(states, known)
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
