@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import CheckpointError, InputError
+from ..files import atomic_path
 from . import display, options
 from .failures import needs_extra
 
@@ -23,6 +25,21 @@ class Precision(str, Enum):
     fp32 = "fp32"
     fp16 = "fp16"
     int8 = "int8"
+
+
+class Layout(str, Enum):
+    """Released layouts of checkpoints."""
+
+    v1 = "v1"
+    v2 = "v2"
+
+
+class WeightType(str, Enum):
+    """Types that weights can be stored in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 class CodesType(str, Enum):
@@ -100,6 +117,67 @@ def export_to_onnx(
         display.print_json({"output": str(output), **manifest})
     else:
         display.print_facts(_for_people(output, manifest))
+
+
+@app.command("hf")
+def export_checkpoint(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="Model folder, Hugging Face id, or 'bundled'.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="New folder for config.json and model.safetensors.",
+        ),
+    ],
+    layout: Annotated[
+        Layout, typer.Option(help="Names of the tensors, as they were released.")
+    ] = Layout.v1,
+    weight_dtype: Annotated[
+        WeightType,
+        typer.Option(help="Type of the weights of encoder and decoder; the quantizer's are fp32."),
+    ] = WeightType.fp32,
+    max_shard_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
+    ] = "5GB",
+    as_json: options.Json = False,
+) -> None:
+    """Write a checkpoint in a released layout, which other engines load too.
+
+    Example: moss-audio export hf runs/voice/final -o voice --layout v2
+    """
+    with needs_extra("torch", "writing checkpoints"):
+        from ..model.hf import MossAudioTokenizerModel
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{str(output)!r} is there already; name a new folder")
+    loaded = MossAudioTokenizerModel.from_pretrained(model)
+    with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
+        loaded.save_pretrained(
+            folder,
+            layout=layout.value,
+            weight_dtype=weight_dtype.value,
+            max_shard_size=max_shard_size,
+        )
+    facts = {
+        "folder": str(output),
+        "layout": layout.value,
+        "weight_dtype": weight_dtype.value,
+        "model_identity": loaded.identity,
+        "bytes": sum(file.stat().st_size for file in output.iterdir()),
+    }
+    if as_json:
+        display.print_json(facts)
+    else:
+        display.print_facts(facts)
 
 
 def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":

@@ -35,6 +35,7 @@ from .study import study
 from .tokenize import tokenize
 from .train import train
 from .tts import tts
+from .verify import verify
 
 # Typer brings its own copy of click or imports it, depending on the version: so by descent.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -91,7 +92,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, decode, reconstruct, info, train, study, bench, demo, serve),
-    *(tokenize, detokenize, stats, tts, asr),
+    *(tokenize, detokenize, stats, tts, asr, verify),
     *(compare, listening_test, listening_results),
 )
 for command in _COMMANDS:

@@ -1,0 +1,163 @@
+"""`moss-audio verify`: whether a model or a server computes what it must.
+
+Owns the options, where vectors come from, and what is printed; `evaluation.golden` compares.
+"""
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import display, loading, options
+from .failures import FAILURE, needs_extra
+
+if TYPE_CHECKING:
+    from ..codes import CodecInfo
+    from ..evaluation.golden import Check, GoldenVectors, Subject
+
+
+def verify(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_SERVER",
+            show_default=False,
+            help="Model folder, Hugging Face id, or 'bundled'; or the address of a server "
+            "(http://...) that speaks as moss-audio serve does.",
+        ),
+    ],
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            "--vectors",
+            metavar="PATH",
+            show_default="the model folder's io.safetensors",
+            help="File of golden vectors, or the folder that has it.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="M",
+            show_default="bundled, for a server of that model",
+            help="Compute the vectors with this model, here and now.",
+        ),
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="FILE",
+            show_default=False,
+            help="Write vectors of MODEL to a file, for others to verify with.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", show_default=False, help="API key of the server."),
+    ] = None,
+    device: options.Device = "cpu",
+    backend: options.Backend = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare codes, audio and streams with golden vectors: for people who port the codec.
+
+    Ends with 1 where something differs.
+
+    Example: moss-audio verify http://127.0.0.1:8000
+    """
+    if vectors is not None and against is not None:
+        raise InputError("got --vectors and --against; name one of them")
+    runs_in = backend.value if backend else None
+    if write is not None:
+        _write(subject, write, device, runs_in, as_json)
+        return
+    from ..evaluation.golden import num_checks
+    from ..evaluation.golden import verify as compare
+
+    with ExitStack() as stack:
+        found = _open(subject, key, device, runs_in, stack)
+        golden = _golden(subject, vectors, against, found.info)
+        with display.progress("verifying", num_checks(golden)) as bar:
+            checks = compare(found, golden, lambda _: bar.advance(bar.task_ids[0]))
+    _show(subject, golden.source, checks, as_json)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(FAILURE)
+
+
+def _is_server(subject: str) -> bool:
+    return subject.startswith(("http://", "https://"))
+
+
+def _open(
+    subject: str, key: str | None, device: str, backend: str | None, stack: ExitStack
+) -> "Subject":
+    """What is verified, until ``stack`` is left."""
+    if _is_server(subject):
+        with needs_extra("serve", "talking to a server"):
+            from ..serve.client import CodecClient
+            from ..serve.remote import RemoteCodec
+        return RemoteCodec(stack.enter_context(CodecClient(subject, key)))
+    if key is not None:
+        raise InputError(f"got --key, and {subject!r} is no server; leave it out")
+    from ..evaluation.golden import LocalSubject
+
+    return LocalSubject(loading.load_codec(subject, device=device, backend=backend))
+
+
+def _golden(
+    subject: str, vectors: Path | None, against: str | None, info: "CodecInfo"
+) -> "GoldenVectors":
+    """The vectors that are asked for, or those that belong to the subject."""
+    from ..evaluation.golden import VECTORS_NAME, make_vectors, read_vectors
+
+    if vectors is not None:
+        return read_vectors(vectors)
+    own = Path(subject) / VECTORS_NAME
+    if against is None and not _is_server(subject) and own.is_file():
+        return read_vectors(own)
+    reference = loading.load_codec(against or "bundled")
+    if against is None and reference.info.identity != info.identity:
+        raise InputError(
+            f"there are no golden vectors for {subject!r}: give --vectors PATH, or --against MODEL"
+        )
+    return make_vectors(reference, f"{against or 'bundled'}, computed here")
+
+
+def _write(subject: str, path: Path, device: str, backend: str | None, as_json: bool) -> None:
+    from ..evaluation.golden import make_vectors, write_vectors
+
+    if _is_server(subject):
+        raise InputError("--write takes a model, not a server")
+    codec: Any = loading.load_codec(subject, device=device, backend=backend)
+    vectors = make_vectors(codec, subject)
+    write_vectors(path, vectors, codec.info)
+    facts = {
+        "vectors": str(path),
+        "model_identity": codec.info.identity,
+        "clips": len(vectors.encodings) - 1,
+        "bytes": path.stat().st_size,
+    }
+    if as_json:
+        display.print_json(facts)
+    else:
+        display.print_facts(facts)
+
+
+def _show(subject: str, source: str, checks: "list[Check]", as_json: bool) -> None:
+    if as_json:
+        passed = all(check.passed for check in checks)
+        found = [asdict(check) for check in checks]
+        display.print_json(
+            {"subject": subject, "vectors": source, "passed": passed, "checks": found}
+        )
+        return
+    rows = [
+        ("yes" if check.passed else "NO", check.name, check.found, check.expected)
+        for check in checks
+    ]
+    display.print_table(("equal", "what", "found", "expected"), rows)

@@ -1,0 +1,91 @@
+"""`moss-audio verify` and `export hf` on small models."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+pytest.importorskip("torch")
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "mono-rlfq"
+
+
+def test_a_model_with_vectors_in_its_folder(json_of, moss_audio):
+    found = json_of("verify", GOLDEN)
+    assert found["passed"]
+    assert found["vectors"] == str(GOLDEN / "io.safetensors")
+    assert len(found["checks"]) >= 6
+    shown = moss_audio("verify", GOLDEN)
+    assert shown.exit_code == 0
+    assert shown.stdout.count("yes") == len(found["checks"])
+
+
+def test_what_differs_ends_with_1(json_of, tmp_path):
+    tensors = load_file(GOLDEN / "io.safetensors")
+    tensors["codes"][0] = 0
+    save_file(tensors, tmp_path / "io.safetensors")
+    found = json_of("verify", GOLDEN, "--vectors", tmp_path, code=1)
+    assert not found["passed"]
+    failed = [check["name"] for check in found["checks"] if not check["passed"]]
+    assert failed == ["codes of clip 1", "codes of clip 2", "codes of clip 1, streamed"]
+
+
+def test_vectors_are_written_and_verified(json_of, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(GOLDEN, plain)
+    (plain / "io.safetensors").unlink()
+    written = json_of("verify", plain, "--write", tmp_path / "v.safetensors")
+    assert written["bytes"] == (tmp_path / "v.safetensors").stat().st_size
+    assert json_of("verify", plain, "--vectors", tmp_path / "v.safetensors")["passed"]
+    assert json_of("verify", plain, "--against", GOLDEN)["passed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--vectors", GOLDEN, "--against", "bundled"), "name one of them"),
+        (("--key", "secret"), "is no server"),
+        (("--vectors", "nowhere"), "no such file"),
+        (("--against", "bundled"), "of another codec"),
+    ],
+)
+def test_what_cannot_be_verified(refused, options, words):
+    assert words in refused("verify", GOLDEN, *options)
+
+
+def test_a_model_without_vectors_needs_some(refused, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(GOLDEN, plain)
+    (plain / "io.safetensors").unlink()
+    assert "--against MODEL" in refused("verify", plain)
+
+
+def test_servers_that_are_not_there_are_refused(refused):
+    pytest.importorskip("fastapi")
+    assert "no answer" in refused("verify", "http://127.0.0.1:9")
+    assert "not a server" in refused("verify", "http://127.0.0.1:9", "--write", "v.safetensors")
+
+
+@pytest.mark.parametrize("layout", ["v1", "v2"])
+def test_checkpoints_in_released_layouts(json_of, tmp_path, layout):
+    written = json_of("export", "hf", GOLDEN, "-o", tmp_path / "out", "--layout", layout)
+    assert written["layout"] == layout
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert json_of("verify", tmp_path / "out", "--vectors", GOLDEN)["passed"]
+
+
+def test_a_checkpoint_of_half_the_size(json_of, tmp_path):
+    whole = json_of("export", "hf", GOLDEN, "-o", tmp_path / "whole")
+    half = json_of("export", "hf", GOLDEN, "-o", tmp_path / "half", "--weight-dtype", "bf16")
+    assert half["bytes"] < 0.7 * whole["bytes"]
+    assert half["model_identity"] == whole["model_identity"]
+    assert json.loads((tmp_path / "half" / "config.json").read_text())
+
+
+def test_a_folder_that_is_there_is_not_written_over(refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    line = refused("export", "hf", GOLDEN, "-o", tmp_path)
+    assert "name a new folder" in line
+    assert (tmp_path / "file").read_text() == "mine"
