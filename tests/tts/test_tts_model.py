@@ -111,6 +111,18 @@ def test_both_transformers_are_told_what_is_said():
     torch.testing.assert_close(output.place_loss_sum, moved)
 
 
+@torch.no_grad()
+def test_frames_that_are_not_heard_do_not_lead_on(tts):
+    given, changed = codes(batch=1), codes(batch=1)
+    changed[:, 0, 1] = (changed[:, 0, 1] + 1) % 8
+    heard = torch.tensor([[True, False, True]])
+    last = torch.tensor([[False, False, True]])
+    deaf, same = (tts(["ab"], c, [3], scored=last, heard=heard) for c in (given, changed))
+    assert torch.equal(deaf.codes_loss_sum, same.codes_loss_sum)
+    whole, other = (tts(["ab"], c, [3], scored=last) for c in (given, changed))
+    assert not torch.equal(whole.codes_loss_sum, other.codes_loss_sum)
+
+
 def test_every_weight_learns():
     model = tiny_tts(adapter_width=10, place_inputs=True)
     output = model(["ab", "b"], codes(), [2, 3], places=[[0, 1], [0, 0, 1]])

@@ -44,6 +44,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         scored_share: of the frames, in training.
         aligner: tells which token is being said in each frame, if there is one.
         place_weight: of the loss by which frames learn when to move on to the next token.
+        frame_dropout: share of the frames that the frames behind do not hear, in training.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class TtsTask(ModuleTask[DrawnRows]):
         scored_share: float = 1.0,
         aligner: Aligner | None = None,
         place_weight: float = 1.0,
+        frame_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.model: CatTts = model
         self.scored_share = scored_share
         self.place_weight = place_weight
+        self.frame_dropout = frame_dropout
         self._aligner = aligner
         # By text and codes, for the same clip may come in several rows.
         self._places: dict[tuple[str, bytes], list[int]] = {}
@@ -80,6 +83,7 @@ class TtsTask(ModuleTask[DrawnRows]):
             self._scored(rows).to(device),
             self._aligned(own),
             self._told_from(own),
+            self._heard(rows),
         )
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
         accuracy = output.num_correct / num_tokens
@@ -118,6 +122,16 @@ class TtsTask(ModuleTask[DrawnRows]):
             chosen = start + torch.randperm(count - start, generator=random)
             scored[row, chosen[: max(1, round(share * (count - start)))]] = True
         return scored
+
+    def _heard(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"] | None:
+        """Frames that are heard by those behind, drawn from each row's seed."""
+        if not (self.training and self.frame_dropout):
+            return None
+        longest = max(row.num_frames for row in rows.batch.rows)
+        # Not the draws of `_scored`.
+        chances = [torch.Generator().manual_seed(seed + 1) for seed in rows.seeds]
+        drawn = torch.stack([torch.rand(longest, generator=chance) for chance in chances])
+        return (drawn >= self.frame_dropout).to(self.model.device)
 
     def _told_from(self, rows: Sequence[CodedRow]) -> list[int]:
         """The first frame of each row whose place is told.
@@ -184,7 +198,10 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         if source:
             _take_weights(model, source)
         self.start_from_codec(model)
-        return TtsTask(model, self.config.scored_share, self._aligner(), self.config.place_weight)
+        run = self.config
+        return TtsTask(
+            model, run.scored_share, self._aligner(), run.place_weight, run.frame_dropout
+        )
 
     def _aligner(self) -> Aligner | None:
         """That of the recipe, which must read the codes and the tokens of this run.

@@ -100,6 +100,7 @@ class CatTts(FolderModel):
         scored: Bool[Tensor, "batch frames"] | None = None,
         places: Sequence[Sequence[int]] | None = None,
         told_from: Sequence[int] | None = None,
+        heard: Bool[Tensor, "batch frames"] | None = None,
     ) -> TtsOutput:
         """Cross-entropy of the kept codes, and of where speech ends.
 
@@ -113,12 +114,16 @@ class CatTts(FolderModel):
                 of the end behind them.
             told_from: frame of each row from which on a model with ``place_inputs`` is told; the
                 first by default.
+            heard: frames whose codes lead on; all by default. Of the others only the place does,
+                where it is told.
         """
         layers, _, frames = audio_codes.shape
         counts = torch.tensor(list(num_frames), device=audio_codes.device)
         valid = torch.arange(frames, device=audio_codes.device) < counts[:, None]
         depths = torch.full_like(counts, layers) if depths is None else depths
         inputs = self.code_embedding(audio_codes, depths)
+        if heard is not None:
+            inputs = inputs * heard[..., None]
         known = self._places(texts, places, told_from)
         shown = self._shown(known, inputs)
         states = self._states(texts, inputs + shown, num_frames)
