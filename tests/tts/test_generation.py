@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import pytest
 import torch
 from tiny_tts import TEXT, leaning, tiny_tts
@@ -7,7 +5,7 @@ from tiny_tts import TEXT, leaning, tiny_tts
 from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.generation import _walk
-from moss_audio_tokenizer.tts.guide import MOVES_ON, STAYS
+from moss_audio_tokenizer.tts.guide import LONGEST
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
@@ -130,50 +128,48 @@ def test_what_cannot_be_said(tts, texts, changes, message):
         generate(tts, texts, sampling=SpeechSampling(), **changes)
 
 
-def walked(texts, prompts=None, steps=12):
-    """The tokens that a model with random scores says, row by row, and where it may end."""
+def walked(texts, prompts=None, durations=(1, 0, 2), steps=12):
+    """The tokens that are said when tokens last so many frames in turn, and where it may end."""
     model = tiny_tts(place_inputs=True)
     walk = _walk(model, texts, prompts or [None] * len(texts))
-    random = torch.Generator().manual_seed(0)
     said, ends = [], []
-    for _ in range(steps):
-        walk.step(walk.scores(torch.randn(len(texts), 16, generator=random)).argmax(-1))
-        said.append(walk.said.tolist())
+    for step in range(steps):
+        assert walk.scores(torch.zeros(len(texts), 16)).shape == (len(texts), LONGEST)
+        walk.step(torch.full((len(texts),), durations[step % len(durations)]))
+        said.append("".join(TEXT.decode([token]) or "." for token in walk.said.tolist()))
         ends.append(walk.may_end.tolist())
-    return [list(row) for row in zip(*said, strict=True)], [
+    return ["".join(row) for row in zip(*said, strict=True)], [
         list(row) for row in zip(*ends, strict=True)
     ]
 
 
-def without_repeats(tokens):
-    return [token for before, token in pairwise([-1, *tokens]) if token != before]
-
-
 def test_the_text_is_gone_through_token_by_token():
-    (first, second), (ends, _) = walked(["abcab", "cb"], steps=60)
-    assert without_repeats(first) == [*TEXT.encode("abcab"), TEXT.end]
-    assert without_repeats(second) == [*TEXT.encode("cb"), TEXT.end]
-    told = without_repeats(first).index(TEXT.end)
-    assert told == 5
-    last = max(frame for frame, token in enumerate(first) if token != TEXT.end)
-    assert ends[last]
-    assert not ends[first.index(TEXT.encode("c")[0])]
+    (first, second), (ends, early) = walked(["abcab", "cb"], durations=(1,))
+    assert first == "aabbccaabb.."
+    assert second == "ccbb........"
+    assert ends == [False] * 9 + [True] * 3
+    assert early == [False] * 3 + [True] * 9
+
+
+def test_tokens_last_as_long_as_was_decided_when_they_began():
+    (said,), _ = walked(["abc"], durations=(2, 9, 9, 0, 1, 9, 9))
+    assert said == "aaabcc......"
 
 
 def test_a_token_that_comes_twice_begins_twice():
     model = tiny_tts(place_inputs=True)
     walk = _walk(model, ["aa"], [None])
-    moves, stays = torch.tensor([MOVES_ON]), torch.tensor([STAYS])
-    first, still, again = (walk.step(move)[0] for move in (moves, stays, moves))
-    assert torch.equal(first, again)
-    torch.testing.assert_close(first - still, model.guide.beginning.detach())
-    assert walk.may_end.all()
+    shown = [walk.step(torch.tensor([1]))[0] for _ in range(4)]
+    assert torch.equal(shown[0], shown[2])
+    assert torch.equal(shown[1], shown[3])
+    expected = model.guide.beginning + model.guide.left.weight[1] - model.guide.left.weight[0]
+    torch.testing.assert_close(shown[0] - shown[1], expected.detach())
 
 
 def test_speech_begins_behind_the_text_of_the_prompt():
     codes = torch.zeros(4, 2, dtype=torch.long)
-    ((said,), _) = walked(["ca b"], [Prompt(codes, "ca")], steps=1)
-    assert said == TEXT.encode("b")
+    (said,), _ = walked(["ca b"], [Prompt(codes, "ca")], steps=1)
+    assert said == "b"
 
 
 def test_what_is_said_reaches_the_codes():

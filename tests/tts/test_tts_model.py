@@ -6,7 +6,7 @@ from tiny_tts import TEXT, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
-from moss_audio_tokenizer.tts.guide import MOVES_ON
+from moss_audio_tokenizer.tts.guide import Places
 from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
 
 
@@ -88,13 +88,12 @@ def test_models_that_are_not_told_do_not_listen(tts):
 
 
 @torch.no_grad()
-def test_both_transformers_are_told_what_is_said():
+def test_both_transformers_are_told_what_is_said_and_how_long_yet():
     model, given = tiny_tts(place_inputs=True), codes(batch=1)
     output = model(["ab"], given, [3], places=[[0, 0, 1]], told_from=[1])
-    shown = [
-        torch.zeros(16),
-        model.guide.tokens.weight[TEXT.encode("a")[0]] + model.guide.beginning,
-        model.guide.tokens.weight[TEXT.encode("b")[0]] + model.guide.beginning,
+    guide, (a, b) = model.guide, TEXT.encode("ab")
+    shown = [torch.zeros(16)] + [
+        guide.tokens.weight[token] + guide.beginning + guide.left.weight[0] for token in (a, b)
     ]
     inputs = model.code_embedding(given) + torch.stack(shown)
     states = model._states(["ab"], inputs, [3])[0]
@@ -107,8 +106,23 @@ def test_both_transformers_are_told_what_is_said():
             loss += float(F.cross_entropy(model.depth.scores(hidden, layer + 1), code))
             steps.append(model.code_embedding.tables[layer][code])
     assert float(output.codes_loss_sum) == pytest.approx(loss, rel=1e-5)
-    moved = F.cross_entropy(model.guide.moves(states[2]), torch.tensor(MOVES_ON))
-    torch.testing.assert_close(output.place_loss_sum, moved)
+    # Both tokens begin where they are told, and have no frame behind the first.
+    scores = guide.scores(states[1:3], torch.tensor([a, b]))
+    torch.testing.assert_close(
+        output.place_loss_sum, F.cross_entropy(scores, torch.zeros(2).long(), reduction="sum")
+    )
+
+
+def test_places_count_what_is_left_of_each_token():
+    numbers = [[0] * 40 + [1, 1, 2], [0, 1, 1]]
+    places = Places.of_rows(numbers, [[5, 6, 9], [7, 9]], [2, 0])
+    assert places.said[0, [0, 39, 40, 42]].tolist() == [5, 5, 6, 9]
+    assert places.left[0, [0, 8, 9, 38, 39, 40, 41, 42]].tolist() == [31, 31, 30, 1, 0, 1, 0, 0]
+    assert places.begins[0].nonzero()[:, 0].tolist() == [2, 40, 42]
+    assert places.begins[1].nonzero()[:, 0].tolist() == [0, 1]
+    assert places.left[1, :3].tolist() == [0, 1, 0]
+    assert places.told[0].nonzero()[:, 0].tolist() == list(range(2, 43))
+    assert places.told[1].sum() == 3
 
 
 @torch.no_grad()

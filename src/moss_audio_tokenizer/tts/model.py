@@ -39,8 +39,8 @@ class TtsOutput:
         end_loss_sum: cross-entropy of going on or ending, summed over frames and ends.
         num_ends: so many.
         num_correct: codes that the model ranks first.
-        place_loss_sum: cross-entropy of moving on to the next token, summed over the frames that
-            are told theirs; None in a model that is told none, and where nobody knows.
+        place_loss_sum: cross-entropy of how long tokens last, summed over those that begin where
+            frames are told theirs; None in a model that is told none, and where nobody knows.
     """
 
     codes_loss_sum: Float[Tensor, ""]

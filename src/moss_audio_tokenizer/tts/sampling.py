@@ -32,8 +32,8 @@ class SpeechSampling:
         top_k: codes that stay in question, 0 for all.
         top_p: share of the probability that stays in question.
         repetition_penalty: of codes that the layer has had in this speech; 1 for none.
-        end_temperature: of the decision to go on or to end, and of that to move on to the next
-            token; 0 takes what is likelier.
+        end_temperature: of the decision to go on or to end, and of how long a token lasts; 0 takes
+            what is likeliest.
         max_frames: generated at most.
         num_quantizers: layers that are spoken; 0 for all that the model has.
         seed: of the first row; the others' follow.
@@ -114,9 +114,9 @@ class CodeSampler:
         return _drawn(self._warpers(cast(torch.LongTensor, history), scores), draw)
 
     def choice(
-        self, scores: Float[Tensor, "rows 2"], draw: Float[Tensor, "rows"]
+        self, scores: Float[Tensor, "rows n"], draw: Float[Tensor, "rows"]
     ) -> Int[Tensor, "rows"]:
-        """Whether speech ends or goes on; whether it moves on to the next token."""
+        """Whether speech ends or goes on; how long a token lasts."""
         warmth = self._settings.end_temperature
         if not self._settings.do_sample or not warmth:
             return scores.argmax(-1)
