@@ -46,6 +46,7 @@ def test_vectors_are_written_and_verified(json_of, tmp_path):
     ("options", "words"),
     [
         (("--vectors", GOLDEN, "--against", "bundled"), "name one of them"),
+        (("--write", "new.safetensors", "--against", "bundled"), "name one of them"),
         (("--key", "secret"), "is no server"),
         (("--vectors", "nowhere"), "no such file"),
         (("--against", "bundled"), "of another codec"),
@@ -62,9 +63,21 @@ def test_a_model_without_vectors_needs_some(refused, tmp_path):
     assert "--against MODEL" in refused("verify", plain)
 
 
+def test_vectors_are_never_written_over(refused, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(b"mine")
+    assert "name a new file" in refused("verify", GOLDEN, "--write", mine)
+    assert mine.read_bytes() == b"mine"
+    assert "name a new file" in refused("verify", GOLDEN, "--write", "-")
+    assert "make it first" in refused("verify", GOLDEN, "--write", tmp_path / "a" / "b")
+
+
 def test_servers_that_are_not_there_are_refused(refused):
     pytest.importorskip("fastapi")
     assert "no answer" in refused("verify", "http://127.0.0.1:9")
+    assert "expected http://127.0.0.1:9" in refused("verify", "127.0.0.1:9")
+    assert "cannot talk to" in refused("verify", "http://[::1")
+    assert "cannot talk to" in refused("verify", "http://127.0.0.1:9", "--key", "ключ")
     assert "not a server" in refused("verify", "http://127.0.0.1:9", "--write", "v.safetensors")
 
 
@@ -82,6 +95,13 @@ def test_a_checkpoint_of_half_the_size(json_of, tmp_path):
     assert half["bytes"] < 0.7 * whole["bytes"]
     assert half["model_identity"] == whole["model_identity"]
     assert json.loads((tmp_path / "half" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("size", ["banana", "0", "-1GB", "", "5", "1e3MB", "0GB"])
+def test_sizes_of_shards_that_cannot_be(refused, tmp_path, size):
+    line = refused("export", "hf", GOLDEN, "-o", tmp_path / "out", f"--max-shard-size={size}")
+    assert "--max-shard-size is" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_there_is_not_written_over(refused, tmp_path):

@@ -12,10 +12,9 @@ from moss_audio_tokenizer.evaluation.golden import (
     Check,
     make_vectors,
     num_checks,
-    read_vectors,
     verify,
-    write_vectors,
 )
+from moss_audio_tokenizer.evaluation.golden_file import read_vectors, write_vectors
 
 INFO = CodecInfo("0123456789abcdef", 800, 2, 64, 4, 16)
 
@@ -74,6 +73,9 @@ def test_what_is_equal_passes():
         ({"encode_live": one_off}, ["codes of clip 1, streamed"]),
         ({"encode_live": lambda codes: codes[:, :-1]}, ["codes of clip 1, streamed"]),
         ({"encode_live": lambda codes: codes[:2]}, ["codes of clip 1, streamed"]),
+        ({"encode_live": lambda codes: np.tile(codes, 2)}, ["codes of clip 1, streamed"]),
+        ({"decode_live": lambda audio: audio * np.nan}, ["audio of codes 1, streamed"]),
+        ({"decode_live": lambda audio: audio + np.inf}, ["audio of codes 1, streamed"]),
         ({"decode_live": lambda audio: audio * 1.0002}, ["audio of codes 1, streamed"]),
         ({"decode_live": lambda audio: audio * 1.00001}, []),
         ({"decode_live": lambda audio: audio[:, 1:]}, ["audio of codes 1, streamed"]),
@@ -124,16 +126,62 @@ def test_a_file_brings_them_back(tmp_path):
         assert [check.passed for check in verify(_positional(Subject()), found)] == [True] * 8
 
 
-def test_files_that_are_no_vectors_are_refused(tmp_path):
+def shorter(tensor):
+    return tensor[..., :-1]
+
+
+CHANGES = {
+    "no audio": ("audio", None),
+    "a clip that is not a number": ("wav", lambda t: t * np.nan),
+    "endless audio": ("audio", lambda t: t + np.inf),
+    "codes that are floats": ("codes", lambda t: t.astype(np.float32)),
+    "audio that is whole numbers": ("audio", lambda t: t.astype(np.int16)),
+    "no rows": ("wav", lambda t: t[:0]),
+    "no frames": ("codes", lambda t: t[..., :0]),
+    "lengths of nothing": ("codes_lengths", lambda t: t * 0),
+    "lengths below nothing": ("lengths", lambda t: -t),
+    "lengths beyond the clip": ("lengths", lambda t: t + 10**6),
+    "lengths that are floats": ("lengths", lambda t: t + 0.5),
+    "lengths of fewer rows": ("lengths", shorter),
+    "codes of fewer rows": ("codes", lambda t: t[:, :1]),
+    "audio of fewer rows": ("audio", lambda t: t[:1]),
+    "audio of broken frames": ("audio", shorter),
+    "a start of broken frames": ("audio_first3", shorter),
+    "four axes": ("codes", lambda t: t[None]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_vectors_that_cannot_be_are_refused_before_anything_runs(change, tmp_path):
+    file = tmp_path / "io.safetensors"
+    write_vectors(file, make_vectors(Subject(), "here"), INFO)
+    tensors = load_file(file)
+    name, make = CHANGES[change]
+    if make is None:
+        del tensors[name]
+    else:
+        tensors[name] = np.ascontiguousarray(make(tensors[name]))
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=f"{file} holds no golden vectors.*"):
+        read_vectors(tmp_path)
+
+
+def test_files_that_are_no_tensors_are_refused(tmp_path):
     file = tmp_path / "io.safetensors"
     with pytest.raises(CheckpointError, match="no such file"):
         read_vectors(file)
-    write_vectors(file, make_vectors(Subject(), "here"), INFO)
-    tensors = load_file(file)
-    del tensors["audio"]
-    save_file(tensors, file)
-    with pytest.raises(CheckpointError, match="holds no golden vectors"):
-        read_vectors(tmp_path)
     file.write_bytes(b"no tensors")
-    with pytest.raises(CheckpointError, match="holds no golden vectors"):
+    with pytest.raises(CheckpointError, match="cannot be read as golden vectors"):
         read_vectors(tmp_path)
+    header = b'{"wav":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(CheckpointError, match="cannot be read as golden vectors"):
+        read_vectors(tmp_path)
+
+
+def test_vectors_too_quiet_for_16_bits_are_refused():
+    quiet = Subject(decode=lambda audio: audio * 1e-4)
+    subject = _positional(Subject())
+    subject.audio_step = 1 / 32768
+    with pytest.raises(InputError, match="RMS of"):
+        verify(subject, make_vectors(quiet, "here"))

@@ -3,6 +3,7 @@
 Owns the options and what is printed; `export.folder` does the work.
 """
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,6 +160,12 @@ def export_checkpoint(
         from ..model.hf import MossAudioTokenizerModel
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{str(output)!r} is there already; name a new folder")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{str(output)!r} is in no folder that there is; make it first")
+    if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
+        raise InputError(
+            f"--max-shard-size is {max_shard_size!r}; expected a number and KB, MB or GB"
+        )
     loaded = MossAudioTokenizerModel.from_pretrained(model)
     with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
         loaded.save_pretrained(

@@ -3,6 +3,7 @@
 Owns the options, where vectors come from, and what is printed; `evaluation.golden` compares.
 """
 
+import re
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,8 @@ from .failures import FAILURE, needs_extra
 
 if TYPE_CHECKING:
     from ..codes import CodecInfo
-    from ..evaluation.golden import Check, GoldenVectors, Subject
+    from ..evaluation.golden import Check, Subject
+    from ..evaluation.golden_file import GoldenVectors
 
 
 def verify(
@@ -53,7 +55,7 @@ def verify(
             "--write",
             metavar="FILE",
             show_default=False,
-            help="Write vectors of MODEL to a file, for others to verify with.",
+            help="Write vectors of MODEL to a new file, for others to verify with.",
         ),
     ] = None,
     key: Annotated[
@@ -70,8 +72,7 @@ def verify(
 
     Example: moss-audio verify http://127.0.0.1:8000
     """
-    if vectors is not None and against is not None:
-        raise InputError("got --vectors and --against; name one of them")
+    _check_options(subject, vectors, against, write, key)
     runs_in = backend.value if backend else None
     if write is not None:
         _write(subject, write, device, runs_in, as_json)
@@ -89,8 +90,32 @@ def verify(
         raise typer.Exit(FAILURE)
 
 
+def _check_options(
+    subject: str, vectors: Path | None, against: str | None, write: Path | None, key: str | None
+) -> None:
+    """Refuse what would be left unheard.
+
+    Raises:
+        InputError: two options exclude each other, or the target is there already.
+    """
+    if sum(option is not None for option in (vectors, against, write)) > 1:
+        raise InputError("got two of --vectors, --against and --write; name one of them")
+    if key is not None and not _is_server(subject):
+        raise InputError(f"got --key, and {subject!r} is no server; leave it out")
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", subject):
+        raise InputError(f"{subject!r} looks like an address; expected http://{subject}")
+    if write is None:
+        return
+    if _is_server(subject):
+        raise InputError("--write takes a model, not a server")
+    if str(write) == "-" or write.exists():
+        raise InputError(f"--write {str(write)!r} is there already; name a new file")
+    if not write.absolute().parent.is_dir():
+        raise InputError(f"--write {str(write)!r} is in no folder that there is; make it first")
+
+
 def _is_server(subject: str) -> bool:
-    return subject.startswith(("http://", "https://"))
+    return subject.lower().startswith(("http://", "https://"))
 
 
 def _open(
@@ -102,8 +127,6 @@ def _open(
             from ..serve.client import CodecClient
             from ..serve.remote import RemoteCodec
         return RemoteCodec(stack.enter_context(CodecClient(subject, key)))
-    if key is not None:
-        raise InputError(f"got --key, and {subject!r} is no server; leave it out")
     from ..evaluation.golden import LocalSubject
 
     return LocalSubject(loading.load_codec(subject, device=device, backend=backend))
@@ -113,7 +136,8 @@ def _golden(
     subject: str, vectors: Path | None, against: str | None, info: "CodecInfo"
 ) -> "GoldenVectors":
     """The vectors that are asked for, or those that belong to the subject."""
-    from ..evaluation.golden import VECTORS_NAME, make_vectors, read_vectors
+    from ..evaluation.golden import make_vectors
+    from ..evaluation.golden_file import VECTORS_NAME, read_vectors
 
     if vectors is not None:
         return read_vectors(vectors)
@@ -129,10 +153,9 @@ def _golden(
 
 
 def _write(subject: str, path: Path, device: str, backend: str | None, as_json: bool) -> None:
-    from ..evaluation.golden import make_vectors, write_vectors
+    from ..evaluation.golden import make_vectors
+    from ..evaluation.golden_file import write_vectors
 
-    if _is_server(subject):
-        raise InputError("--write takes a model, not a server")
     codec: Any = loading.load_codec(subject, device=device, backend=backend)
     vectors = make_vectors(codec, subject)
     write_vectors(path, vectors, codec.info)

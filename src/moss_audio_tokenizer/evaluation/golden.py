@@ -1,89 +1,31 @@
-"""Golden vectors: what a codec must compute, and whether something computes it.
+"""Golden vectors: whether something computes what a codec must.
 
-Owns their file, which is that of the reference's vectors (wav, codes, audio and their lengths in
-``io.safetensors``), and the comparison. What is compared is a `Subject`: a codec of this package,
-or a port of it behind a server. For people who write the codec anew elsewhere.
+Owns the comparison; the file is `golden_file`'s. What is compared is a `Subject`: a codec of this
+package, or a port of it behind a server. For people who write the codec anew elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Integer
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from ..codes import Codec, CodecInfo
-from ..errors import CheckpointError, InputError
-from ..files import atomic_path, require_file
+from ..errors import InputError
+from .golden_file import Clip, Codes, Decoding, Encoding, GoldenVectors
 
-VECTORS_NAME = "io.safetensors"
 # Share of the codes that may differ: nearly equal distances fall either way in float32.
 CODES_TOLERANCE = 1e-3
 # Of the audio: the RMS of the difference over that of the audio.
 AUDIO_TOLERANCE = 1e-4
-_PCM_STEP = 1 / 32768
-
-Clip = Float[np.ndarray, "channels samples"]
-Codes = Integer[np.ndarray, "num_quantizers frames"]
-
-
-@dataclass(frozen=True, eq=False)
-class Encoding:
-    """A clip, and the codes of its first frames.
-
-    Attributes:
-        name: of the check.
-        audio: what is encoded.
-        codes: what comes out, of as many layers as are asked for.
-    """
-
-    name: str
-    audio: Clip
-    codes: Codes
-
-
-@dataclass(frozen=True, eq=False)
-class Decoding:
-    """Codes, and the audio that they become.
-
-    Attributes:
-        name: of the check.
-        codes: what is decoded.
-        audio: what comes out.
-    """
-
-    name: str
-    codes: Codes
-    audio: Clip
-
-
-@dataclass(frozen=True)
-class GoldenVectors:
-    """What a codec must compute.
-
-    Attributes:
-        source: where they are from.
-        encodings: in the order of the checks.
-        decodings: likewise.
-    """
-
-    source: str
-    encodings: tuple[Encoding, ...]
-    decodings: tuple[Decoding, ...]
-
-    @property
-    def num_quantizers(self) -> int:
-        """Layers of the codec."""
-        return max(len(item.codes) for item in self.encodings)
+# Where audio comes in 16 bits: the least level, in steps, at which it can be told from silence.
+_LEAST_STEPS = 100
 
 
 class Subject(Protocol):
     """What is verified; a clip at a time."""
 
-    # How far whole audio may be off beyond the tolerance: where it comes in 16 bits.
+    # Of whole audio: 1/32768 where it comes in 16 bits, 0 where it comes in floats.
     audio_step: float
 
     @property
@@ -166,47 +108,6 @@ class LocalSubject:
         return np.concatenate(parts, axis=1)
 
 
-def read_vectors(path: Path) -> GoldenVectors:
-    """The vectors in a file, or in the folder that holds ``io.safetensors``.
-
-    Raises:
-        CheckpointError: they are missing, damaged, or no golden vectors.
-    """
-    file = path / VECTORS_NAME if path.is_dir() else path
-    require_file(file, error=CheckpointError)
-    try:
-        tensors = load_file(file)
-        encodings, decodings = tuple(_encodings(tensors)), tuple(_decodings(tensors))
-    except (SafetensorError, KeyError, IndexError, ValueError) as problem:
-        raise CheckpointError(
-            f"{file} holds no golden vectors ({problem}); expected the tensors wav, lengths, "
-            "codes, codes_lengths, dec_codes and audio"
-        ) from problem
-    return GoldenVectors(str(file), encodings, decodings)
-
-
-def _encodings(tensors: dict[str, np.ndarray]) -> Iterator[Encoding]:
-    rows = zip(tensors["wav"], tensors["lengths"], tensors["codes_lengths"], strict=True)
-    for row, (wav, samples, frames) in enumerate(rows):
-        codes = tensors["codes"][:, row, : int(frames)]
-        yield Encoding(f"codes of clip {row + 1}", wav[:, : int(samples)], codes)
-    if "codes_first3" in tensors:
-        few = tensors["codes_first3"][:, 0, : int(tensors["codes_lengths"][0])]
-        yield Encoding(f"codes of clip 1, {len(few)} layers", tensors["wav"][0], few)
-
-
-def _decodings(tensors: dict[str, np.ndarray]) -> Iterator[Decoding]:
-    codes, audio = tensors["dec_codes"], tensors["audio"]
-    for row in range(len(audio)):
-        yield Decoding(f"audio of codes {row + 1}", codes[:, row], audio[row])
-    if "audio_first3" in tensors:
-        start = tensors["audio_first3"][0]
-        # It may be cut off: a causal decoder's start is that of the whole.
-        frames = start.shape[1] * codes.shape[2] // audio.shape[2]
-        few = codes[:3, 0, :frames]
-        yield Decoding(f"audio of codes 1, {len(few)} layers", few, start)
-
-
 def make_vectors(codec: Codec, source: str) -> GoldenVectors:
     """What a codec computes on two clips of noise and tones, longer than a second."""
     info = codec.info
@@ -240,36 +141,6 @@ def _probe(info: CodecInfo, seconds: float, seed: int) -> Clip:
     return clip.astype(np.float32)
 
 
-def write_vectors(path: Path, vectors: GoldenVectors, info: CodecInfo) -> None:
-    """Write the vectors of `make_vectors`, whole or not at all.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
-    *rows, few = vectors.encodings
-    *spoken, first = vectors.decodings
-    longest = max(row.audio.shape[1] for row in rows)
-    frames = max(row.codes.shape[1] for row in rows)
-    shortest = min(item.codes.shape[1] for item in spoken)
-    tensors = {
-        "wav": _padded([row.audio for row in rows], longest),
-        "lengths": np.array([row.audio.shape[1] for row in rows]),
-        "codes": _padded([row.codes for row in rows], frames).swapaxes(0, 1),
-        "codes_lengths": np.array([row.codes.shape[1] for row in rows]),
-        "codes_first3": few.codes[:, None],
-        "dec_codes": np.stack([item.codes[:, :shortest] for item in spoken], 1),
-        "audio": np.stack([item.audio[:, : shortest * info.downsample_rate] for item in spoken]),
-        "audio_first3": first.audio[None, :, : shortest * info.downsample_rate],
-    }
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    with atomic_path(path, error=CheckpointError) as temporary:
-        save_file(arrays, temporary, {"identity": info.identity})
-
-
-def _padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
-    return np.stack([np.pad(row, ((0, 0), (0, length - row.shape[1]))) for row in rows])
-
-
 def verify(
     subject: Subject, vectors: GoldenVectors, advance: Callable[[Check], None] | None = None
 ) -> list[Check]:
@@ -281,9 +152,9 @@ def verify(
         advance: called after each check.
 
     Raises:
-        InputError: the vectors are of a codec of another shape.
+        InputError: the vectors are of a codec of another shape, or too quiet for 16 bits.
     """
-    _check_shape(subject.info, vectors)
+    _check_shape(subject, vectors)
     checks = []
     for check in _checks(subject, vectors):
         checks.append(check)
@@ -298,11 +169,12 @@ def num_checks(vectors: GoldenVectors) -> int:
 
 
 def _checks(subject: Subject, vectors: GoldenVectors) -> Iterator[Check]:
+    step = vectors.shape[2]
     for encoding in vectors.encodings:
         got = subject.encode(encoding.audio, len(encoding.codes))
-        yield _codes_check(encoding.name, got, encoding.codes)
+        yield _codes_check(encoding.name, got, encoding, step)
     first = vectors.encodings[0]
-    yield _codes_check(f"{first.name}, streamed", subject.encode_live(first.audio), first.codes)
+    yield _codes_check(f"{first.name}, streamed", subject.encode_live(first.audio), first, step)
     for decoding in vectors.decodings:
         got = subject.decode(decoding.codes)
         yield _audio_check(decoding.name, got, decoding.audio, subject.audio_step)
@@ -311,10 +183,8 @@ def _checks(subject: Subject, vectors: GoldenVectors) -> Iterator[Check]:
     yield _audio_check(f"{start.name}, streamed", got, start.audio, 0.0)
 
 
-def _check_shape(info: CodecInfo, vectors: GoldenVectors) -> None:
-    first = vectors.decodings[0]
-    channels, samples = first.audio.shape
-    expected = (vectors.num_quantizers, channels, samples // first.codes.shape[1])
+def _check_shape(subject: Subject, vectors: GoldenVectors) -> None:
+    info, expected = subject.info, vectors.shape
     found = (info.num_quantizers, info.num_channels, info.downsample_rate)
     if found != expected:
         raise InputError(
@@ -322,28 +192,38 @@ def _check_shape(info: CodecInfo, vectors: GoldenVectors) -> None:
             f"the vectors in {vectors.source} have {expected[0]}, {expected[1]} and {expected[2]}: "
             "they are of another codec"
         )
+    quietest = min(_level(decoding.audio) for decoding in vectors.decodings)
+    if quietest < _LEAST_STEPS * subject.audio_step:
+        raise InputError(
+            f"audio of the vectors in {vectors.source} has an RMS of {quietest:.1e}; expected at "
+            f"least {_LEAST_STEPS * subject.audio_step:.1e} where it comes in 16 bits"
+        )
 
 
-def _codes_check(name: str, got: np.ndarray, expected: np.ndarray) -> Check:
-    wanted = f"at most {CODES_TOLERANCE:.1%} of them differ"
-    frames = expected.shape[1]
-    if got.ndim != 2 or len(got) != len(expected) or got.shape[1] < frames:
-        return Check(name, False, f"shape {got.shape}", f"shape {expected.shape}")
-    differing = int((got[:, :frames] != expected).sum())
+def _level(audio: Clip) -> float:
+    """RMS."""
+    return float(np.sqrt(np.square(audio, dtype=np.float64).mean()))
+
+
+def _codes_check(name: str, got: Codes, encoding: Encoding, samples_per_frame: int) -> Check:
+    expected = encoding.codes
+    # All that the clip has; vectors may know fewer.
+    frames = max(expected.shape[1], -(-encoding.audio.shape[1] // samples_per_frame))
+    if got.shape != (len(expected), frames):
+        return Check(name, False, f"shape {got.shape}", f"shape {(len(expected), frames)}")
+    differing = int((got[:, : expected.shape[1]] != expected).sum())
     found = f"{differing} of {expected.size:,} differ"
-    return Check(name, differing <= CODES_TOLERANCE * expected.size, found, wanted)
+    passed = differing <= CODES_TOLERANCE * expected.size
+    return Check(name, passed, found, f"at most {CODES_TOLERANCE:.1%} of them differ")
 
 
-def _audio_check(name: str, got: np.ndarray, expected: np.ndarray, step: float) -> Check:
+def _audio_check(name: str, got: Clip, expected: Clip, step: float) -> Check:
     if got.shape != expected.shape:
         return Check(name, False, f"shape {got.shape}", f"shape {expected.shape}")
-    reference = np.clip(expected, -1, 1 - _PCM_STEP) if step else expected
-    level = max(float(np.sqrt(np.square(reference, dtype=np.float64).mean())), 1e-12)
-    noise = float(np.sqrt(np.square(got - reference, dtype=np.float64).mean()))
-    allowed = AUDIO_TOLERANCE + step / level
-    return Check(
-        name,
-        noise <= allowed * level,
-        f"off by {noise / level:.1e} of its RMS",
-        f"at most {allowed:.1e}",
-    )
+    reference = np.clip(expected, -1, 1 - step) if step else expected
+    level = max(_level(reference), 1e-12)
+    off = _level(got - reference) / level
+    # Rounding to steps is off by 0.29 of a step, and with dither by 0.5.
+    allowed = AUDIO_TOLERANCE + step / 2 / level
+    passed = bool(np.isfinite(off)) and off <= allowed
+    return Check(name, passed, f"off by {off:.1e} of its RMS", f"at most {allowed:.1e}")

@@ -5,6 +5,7 @@ server refuses comes as this package's errors.
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -44,23 +45,29 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         timeout_seconds: for every answer.
 
     Every method raises `ServerBusy` where trying again later helps, `InputError` for what was
-    sent, and `ServerError` for everything else.
+    sent (the address too), and `ServerError` for everything else.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout_seconds: float = 60.0) -> None:
         self._url = url.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._http = httpx.Client(
-            base_url=self._url, headers=self._headers, timeout=timeout_seconds, trust_env=False
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self._url, headers=self._headers, timeout=timeout_seconds, trust_env=False
+            )
+        except (httpx.InvalidURL, UnicodeError) as problem:
+            raise InputError(
+                f"cannot talk to {url!r} ({problem}); expected an address such as "
+                "http://127.0.0.1:8000, and a key of ASCII characters"
+            ) from problem
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
     def model(self) -> dict[str, Any]:
         """What the codec is, and what the server allows."""
-        return dict(self._request("GET", "/v1/model").json())
+        return _document(self._request("GET", "/v1/model").text)
 
     def encode(
         self, recording: str | Path | bytes, num_quantizers: int | None = None
@@ -82,7 +89,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         The text, what is said in it, is needed to `speak` in this voice.
         """
         where = f"/v1/voices?{urlencode({'text': text})}" if text else "/v1/voices"
-        return dict(self._request("POST", where, _bytes_of(recording)).json())
+        return _document(self._request("POST", where, _bytes_of(recording)).text)
 
     def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
         """The codes of a voice."""
@@ -154,9 +161,9 @@ class CodecClient(AbstractContextManager["CodecClient"]):
             where += f"{'&' if '?' in where else '?'}num_quantizers={num_quantizers}"
         try:
             response = self._http.request(method, where, content=body)
-        except httpx.HTTPError as problem:
+        except (httpx.HTTPError, httpx.InvalidURL) as problem:
             raise ServerError(f"no answer from {self._url}: {problem}") from problem
-        if response.is_error:
+        if not response.is_success:
             raise _error_of(response.text)
         return response
 
@@ -181,8 +188,12 @@ class _LiveStream:
                 self._connection = stack.enter_context(self._connect_to())
             except (OSError, WebSocketException) as problem:
                 raise ServerError(f"no stream from the server: {problem}") from problem
-            self.hello = self._message()
-            self._frames = PackedFrames(_info(self.hello), self.hello["num_quantizers"])
+            hello = self._message()
+            if isinstance(hello, bytes):
+                raise ServerError("the server sent data before it said what its stream is")
+            self.hello = hello
+            self._info = codec_info(hello, "the stream's first message")
+            self._frames = PackedFrames(self._info, self._info.num_quantizers)
             self._open = stack.pop_all()
         return self
 
@@ -209,8 +220,8 @@ class _LiveStream:
             raise ServerError(f"the server closed the stream: {problem}") from problem
         if isinstance(message, bytes):
             return message
-        document = json.loads(message)
-        if document["type"] == "error":
+        document = _document(message)
+        if document.get("type") == "error":
             raise _error_of(message)
         return document
 
@@ -262,7 +273,7 @@ class DecodeStream(_LiveStream):
 
     def results(self) -> Iterator[Float[np.ndarray, "channels samples"]]:
         """Audio as it comes, to the end of the stream."""
-        yield from self._results(PcmReader(_AUDIO, _info(self.hello)).read)
+        yield from self._results(PcmReader(_AUDIO, self._info).read)
 
     def run(
         self, chunks: Iterable[Integer[np.ndarray, "num_quantizers frames"]]
@@ -273,15 +284,58 @@ class DecodeStream(_LiveStream):
         sending.join()
 
 
-def _info(hello: dict[str, Any]) -> CodecInfo:
+def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
+    """What a server's document says of its codec.
+
+    Raises:
+        ServerError: something is missing, or cannot be.
+    """
+    most = {
+        "sampling_rate": 768_000,
+        "num_channels": 64,
+        "samples_per_frame": 1 << 20,
+        "num_quantizers": 1024,
+        "codebook_size": 1 << 16,
+    }
+    for name, limit in most.items():
+        value = document.get(name)
+        if type(value) is not int or not 1 <= value <= limit:
+            raise ServerError(
+                f"{where} says {name} {str(value)[:40]!r}; expected a number of 1 to {limit}"
+            )
+    identity = document.get("model")
+    if not isinstance(identity, str) or not re.fullmatch("[!-~]{1,16}", identity):
+        raise ServerError(
+            f"{where} says model {str(identity)[:40]!r}; expected 1 to 16 ASCII characters that "
+            "tell codecs apart"
+        )
     return CodecInfo(
-        identity=hello["model"],
-        sampling_rate=hello["sampling_rate"],
-        num_channels=hello["num_channels"],
-        downsample_rate=hello["samples_per_frame"],
-        num_quantizers=hello["num_quantizers"],
-        codebook_size=hello["codebook_size"],
+        identity=identity,
+        sampling_rate=document["sampling_rate"],
+        num_channels=document["num_channels"],
+        downsample_rate=document["samples_per_frame"],
+        num_quantizers=document["num_quantizers"],
+        codebook_size=document["codebook_size"],
     )
+
+
+def _document(text: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ServerError: it is none.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ServerError(_nonsense(text))
+    return found
+
+
+def _nonsense(text: str) -> str:
+    return f"the server answered {text[:80]!r}, which is no answer of a codec server"
 
 
 def _samples(chunks: Iterable[bytes]) -> Iterator[Float[np.ndarray, " samples"]]:
@@ -309,8 +363,10 @@ def _error_of(text: str) -> MossAudioError:
     try:
         error = json.loads(text)["error"]
         code, message = error["code"], error["message"]
-    except (ValueError, KeyError, TypeError):
-        return ServerError(
-            f"the server answered {text[:80]!r}, which is no answer of a codec server"
-        )
-    return _ERRORS.get(code, ServerError)(f"{message} ({code})")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ServerError(_nonsense(text))
+    if not isinstance(code, str):
+        return ServerError(_nonsense(text))
+    # It may be shown on a terminal.
+    shown = "".join(sign if sign.isprintable() else " " for sign in str(message))
+    return _ERRORS.get(code, ServerError)(f"{shown} ({code})")

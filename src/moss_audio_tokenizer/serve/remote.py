@@ -4,6 +4,7 @@ For servers that speak the protocol of this one, whatever they are written in.
 """
 
 import io
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soundfile
@@ -11,9 +12,10 @@ from jaxtyping import Float, Integer
 
 from ..codes import AudioCodes, CodecInfo
 from ..errors import ServerError
-from .client import CodecClient
+from .client import CodecClient, codec_info
 
-_PCM_STEP = 1 / 32768
+# Pieces of a live stream, in frames: within frames, across them, and over several.
+_PIECES = (0.37, 1.0, 2.3)
 
 
 class RemoteCodec:
@@ -26,25 +28,11 @@ class RemoteCodec:
         ServerError: it does not say what its codec is.
     """
 
-    audio_step = _PCM_STEP
+    audio_step = 1 / 32768
 
     def __init__(self, client: CodecClient) -> None:
         self._client = client
-        model = client.model()
-        try:
-            self._info = CodecInfo(
-                identity=str(model["model"]),
-                sampling_rate=int(model["sampling_rate"]),
-                num_channels=int(model["num_channels"]),
-                downsample_rate=int(model["samples_per_frame"]),
-                num_quantizers=int(model["num_quantizers"]),
-                codebook_size=int(model["codebook_size"]),
-            )
-        except (KeyError, TypeError, ValueError) as problem:
-            raise ServerError(
-                f"/v1/model does not say what the codec is ({problem}); expected model, "
-                "sampling_rate, num_channels, samples_per_frame, num_quantizers, codebook_size"
-            ) from problem
+        self._info = codec_info(client.model(), "/v1/model")
 
     @property
     def info(self) -> CodecInfo:
@@ -57,7 +45,9 @@ class RemoteCodec:
         """Codes of a wav file in float32."""
         file = io.BytesIO()
         soundfile.write(file, audio.T, self._info.sampling_rate, format="WAV", subtype="FLOAT")
-        return self._client.encode(file.getvalue(), num_quantizers).codes
+        found = self._client.encode(file.getvalue(), num_quantizers)
+        self._check_rate(found.sampling_rate, "codes")
+        return found.codes
 
     def decode(
         self, codes: Integer[np.ndarray, "num_quantizers frames"]
@@ -73,21 +63,57 @@ class RemoteCodec:
             codebook_size=info.codebook_size,
             model=info.identity,
         )
-        file = io.BytesIO(self._client.decode(document))
-        samples: np.ndarray = soundfile.read(file, dtype="float32", always_2d=True)[0].T
-        return samples
+        try:
+            samples, rate = soundfile.read(
+                io.BytesIO(self._client.decode(document)), dtype="float32", always_2d=True
+            )
+        except soundfile.SoundFileError as problem:
+            raise ServerError(f"/v1/decode answered no wav file ({problem})") from problem
+        self._check_rate(rate, "audio")
+        found: np.ndarray = samples.T
+        return found
 
     def encode_live(
         self, audio: Float[np.ndarray, "channels samples"]
     ) -> Integer[np.ndarray, "num_quantizers frames"]:
-        """Codes of a live stream."""
+        """Codes of a live stream, sent in uneven pieces."""
+        step = self._info.downsample_rate
+        frames = -(-audio.shape[1] // step)
+        nothing = np.zeros((self._info.num_quantizers, 0), np.int64)
         with self._client.encode_stream() as stream:
-            return np.concatenate(list(stream.run([audio])), axis=1)
+            return _joined(stream.run(_pieces(audio, step)), nothing, frames)
 
     def decode_live(
         self, codes: Integer[np.ndarray, "num_quantizers frames"]
     ) -> Float[np.ndarray, "channels samples"]:
         """Audio of a live stream, in float32."""
         frames = [codes[:, frame : frame + 1] for frame in range(codes.shape[1])]
+        nothing = np.zeros((self._info.num_channels, 0), np.float32)
+        samples = codes.shape[1] * self._info.downsample_rate
         with self._client.decode_stream(len(codes)) as stream:
-            return np.concatenate(list(stream.run(frames)), axis=1)
+            return _joined(stream.run(frames), nothing, samples)
+
+    def _check_rate(self, rate: int, what: str) -> None:
+        if rate != self._info.sampling_rate:
+            raise ServerError(
+                f"the server's {what} are at {rate} Hz; expected {self._info.sampling_rate}, as "
+                "/v1/model says"
+            )
+
+
+def _pieces(audio: np.ndarray, step: int) -> Iterator[np.ndarray]:
+    start = number = 0
+    while start < audio.shape[1]:
+        stop = start + max(1, round(_PIECES[number % len(_PIECES)] * step))
+        yield audio[:, start:stop]
+        start, number = stop, number + 1
+
+
+def _joined(parts: Iterable[np.ndarray], nothing: np.ndarray, expected: int) -> np.ndarray:
+    """What a stream gives; one that does not end is left."""
+    found = [nothing]
+    for part in parts:
+        found.append(part)
+        if sum(each.shape[1] for each in found) > expected:
+            raise ServerError(f"the stream gave more than the {expected} entries that are due")
+    return np.concatenate(found, axis=1)
