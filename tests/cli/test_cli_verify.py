@@ -109,3 +109,18 @@ def test_a_folder_that_is_there_is_not_written_over(refused, tmp_path):
     line = refused("export", "hf", GOLDEN, "-o", tmp_path)
     assert "name a new folder" in line
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_models_that_are_no_codec_are_named(refused, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "cat-tts"}')
+    save_file(load_file(GOLDEN / "model.safetensors"), tmp_path / "model.safetensors")
+    assert "a cat-tts model; expected a codec's" in refused("verify", tmp_path)
+
+
+def test_weights_in_8_bits_are_sent_back(refused, tmp_path):
+    pytest.importorskip("onnx")
+    from moss_audio_tokenizer.export.folder import export_onnx
+
+    export_onnx(GOLDEN, tmp_path / "int8", decoder="int8", force=True)
+    line = refused("export", "hf", tmp_path / "int8", "-o", tmp_path / "out")
+    assert "take the model that it was exported from" in line

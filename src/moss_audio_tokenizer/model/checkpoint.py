@@ -225,6 +225,11 @@ def _match(checkpoint: Checkpoint, codec: Codec, wanted: set[str]) -> dict[str, 
         elif not canonical.startswith(absent or ("\0",)) and canonical not in identities:
             extra.append(name)
     missing = sorted(wanted - set(sources))
+    if any(name.endswith(".int8") for name in extra):
+        raise CheckpointError(
+            f"{checkpoint.folder} holds weights in 8 bits, which run in ONNX alone; take the model "
+            "that it was exported from"
+        )
     if missing or extra:
         raise CheckpointError(
             f"{checkpoint.folder} does not fit its config.json:"
@@ -233,7 +238,7 @@ def _match(checkpoint: Checkpoint, codec: Codec, wanted: set[str]) -> dict[str, 
     return sources
 
 
-def _listing(title: str, names: list[str], limit: int = 20) -> str:
+def _listing(title: str, names: list[str], limit: int = 5) -> str:
     if not names:
         return ""
     shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
