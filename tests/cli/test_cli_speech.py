@@ -79,7 +79,7 @@ def frames_before_the_end(monkeypatch):
 
     def end_after(count: int) -> None:
         decisions = itertools.cycle([GOES_ON] * count + [ENDS])
-        monkeypatch.setattr(CodeSampler, "end", lambda *_: torch.tensor([next(decisions)]))
+        monkeypatch.setattr(CodeSampler, "choice", lambda *_: torch.tensor([next(decisions)]))
 
     return end_after
 
