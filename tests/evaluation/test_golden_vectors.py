@@ -175,7 +175,7 @@ def test_files_that_are_no_tensors_are_refused(tmp_path):
         read_vectors(tmp_path)
     header = b'{"wav":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
     file.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-    with pytest.raises(CheckpointError, match="as golden vectors|wav is bfloat16"):
+    with pytest.raises(CheckpointError, match=r"as golden vectors|wav is bfloat16"):
         read_vectors(tmp_path)
 
 
