@@ -66,9 +66,10 @@ def test_a_model_without_vectors_needs_some(refused, tmp_path):
 def test_vectors_are_never_written_over(refused, tmp_path):
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(b"mine")
-    assert "name a new file" in refused("verify", GOLDEN, "--write", mine)
+    assert "name a new one" in refused("verify", GOLDEN, "--write", mine)
     assert mine.read_bytes() == b"mine"
-    assert "name a new file" in refused("verify", GOLDEN, "--write", "-")
+    assert "name a new one" in refused("verify", GOLDEN, "--write", "-")
+    assert "is a folder" in refused("verify", GOLDEN, "--write", tmp_path)
     assert "make it first" in refused("verify", GOLDEN, "--write", tmp_path / "a" / "b")
 
 
@@ -107,14 +108,15 @@ def test_sizes_of_shards_that_cannot_be(refused, tmp_path, size):
 def test_a_folder_that_is_there_is_not_written_over(refused, tmp_path):
     (tmp_path / "file").write_text("mine")
     line = refused("export", "hf", GOLDEN, "-o", tmp_path)
-    assert "name a new folder" in line
+    assert "name a new one" in line
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_models_that_are_no_codec_are_named(refused, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "cat-tts"}')
     save_file(load_file(GOLDEN / "model.safetensors"), tmp_path / "model.safetensors")
-    assert "a cat-tts model; expected a codec's" in refused("verify", tmp_path)
+    line = refused("verify", tmp_path)
+    assert "config of type 'cat-tts' has no 'encoder_kwargs'" in line
 
 
 def test_weights_in_8_bits_are_sent_back(refused, tmp_path):

@@ -95,6 +95,23 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         _check_folder(output.parent)
 
 
+def require_new(output: Path, option: str) -> None:
+    """Refuse to write over what is there, and where there is no folder for it, before any work.
+
+    Args:
+        output: of a file, or of a folder, which may be there as long as it is empty.
+        option: as the user wrote it.
+
+    Raises:
+        InputError: see above.
+    """
+    taken = any(output.iterdir()) if output.is_dir() else output.exists()
+    if taken or str(output) == "-":
+        raise InputError(f"{option} {str(output)!r} is there already; name a new one")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{option} {str(output)!r} is in no folder that there is; make it first")
+
+
 def make_folders(outputs: Iterable[Path]) -> None:
     """Make the folders that outputs lie in."""
     for folder in {output.parent for output in outputs}:

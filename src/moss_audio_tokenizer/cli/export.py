@@ -13,6 +13,7 @@ import typer
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
 from . import display, options
+from .destinations import require_new
 from .failures import needs_extra
 
 if TYPE_CHECKING:
@@ -158,10 +159,7 @@ def export_checkpoint(
     """
     with needs_extra("torch", "writing checkpoints"):
         from ..model.hf import MossAudioTokenizerModel
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{str(output)!r} is there already; name a new folder")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"{str(output)!r} is in no folder that there is; make it first")
+    require_new(output, "-o")
     if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
         raise InputError(
             f"--max-shard-size is {max_shard_size!r}; expected a number and KB, MB or GB"

@@ -13,6 +13,7 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
+from .destinations import require_new
 from .failures import FAILURE, needs_extra
 
 if TYPE_CHECKING:
@@ -108,10 +109,9 @@ def _check_options(
         return
     if _is_server(subject):
         raise InputError("--write takes a model, not a server")
-    if str(write) == "-" or write.exists():
-        raise InputError(f"--write {str(write)!r} is there already; name a new file")
-    if not write.absolute().parent.is_dir():
-        raise InputError(f"--write {str(write)!r} is in no folder that there is; make it first")
+    if write.is_dir():
+        raise InputError(f"--write {str(write)!r} is a folder; name a new file")
+    require_new(write, "--write")
 
 
 def _is_server(subject: str) -> bool:

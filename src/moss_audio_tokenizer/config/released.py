@@ -119,12 +119,8 @@ def _number(values: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def _sides(values: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    kind = values.get("model_type")
-    if "encoder_kwargs" not in values and isinstance(kind, str):
-        raise ConfigError(
-            f"the config is that of a {kind} model; expected a codec's, with encoder_kwargs"
-        )
-    encoder = _stages(values, "encoder_kwargs", "config")
+    # The type tells models on codes from codecs that lack something.
+    encoder = _stages(values, "encoder_kwargs", f"config of type {values.get('model_type')!r}")
     if values.get("decoder_kwargs"):
         return encoder, _stages(values, "decoder_kwargs", "config")
     where = "config without decoder_kwargs"

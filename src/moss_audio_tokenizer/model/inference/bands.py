@@ -1,8 +1,8 @@
 """Attention within a window on a CPU: two products and a softmax for each block of queries.
 
 For inference only, where nothing need be kept for gradients: a block's scores are made, masked
-and normalised in one memory. Measured against PyTorch's fused attention on a CPU, which masks
-every score, a quarter less time. Owns the plan of blocks and their arithmetic.
+and normalised in one memory, and only its edges are masked (docs/benchmarks.md says what that
+gains). Owns the plan of blocks and their arithmetic.
 """
 
 from collections.abc import Iterator
