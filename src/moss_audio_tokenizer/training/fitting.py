@@ -1,4 +1,4 @@
-"""When the quantizer, and before it the projections, are fitted to data instead of trained.
+"""When the quantizer, and before it the low band's lane, are fitted to data instead of trained.
 
 Owns the moments and the samples; the arithmetic is `quantizer_start.py`'s. With several
 processes each one fits the same to the same samples.
@@ -15,13 +15,13 @@ from ..model.quantizer import ResidualQuantizer
 from .codec_state import Training
 from .config import TrainingConfig
 from .data import TrainingData
-from .linear_start import start_linear
+from .low_band_start import start_low_band
 from .processes import Processes, set_state, whole_state
 from .quantizer_start import start_from_data
 
 # Batches that fit come from here on, far behind any step of training.
 _CALIBRATION_STEP = 1 << 40
-_LINEAR_ROWS = 256
+_LANE_ROWS = 256
 
 
 class Fitting:
@@ -42,26 +42,27 @@ class Fitting:
 
     def before_step(self, step: int, run: Training, processes: Processes) -> None:
         """Fit whatever is due before ``step``."""
-        if step == 0 and self._config.warm_start.linear:
-            self._fit_projections(run, processes)
+        if step == 0 and self._config.warm_start.low_band:
+            self._open_lane(run, processes)
         if self._quantizer_due(step):
             self._fit_quantizer(run, processes)
 
-    def _fit_projections(self, run: Training, processes: Processes) -> None:
+    def _open_lane(self, run: Training, processes: Processes) -> None:
         codec = Codec(run.task.codec.config)
         codec.load_state_dict(whole_state(run.task.codec))
         batches = itertools.count(_CALIBRATION_STEP)
         audio: list[Tensor] = []
-        while sum(map(len, audio)) < _LINEAR_ROWS:
+        while sum(map(len, audio)) < _LANE_ROWS:
             batch = self._data.batch(next(batches))
             audio += [torch.from_numpy(rows) for rows in processes.gather(batch.audio)]
         length = min(rows.shape[-1] for rows in audio)
-        kept = start_linear(codec, torch.cat([rows[..., :length] for rows in audio]))
+        audio = [rows[..., :length] for rows in audio]
+        counts = start_low_band(codec, torch.cat(audio), self._config.warm_start.low_band)
         set_state(run.task.codec, whole_state(codec))
         if run.mean is not None:
             run.mean.restart()
-        shown = ", ".join(f"{share:.3f}" for share in kept)
-        self._report(f"projections fitted; variance kept by each stage of the encoder {shown}")
+        shown = ", ".join(map(str, counts))
+        self._report(f"low band given {shown} channels in the stages of the encoder")
 
     def _quantizer_due(self, step: int) -> bool:
         start, decoder_only = self._config.warm_start, self._config.decoder_only_from

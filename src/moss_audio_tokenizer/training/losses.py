@@ -1,7 +1,7 @@
 """Distances of waveforms that a codec is trained by, as pure modules.
 
 Owns the multi-scale log-mel distance (training.md section 2, after DAC's recipe) and a distance
-of complex spectra; knows nothing of models or data.
+of complex spectra of low frequencies; knows nothing of models or data.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 _LOG_FLOOR = 1e-5
-# From here on phase counts less: half at this frequency, a tenth at three times it.
-_PHASE_HERTZ = 1000.0
+_PHASE_BAND_HERTZ = 100.0
 _PHASE_FLOOR = 0.01
-# About the energy of a frame at -54 dBFS.
-_PHASE_SILENCE = 1e-4
+# About the energy that noise at -54 dBFS has in a frame's band.
+_PHASE_SILENCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -109,24 +108,38 @@ def _mean_of_rows(
 
 
 class PhaseLoss(nn.Module):
-    """Complex spectra held together: what of each frame is not as recorded, phase included.
+    """Complex spectra of low frequencies held together: what is not as recorded, phase included.
 
-    For every frame the root of (|E - R|^2 + f) / (|R|^2 + f), energies summed over frequencies
-    with a weight that falls from 1 kHz on, where phase matters less and less; f is a hundredth of
-    the row's mean energy, so that silence neither explodes nor counts. Mean over frames, sum over
-    windows. A codec that is silent scores about 1 a window, one that is right 0.1. Source: ours;
-    log-mel magnitudes alone leave a codec of separate patches blind to pitch (docs/experiments.md).
+    The band is cut into bands of 100 Hz. For each of them and every frame the root of
+    (|E - R|^2 + f) / (|R|^2 + f), energies summed over the band's frequencies; f is a hundredth of
+    the row's mean energy of a band, so that silence neither explodes nor counts. Mean over frames
+    and bands, sum over windows. A codec that is silent there scores about 1 a window, one that is
+    right 0.1. Source: ours; log-mel magnitudes alone leave a codec of separate patches blind to
+    pitch (docs/experiments.md).
+
+    Args:
+        sampling_rate: of the audio.
+        hertz: the upper end of the band.
+        window_lengths: samples of the Hann windows; the hop is a quarter.
     """
 
-    def __init__(self, sampling_rate: int, window_lengths: tuple[int, ...] = (512, 1024)) -> None:
+    def __init__(
+        self,
+        sampling_rate: int,
+        hertz: float = 700.0,
+        window_lengths: tuple[int, ...] = (512, 1024, 2048),
+    ) -> None:
         super().__init__()
         self.window_lengths = window_lengths
         for length in window_lengths:
             window = torch.hann_window(length)
             self.register_buffer(f"window_{length}", window / window.norm(), persistent=False)
-            hertz = torch.fft.rfftfreq(length, 1 / sampling_rate)
-            tilt = 1 / (1 + (hertz / _PHASE_HERTZ).square())
-            self.register_buffer(f"tilt_{length}", tilt, persistent=False)
+            centres = torch.fft.rfftfreq(length, 1 / sampling_rate)
+            lower = torch.arange(0.0, hertz, _PHASE_BAND_HERTZ)[:, None]
+            inside = (centres >= lower) & (centres < (lower + _PHASE_BAND_HERTZ).clamp_max(hertz))
+            # Short windows have no bin in some of the bands.
+            bands = inside[inside.any(1)].float()
+            self.register_buffer(f"bands_{length}", bands, persistent=False)
 
     def forward(
         self,
@@ -142,18 +155,18 @@ class PhaseLoss(nn.Module):
             error = self._energies(estimate - reference, length)
             with torch.no_grad():
                 energy = self._energies(reference, length)
-                floor = _PHASE_FLOOR * energy.mean(-1, keepdim=True) + _PHASE_SILENCE
+                floor = _PHASE_FLOOR * energy.mean((1, 2), keepdim=True) + _PHASE_SILENCE
             ratio = ((error + floor) / (energy + floor)).sqrt()
-            total = total + _mean_of_rows(ratio[:, None], counted, length // 4)
+            total = total + _mean_of_rows(ratio, counted, length // 4)
         return total
 
     def _energies(
         self, audio: Float[Tensor, "rows samples"], length: int
-    ) -> Float[Tensor, "rows frames"]:
-        """Energy of every frame, high frequencies counting less."""
-        window, tilt = self.get_buffer(f"window_{length}"), self.get_buffer(f"tilt_{length}")
+    ) -> Float[Tensor, "rows bands frames"]:
+        """Energy of every band and frame."""
+        window, bands = self.get_buffer(f"window_{length}"), self.get_buffer(f"bands_{length}")
         spectrum = torch.stft(audio, length, length // 4, window=window, return_complex=True)
-        return tilt @ torch.view_as_real(spectrum).square().sum(-1)
+        return bands @ torch.view_as_real(spectrum).square().sum(-1)
 
 
 def _slaney_filters(length: int, num_mels: int, sampling_rate: int) -> Tensor:

@@ -128,7 +128,7 @@ def smoke() -> TrainingConfig:
         ),
         optimizer=OptimizerConfig(warmup_steps=5),
         losses=LossWeights(phase=5.0, semantic=1.0),
-        warm_start=WarmStart(linear=True, steps=20, samples=512),
+        warm_start=WarmStart(low_band=100.0, steps=20, samples=512),
         adversarial=AdversarialConfig(
             start=45,
             crop_seconds=0.32,
