@@ -8,9 +8,11 @@ from torch import nn
 from toy_speech import write_codes
 from transformers import Qwen3Config
 
+from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.language import make_text
 from moss_audio_tokenizer.training.assembly import codec_config
+from moss_audio_tokenizer.training.codec_trainer import Trainer
 from moss_audio_tokenizer.training.fields import override
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 from moss_audio_tokenizer.training.trainers import TRAINERS, trainer_for
@@ -31,9 +33,26 @@ def test_every_recipe_is_of_a_kind():
 @pytest.mark.parametrize("name", BY_KIND["codec"])
 def test_every_recipe_fits_its_model(name):
     config = recipe(name)
+    if config.train.checkpoint:
+        config = override(config, ["train.checkpoint=bundled"])
     assert codec_config(config).sampling_rate >= 24_000
     if config.adversarial.start:
         assert config.adversarial.start < config.max_steps
+
+
+def test_the_shipped_models_recipe_runs_shortened(spoken, tmp_path):
+    shorter = ("max_steps=2", "warm_start.samples=1024", "data.batch_size=2", "device=cpu")
+    shorter += ("data.crop_seconds=0.64", "validation.clips=0", "train.checkpoint=bundled")
+    where = (f"output={tmp_path / 'run'}", f"data.manifest={spoken}")
+    lines = []
+    Trainer(override(recipe("bundled"), [*shorter, *where]), report=lines.append).run()
+    assert "low band given 22, 36, 64, 120 channels in the stages of the encoder" in lines
+    trained = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final")
+    low = 0.1 * torch.sin(2 * torch.pi * 170 * torch.arange(24_000) / 24_000)[None]
+    with torch.no_grad():
+        decoded = trained.codec.decoder(trained.codec.encoder(low[None, :, : 12 * 1920]))
+    error = decoded[0] - low[:, : 12 * 1920]
+    assert float(error.square().mean()) < 0.05 * float(low.square().mean())
 
 
 def test_the_papers_run_is_the_papers():

@@ -145,4 +145,6 @@ def read_log(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
 
 
 if __name__ == "__main__":
-    ToyTrainer(toy_config(sys.argv[1], accumulate=2, max_steps=3)).run()
+    # Without a GPU the processes must find each other by themselves.
+    device = "cpu" if torch.cuda.is_available() else "auto"
+    ToyTrainer(toy_config(sys.argv[1], accumulate=2, max_steps=3, device=device)).run()

@@ -38,7 +38,7 @@ def train(
 ) -> None:
     """Train a model; progress on stderr, the folder of the trained model on stdout.
 
-    Example: moss-audio train bundled output=runs/first data.manifest=data/manifest.jsonl
+    Example: moss-audio train envelope output=runs/first data.manifest=data/manifest.jsonl
     """
     with needs_extra("train", "training"):
         from ..training.config import override

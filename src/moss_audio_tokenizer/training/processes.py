@@ -4,6 +4,7 @@ Owns devices, ranks, what processes say to each other, and whole tensors out of 
 Accelerate finds out who takes part. Knows nothing of codecs.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -41,9 +42,11 @@ class Processes:
     def __init__(self, device: str = "auto", shard: bool = False) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device is 'cuda', but PyTorch sees no GPU; set device=cpu")
+        # Left to itself, accelerate takes each of several processes without a GPU for the only one.
+        on_cpu = device == "cpu" or ("WORLD_SIZE" in os.environ and not torch.cuda.is_available())
         # Parts of the model rest at times: the quantizer in the warm start, what is frozen.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[unused])
+        self._accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[unused])
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.device: torch.device = self._accelerator.device
