@@ -219,3 +219,14 @@ def test_rows_weigh_the_same_however_long_they_are(make_task):
 def test_a_phase_loss_is_there_when_it_has_a_weight(make_task):
     assert "phase" not in losses_of(make_task())
     assert "phase" in losses_of(make_task(losses=LossWeights(phase=2.0)))
+
+
+def test_phase_counts_less_where_fewer_layers_are_in_use(make_task):
+    task = make_task(losses=LossWeights(phase=2.0), quantizer_dropout=0.0)
+    rows = make_rows(make_audio(2), task.config, task.codec.config, 0)
+    layers = task.codec.config.quantizer.num_quantizers
+    whole, halved = (
+        task(replace(rows, active=torch.tensor([count, count])))[1]["phase"]
+        for count in (layers, layers // 2)
+    )
+    assert float(halved) < 0.5 * float(whole)

@@ -162,6 +162,18 @@ def test_the_phase_loss_hears_what_mel_magnitudes_do_not():
     assert float(MelLoss(RATE)(opposite, tone)) == pytest.approx(0.0, abs=1e-3)
 
 
+def test_rows_of_the_phase_loss_count_by_their_weights():
+    estimate, reference = (torch.from_numpy(item)[:, None] for item in make_signals())
+    loss = PhaseLoss(RATE)
+    rows = len(reference)
+    alone = [
+        float(loss(estimate[row : row + 1], reference[row : row + 1])) / rows for row in range(rows)
+    ]
+    found = loss(estimate, reference, weights=torch.linspace(0, 1, rows))
+    expected = sum(row / (rows - 1) * value for row, value in enumerate(alone))
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_phase_loss_is_calm_in_silence():
     silence = torch.zeros(1, 1, 4800)
     noise = (

@@ -59,7 +59,7 @@ class CodecTask(nn.Module):
         lengths = rows.lengths if rows.padded else None
         losses["mel"] = self.mel_loss(estimate, rows.audio, lengths)
         if self.config.losses.phase:
-            losses["phase"] = self.phase_loss(estimate, rows.audio, lengths)
+            losses["phase"] = self.phase_loss(estimate, rows.audio, lengths, self._known(rows))
         return estimate, losses
 
     def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
@@ -72,6 +72,15 @@ class CodecTask(nn.Module):
         """The precision of the recipe; quantizer and losses leave it."""
         bf16 = self.config.precision == "bf16"
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def _known(self, rows: StepRows) -> Float[Tensor, "rows"] | None:
+        """How much phase counts in each row: the less, the fewer of the quantizer's layers it has.
+
+        Phases that the codes do not tell are best guessed by silence, as far as this loss can see.
+        """
+        if rows.active is None:
+            return None
+        return (rows.active / self.codec.config.quantizer.num_quantizers).square()
 
     def _noisy(self, hidden: Tensor, seeds: list[int]) -> Tensor:
         """Hidden states with noise in proportion to a row's RMS, which no scaling can outrun."""

@@ -89,11 +89,9 @@ class MelLoss(nn.Module):
         return total
 
 
-def _of_channels(
-    lengths: Int[Tensor, "rows"] | None, num_signals: int
-) -> Int[Tensor, "signals"] | None:
-    """The length of every channel of every row."""
-    return None if lengths is None else lengths.repeat_interleave(num_signals // len(lengths))
+def _of_channels(values: Tensor | None, num_signals: int) -> Tensor | None:
+    """What holds for a row, for every channel of every row."""
+    return None if values is None else values.repeat_interleave(num_signals // len(values))
 
 
 def _mean_of_rows(
@@ -146,10 +144,19 @@ class PhaseLoss(nn.Module):
         estimate: Float[Tensor, "rows *channels samples"],
         reference: Float[Tensor, "rows *channels samples"],
         lengths: Int[Tensor, "rows"] | None = None,
+        weights: Float[Tensor, "rows"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Distance of two signals of the same shape, in float32; ``lengths`` as in `MelLoss`."""
+        """Distance of two signals of the same shape, in float32.
+
+        Args:
+            estimate: what the decoder made.
+            reference: the recordings.
+            lengths: samples of each row that count; all by default.
+            weights: how much each row counts, from 0 to 1; 1 by default.
+        """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
         counted = _of_channels(lengths, len(reference))
+        weights = _of_channels(weights, len(reference))
         total = estimate.new_zeros(())
         for length in self.window_lengths:
             error = self._energies(estimate - reference, length)
@@ -157,6 +164,8 @@ class PhaseLoss(nn.Module):
                 energy = self._energies(reference, length)
                 floor = _PHASE_FLOOR * energy.mean((1, 2), keepdim=True) + _PHASE_SILENCE
             ratio = ((error + floor) / (energy + floor)).sqrt()
+            if weights is not None:
+                ratio = ratio * weights[:, None, None]
             total = total + _mean_of_rows(ratio, counted, length // 4)
         return total
 
