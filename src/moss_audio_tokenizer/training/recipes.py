@@ -116,10 +116,10 @@ def bundled() -> TrainingConfig:
     return TrainingConfig(
         max_steps=13_000,
         decoder_only_from=1,
-        quantizer_dropout=1.0,
+        quantizer_dropout=0.7,
         train=PartsConfig(checkpoint="runs/envelope/final"),
         data=DataConfig(crop_seconds=1.28, batch_size=8, gain_db=(-34.0, -12.0)),
-        losses=LossWeights(phase=10.0),
+        losses=LossWeights(phase=15.0),
         optimizer=OptimizerConfig(learning_rate=6e-4, decay_fraction=0.6),
         warm_start=WarmStart(low_band=700.0, samples=30_000),
         validation=ValidationConfig(every=2500),
