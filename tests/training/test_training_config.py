@@ -11,6 +11,7 @@ from moss_audio_tokenizer.training.assembly import codec_config
 from moss_audio_tokenizer.training.config import (
     DataConfig,
     DiscriminatorConfig,
+    LossWeights,
     OptimizerConfig,
     TrainingConfig,
     ValidationConfig,
@@ -126,6 +127,8 @@ def test_what_cannot_be_set_is_refused(assignment, message):
         (OptimizerConfig, {"decay_fraction": 2.0}),
         (OptimizerConfig, {"schedule": "steps"}),
         (WarmStart, {"steps": -1}),
+        (WarmStart, {"low_band": -1.0}),
+        (LossWeights, {"phase_hertz": 0.0}),
         (ValidationConfig, {"num_quantizers": ()}),
         (ValidationConfig, {"every": 0}),
         (LanguageModelConfig, {"width": 1 << 40}),
@@ -200,3 +203,21 @@ def test_discriminators_judge_what_the_recipe_lets_through(periods, windows):
     config = DiscriminatorConfig(periods, windows, channel_divisor=32)
     for samples in range(config.least_samples, config.least_samples + 9):
         assert len(Discriminators(config)(torch.zeros(1, samples))) == len(periods + windows)
+
+
+CHECKPOINT = "train.checkpoint=bundled"
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [CHECKPOINT],
+        [CHECKPOINT, "warm_start.samples=0", "warm_start.steps=5"],
+        [CHECKPOINT, "warm_start.low_band=700", "warm_start.steps=5"],
+        [CHECKPOINT, "warm_start.low_band=700", "train.parts=decoder"],
+    ],
+)
+def test_a_checkpoint_keeps_its_quantizer_unless_its_hidden_states_change(assignments):
+    with pytest.raises(ConfigError, match="warm_start is"):
+        override(TrainingConfig(), assignments)
+    override(TrainingConfig(), [CHECKPOINT, "warm_start.low_band=700"])

@@ -57,6 +57,7 @@ class LossWeights:
         check_types(self)
         for item in fields(self):
             require(getattr(self, item.name) >= 0, self, item.name, "0 or more")
+        require(self.phase_hertz > 0, self, "phase_hertz", "a frequency above 0")
 
 
 @dataclass(frozen=True)
