@@ -1,4 +1,4 @@
-r"""Gather recordings of speech in some thirty languages from packages of Debian, as training data.
+r"""Gather recordings of speech in 35 languages from packages of Debian, as training data.
 
     apt-get install asterisk-core-sounds-{en,es,fr,it,ru}-g722 klettres-data ktuberling-data \
         tuxpaint-stamps-default ffmpeg
