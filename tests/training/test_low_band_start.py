@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.config import (
     CodecConfig,
     PatchStage,
@@ -72,18 +71,6 @@ def test_the_low_band_comes_through_at_once(channels):
     counts = start_low_band(codec, audio, 200.0)
     assert counts == [channels * n for n in (9, 12, 24)]
     assert signal_to_noise(codec, audio, 150) > 40
-
-
-def test_what_a_trained_codec_does_above_the_band_stays():
-    codec = MossAudioTokenizerModel.from_pretrained("bundled").codec.float()
-    everything = noises(rows=16)
-    high = everything - below(everything, 1000)
-    with torch.no_grad():
-        before = codec.decoder(codec.encoder(high))
-        start_low_band(codec, everything, 500.0)
-        after = codec.decoder(codec.encoder(high))
-    before, after = (audio - below(audio, 1000) for audio in (before, after))
-    assert float((after - before).square().mean()) < 0.1 * float(before.square().mean())
 
 
 def test_the_shipped_shape_has_room_for_700_hertz():

@@ -81,6 +81,9 @@ def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     assert {"semantic", "adversarial", "phase", "commitment"} <= found[-1].keys()
     for left, right in zip(found, expected, strict=True):
+        # The norm of gradients that are large in few weights is less exact than the losses are.
+        norms = left.pop("gradient_norm"), right.pop("gradient_norm")
+        assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
     kept = sorted(path.name for path in (output / "checkpoints/step-000004").iterdir())
     assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
