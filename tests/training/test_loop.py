@@ -18,6 +18,8 @@ from moss_audio_tokenizer.training import validation
 from moss_audio_tokenizer.training.codec_trainer import Trainer
 from moss_audio_tokenizer.training.config import (
     DataConfig,
+    LossWeights,
+    OptimizerConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
@@ -117,10 +119,17 @@ def test_validations_are_logged_by_depth_without_undefined_values(make_recipe):
     assert 0 < log[1]["perplexity/lowest"] <= log[1]["perplexity/first"] <= 1
 
 
-@pytest.mark.parametrize("broken_at", [3, 5])
-def test_a_resumed_run_continues_bit_for_bit(make_recipe, tmp_path, broken_at):
-    whole = make_recipe(output=str(tmp_path / "whole"), validation=VALIDATED)
-    parted = make_recipe(output=str(tmp_path / "parted"), validation=VALIDATED)
+FOLLOWING = {
+    "codebook_decay": 0.9,
+    "optimizer": OptimizerConfig(kind="muon"),
+    "losses": LossWeights(phase=1.0, mel_windows=2, phase_windows=1),
+}
+
+
+@pytest.mark.parametrize(("broken_at", "changes"), [(3, {}), (5, {}), (5, FOLLOWING)])
+def test_a_resumed_run_continues_bit_for_bit(make_recipe, tmp_path, broken_at, changes):
+    whole = make_recipe(output=str(tmp_path / "whole"), validation=VALIDATED, **changes)
+    parted = replace(whole, output=str(tmp_path / "parted"))
     run_to_end(whole)
     run_until(parted, broken_at)
     assert [line["step"] for line in read_log(parted)] == list(range(1, broken_at + 1))
@@ -338,6 +347,24 @@ def test_the_quantizer_is_fitted_anew_until_only_the_decoder_trains(make_recipe)
     done_before = [sum(line.startswith("step ") for line in lines[:fit]) for fit in fits]
     assert steps == list(range(1, 8))
     assert done_before == [1, 3, 4]
+
+
+def test_running_codebooks_follow_until_only_the_decoder_trains(make_recipe):
+    config = make_recipe(codebook_decay=0.5, decoder_only_from=4, max_steps=6, checkpoint_every=1)
+    config = replace(config, keep_checkpoints=6, warm_start=WarmStart(steps=1, samples=256))
+    run_to_end(config)
+    folder = Path(config.output) / "checkpoints"
+    seen = {step: weights(folder / f"step-{step:06d}") for step in range(2, 7)}
+    name = "quantizer.codebooks"
+    fitted = "quantizer.in_projs.bias"
+    assert not torch.equal(seen[2][name], seen[3][name])
+    assert torch.equal(seen[2][fitted], seen[3][fitted])
+    assert torch.equal(seen[5][name], seen[6][name])
+
+
+def test_running_codebooks_are_refused_with_shares():
+    with pytest.raises(ConfigError, match="codebook_decay"):
+        TrainingConfig(codebook_decay=0.9, shard=True)
 
 
 def test_only_the_decoder_trains_at_the_end(make_recipe):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.training.losses import MelLoss, MelLossConfig, PhaseLoss
+from moss_audio_tokenizer.training.losses import (
+    NUM_MEL_WINDOWS,
+    NUM_PHASE_WINDOWS,
+    MelLoss,
+    MelLossConfig,
+    PhaseLoss,
+)
 
 RATE = 24_000
 
@@ -82,6 +88,18 @@ def test_identical_signals_have_no_distance():
     _, reference = make_signals()
     audio = torch.from_numpy(reference).float()
     assert float(MelLoss(RATE)(audio, audio)) == 0.0
+
+
+@pytest.mark.parametrize("kind", [MelLoss, PhaseLoss])
+def test_drawn_windows_stand_for_all_of_them(kind):
+    estimate, reference = (torch.from_numpy(item) for item in make_signals())
+    loss = kind(RATE)
+    count = {MelLoss: NUM_MEL_WINDOWS, PhaseLoss: NUM_PHASE_WINDOWS}[kind]
+    whole = float(loss(estimate, reference))
+    alone = [float(loss(estimate, reference, drawn=[place])) for place in range(count)]
+    assert np.mean(alone) == pytest.approx(whole, rel=1e-5)
+    assert len({round(value, 3) for value in alone}) == count
+    assert float(loss(estimate, reference, drawn=range(count))) == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("other", ["silence", "sound"])

@@ -40,12 +40,36 @@ def test_every_recipe_fits_its_model(name):
         assert config.adversarial.start < config.max_steps
 
 
+SHORTER = (
+    "device=cpu",
+    "train.checkpoint=bundled",
+    "validation.clips=0",
+    "data.batch_size=2",
+    "data.crop_seconds=0.64",
+)
+
+
 def test_the_shipped_models_recipe_runs_shortened(spoken, tmp_path):
-    shorter = ("max_steps=2", "warm_start.samples=1024", "data.batch_size=2", "device=cpu")
-    shorter += ("data.crop_seconds=0.64", "validation.clips=0", "train.checkpoint=bundled")
-    where = (f"output={tmp_path / 'run'}", f"data.manifest={spoken}")
+    shorter = (*SHORTER, "max_steps=3", "decoder_only_from=2", f"data.manifest={spoken}")
+    config = override(recipe("bundled"), [*shorter, f"output={tmp_path / 'run'}"])
+    before = MossAudioTokenizerModel.from_pretrained("bundled").codec
+    Trainer(config, report=lambda _: None).run()
+    after = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final").codec
+    moved = before.quantizer.codebooks != after.quantizer.codebooks
+    # Two steps of all parts, and rows that were chosen in them.
+    assert 0 < int(moved.any(-1).sum()) <= 2 * 2 * 8 * 32
+    assert torch.equal(before.quantizer.in_projs.bias, after.quantizer.in_projs.bias)
+    for half in ("encoder", "decoder"):
+        parts = (getattr(codec, half).parameters() for codec in (before, after))
+        pairs = zip(*parts, strict=True)
+        assert not any(torch.equal(left, right) for left, right in pairs)
+
+
+def test_the_recipe_of_its_low_band_runs_shortened(spoken, tmp_path):
+    shorter = (*SHORTER, "max_steps=2", "warm_start.samples=1024", f"data.manifest={spoken}")
     lines = []
-    Trainer(override(recipe("bundled"), [*shorter, *where]), report=lines.append).run()
+    config = override(recipe("low_band"), [*shorter, f"output={tmp_path / 'run'}"])
+    Trainer(config, report=lines.append).run()
     assert "low band given 22, 36, 64, 120 channels in the stages of the encoder" in lines
     trained = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final")
     low = 0.1 * torch.sin(2 * torch.pi * 170 * torch.arange(24_000) / 24_000)[None]

@@ -4,6 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from moss_audio_tokenizer.config import preset
+from moss_audio_tokenizer.errors import ConfigError
+from moss_audio_tokenizer.model.codec import Codec
+from moss_audio_tokenizer.training import schedule
 from moss_audio_tokenizer.training.config import OptimizerConfig
 from moss_audio_tokenizer.training.schedule import learning_rate_at, make_optimizer
 
@@ -47,3 +51,43 @@ def test_the_optimizer_has_every_parameter_and_the_settings():
     group = make_optimizer(module, OptimizerConfig(weight_decay=0.5)).param_groups[0]
     assert len(group["params"]) == 2
     assert (group["betas"], group["weight_decay"]) == ((0.8, 0.99), 0.5)
+
+
+def peakedness(matrix: torch.Tensor) -> float:
+    """The largest singular value beside their root mean square: 2 for square noise."""
+    values = torch.linalg.svdvals(matrix)
+    return float(values.max() / values.square().mean().sqrt())
+
+
+def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else():
+    codec = Codec(preset("tiny"))
+    codec.initialise(torch.Generator().manual_seed(0))
+    optimizer = make_optimizer(codec, OptimizerConfig(kind="muon", weight_decay=0.0))
+    before = {name: parameter.detach().clone() for name, parameter in codec.named_parameters()}
+    random = torch.Generator().manual_seed(1)
+    for parameter in codec.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=random)
+    optimizer.step()
+    for name, parameter in codec.named_parameters():
+        change = parameter.detach() - before[name]
+        assert change.abs().sum() > 0
+        if ".layers." in name and parameter.ndim == 2:
+            assert set(optimizer.state[parameter]) == {"momentum_buffer"}
+            assert peakedness(change) < 1.4
+        else:
+            assert set(optimizer.state[parameter]) == {"step", "exp_avg", "exp_avg_sq"}
+    groups = [item for group in optimizer.param_groups for item in group["params"]]
+    assert len(groups) == len(set(groups)) == len(before)
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in codec.parameters())
+
+
+def test_muon_is_refused_for_weights_in_shares(monkeypatch):
+    monkeypatch.setattr(schedule, "DTensor", torch.nn.Parameter)
+    with pytest.raises(ConfigError, match=r"'muon' with shard; set optimizer\.kind=adamw"):
+        make_optimizer(Codec(preset("tiny")), OptimizerConfig(kind="muon"))
+
+
+def test_another_kind_of_optimiser_is_refused():
+    with pytest.raises(ConfigError, match="'adamw' or 'muon'"):
+        OptimizerConfig(kind="sgd")

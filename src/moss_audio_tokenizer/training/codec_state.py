@@ -16,6 +16,7 @@ from .adversary import Adversary
 from .codec_task import CodecTask
 from .discriminators import load_discriminators, save_discriminators
 from .moving_mean import MovingMean
+from .optimisation import Optimizing
 from .processes import Processes, set_state, whole_state
 from .run_state import (
     OPTIMIZER_NAME,
@@ -31,6 +32,7 @@ DISCRIMINATORS_NAME = "discriminators.safetensors"
 DISCRIMINATORS_OPTIMIZER_NAME = "discriminators-optimizer.safetensors"
 SEMANTIC_NAME = "semantic.safetensors"
 MEAN_NAME = "mean.safetensors"
+CODEBOOKS_NAME = "codebooks.safetensors"
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Training:
     """
 
     task: CodecTask
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizing
     adversary: Adversary | None = None
     mean: MovingMean | None = None
 
@@ -78,6 +80,8 @@ def checkpoint_files(run: Training, processes: Processes) -> Fill:
         tensors[SEMANTIC_NAME] = whole_state(run.task.semantic)
     if run.mean is not None:
         tensors[MEAN_NAME] = run.mean.whole_state()
+    if run.task.codebooks is not None:
+        tensors[CODEBOOKS_NAME] = {"shares": run.task.codebooks.shares.cpu()}
     if run.adversary is not None:
         judges = run.adversary.discriminators
         tensors[DISCRIMINATORS_OPTIMIZER_NAME] = optimizer_tensors(judges, run.adversary.optimizer)
@@ -125,6 +129,8 @@ def load_run(folder: Path, run: Training) -> None:
         load_semantic(folder, run.task.semantic)
     if run.mean is not None:
         run.mean.load(read_tensors(folder, MEAN_NAME))
+    if run.task.codebooks is not None:
+        run.task.codebooks.shares.copy_(read_tensors(folder, CODEBOOKS_NAME)["shares"])
     load_optimizer(folder, OPTIMIZER_NAME, run.task, run.optimizer)
     if run.adversary is not None:
         _load_adversary(folder, run.adversary)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..model.codec import Codec
 from ..semantic import SemanticHead
+from .codebooks import RunningCodebooks
 from .config import TrainingConfig
 from .losses import MelLoss, PhaseLoss
 from .step_rows import StepRows
@@ -23,6 +24,9 @@ class CodecTask(nn.Module):
         codec: all of it.
         semantic: the language model that reads it, if there is one.
         config: the recipe.
+
+    Attributes:
+        codebooks: take in what is quantized, where they are running means.
     """
 
     def __init__(self, codec: Codec, semantic: SemanticHead | None, config: TrainingConfig) -> None:
@@ -32,6 +36,8 @@ class CodecTask(nn.Module):
         self.config = config
         self.mel_loss = MelLoss(codec.config.sampling_rate)
         self.phase_loss = PhaseLoss(codec.config.sampling_rate, config.losses.phase_hertz)
+        decay = config.codebook_decay
+        self.codebooks = RunningCodebooks(codec.quantizer, decay) if decay else None
 
     def forward(
         self, rows: StepRows, num_tokens: float = 1.0
@@ -48,18 +54,21 @@ class CodecTask(nn.Module):
         if rows.active is None:
             decoder_input = self._noisy(hidden.float(), rows.noise_seeds)
         else:
-            output = self.codec.quantizer(
-                hidden, rows.active, rows.valid().float() if rows.padded else None
-            )
+            valid = rows.valid().float() if rows.padded else None
+            output = self.codec.quantizer(hidden, rows.active, valid)
+            if self.codebooks is not None and torch.is_grad_enabled():
+                self.codebooks.note(output, rows.active, valid)
             decoder_input = output.hidden
             losses |= {"commitment": output.commitment_loss, "codebook": output.codebook_loss}
         with self.autocast(rows.audio.device):
             estimate = self.codec.require_decoder()(decoder_input)
             losses |= self._semantic_losses(decoder_input, rows, num_tokens)
         lengths = rows.lengths if rows.padded else None
-        losses["mel"] = self.mel_loss(estimate, rows.audio, lengths)
+        losses["mel"] = self.mel_loss(estimate, rows.audio, lengths, rows.mel_windows)
         if self.config.losses.phase:
-            losses["phase"] = self.phase_loss(estimate, rows.audio, lengths, self._known(rows))
+            losses["phase"] = self.phase_loss(
+                estimate, rows.audio, lengths, self._known(rows), rows.phase_windows
+            )
         return estimate, losses
 
     def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:

@@ -142,6 +142,8 @@ class Trainer(Loop[TrainingConfig, Batch]):
         scalars["gradient_norm"] = clip_gradients(self.task.parameters(), settings.clip_norm)
         self._require_finite(scalars, batch)
         optimizer.step()
+        if self.task.codebooks is not None:
+            self.task.codebooks.update(self.processes, self.step)
         if self.training.mean is not None:
             self.training.mean.update()
         return scalars | {"learning_rate": rate}
@@ -215,7 +217,11 @@ class Trainer(Loop[TrainingConfig, Batch]):
             module = part_of(self.task, name)
             if module is not None:
                 rests = decoder_only and name in ("encoder", "quantizer")
-                module.requires_grad_(self.config.trains(name) and not rests)
+                trained = self.config.trains(name) and not rests
+                if name == "quantizer" and self.task.codebooks is not None:
+                    self.task.codebooks.follows = trained
+                    trained = False
+                module.requires_grad_(trained)
 
     def validate(self) -> ValidationResult | None:
         """Reconstruct the validation clips, shared out to the processes."""

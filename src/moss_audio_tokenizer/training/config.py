@@ -42,6 +42,9 @@ class LossWeights:
 
     Attributes:
         phase_hertz: no weight, but up to which frequency ``phase`` looks.
+        mel_windows: no weight either: of how many windows, drawn anew in each step, ``mel`` is
+            measured, standing for all; 0 takes all of them.
+        phase_windows: likewise for ``phase``.
     """
 
     mel: float = 15.0
@@ -52,6 +55,8 @@ class LossWeights:
     features: float = 2.0
     semantic: float = 20.0
     phase_hertz: float = 700.0
+    mel_windows: int = 0
+    phase_windows: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -239,6 +244,9 @@ class TrainingConfig(RunConfig):
         ema_decay: of a running mean of the codec's weights, which is then what is validated and
             shipped; 0 for none.
         quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
+        codebook_decay: codebooks are running means of what chose their rows, with this decay a
+            step, and rows that nothing chooses move to where something is; 0 trains them by the
+            codebook loss, as the paper does.
         decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
             more to the encoder, which then stays as it is; 0 for never.
     """
@@ -247,6 +255,7 @@ class TrainingConfig(RunConfig):
     recompute: bool = False
     ema_decay: float = 0.0
     quantizer_dropout: float = 0.5
+    codebook_decay: float = 0.0
     decoder_only_from: int = 0
     train: PartsConfig = field(default_factory=PartsConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -260,7 +269,8 @@ class TrainingConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.ema_decay < 1, self, "ema_decay", "0, or a number below 1")
+        for name in ("ema_decay", "codebook_decay"):
+            require(0 <= getattr(self, name) < 1, self, name, "0, or a number below 1")
         after_start = self.decoder_only_from == 0 or self.decoder_only_from >= self.warm_start.steps
         require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
         if self.train.checkpoint:
@@ -271,6 +281,8 @@ class TrainingConfig(RunConfig):
             whole = self.train.parts == "all" or start.low_band == 0
             require(whole, self, "warm_start", "low_band=0 where not all parts are trained")
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
+        followed = not (self.shard and self.codebook_decay)
+        require(followed, self, "codebook_decay", "0 with shard")
         self._check_semantic()
 
     def _check_semantic(self) -> None:

@@ -83,6 +83,8 @@ class Fitting:
         # The optimiser's moments and the mean belong to the weights that were there before.
         for parameter in run.task.codec.quantizer.parameters():
             run.optimizer.state.pop(parameter, None)
+        if run.task.codebooks is not None:
+            run.task.codebooks.restart()
         if run.mean is not None:
             run.mean.restart("quantizer.")
         shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))

@@ -4,19 +4,25 @@ Owns the multi-scale log-mel distance (training.md section 2, after DAC's recipe
 of complex spectra of low frequencies; knows nothing of models or data.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 _LOG_FLOOR = 1e-5
+# Spectra of windows up to this length are matrix products, faster than short transforms.
+_LONGEST_PRODUCT = 256
 _PHASE_BAND_HERTZ = 100.0
 _PHASE_FLOOR = 0.01
 # About the energy that noise at -54 dBFS has in a frame's band.
 _PHASE_SILENCE = 1e-5
+
+PHASE_WINDOWS = (512, 1024, 2048)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,10 @@ class MelLossConfig:
     stft_normalized: bool = True
 
 
+NUM_MEL_WINDOWS = len(MelLossConfig.window_lengths)
+NUM_PHASE_WINDOWS = len(PHASE_WINDOWS)
+
+
 class MelLoss(nn.Module):
     """L1 distance of log10 mel magnitudes: mean over each scale, summed over the scales."""
 
@@ -48,6 +58,9 @@ class MelLoss(nn.Module):
                 filters = filters / window.square().sum().sqrt()
             self.register_buffer(f"window_{length}", window, persistent=False)
             self.register_buffer(f"filters_{length}", filters, persistent=False)
+            if length <= _LONGEST_PRODUCT:
+                waves = _windowed_waves(window)
+                self.register_buffer(f"waves_{length}", waves, persistent=False)
 
     def _scales(self) -> Iterator[tuple[int, int]]:
         return zip(self.config.window_lengths, self.config.num_mels, strict=True)
@@ -56,20 +69,30 @@ class MelLoss(nn.Module):
         self, audio: Float[Tensor, "rows samples"], length: int
     ) -> Float[Tensor, "rows mels frames"]:
         """log10 of the mel magnitudes at the scale of window ``length``."""
-        window = self.get_buffer(f"window_{length}")
-        spectrum = torch.stft(
-            audio, length, length // 4, window=window, center=True, return_complex=True
-        )
+        half = length // 2
+        frames = F.pad(audio[:, None], (half, half), mode="reflect")[:, 0]
         # The small constant keeps the gradient of the magnitude finite at silence.
-        magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-14).sqrt()
-        mel = self.get_buffer(f"filters_{length}").T @ magnitude
-        return mel.clamp_min(_LOG_FLOOR).log10()
+        magnitude = (self._powers(frames.unfold(-1, length, length // 4)) + 1e-14).sqrt()
+        mel = magnitude @ self.get_buffer(f"filters_{length}")
+        return mel.clamp_min(_LOG_FLOOR).log10().transpose(1, 2)
+
+    def _powers(
+        self, frames: Float[Tensor, "rows frames length"]
+    ) -> Float[Tensor, "rows frames bins"]:
+        """Squared magnitudes of windowed frames."""
+        length = frames.shape[-1]
+        if length <= _LONGEST_PRODUCT:
+            real, imaginary = (frames @ self.get_buffer(f"waves_{length}")).chunk(2, dim=-1)
+            return real.square() + imaginary.square()
+        spectrum = torch.fft.rfft(frames * self.get_buffer(f"window_{length}"))
+        return torch.view_as_real(spectrum).square().sum(-1)
 
     def forward(
         self,
         estimate: Float[Tensor, "rows *channels samples"],
         reference: Float[Tensor, "rows *channels samples"],
         lengths: Int[Tensor, "rows"] | None = None,
+        drawn: Sequence[int] | None = None,
     ) -> Float[Tensor, ""]:
         """Distance of two signals of the same shape, in float32.
 
@@ -77,16 +100,20 @@ class MelLoss(nn.Module):
             estimate: what the decoder made.
             reference: the recordings.
             lengths: samples of each row that count; all by default.
+            drawn: places of the scales to measure, all by default. They stand for the others: the
+                sum is that of as many scales as there are.
         """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
         counted = _of_channels(lengths, len(reference))
+        windows = self.config.window_lengths
+        places = range(len(windows)) if drawn is None else drawn
         total = estimate.new_zeros(())
-        for length in self.config.window_lengths:
+        for length in (windows[place] for place in places):
             with torch.no_grad():
                 target = self.log_mel(reference, length)
             difference = (self.log_mel(estimate, length) - target).abs()
             total = total + _mean_of_rows(difference, counted, length // 4)
-        return total
+        return total * (len(windows) / len(places))
 
 
 def _of_channels(values: Tensor | None, num_signals: int) -> Tensor | None:
@@ -125,7 +152,7 @@ class PhaseLoss(nn.Module):
         self,
         sampling_rate: int,
         hertz: float = 700.0,
-        window_lengths: tuple[int, ...] = (512, 1024, 2048),
+        window_lengths: tuple[int, ...] = PHASE_WINDOWS,
     ) -> None:
         super().__init__()
         self.window_lengths = window_lengths
@@ -145,6 +172,7 @@ class PhaseLoss(nn.Module):
         reference: Float[Tensor, "rows *channels samples"],
         lengths: Int[Tensor, "rows"] | None = None,
         weights: Float[Tensor, "rows"] | None = None,
+        drawn: Sequence[int] | None = None,
     ) -> Float[Tensor, ""]:
         """Distance of two signals of the same shape, in float32.
 
@@ -153,12 +181,14 @@ class PhaseLoss(nn.Module):
             reference: the recordings.
             lengths: samples of each row that count; all by default.
             weights: how much each row counts, from 0 to 1; 1 by default.
+            drawn: places of the windows to measure with, which stand for the others.
         """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
         counted = _of_channels(lengths, len(reference))
         weights = _of_channels(weights, len(reference))
+        places = range(len(self.window_lengths)) if drawn is None else drawn
         total = estimate.new_zeros(())
-        for length in self.window_lengths:
+        for length in (self.window_lengths[place] for place in places):
             error = self._energies(estimate - reference, length)
             with torch.no_grad():
                 energy = self._energies(reference, length)
@@ -167,7 +197,7 @@ class PhaseLoss(nn.Module):
             if weights is not None:
                 ratio = ratio * weights[:, None, None]
             total = total + _mean_of_rows(ratio, counted, length // 4)
-        return total
+        return total * (len(self.window_lengths) / len(places))
 
     def _energies(
         self, audio: Float[Tensor, "rows samples"], length: int
@@ -176,6 +206,14 @@ class PhaseLoss(nn.Module):
         window, bands = self.get_buffer(f"window_{length}"), self.get_buffer(f"bands_{length}")
         spectrum = torch.stft(audio, length, length // 4, window=window, return_complex=True)
         return bands @ torch.view_as_real(spectrum).square().sum(-1)
+
+
+def _windowed_waves(window: Float[Tensor, "length"]) -> Float[Tensor, "length twice_bins"]:
+    """Cosines, then sines, of all frequencies of a window: its Fourier transform as a matrix."""
+    length = len(window)
+    turns = torch.outer(torch.arange(length), torch.arange(length // 2 + 1)) % length
+    angles = turns.double() * (2 * math.pi / length)
+    return (torch.cat((angles.cos(), angles.sin()), 1) * window.double()[:, None]).float()
 
 
 def _slaney_filters(length: int, num_mels: int, sampling_rate: int) -> Tensor:

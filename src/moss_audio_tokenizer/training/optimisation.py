@@ -1,10 +1,14 @@
 """What every optimiser's step is made of, whatever trains: rate, gradients, means, finite numbers.
 
+Owns, too, how several optimisers are one.
+
 Knows nothing of losses or of data.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +17,37 @@ from ..errors import TrainingError
 from .processes import Processes, whole
 
 
-def begin_step(optimizer: torch.optim.Optimizer, rate: float) -> None:
+class Optimizers:
+    """Optimisers of different parameters, to be used as one.
+
+    Attributes:
+        param_groups: of all of them.
+        state: likewise, by parameter.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self._parts = parts
+        self.param_groups: list[dict[str, Any]] = [g for part in parts for g in part.param_groups]
+        self.state: defaultdict[Any, Any] = defaultdict(dict)
+        for part in parts:
+            part.state = self.state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """One step of each."""
+        for part in self._parts:
+            part.step()
+
+
+# Whatever makes a step.
+Optimizing: TypeAlias = torch.optim.Optimizer | Optimizers
+
+
+def begin_step(optimizer: Optimizing, rate: float) -> None:
     """Forget the gradients of the step before, and take on this step's learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from .fields import check_types, require
 
 DEVICES = ("auto", "cpu", "cuda")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("linear", "cosine")
 # Seeds are spread over the generators' 64 bits (step_rows.py).
 _LARGEST_SEED = 1 << 40
@@ -16,9 +17,11 @@ _LARGEST_SEED = 1 << 40
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its schedule: linear warm-up, a plateau, decay to zero.
+    """The optimiser and its schedule: linear warm-up, a plateau, decay to zero.
 
     Attributes:
+        kind: "adamw", or "muon" for the matrices of a codec's blocks (Jordan et al. 2024), with
+            AdamW for all else.
         learning_rate: of the plateau.
         betas: of AdamW.
         weight_decay: of AdamW, on all parameters.
@@ -29,6 +32,7 @@ class OptimizerConfig:
         clip_norm: of the gradients.
     """
 
+    kind: str = "adamw"
     learning_rate: float = 1.5e-3
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
@@ -39,6 +43,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(self.kind in OPTIMIZERS, self, "kind", " or ".join(map(repr, OPTIMIZERS)))
         require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
         require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
         require(self.weight_decay >= 0, self, "weight_decay", "0 or more")

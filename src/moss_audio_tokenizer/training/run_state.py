@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..files import atomic_path
 from ..model.checkpoint import CONFIG_NAME, write_json
+from .optimisation import Optimizing
 from .processes import Processes, spread_like, whole
 
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -29,7 +29,8 @@ FINAL_NAME = "final"
 
 _FILE_NAMES = (CONFIG_NAME, OPTIMIZER_NAME, STATE_NAME)
 _FOLDER_NAME = re.compile(r"step-(\d+)")
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
+_OF_ADAMW, _OF_MUON = set(_MOMENTS[:3]), {_MOMENTS[3]}
 
 # Writes into a new folder what a kind of run keeps there.
 Fill = Callable[[Path], None]
@@ -134,9 +135,7 @@ def prune_runs(output: Path, keep: int, best: int | None = None) -> None:
             shutil.rmtree(found)
 
 
-def load_optimizer(
-    folder: Path, name: str, module: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def load_optimizer(folder: Path, name: str, module: nn.Module, optimizer: Optimizing) -> None:
     """Restore a module's optimiser from the file ``name`` of a checkpoint.
 
     Raises:
@@ -144,16 +143,20 @@ def load_optimizer(
     """
     saved = read_tensors(folder, name)
     for own, parameter in module.named_parameters():
-        if f"{own}/{_MOMENTS[0]}" not in saved:  # it has had no gradient yet
+        moments = {key: f"{own}/{key}" for key in _MOMENTS if f"{own}/{key}" in saved}
+        if not moments:  # it has had no gradient yet
             continue
-        if any(f"{own}/{key}" not in saved for key in _MOMENTS) or (
-            saved[f"{own}/{_MOMENTS[0]}"].shape != parameter.shape
-        ):
+        whole_set = set(moments) in (_OF_ADAMW, _OF_MUON)
+        shapes = [saved[name].shape for key, name in moments.items() if key != "step"]
+        if not whole_set or any(shape != parameter.shape for shape in shapes):
             raise TrainingError(f"{folder} belongs to another model: {own} differs in shape")
         # Copies lie in memory as the originals did: what lies elsewhere may round elsewhere.
-        state = {key: spread_like(saved.pop(f"{own}/{key}"), parameter) for key in _MOMENTS[:2]}
-        state["step"] = saved.pop(f"{own}/step").clone()
-        optimizer.state[parameter] = state
+        optimizer.state[parameter] = {
+            key: saved.pop(name).clone()
+            if key == "step"
+            else spread_like(saved.pop(name), parameter)
+            for key, name in moments.items()
+        }
     if saved:
         raise TrainingError(f"{folder} belongs to another model, one with {min(saved)!r}")
 
@@ -184,7 +187,7 @@ def unreadable(path: Path, error: Exception) -> TrainingError:
     )
 
 
-def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(module: nn.Module, optimizer: Optimizing) -> dict[str, Tensor]:
     """Moments of every parameter that has some, whole, on the CPU; all processes must ask."""
     return {
         f"{name}/{key}": whole(value.detach()).cpu().clone()

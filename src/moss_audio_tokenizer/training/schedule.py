@@ -4,7 +4,11 @@ import math
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from ..errors import ConfigError
+from ..model.transformer import Block
+from .optimisation import Optimizers
 from .run_config import OptimizerConfig
 
 
@@ -19,12 +23,38 @@ def learning_rate_at(step: int, max_steps: int, config: OptimizerConfig) -> floa
     return config.learning_rate * warmup * decay
 
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW on all parameters; parameters without a gradient stay as they are."""
-    return torch.optim.AdamW(
-        module.parameters(),
+def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizers:
+    """AdamW on all parameters, or Muon on what it is for: matrices within Transformer blocks.
+
+    Parameters without a gradient stay as they are.
+
+    Raises:
+        ConfigError: Muon is asked for weights in shares.
+    """
+    parameters = list(module.parameters())
+    shared = any(isinstance(parameter, DTensor) for parameter in parameters)
+    matrices: list[nn.Parameter] = []
+    if config.kind == "muon":
+        if shared:
+            raise ConfigError("optimizer.kind is 'muon' with shard; set optimizer.kind=adamw")
+        blocks = (block for block in module.modules() if isinstance(block, Block))
+        matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
+    chosen = set(matrices)
+    adamw = torch.optim.AdamW(
+        [parameter for parameter in parameters if parameter not in chosen],
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        foreach=True,
+        foreach=shared,
+        fused=not shared,
     )
+    if not matrices:
+        return Optimizers(adamw)
+    # Its steps have the size of AdamW's, so that one learning rate does for both.
+    muon = torch.optim.Muon(
+        matrices,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return Optimizers(adamw, muon)

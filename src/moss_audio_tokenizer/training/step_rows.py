@@ -14,6 +14,7 @@ from torch import Tensor
 from ..config import CodecConfig
 from .config import TrainingConfig
 from .data import Batch
+from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 
 
 @dataclass
@@ -29,6 +30,8 @@ class StepRows:
         active: quantizer layers in use; None while the quantizer rests.
         noise_seeds: of each row, for the noise of the warm start.
         stretch: where in each row the discriminators look, from 0 to 1.
+        mel_windows: places of those that the mel loss takes; None for all.
+        phase_windows: likewise for the phase loss.
         texts: what is said in each row; empty where nobody knows.
         tasks: of each row with a text.
         share: of this pass in its step.
@@ -42,6 +45,8 @@ class StepRows:
     active: Int[Tensor, "rows"] | None
     noise_seeds: list[int]
     stretch: Float[Tensor, "rows"]
+    mel_windows: list[int] | None
+    phase_windows: list[int] | None
     texts: Sequence[str]
     tasks: Sequence[str]
     share: float
@@ -80,20 +85,32 @@ class RowPlan:
 
     def passes(self, batch: Batch, step: int) -> list[StepRows]:
         """The passes that this process makes over its share of a step's batch."""
-        count = self._config.accumulate
+        count, losses = self._config.accumulate, self._config.losses
         mine = len(batch.names)
         random = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
         active = self._active_layers(mine * self._world, random)
         stretch = torch.rand(mine * self._world, generator=random)
+        windows = (
+            _drawn(losses.mel_windows, NUM_MEL_WINDOWS, random),
+            _drawn(losses.phase_windows, NUM_PHASE_WINDOWS, random),
+        )
         first = self._rank * mine
         size = mine // count
         return [
-            self._rows(batch.part(index, count), step, first + index * size, active, stretch)
+            self._rows(
+                batch.part(index, count), step, first + index * size, active, stretch, windows
+            )
             for index in range(count)
         ]
 
     def _rows(
-        self, batch: Batch, step: int, first: int, active: Tensor, stretch: Tensor
+        self,
+        batch: Batch,
+        step: int,
+        first: int,
+        active: Tensor,
+        stretch: Tensor,
+        windows: tuple[list[int] | None, list[int] | None],
     ) -> StepRows:
         rows = range(first, first + len(batch.names))
         quantized = step >= self._config.warm_start.steps
@@ -108,6 +125,8 @@ class RowPlan:
             active=active[rows.start : rows.stop].to(self._device) if quantized else None,
             noise_seeds=[_mixed(self._config.seed, step, row) for row in rows],
             stretch=stretch[rows.start : rows.stop].to(self._device),
+            mel_windows=windows[0],
+            phase_windows=windows[1],
             texts=batch.texts,
             tasks=batch.tasks,
             share=1 / self._config.accumulate,
@@ -119,6 +138,13 @@ class RowPlan:
         prefix = torch.randint(1, layers + 1, (rows,), generator=random)
         dropped = torch.rand(rows, generator=random) < self._config.quantizer_dropout
         return torch.where(dropped, prefix, layers)
+
+
+def _drawn(wanted: int, there: int, random: torch.Generator) -> list[int] | None:
+    """Places of so many of those there are; None where all are wanted."""
+    if not 0 < wanted < there:
+        return None
+    return torch.randperm(there, generator=random)[:wanted].tolist()
 
 
 def _mixed(seed: int, step: int, row: int) -> int:

@@ -1,0 +1,108 @@
+"""Codebooks that follow the encoder as running means, in place of gradients.
+
+The layers' projections stay as they were fitted.
+
+Owns the counts of use and the arithmetic; knows nothing of the loop. By gradient codebooks lose an
+encoder that learns fast (docs/experiments.md); a mean over the last hundred steps does not. Source:
+van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; rows that nothing chooses move to where
+something is, as in SoundStream (arXiv 2107.03312).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model.quantizer import QuantizerOutput, ResidualQuantizer
+from .processes import Processes
+
+# A row that was chosen less often than this, of what is its even share, is dead.
+_DEAD_SHARE = 0.01
+# How many of a layer's rows are revived in a step, and as of how much use they begin.
+_MOST_REVIVED = 32
+_REVIVED_SHARE = 0.05
+
+
+class RunningCodebooks:
+    """Each row a running mean of what chose it.
+
+    Args:
+        quantizer: whose codebooks are changed in place.
+        decay: of the means in each step; close to 1 means a long memory.
+
+    Attributes:
+        shares: how often each row is chosen, a running mean relative to its even share, (layers,
+            rows); all that is to be kept between steps beside the codebooks.
+        follows: unset where the codebooks are to stay as they are.
+    """
+
+    def __init__(self, quantizer: ResidualQuantizer, decay: float) -> None:
+        self._quantizer = quantizer
+        self._decay = decay
+        self.follows = True
+        self.shares = quantizer.codebooks.new_ones(quantizer.codebooks.shape[:2])
+        self._clear()
+
+    def restart(self) -> None:
+        """Begin anew with codebooks that were set."""
+        self.shares.fill_(1.0)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._counts = torch.zeros_like(self.shares)
+        self._sums = torch.zeros_like(self._quantizer.codebooks)
+        self._points: list[Tensor] = []
+
+    @torch.no_grad()
+    def note(
+        self, output: QuantizerOutput, active: Tensor, valid: Float[Tensor, "batch frames"] | None
+    ) -> None:
+        """Take in what the layers in use saw and chose in a pass."""
+        if not self.follows:
+            return
+        layers, _, frames = output.codes.shape
+        used = active > torch.arange(layers, device=active.device)[:, None]
+        weight = used[..., None].expand(-1, -1, frames).float()
+        if valid is not None:
+            weight = weight * valid
+        codes, weight = output.codes.flatten(1), weight.flatten(1)
+        views = output.views.flatten(1, 2)
+        self._counts.scatter_add_(1, codes, weight)
+        places = codes[..., None].expand_as(views)
+        self._sums.scatter_add_(1, places, views * weight[..., None])
+        self._points.append(views)
+
+    @torch.no_grad()
+    def update(self, processes: Processes, step: int) -> None:
+        """Move the rows, after all passes of a step; all processes must ask.
+
+        Args:
+            processes: those of the run.
+            step: the seed of the choice of points that revive dead rows.
+        """
+        if not self._points:
+            return
+        counts, sums = processes.sum(self._counts), processes.sum(self._sums)
+        total = counts.sum(1, keepdim=True)
+        even = (total / counts.shape[1]).clamp_min(1e-9)
+        fresh = torch.where(total > 0, counts / even, self.shares)
+        self.shares.lerp_(fresh, 1 - self._decay)
+        books = self._quantizer.codebooks
+        # The mean of all that chose a row so far, weighted by age, without keeping their sum.
+        rate = (1 - self._decay) * fresh / self.shares.clamp_min(1e-9)
+        means = sums / counts.clamp_min(1e-9)[..., None]
+        chosen = counts > 0
+        books.copy_(torch.where(chosen[..., None], books.lerp(means, rate[..., None]), books))
+        self._revive(processes, step)
+        self._clear()
+
+    def _revive(self, processes: Processes, step: int) -> None:
+        """Move some rows that nothing chooses to points that were seen."""
+        found = processes.gather(torch.cat(self._points, 1).cpu())
+        points = torch.cat(found, 1).to(self.shares.device)
+        random = torch.Generator().manual_seed(step)
+        for layer in range(len(points)):
+            dead = (self.shares[layer] < _DEAD_SHARE).nonzero().squeeze(1)[:_MOST_REVIVED]
+            if len(dead):
+                picked = torch.randint(points.shape[1], (len(dead),), generator=random)
+                self._quantizer.codebooks[layer, dead] = points[layer, picked.to(points.device)]
+                self.shares[layer, dead] = _REVIVED_SHARE
