@@ -40,6 +40,28 @@ def test_equals_the_definition(num_queries, num_past, context, block):
     torch.testing.assert_close(got, dense_attention(query, key, value, num_past, context))
 
 
+@pytest.mark.parametrize(
+    ("num_queries", "num_past", "context"), [(16, 0, 16), (16, 0, 5), (9, 7, 6), (1, 3, 2)]
+)
+def test_training_in_16_bits_has_the_same_window(num_queries, num_past, context, monkeypatch):
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 2, num_queries, 4, generator=random)
+    key, value = torch.randn(2, 2, 2, num_past + num_queries, 4, generator=random)
+    query, key, value = (item.bfloat16().requires_grad_() for item in (query, key, value))
+    got = windowed_attention(query, key, value, plan_window(num_queries, num_past, context, CPU))
+    monkeypatch.undo()
+    wide = [item.float() for item in (query, key, value)]
+    expected = dense_attention(*wide, num_past, context)
+    torch.testing.assert_close(got.float(), expected, rtol=0.03, atol=0.03)
+    gradients, right = (
+        torch.autograd.grad(result.float().square().sum(), (query, key, value))
+        for result in (got, expected)
+    )
+    for left, other in zip(gradients, right, strict=True):
+        torch.testing.assert_close(left.float(), other.float(), rtol=0.1, atol=0.1)
+
+
 def test_no_mask_grows_with_the_sequence():
     window = plan_window(100_000, 0, 50, CPU)
     largest = max(block.mask.numel() for block in window.blocks if block.mask is not None)
