@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_rows import make_rows
+from training_rows import make_batch, make_rows
 
 from moss_audio_tokenizer.language import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
@@ -152,6 +152,21 @@ def test_dropout_takes_a_share_of_the_rows_and_every_depth(make_task):
     assert shares.tolist() == pytest.approx(expected, abs=0.02)
     whole = active_layers(replace(task.config, quantizer_dropout=0.0), task.codec.config, 50)
     assert whole.tolist() == [LAYERS] * 50
+
+
+def test_each_step_draws_its_windows_for_all_passes(make_task):
+    task = make_task(accumulate=2, losses=LossWeights(phase=1.0, mel_windows=3, phase_windows=1))
+    plan = RowPlan(task.config, task.codec.config, torch.device("cpu"))
+    seen = set()
+    for step in range(20):
+        first, second = plan.passes(make_batch(make_audio(2)), step)
+        assert first.mel_windows == second.mel_windows
+        assert len(set(first.mel_windows)) == 3
+        assert first.phase_windows == second.phase_windows
+        seen |= set(first.mel_windows)
+    assert seen == set(range(7))
+    rows = make_rows(make_audio(2), make_task().config, task.codec.config)
+    assert (rows.mel_windows, rows.phase_windows) == (None, None)
 
 
 def test_inactive_layers_get_no_gradient(make_task, monkeypatch):
