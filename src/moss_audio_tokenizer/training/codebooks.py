@@ -15,11 +15,12 @@ from torch import Tensor
 from ..model.quantizer import QuantizerOutput, ResidualQuantizer
 from .processes import Processes
 
-# A row that was chosen less often than this, of what is its even share, is dead.
-_DEAD_SHARE = 0.01
+# A row that is chosen less often than this, of what is its even share, is dead: a row for rare
+# frames is worth less than one where frames are dense, for deeper layers correct what is rare.
+_DEAD_SHARE = 0.1
 # How many of a layer's rows are revived in a step, and as of how much use they begin.
 _MOST_REVIVED = 32
-_REVIVED_SHARE = 0.05
+_REVIVED_SHARE = 0.3
 
 
 class RunningCodebooks:
