@@ -98,10 +98,24 @@ def test_a_row_that_nothing_chooses_moves_to_where_something_is(quantizer):
     assert (points == quantizer.codebooks[0, -1].detach()).all(1).any()
 
 
+def test_no_row_moves_to_padding_and_no_two_to_one_point(quantizer):
+    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks.shares[:, 1:] = 0.01
+    codes, views = drawn(0, batch=1)
+    valid = (torch.arange(7) < 4).float()[None]
+    codebooks.note(output(torch.zeros_like(codes), views), torch.tensor([LAYERS]), valid)
+    codebooks.update(ALONE, 0)
+    for layer in range(LAYERS):
+        moved = quantizer.codebooks[layer, 1:].detach()
+        found = (moved[:, None] == views[layer, 0, :4]).all(-1)
+        assert found.any(1).all()
+        assert int(found.any(0).sum()) == len(moved)
+
+
 def test_they_rest_where_they_are_to_stay(quantizer):
     before = quantizer.codebooks.detach().clone()
     codebooks = RunningCodebooks(quantizer, DECAY)
-    codebooks.follows = False
+    codebooks.lead(follows=False)
     codebooks.note(output(*drawn(0)), torch.full((5,), LAYERS), None)
     codebooks.update(ALONE, 0)
     torch.testing.assert_close(quantizer.codebooks.detach(), before)

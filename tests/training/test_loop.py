@@ -320,6 +320,7 @@ def test_domains_left_out_are_reported(make_recipe):
         ({"data": DataConfig(crop_seconds=0.01)}, r"such as 0\.08"),
         ({"warm_start": WarmStart(samples=10)}, "warm_start.samples is 10; expected 0, or at"),
         ({"model": "huge"}, "no preset 'huge'"),
+        ({"losses": LossWeights(mel_windows=8)}, "losses.mel_windows is 8; expected at most the 7"),
     ],
 )
 def test_recipes_that_do_not_fit_their_model_are_refused(make_recipe, changes, message):
@@ -362,9 +363,20 @@ def test_running_codebooks_follow_until_only_the_decoder_trains(make_recipe):
     assert torch.equal(seen[5][name], seen[6][name])
 
 
-def test_running_codebooks_are_refused_with_shares():
-    with pytest.raises(ConfigError, match="codebook_decay"):
-        TrainingConfig(codebook_decay=0.9, shard=True)
+@pytest.mark.parametrize("changes", [{"shard": True}, {"warm_start": WarmStart(samples=0)}])
+def test_running_codebooks_are_refused_with_shares_and_without_a_fit(changes):
+    with pytest.raises(ConfigError, match=r"codebook_decay is .*; expected 0"):
+        TrainingConfig(codebook_decay=0.9, **changes)
+
+
+def test_running_codebooks_and_their_mean_agree(make_recipe):
+    config = make_recipe(codebook_decay=0.5, ema_decay=0.9, max_steps=5)
+    config = replace(config, warm_start=WarmStart(steps=1, samples=256))
+    trainer, _ = make_trainer(config)
+    final = weights(trainer.run())
+    assert torch.equal(final["quantizer.codebooks"], trainer.task.codec.quantizer.codebooks)
+    name = "decoder.stages.0.input_proj.weight"
+    assert not torch.equal(final[name], trainer.task.codec.state_dict()[name])
 
 
 def test_only_the_decoder_trains_at_the_end(make_recipe):

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import preset
-from moss_audio_tokenizer.errors import ConfigError
+from moss_audio_tokenizer.errors import ConfigError, MissingDependencyError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training import schedule
-from moss_audio_tokenizer.training.config import OptimizerConfig
+from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.schedule import learning_rate_at, make_optimizer
 
 SETTINGS = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5)
@@ -82,9 +81,17 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else():
     assert all(parameter.grad is None for parameter in codec.parameters())
 
 
-def test_muon_is_refused_for_weights_in_shares(monkeypatch):
-    monkeypatch.setattr(schedule, "DTensor", torch.nn.Parameter)
-    with pytest.raises(ConfigError, match=r"'muon' with shard; set optimizer\.kind=adamw"):
+def test_muon_is_refused_for_weights_in_shares_and_for_language_models():
+    muon = OptimizerConfig(kind="muon")
+    with pytest.raises(ConfigError, match=r"shard.*False with optimizer\.kind=muon"):
+        TrainingConfig(shard=True, optimizer=muon)
+    with pytest.raises(ConfigError, match="for a codec's blocks; expected 'adamw'"):
+        make_optimizer(torch.nn.Linear(2, 2), muon)
+
+
+def test_an_older_pytorch_without_muon_is_named(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(MissingDependencyError, match=r"2\.9 or newer"):
         make_optimizer(Codec(preset("tiny")), OptimizerConfig(kind="muon"))
 
 

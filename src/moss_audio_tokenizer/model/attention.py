@@ -83,7 +83,11 @@ def windowed_attention(
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
     trains = query.requires_grad and query.device.type == "cpu"
-    if trains and value.dtype != torch.float32 and query.shape[2] <= SHORT_QUERIES:
+    if (
+        trains
+        and value.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[2] <= SHORT_QUERIES
+    ):
         return _products(query, key, value, window)
     parts = [
         F.scaled_dot_product_attention(

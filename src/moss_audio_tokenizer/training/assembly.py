@@ -17,9 +17,11 @@ from ..model.hub import find_checkpoint
 from ..model.transformer import Block, Transformer
 from ..semantic import SemanticHead
 from .adversary import Adversary
+from .codebooks import RunningCodebooks
 from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
-from .config import SemanticConfig, TrainingConfig
+from .config import LossWeights, SemanticConfig, TrainingConfig
+from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 from .moving_mean import MovingMean
 from .processes import Processes
 from .rates import at_rate, config_at_rate
@@ -57,6 +59,9 @@ def assemble(
         if (folder / SEMANTIC_NAME).is_file():
             load_semantic(folder, semantic)
     task = CodecTask(codec, semantic, config).to(processes.device)
+    if config.codebook_decay:
+        seed = config.seed
+        task.codebooks = RunningCodebooks(codec.quantizer, config.codebook_decay, seed)
     for stage in _stages(codec):
         stage.recomputes = config.recompute
     called = processes.distribute(task, _blocks(task) if processes.sharded else [])
@@ -150,6 +155,7 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
             f"{codec.downsample_rate / codec.sampling_rate:g} s, such as "
             f"{fitting / codec.sampling_rate:g}"
         )
+    _check_windows(config.losses)
     rows = codec.quantizer.codebook_size
     if 0 < config.warm_start.samples < rows:
         raise ConfigError(
@@ -158,6 +164,15 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
         )
     if config.adversarial.start:
         _check_judged(config, codec.sampling_rate)
+
+
+def _check_windows(losses: LossWeights) -> None:
+    for name, there in (("mel", NUM_MEL_WINDOWS), ("phase", NUM_PHASE_WINDOWS)):
+        wanted = getattr(losses, f"{name}_windows")
+        if wanted > there:
+            raise ConfigError(
+                f"losses.{name}_windows is {wanted}; expected at most the {there} that there are"
+            )
 
 
 def _check_judged(config: TrainingConfig, sampling_rate: int) -> None:

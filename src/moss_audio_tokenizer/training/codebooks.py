@@ -4,8 +4,8 @@ The layers' projections stay as they were fitted.
 
 Owns the counts of use and the arithmetic; knows nothing of the loop. By gradient codebooks lose an
 encoder that learns fast (docs/experiments.md); a mean over the last hundred steps does not. Source:
-van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; rows that nothing chooses move to where
-something is, as in SoundStream (arXiv 2107.03312).
+van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; rows that hardly anything
+chooses move to where something is, after SoundStream (arXiv 2107.03312).
 """
 
 import torch
@@ -29,19 +29,31 @@ class RunningCodebooks:
     Args:
         quantizer: whose codebooks are changed in place.
         decay: of the means in each step; close to 1 means a long memory.
+        seed: of the choice of points that revive dead rows, with the step.
 
     Attributes:
         shares: how often each row is chosen, a running mean relative to its even share, (layers,
             rows); all that is to be kept between steps beside the codebooks.
-        follows: unset where the codebooks are to stay as they are.
     """
 
-    def __init__(self, quantizer: ResidualQuantizer, decay: float) -> None:
-        self._quantizer = quantizer
-        self._decay = decay
-        self.follows = True
+    def __init__(self, quantizer: ResidualQuantizer, decay: float, seed: int = 0) -> None:
+        self._quantizer, self._decay, self._seed = quantizer, decay, seed
+        self._follows = True
         self.shares = quantizer.codebooks.new_ones(quantizer.codebooks.shape[:2])
         self._clear()
+
+    def lead(self, follows: bool) -> None:
+        """Take codebooks and the layers' projections from the optimiser, for the steps to come.
+
+        Args:
+            follows: whether the codebooks follow; else they stay as they are.
+        """
+        self._follows = follows
+        quantizer = self._quantizer
+        quantizer.codebooks.requires_grad = False
+        for projections in (quantizer.in_projs, quantizer.out_projs):
+            if projections is not None:
+                projections.requires_grad_(requires_grad=False)
 
     def restart(self) -> None:
         """Begin anew with codebooks that were set."""
@@ -58,7 +70,7 @@ class RunningCodebooks:
         self, output: QuantizerOutput, active: Tensor, valid: Float[Tensor, "batch frames"] | None
     ) -> None:
         """Take in what the layers in use saw and chose in a pass."""
-        if not self.follows:
+        if not self._follows:
             return
         layers, _, frames = output.codes.shape
         used = active > torch.arange(layers, device=active.device)[:, None]
@@ -70,7 +82,7 @@ class RunningCodebooks:
         self._counts.scatter_add_(1, codes, weight)
         places = codes[..., None].expand_as(views)
         self._sums.scatter_add_(1, places, views * weight[..., None])
-        self._points.append(views)
+        self._points.append(views if valid is None else views[:, valid.flatten() > 0])
 
     @torch.no_grad()
     def update(self, processes: Processes, step: int) -> None:
@@ -78,7 +90,7 @@ class RunningCodebooks:
 
         Args:
             processes: those of the run.
-            step: the seed of the choice of points that revive dead rows.
+            step: that was made.
         """
         if not self._points:
             return
@@ -97,13 +109,15 @@ class RunningCodebooks:
         self._clear()
 
     def _revive(self, processes: Processes, step: int) -> None:
-        """Move some rows that nothing chooses to points that were seen."""
+        """Move some rows that hardly anything chooses to points that were seen."""
+        if not (self.shares < _DEAD_SHARE).any():  # in no process, for all have the same
+            return
         found = processes.gather(torch.cat(self._points, 1).cpu())
         points = torch.cat(found, 1).to(self.shares.device)
-        random = torch.Generator().manual_seed(step)
+        random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         for layer in range(len(points)):
-            dead = (self.shares[layer] < _DEAD_SHARE).nonzero().squeeze(1)[:_MOST_REVIVED]
-            if len(dead):
-                picked = torch.randint(points.shape[1], (len(dead),), generator=random)
-                self._quantizer.codebooks[layer, dead] = points[layer, picked.to(points.device)]
-                self.shares[layer, dead] = _REVIVED_SHARE
+            picked = torch.randperm(points.shape[1], generator=random)[:_MOST_REVIVED]
+            dead = (self.shares[layer] < _DEAD_SHARE).nonzero().squeeze(1)[: len(picked)]
+            picked = picked[: len(dead)].to(points.device)
+            self._quantizer.codebooks[layer, dead] = points[layer, picked]
+            self.shares[layer, dead] = _REVIVED_SHARE

@@ -26,7 +26,8 @@ class CodecTask(nn.Module):
         config: the recipe.
 
     Attributes:
-        codebooks: take in what is quantized, where they are running means.
+        codebooks: take in what is quantized, where they are running means; made where the task
+            lies on its device.
     """
 
     def __init__(self, codec: Codec, semantic: SemanticHead | None, config: TrainingConfig) -> None:
@@ -36,8 +37,7 @@ class CodecTask(nn.Module):
         self.config = config
         self.mel_loss = MelLoss(codec.config.sampling_rate)
         self.phase_loss = PhaseLoss(codec.config.sampling_rate, config.losses.phase_hertz)
-        decay = config.codebook_decay
-        self.codebooks = RunningCodebooks(codec.quantizer, decay) if decay else None
+        self.codebooks: RunningCodebooks | None = None
 
     def forward(
         self, rows: StepRows, num_tokens: float = 1.0

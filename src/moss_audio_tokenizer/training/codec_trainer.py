@@ -146,6 +146,9 @@ class Trainer(Loop[TrainingConfig, Batch]):
             self.task.codebooks.update(self.processes, self.step)
         if self.training.mean is not None:
             self.training.mean.update()
+            if self.task.codebooks is not None:
+                # These are running means already, but for rows that have moved.
+                self.training.mean.restart("quantizer.codebooks")
         return scalars | {"learning_rate": rate}
 
     def _gradients(self, passes: list[StepRows], batch: Batch) -> dict[str, float]:
@@ -218,10 +221,9 @@ class Trainer(Loop[TrainingConfig, Batch]):
             if module is not None:
                 rests = decoder_only and name in ("encoder", "quantizer")
                 trained = self.config.trains(name) and not rests
-                if name == "quantizer" and self.task.codebooks is not None:
-                    self.task.codebooks.follows = trained
-                    trained = False
                 module.requires_grad_(trained)
+                if name == "quantizer" and self.task.codebooks is not None:
+                    self.task.codebooks.lead(trained)
 
     def validate(self) -> ValidationResult | None:
         """Reconstruct the validation clips, shared out to the processes."""

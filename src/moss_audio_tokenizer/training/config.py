@@ -245,8 +245,9 @@ class TrainingConfig(RunConfig):
             shipped; 0 for none.
         quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
         codebook_decay: codebooks are running means of what chose their rows, with this decay a
-            step, and rows that nothing chooses move to where something is; 0 trains them by the
-            codebook loss, as the paper does.
+            step, and rows that hardly anything chooses move to where something is; the projections
+            of the quantizer's layers stay as they were fitted. 0 trains all of them by gradient,
+            as the paper does.
         decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
             more to the encoder, which then stays as it is; 0 for never.
     """
@@ -283,6 +284,9 @@ class TrainingConfig(RunConfig):
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
         followed = not (self.shard and self.codebook_decay)
         require(followed, self, "codebook_decay", "0 with shard")
+        fitted = self.codebook_decay == 0 or self.warm_start.samples or self.train.checkpoint
+        expected = "0 without warm_start.samples and without train.checkpoint"
+        require(bool(fitted), self, "codebook_decay", expected)
         self._check_semantic()
 
     def _check_semantic(self) -> None:

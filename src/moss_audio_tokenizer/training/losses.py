@@ -56,11 +56,12 @@ class MelLoss(nn.Module):
             filters = _slaney_filters(length, num_mels, sampling_rate)
             if self.config.stft_normalized:
                 filters = filters / window.square().sum().sqrt()
-            self.register_buffer(f"window_{length}", window, persistent=False)
             self.register_buffer(f"filters_{length}", filters, persistent=False)
             if length <= _LONGEST_PRODUCT:
                 waves = _windowed_waves(window)
                 self.register_buffer(f"waves_{length}", waves, persistent=False)
+            else:
+                self.register_buffer(f"window_{length}", window, persistent=False)
 
     def _scales(self) -> Iterator[tuple[int, int]]:
         return zip(self.config.window_lengths, self.config.num_mels, strict=True)

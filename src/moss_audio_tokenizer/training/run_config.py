@@ -24,7 +24,7 @@ class OptimizerConfig:
             AdamW for all else.
         learning_rate: of the plateau.
         betas: of AdamW.
-        weight_decay: of AdamW, on all parameters.
+        weight_decay: on all parameters.
         warmup_steps: steps until the plateau.
         decay_fraction: share of the run, at its end, over which the rate falls.
         schedule: how it falls: "linear", or "cosine", which spares the warm-up: with a
@@ -126,3 +126,5 @@ class RunConfig:
         require(self.peak_tflops >= 0, self, "peak_tflops", "0 or more")
         require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
         require(self.threads >= 0, self, "threads", "0 or more")
+        whole = not (self.shard and self.optimizer.kind == "muon")
+        require(whole, self, "shard", "False with optimizer.kind=muon")

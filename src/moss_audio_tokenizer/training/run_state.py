@@ -143,19 +143,19 @@ def load_optimizer(folder: Path, name: str, module: nn.Module, optimizer: Optimi
     """
     saved = read_tensors(folder, name)
     for own, parameter in module.named_parameters():
-        moments = {key: f"{own}/{key}" for key in _MOMENTS if f"{own}/{key}" in saved}
+        moments = [key for key in _MOMENTS if f"{own}/{key}" in saved]
         if not moments:  # it has had no gradient yet
             continue
-        whole_set = set(moments) in (_OF_ADAMW, _OF_MUON)
-        shapes = [saved[name].shape for key, name in moments.items() if key != "step"]
-        if not whole_set or any(shape != parameter.shape for shape in shapes):
+        if set(moments) not in (_OF_ADAMW, _OF_MUON):
+            raise TrainingError(f"{folder} has no whole state of an optimiser for {own}")
+        shapes = [saved[f"{own}/{key}"].shape for key in moments if key != "step"]
+        if any(shape != parameter.shape for shape in shapes):
             raise TrainingError(f"{folder} belongs to another model: {own} differs in shape")
         # Copies lie in memory as the originals did: what lies elsewhere may round elsewhere.
+        values = {key: saved.pop(f"{own}/{key}") for key in moments}
         optimizer.state[parameter] = {
-            key: saved.pop(name).clone()
-            if key == "step"
-            else spread_like(saved.pop(name), parameter)
-            for key, name in moments.items()
+            key: value.clone() if key == "step" else spread_like(value, parameter)
+            for key, value in values.items()
         }
     if saved:
         raise TrainingError(f"{folder} belongs to another model, one with {min(saved)!r}")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingDependencyError
 from ..model.transformer import Block
 from .optimisation import Optimizers
 from .run_config import OptimizerConfig
@@ -29,32 +29,48 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizers:
     Parameters without a gradient stay as they are.
 
     Raises:
-        ConfigError: Muon is asked for weights in shares.
+        ConfigError: Muon is asked for a module without blocks of a codec.
+        MissingDependencyError: PyTorch has no Muon yet.
     """
-    parameters = list(module.parameters())
-    shared = any(isinstance(parameter, DTensor) for parameter in parameters)
-    matrices: list[nn.Parameter] = []
-    if config.kind == "muon":
-        if shared:
-            raise ConfigError("optimizer.kind is 'muon' with shard; set optimizer.kind=adamw")
-        blocks = (block for block in module.modules() if isinstance(block, Block))
-        matrices = [p for block in blocks for p in block.parameters() if p.ndim == 2]
+    matrices = _matrices(module) if config.kind == "muon" else []
     chosen = set(matrices)
-    adamw = torch.optim.AdamW(
-        [parameter for parameter in parameters if parameter not in chosen],
+    adamw = _adamw([item for item in module.parameters() if item not in chosen], config)
+    return Optimizers(adamw, _muon(matrices, config)) if matrices else Optimizers(adamw)
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    blocks = (block for block in module.modules() if isinstance(block, Block))
+    found = [item for block in blocks for item in block.parameters() if item.ndim == 2]
+    if not found:
+        raise ConfigError(
+            "optimizer.kind is 'muon', which is for a codec's blocks; expected 'adamw' here"
+        )
+    return found
+
+
+def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    # Fused where that is much faster; elsewhere it would keep its count of steps on the device.
+    fused = all(item.device.type == "cpu" and not isinstance(item, DTensor) for item in parameters)
+    return torch.optim.AdamW(
+        parameters,
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        foreach=shared,
-        fused=not shared,
+        foreach=not fused,
+        fused=fused,
     )
-    if not matrices:
-        return Optimizers(adamw)
+
+
+def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise MissingDependencyError(
+            f"optimizer.kind=muon needs PyTorch 2.9 or newer, this is {torch.__version__}; "
+            "upgrade it, or set optimizer.kind=adamw"
+        )
     # Its steps have the size of AdamW's, so that one learning rate does for both.
-    muon = torch.optim.Muon(
+    return torch.optim.Muon(
         matrices,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Optimizers(adamw, muon)
