@@ -5,6 +5,7 @@ Knows nothing of tasks: reading is `asr`'s, speaking `tts`'s, the head of codec 
 """
 
 from .arrays import check_codes, pad_in_front
+from .caching import cache_argument
 from .code_embedding import CodeEmbedding
 from .describe import describe_language_folder
 from .models import (
@@ -29,6 +30,7 @@ __all__ = [
     "CodeEmbedding",
     "PretrainedText",
     "TextCodec",
+    "cache_argument",
     "check_codes",
     "describe_language_folder",
     "language_model_config",

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
+from ..language.caching import cache_argument
 from ..language.text import TextCodec
 
 # The order is that of the rows of `SemanticHead.tasks`.
@@ -131,11 +133,10 @@ class SemanticHead(nn.Module):
         """What the model reads from one clip, greedily."""
         steps = self._prompt(hidden, len(hidden), task)[None]
         embed = self.language_model.get_input_embeddings()
-        cache: Any = None
+        cache = cache_argument(self.language_model, DynamicCache())
         ids: list[int] = []
         while len(ids) < max_tokens:
-            output = self.language_model(inputs_embeds=steps, past_key_values=cache, use_cache=True)
-            token, cache = output.logits[0, -1].argmax(), output.past_key_values
+            token = self.language_model(inputs_embeds=steps, **cache).logits[0, -1].argmax()
             if int(token) == self.text.end:
                 break
             ids.append(int(token))

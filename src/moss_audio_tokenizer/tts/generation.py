@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import InputError
-from ..language import check_codes, pad_in_front
+from ..language import cache_argument, check_codes, pad_in_front
 from .depth import DepthState
 from .guide import Walk
 from .model import ENDS, GOES_ON, CatTts
@@ -154,8 +154,7 @@ class _Clock:
             inputs_embeds=steps,
             attention_mask=self._mask,
             position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
+            **cache_argument(self._model.temporal, self._cache),
         ).last_hidden_state[:, -1]
 
     def advance(self, step: Tensor) -> None:
