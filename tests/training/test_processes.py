@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
@@ -78,15 +79,33 @@ def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
     # Two processes make one pass each over what one process passes over twice.
     run(output, spoken, "accumulate=1", f"shard={shard}", processes=2)
     expected, found = read_log(alone), read_log(output)
-    assert [line.keys() for line in found] == [line.keys() for line in expected]
     assert {"semantic", "adversarial", "phase", "commitment"} <= found[-1].keys()
+    assert_same_losses(found, expected)
+    kept = sorted(path.name for path in (output / "checkpoints/step-000004").iterdir())
+    assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
+
+
+def test_codebooks_follow_alike_in_two_processes(spoken, tmp_path):
+    # A decay so short that rows are moved from the second of three steps on.
+    keys = ("codebook_decay=0.3", "losses.mel_windows=3", "losses.phase_windows=1")
+    run(tmp_path / "one", spoken, *keys)
+    run(tmp_path / "two", spoken, *keys, "accumulate=1", processes=2)
+    assert_same_losses(read_log(tmp_path / "two"), read_log(tmp_path / "one"))
+    one, two = (
+        load_file(tmp_path / name / "checkpoints/step-000004/codebooks.safetensors")["shares"]
+        for name in ("one", "two")
+    )
+    torch.testing.assert_close(one, two)
+    assert (one == 0.3).any()  # moved in the last step
+
+
+def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
+    assert [line.keys() for line in found] == [line.keys() for line in expected]
     for left, right in zip(found, expected, strict=True):
         # The norm of gradients that are large in few weights is less exact than the losses are.
         norms = left.pop("gradient_norm"), right.pop("gradient_norm")
         assert norms[0] == pytest.approx(norms[1], rel=1e-3)
         assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
-    kept = sorted(path.name for path in (output / "checkpoints/step-000004").iterdir())
-    assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
 
 
 def test_a_killed_run_goes_on_bit_for_bit(alone, spoken, tmp_path):
