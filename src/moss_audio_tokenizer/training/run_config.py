@@ -20,8 +20,6 @@ class OptimizerConfig:
     """The optimiser and its schedule: linear warm-up, a plateau, decay to zero.
 
     Attributes:
-        kind: "adamw", or "muon" for the matrices of a codec's blocks (Jordan et al. 2024), with
-            AdamW for all else.
         learning_rate: of the plateau.
         betas: of AdamW.
         weight_decay: on all parameters.
@@ -30,9 +28,10 @@ class OptimizerConfig:
         schedule: how it falls: "linear", or "cosine", which spares the warm-up: with a
             ``decay_fraction`` of 1 there is no plateau.
         clip_norm: of the gradients.
+        kind: "adamw", or "muon" for the matrices of a codec's blocks (Jordan et al. 2024), with
+            AdamW for all else.
     """
 
-    kind: str = "adamw"
     learning_rate: float = 1.5e-3
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
@@ -40,6 +39,7 @@ class OptimizerConfig:
     decay_fraction: float = 0.4
     schedule: str = "linear"
     clip_norm: float = 1.0
+    kind: str = "adamw"
 
     def __post_init__(self) -> None:
         check_types(self)
