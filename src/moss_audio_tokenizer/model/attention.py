@@ -18,7 +18,7 @@ from ..errors import ConfigError, MissingDependencyError
 
 # Queries a block: few, so that little beyond the window is computed; measured on CPUs.
 BLOCK_QUERIES = 64
-# In 16 bits on a CPU training crops up to this length attend by plain products, 2 to 6 times as
+# In 16 bits on a CPU training crops up to this length attend by plain products, 2 to 4 times as
 # fast, gradients included; in float32, or past it, PyTorch's own attention is faster.
 SHORT_QUERIES = 128
 
@@ -82,12 +82,8 @@ def windowed_attention(
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-    trains = query.requires_grad and query.device.type == "cpu"
-    if (
-        trains
-        and value.dtype in (torch.bfloat16, torch.float16)
-        and query.shape[2] <= SHORT_QUERIES
-    ):
+    short = query.shape[2] <= SHORT_QUERIES and value.dtype in (torch.bfloat16, torch.float16)
+    if short and query.requires_grad and query.device.type == "cpu":
         return _products(query, key, value, window)
     parts = [
         F.scaled_dot_product_attention(

@@ -60,8 +60,8 @@ def assemble(
             load_semantic(folder, semantic)
     task = CodecTask(codec, semantic, config).to(processes.device)
     if config.codebook_decay:
-        seed = config.seed
-        task.codebooks = RunningCodebooks(codec.quantizer, config.codebook_decay, seed)
+        decay = config.codebook_decay
+        task.codebooks = RunningCodebooks(codec.quantizer, decay, config.seed)
     for stage in _stages(codec):
         stage.recomputes = config.recompute
     called = processes.distribute(task, _blocks(task) if processes.sharded else [])

@@ -1,11 +1,10 @@
 """Codebooks that follow the encoder as running means, in place of gradients.
 
-The layers' projections stay as they were fitted.
-
 Owns the counts of use and the arithmetic; knows nothing of the loop. By gradient codebooks lose an
-encoder that learns fast (docs/experiments.md); a mean over the last hundred steps does not. Source:
-van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; rows that hardly anything
-chooses move to where something is, after SoundStream (arXiv 2107.03312).
+encoder that learns fast (docs/experiments.md); a mean over the last hundred steps does not. The
+layers' projections stay as they were fitted. Source: van den Oord et al. 2017 (arXiv 1711.00937),
+appendix A.1; rows that hardly anything chooses move to where something is, after SoundStream
+(arXiv 2107.03312).
 """
 
 import torch
