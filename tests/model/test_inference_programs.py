@@ -69,3 +69,12 @@ def test_a_shape_is_recorded_once(make_model):
     assert len(shapes) == 2  # 1 frame, and up to 4 frames, of one row
     session.step({slot: torch.zeros(4, 4, dtype=torch.long) for slot in slots[1:]})
     assert len(shapes) == 3
+
+
+def test_a_shape_recorded_in_inference_mode_serves_outside_it(make_model):
+    session = fixed(make_model().decoder_stream(1, 1))
+    chunks = {session.open(): torch.zeros(4, 1, dtype=torch.long)}
+    with torch.inference_mode():
+        session.step(chunks)
+    session.step(chunks)
+    assert session.engine.state.positions.tolist() == [2]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import preset
-from moss_audio_tokenizer.errors import ConfigError, MissingDependencyError
+from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
 from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.schedule import learning_rate_at, make_optimizer
@@ -87,12 +87,6 @@ def test_muon_is_refused_for_weights_in_shares_and_for_language_models():
         TrainingConfig(shard=True, optimizer=muon)
     with pytest.raises(ConfigError, match="for a codec's blocks; expected 'adamw'"):
         make_optimizer(torch.nn.Linear(2, 2), muon)
-
-
-def test_an_older_pytorch_without_muon_is_named(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(MissingDependencyError, match=r"2\.9 or newer"):
-        make_optimizer(Codec(preset("tiny")), OptimizerConfig(kind="muon"))
 
 
 def test_another_kind_of_optimiser_is_refused():

@@ -44,23 +44,35 @@ class Aligner:
         the one that told the token before, to the one that tells it. Frames behind the last have
         the number of tokens, which is that of the end.
         """
+        given = [check_codes(codes, self.model.config) for codes in clips]
+        if not given:
+            return []
         return [
-            self._places(check_codes(codes, self.model.config), self.model.text.encode(text))
-            for codes, text in zip(clips, texts, strict=True)
+            self._places(scores, self.model.text.encode(text))
+            for scores, text in zip(self._scores(given), texts, strict=True)
         ]
 
     def _places(
-        self, codes: Integer[np.ndarray, "num_quantizers frames"], ids: list[int]
+        self, scores: Float[np.ndarray, "steps classes"], ids: list[int]
     ) -> Int64[np.ndarray, " frames"]:
-        frames = codes.shape[1]
+        frames = len(scores) - 1
         if not ids:
             return np.zeros(frames, np.int64)
-        told = told_frames(self._scores(codes), ids, self.model.text.num_tokens)
+        told = told_frames(scores, ids, self.model.text.num_tokens)
         return np.searchsorted(told, np.arange(frames), side="left")
 
-    def _scores(self, codes: np.ndarray) -> Float[np.ndarray, "steps classes"]:
-        given = torch.from_numpy(codes.astype(np.int64))[:, None].to(self.model.device)
-        return self.model.frame_scores(given)[0].double().cpu().numpy()
+    def _scores(
+        self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]
+    ) -> list[Float[np.ndarray, "_ classes"]]:
+        """Of all clips at once: one by one, small models leave a GPU waiting."""
+        depths, counts = ([codes.shape[axis] for codes in clips] for axis in (0, 1))
+        padded = np.zeros((max(depths), len(clips), max(counts)), np.int64)
+        for row, codes in enumerate(clips):
+            padded[: len(codes), row, : codes.shape[1]] = codes
+        device = self.model.device
+        given = torch.from_numpy(padded).to(device), counts, torch.tensor(depths, device=device)
+        found = self.model.frame_scores(*given).double().cpu().numpy()
+        return [of_one[: count + 1] for of_one, count in zip(found, counts, strict=True)]
 
 
 def told_frames(

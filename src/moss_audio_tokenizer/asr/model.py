@@ -165,16 +165,27 @@ class CatAsr(FolderModel):
 
     @torch.no_grad()
     def frame_scores(
-        self, audio_codes: Int[Tensor, "num_quantizers batch frames"]
+        self,
+        audio_codes: Int[Tensor, "num_quantizers batch frames"],
+        num_frames: Sequence[int] | None = None,
+        depths: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch steps classes"]:
         """Logarithms of each frame's probabilities of telling a token, or (the last) none.
 
         There is one step more than frames: the start of text behind them.
+
+        Args:
+            audio_codes: right-padded.
+            num_frames: of each row that are no padding (default: all). Steps behind them and the
+                start of text mean nothing.
+            depths: layers that the model sees of each row; all that are given by default.
         """
         if self.frame_head is None:
             raise InputError("this model has no frame scores: it was trained without frame_weight")
         batch, frames = audio_codes.shape[1:]
-        prompts = torch.stack(self._prompts(audio_codes, [frames] * batch, None))
+        counts = [frames] * batch if num_frames is None else num_frames
+        # Without a mask: what is padded lies behind, and nothing looks ahead.
+        prompts = pad_sequence(self._prompts(audio_codes, counts, depths), batch_first=True)
         states = self.language_model.base_model(inputs_embeds=prompts).last_hidden_state
         scores: Tensor = self.frame_head(states).float().log_softmax(-1)
         return scores

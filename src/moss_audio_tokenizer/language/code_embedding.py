@@ -87,6 +87,12 @@ class CodeEmbedding(nn.Module):
         vectors = F.embedding(codes, self.rows[layer])
         return vectors if self.maps is None else vectors @ self.maps[layer]
 
+    def of_layers(self, codes: Int[Tensor, "layers rows"]) -> Float[Tensor, "layers rows width"]:
+        """The vectors of the first layers' codes, all at once; see `of_layer`."""
+        firsts = torch.arange(len(codes), device=codes.device) * self.codebook_size
+        vectors = F.embedding(codes + firsts[:, None], self.rows.flatten(0, 1))
+        return vectors if self.maps is None else vectors @ self.maps[: len(codes)]
+
     @torch.no_grad()
     def start_from(
         self, vectors: Float[Tensor, "num_quantizers codebook_size latent"], seed: int = 0

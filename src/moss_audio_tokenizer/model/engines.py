@@ -7,6 +7,7 @@ what a row may be is `inputs.py`'s, the arithmetic is `inference`'s.
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ class TorchEngine:
         half: the encoder or the decoder.
         num_slots: streams that fit.
         max_chunk_frames: frames that one step can take.
+
+    Attributes:
+        results_device: where results go, all rows of a step in one copy; the engine's own device.
     """
 
     def __init__(
@@ -39,13 +43,13 @@ class TorchEngine:
         self.num_slots = num_slots
         self.max_chunk_frames = max_chunk_frames
         self.samples_per_frame = half.config.downsample_rate
-        self.device = half.stack.device
+        self.device = self.results_device = half.stack.device
         self.identity = half.identity
         with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
             self.state = half.stack.init_state(num_slots, max_chunk_frames)
         if self.device.type == "cuda":
             self._program: DirectProgram | FixedProgram = FixedProgram(
-                self._compute, self.state, record_cuda_graph
+                self._compute, self.state, partial(record_cuda_graph, device=self.device)
             )
         else:
             self._program = DirectProgram(self._compute, self.state)
@@ -67,7 +71,8 @@ class TorchEngine:
 
     def join_chunks(self, chunks: Sequence[Tensor]) -> Tensor:
         """See `StepEngine.join_chunks`."""
-        return torch.cat(list(chunks), dim=-1)
+        device = chunks[-1].device
+        return torch.cat([chunk.to(device) for chunk in chunks], dim=-1)
 
     def pad(self, chunk: Tensor, length: int) -> Tensor:
         """See `StepEngine.pad`."""
@@ -127,7 +132,7 @@ class TorchDecoderEngine(TorchEngine):
     @torch.no_grad()
     def check(self, chunk: Any) -> Int[Tensor, "layers frames"]:
         """See `StepEngine.check`."""
-        return as_code_chunk(chunk, self._half.config).to(self.device)
+        return as_code_chunk(chunk, self._half.config)
 
     @torch.no_grad()
     def step(
@@ -138,7 +143,7 @@ class TorchDecoderEngine(TorchEngine):
         num_frames = [chunks[slot].shape[1] for slot in slots]
         hidden = self._hidden([chunks[slot] for slot in slots])
         (audio,) = self._program.run(hidden, slots, num_frames)
-        step = self.samples_per_frame
+        audio, step = audio.to(self.results_device), self.samples_per_frame
         return {
             slot: row[:, : frames * step]
             for slot, frames, row in zip(slots, num_frames, audio, strict=True)
@@ -150,15 +155,16 @@ class TorchDecoderEngine(TorchEngine):
     def _hidden(self, rows: list[Tensor]) -> Float[Tensor, "rows frames width"]:
         """Rows of equal depth together: usually that is all of them."""
         if len({len(row) for row in rows}) == 1:
-            codes = rows[0][:, None] if len(rows) == 1 else pad_rows(rows).transpose(0, 1)
-            return self._half.quantizer.decode(codes)
-        hidden = [self._half.quantizer.decode(row[:, None])[0].T for row in rows]
+            codes = rows[0][None] if len(rows) == 1 else _together(rows)
+            return self._half.quantizer.decode(codes.to(self.device).transpose(0, 1))
+        hidden = [self._half.quantizer.decode(row.to(self.device)[:, None])[0].T for row in rows]
         return pad_rows(hidden).transpose(1, 2)
 
     def join_results(self, results: Sequence[Tensor]) -> Float[Tensor, "channels samples"]:
         """See `StepEngine.join_results`."""
         if not results:
-            return torch.zeros(self._half.config.number_channels, 0, device=self.device)
+            channels = self._half.config.number_channels
+            return torch.zeros(channels, 0, device=self.results_device)
         return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
 
 
@@ -186,7 +192,7 @@ class TorchEncoderEngine(TorchEngine):
     @torch.no_grad()
     def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
         """See `StepEngine.check`; a chunk may be empty."""
-        return as_waveform_chunk(chunk, self._half.config.number_channels).to(self.device)
+        return as_waveform_chunk(chunk, self._half.config.number_channels)
 
     def step(
         self, chunks: Mapping[int, Float[Tensor, "channels _"]]
@@ -201,8 +207,9 @@ class TorchEncoderEngine(TorchEngine):
         """`step`, with what the quantizer was given."""
         slots = sorted(chunks)
         num_frames = [chunks[slot].shape[1] // self.samples_per_frame for slot in slots]
-        audio = pad_rows([chunks[slot].T for slot in slots], axis=0)
-        codes, hidden = self._program.run(audio, slots, num_frames)
+        audio = _together([chunks[slot] for slot in slots]).to(self.device).transpose(1, 2)
+        found = self._program.run(audio, slots, num_frames)
+        codes, hidden = (item.to(self.results_device) for item in found)
         return {
             slot: (codes[row, :frames].T, hidden[row, :frames])
             for row, (slot, frames) in enumerate(zip(slots, num_frames, strict=True))
@@ -215,5 +222,13 @@ class TorchEncoderEngine(TorchEngine):
     def join_results(self, results: Sequence[Tensor]) -> Int[Tensor, "layers frames"]:
         """See `StepEngine.join_results`."""
         if not results:
-            return torch.zeros(self._num_quantizers, 0, dtype=torch.long, device=self.device)
+            shape = (self._num_quantizers, 0)
+            return torch.zeros(shape, dtype=torch.long, device=self.results_device)
         return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
+
+
+def _together(rows: Sequence[Tensor]) -> Tensor:
+    """`pad_rows`, wherever callers left the rows; a batch is then one copy to a GPU."""
+    if len({row.device for row in rows}) > 1:
+        rows = [row.to(rows[0].device) for row in rows]
+    return pad_rows(rows)

@@ -61,9 +61,10 @@ class TorchCodec:
         Raises:
             ConfigError: no such device or dtype.
         """
-        model: Any = MossAudioTokenizerModel(MossAudioTokenizerConfig.from_codec_config(config))
+        with require_device(device):  # a GPU draws billions of weights in a moment, a CPU does not
+            model = MossAudioTokenizerModel(MossAudioTokenizerConfig.from_codec_config(config))
         model.set_compute_dtype(compute_dtype)
-        return cls(model.to(require_device(device)))
+        return cls(model)
 
     @property
     def config(self) -> CodecConfig:
@@ -144,13 +145,14 @@ class NumpyEngine:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
+        engine.results_device = torch.device("cpu")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def step(self, chunks: Mapping[int, Tensor]) -> dict[int, np.ndarray]:
         """See `StepEngine.step`."""
-        return {slot: result.cpu().numpy() for slot, result in self._engine.step(chunks).items()}
+        return {slot: result.numpy() for slot, result in self._engine.step(chunks).items()}
 
     def join_results(self, results: Sequence[np.ndarray]) -> np.ndarray:
         """See `StepEngine.join_results`."""

@@ -190,7 +190,9 @@ class ResidualQuantizer(nn.Module):
     def _coupling(self, layers: int) -> tuple[Tensor, Tensor]:
         """W_c O_j as (c, j, code_dim, code_dim) for F.linear, and W_c d_j as (c, j, code_dim)."""
         if self.in_projs is None or self.out_projs is None:
-            identity = torch.eye(self.config.codebook_dim).to(self.codebooks)
+            # Made where it is used: a CUDA graph cannot record a copy from the host.
+            size, like = self.config.codebook_dim, self.codebooks
+            identity = torch.eye(size, dtype=like.dtype, device=like.device)
             coupling = identity.expand(layers, layers, *identity.shape)
             return coupling, coupling.new_zeros(coupling.shape[:-1])
         inwards, outwards = self.in_projs.weight[:layers], self.out_projs.weight[:layers]

@@ -85,7 +85,7 @@ class Adversary:
         audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
         with self._autocast(audio.device):
             real, fake = self.discriminators(audio), self.discriminators(estimate)
-        loss = discriminator_loss(_in_float32(real), _in_float32(fake), self._settings.kind)
+        loss = discriminator_loss(_judgements(real), _judgements(fake), self._settings.kind)
         (loss * rows.share).backward()
         return loss.detach()
 
@@ -95,9 +95,8 @@ class Adversary:
         self.discriminators.requires_grad_(requires_grad=False)
         with self._autocast(audio.device):
             with torch.no_grad():
-                real = self.discriminators(audio)
-            fake = self.discriminators(estimate)
-        real, fake = _in_float32(real), _in_float32(fake)
+                real = _in_float32(self.discriminators(audio))
+            fake = _in_float32(self.discriminators(estimate))
         return {
             "adversarial": generator_loss(fake, self._settings.kind),
             "features": feature_loss(real, fake),
@@ -111,6 +110,11 @@ class Adversary:
         starts = (rows.stretch * (latest + 1)).long().clamp_max(latest)
         places = starts[:, None] + torch.arange(self._samples, device=audio.device)
         return audio.gather(-1, places[:, None].expand(-1, audio.shape[1], -1))
+
+
+def _judgements(maps: list[list[Tensor]]) -> list[list[Tensor]]:
+    """The last map of each alone: copies of all of them would fill a GPU."""
+    return [[of_one[-1].float()] for of_one in maps]
 
 
 def _in_float32(maps: list[list[Tensor]]) -> list[list[Tensor]]:

@@ -114,9 +114,18 @@ class RunningCodebooks:
         found = processes.gather(torch.cat(self._points, 1).cpu())
         points = torch.cat(found, 1).to(self.shares.device)
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        for layer in range(len(points)):
-            picked = torch.randperm(points.shape[1], generator=random)[:_MOST_REVIVED]
-            dead = (self.shares[layer] < _DEAD_SHARE).nonzero().squeeze(1)[: len(picked)]
-            picked = picked[: len(dead)].to(points.device)
-            self._quantizer.codebooks[layer, dead] = points[layer, picked]
-            self.shares[layer, dead] = _REVIVED_SHARE
+        picked = torch.stack(
+            [
+                torch.randperm(points.shape[1], generator=random)[:_MOST_REVIVED]
+                for _ in range(len(points))
+            ]
+        ).to(points.device)
+        # All layers at once, the first dead row of each to its first point: a GPU waits for none.
+        dead = self.shares < _DEAD_SHARE
+        number = dead.cumsum(1) - 1
+        revived = dead & (number < picked.shape[1])
+        places = picked.gather(1, number.clamp(0, picked.shape[1] - 1))
+        fresh = points.gather(1, places[..., None].expand(-1, -1, points.shape[2]))
+        books = self._quantizer.codebooks
+        books.copy_(torch.where(revived[..., None], fresh, books))
+        self.shares.masked_fill_(revived, _REVIVED_SHARE)

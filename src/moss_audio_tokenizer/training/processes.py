@@ -103,6 +103,8 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether it holds in some process."""
+        if self.world == 1:
+            return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
 
     def gather(self, item: Result) -> list[Result]:

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import ConfigError, MissingDependencyError
+from ..errors import ConfigError
 from ..model.transformer import Block
+from .muon import Muon
 from .optimisation import Optimizers
 from .run_config import OptimizerConfig
 
@@ -30,12 +31,13 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizers:
 
     Raises:
         ConfigError: Muon is asked for a module without blocks of a codec.
-        MissingDependencyError: PyTorch has no Muon yet.
     """
     matrices = _matrices(module) if config.kind == "muon" else []
     chosen = set(matrices)
     adamw = _adamw([item for item in module.parameters() if item not in chosen], config)
-    return Optimizers(adamw, _muon(matrices, config)) if matrices else Optimizers(adamw)
+    if not matrices:
+        return Optimizers(adamw)
+    return Optimizers(adamw, Muon(matrices, config.learning_rate, config.weight_decay))
 
 
 def _matrices(module: nn.Module) -> list[nn.Parameter]:
@@ -58,19 +60,4 @@ def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.opt
         weight_decay=config.weight_decay,
         foreach=not fused,
         fused=fused,
-    )
-
-
-def _muon(matrices: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    if not hasattr(torch.optim, "Muon"):
-        raise MissingDependencyError(
-            f"optimizer.kind=muon needs PyTorch 2.9 or newer, this is {torch.__version__}; "
-            "upgrade it, or set optimizer.kind=adamw"
-        )
-    # Its steps have the size of AdamW's, so that one learning rate does for both.
-    return torch.optim.Muon(
-        matrices,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
     )

@@ -98,10 +98,11 @@ class TtsTask(ModuleTask[DrawnRows]):
         if self._aligner is None:
             return None
         keys = [(row.text, row.codes.tobytes()) for row in rows]
-        for row, key in zip(rows, keys, strict=True):
-            if key not in self._places:
-                (places,) = self._aligner.places([row.codes], [row.text])
-                self._places[key] = places.tolist()
+        fresh = {k: row for k, row in zip(keys, rows, strict=True) if k not in self._places}
+        found = self._aligner.places(
+            [row.codes for row in fresh.values()], [row.text for row in fresh.values()]
+        )
+        self._places |= {k: places.tolist() for k, places in zip(fresh, found, strict=True)}
         return [self._places[key] for key in keys]
 
     def _depths(self, rows: DrawnRows) -> Int[Tensor, "rows"]:

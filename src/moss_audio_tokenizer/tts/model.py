@@ -165,23 +165,30 @@ class CatTts(FolderModel):
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
     ) -> Float[Tensor, "batch steps width"]:
         """States from the start sign on: that of place t predicts frame t."""
-        prompts = [self.prompt(text) for text in texts]
+        batch, longest = frames.shape[:2]
+        ids = [self.text.encode(text) for text in texts]
+        tokens = torch.tensor([token for row in ids for token in row], dtype=torch.long)
+        # All vectors in one pool, from which rows are gathered: row by row, launches add up.
+        embedded = self.temporal.get_input_embeddings()(tokens.to(self.device))
+        pool = torch.cat((self.start[None], embedded, frames.flatten(0, 1)))
+        texts_at = torch.arange(1, len(tokens) + 1).split([len(row) for row in ids])
+        frames_at = torch.arange(batch * longest).view(batch, longest) + 1 + len(tokens)
+        start_at = torch.zeros(1, dtype=torch.long)
         rows = [
-            torch.cat((prompt, row[:count]))
-            for prompt, row, count in zip(prompts, frames, num_frames, strict=True)
+            torch.cat((text_at, start_at, frame_at[:count]))
+            for text_at, frame_at, count in zip(texts_at, frames_at, num_frames, strict=True)
         ]
-        mask = pad_sequence([torch.ones(len(row), device=self.device) for row in rows], True)
-        states = self.temporal(
-            inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask.long(),
+        mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], True)
+        states: Tensor = self.temporal(
+            inputs_embeds=F.embedding(pad_sequence(rows, True).to(self.device), pool),
+            attention_mask=mask.to(self.device),
             use_cache=False,
         ).last_hidden_state
-        own = [
-            states[row, len(prompt) - 1 : len(prompt) + count]
-            for row, (prompt, count) in enumerate(zip(prompts, num_frames, strict=True))
-        ]
-        padded = pad_sequence(own, batch_first=True)
-        return F.pad(padded, (0, 0, 0, frames.shape[1] + 1 - padded.shape[1]))
+        # What lies behind a row's last frame means nothing.
+        first = torch.tensor([len(row) for row in ids])
+        own = (first[:, None] + torch.arange(longest + 1)).clamp_max(states.shape[1] - 1)
+        own = own + torch.arange(batch)[:, None] * states.shape[1]
+        return F.embedding(own.to(self.device), states.flatten(0, 1))
 
     def prompt(self, text: str) -> Float[Tensor, "steps width"]:
         """[text][start]."""
@@ -202,12 +209,16 @@ class CatTts(FolderModel):
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the first ``kept`` codes of each frame, and how many come first."""
         kept, order = kept.sort(descending=True, stable=True)
+        # On the CPU at once: a GPU would be waited for in every layer.
+        kept = kept.cpu()
         codes, parts = codes[:, order], []
         # Frames of about one depth together: nothing is computed beyond the deepest of a group.
-        for group in torch.arange(len(order), device=order.device).tensor_split(_DEPTH_GROUPS):
+        for group in torch.arange(len(order)).tensor_split(_DEPTH_GROUPS):
             if len(group):
-                own = order[group]
-                parts.append(self._deepened(hidden[own], signs[own], codes[:, group], kept[group]))
+                span = slice(int(group[0]), int(group[-1]) + 1)
+                own = order[span]
+                deepest = int(kept[span.start])
+                parts.append(self._deepened(hidden[own], signs[own], codes[:, span], deepest))
         loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
         for layer in range(int(kept.max()) if len(kept) else 0):
             outputs = torch.cat([part[:, layer + 1] for part in parts if part.shape[1] > layer + 1])
@@ -218,10 +229,10 @@ class CatTts(FolderModel):
         return loss, correct
 
     def _deepened(
-        self, hidden: Tensor, signs: Tensor, codes: Tensor, kept: Tensor
+        self, hidden: Tensor, signs: Tensor, codes: Tensor, deepest: int
     ) -> Float[Tensor, "rows steps inner"]:
-        """The depth Transformer's states of frames, as deep as the first of them goes."""
-        inputs = [hidden, signs]
-        inputs += [self.code_embedding.of_layer(codes[k], k) for k in range(int(kept[0]) - 1)]
-        states: Tensor = self.depth(torch.stack(inputs, 1))
+        """The depth Transformer's states of frames, to the layer ``deepest`` of them."""
+        said = self.code_embedding.of_layers(codes[: deepest - 1])
+        inputs = torch.cat((hidden[:, None], signs[:, None], said.transpose(0, 1)), 1)
+        states: Tensor = self.depth(inputs)
         return states

@@ -37,7 +37,7 @@ class FixedProgram:
     Args:
         compute: what a step does; it must not depend on values, only on shapes.
         state: the streams'.
-        record: `record_cuda_graph`, or for tests one that just calls.
+        record: `record_cuda_graph` for a device, or for tests one that just calls.
     """
 
     def __init__(self, compute: Compute, state: RingState, record: Record) -> None:
@@ -64,8 +64,9 @@ class FixedProgram:
 
     def _recording(self, x: Tensor, rows: int, frames: int, width: int) -> "_Recorded":
         recorded = _Recorded()
-        recorded.x = x.new_zeros(rows, frames * width, *x.shape[2:])
-        recorded.num_frames = torch.zeros(rows, dtype=torch.long, device=x.device)
+        with torch.inference_mode(mode=False):  # or steps outside that mode could not write there
+            recorded.x = x.new_zeros(rows, frames * width, *x.shape[2:])
+            recorded.num_frames = torch.zeros(rows, dtype=torch.long, device=x.device)
 
         def step() -> None:
             at = StepRows.fixed(self._state, recorded.num_frames, frames)
@@ -85,17 +86,19 @@ class _Recorded:
     replay: Callable[[], object]
 
 
-def record_cuda_graph(step: Callable[[], None]) -> Callable[[], object]:
-    """A CUDA graph of ``step``, after a few runs that let libraries settle."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
+def record_cuda_graph(step: Callable[[], None], device: torch.device) -> Callable[[], object]:
+    """A CUDA graph of ``step`` on ``device``, after a few runs that let libraries settle."""
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # PyTorch's own stream for this may be another device's. Other threads go on as they will.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
     return graph.replay
 
 

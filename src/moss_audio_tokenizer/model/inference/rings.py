@@ -20,6 +20,9 @@ from ...errors import InputError
 from .rotation import rotate_heads, rotations_of
 from .stage import InferenceStage
 
+# Entries of a mask's rows in whose multiples PyTorch's fused attention reads on a GPU.
+_ALIGNMENT = 8
+
 
 @dataclass
 class RingState:
@@ -199,7 +202,9 @@ class RingMemory:
         places = torch.arange(self._capacity, device=steps.device)
         distance = (steps[:, :, None] - places) % self._capacity
         hidden = distance >= (steps + 1).clamp_max(context)[:, :, None]
-        bias = torch.zeros(hidden.shape, dtype=self._entries.dtype, device=steps.device)
+        # Rows aligned as a GPU's kernels want them, or every layer would copy the whole first.
+        aligned = -(-self._capacity // _ALIGNMENT) * _ALIGNMENT
+        bias = self._entries.new_zeros(*steps.shape, aligned)[..., : self._capacity]
         return bias.masked_fill_(hidden, float("-inf"))[:, None]
 
     def _places_of(

@@ -62,7 +62,8 @@ class DataConfig(SourcesConfig):
         max_unreadable_share: a run ends when more of the training clips than this cannot be read.
         cache_hours: data up to this length are decoded once and kept in memory, as 16-bit
             samples; the rest is decoded when it is needed.
-        workers: processes that decode ahead what is not kept in memory; 0 decodes in the loop.
+        workers: processes that decode ahead what is not kept in memory; where all is, one thread
+            makes batches ahead; 0 does either in the loop.
     """
 
     crop_seconds: float = 0.64

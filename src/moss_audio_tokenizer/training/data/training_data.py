@@ -8,7 +8,7 @@ number and the process's rank, so that a resumed run sees what an uninterrupted 
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,15 +123,18 @@ class TrainingData:
         return self._assemble(share, [self._make(row) for row in share.rows])
 
     def batches(self, first_step: int) -> Generator[Batch]:
-        """The batches of ``first_step`` and all after it, made ahead by ``data.workers``.
+        """The batches of ``first_step`` and all after it, made ahead where there are workers.
 
-        Close the iterator to end the worker processes.
+        Close the iterator to end the worker processes, or the thread for clips in memory.
 
         Raises:
             TrainingError: too many clips cannot be read, or a worker has died.
         """
-        if self._cache is not None or not self.config.workers:
+        if not self.config.workers:
             yield from map(self.batch, itertools.count(first_step))
+            return
+        if self._cache is not None:
+            yield from self._made_ahead(first_step)
             return
         with RowWorkers(self.config.workers, self._format) as workers:
             ahead = deque[tuple[_Share, Sequence[Future[RowResults]]]]()
@@ -142,6 +145,15 @@ class TrainingData:
                 if len(ahead) > _STEPS_AHEAD:
                     share, futures = ahead.popleft()
                     yield self._assemble(share, workers.collect(futures))
+
+    def _made_ahead(self, first_step: int) -> Generator[Batch]:
+        """Batches of clips in memory by one thread: cutting them is too little for processes."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = deque[Future[Batch]]()
+            for step in itertools.count(first_step):
+                ahead.append(pool.submit(self.batch, step))
+                if len(ahead) > _STEPS_AHEAD:
+                    yield ahead.popleft().result()
 
     def _share(self, step: int) -> _Share:
         """What this process makes of a step."""
