@@ -68,6 +68,30 @@ def test_the_same_codes_under_two_texts_are_aligned_twice(reader):
     assert max(short) <= 1 < max(long)
 
 
+def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
+    class Counting(Aligner):
+        asked = 0
+
+        def places(self, clips, texts):
+            self.asked += len(texts)
+            return super().places(clips, texts)
+
+    aligner = Counting(CatAsr.from_pretrained(reader))
+    task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
+    first, last = (say(text).astype(np.uint16) for text in ("ca", "bcab"))
+    pair = (Segment("ca", first.shape[1]), Segment("bcab", last.shape[1]))
+    rows = [
+        CodedRow(np.concatenate((first, last), 1), pair, "one", "pair"),
+        CodedRow(last, pair[1:], "one", "clip"),
+    ]
+    both, alone = task._aligned(rows)
+    before = len(aligner.model.text.encode("ca bcab")) - len(aligner.model.text.encode("bcab"))
+    assert both == [before] * first.shape[1] + [before + place for place in alone]
+    assert aligner.asked == 1
+    task._aligned(rows)
+    assert aligner.asked == 1
+
+
 def test_clips_that_the_aligner_cannot_say_are_left_out(reader, tmp_path):
     manifest, lines = write_codes(tmp_path, "für", "a7"), []
     config = language_config("tts", tmp_path / "run", manifest, aligner=str(reader))

@@ -49,9 +49,10 @@ SHORTER = (
 )
 
 
-def test_the_shipped_models_recipe_runs_shortened(spoken, tmp_path):
+@pytest.mark.parametrize("name", ["together", "bundled"])
+def test_the_shipped_models_recipes_run_shortened(name, spoken, tmp_path):
     shorter = (*SHORTER, "max_steps=3", "decoder_only_from=2", f"data.manifest={spoken}")
-    config = override(recipe("bundled"), [*shorter, f"output={tmp_path / 'run'}"])
+    config = override(recipe(name), [*shorter, f"output={tmp_path / 'run'}"])
     before = MossAudioTokenizerModel.from_pretrained("bundled").codec
     Trainer(config, report=lambda _: None).run()
     after = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final").codec

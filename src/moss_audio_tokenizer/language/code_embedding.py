@@ -74,12 +74,20 @@ class CodeEmbedding(nn.Module):
         """
         layers, batch, frames = codes.shape
         firsts = torch.arange(layers, device=codes.device) * self.codebook_size
-        tables = self.tables[:layers].flatten(0, 1)
-        bags = (codes + firsts[:, None, None]).permute(1, 2, 0).reshape(-1, layers)
+        bags = (codes + firsts[:, None, None]).permute(1, 2, 0)
         used = torch.full((batch,), layers, device=codes.device) if depths is None else depths
-        weights = torch.arange(layers, device=codes.device) < used[:, None]
-        spread = weights[:, None].expand(-1, frames, -1).reshape(-1, layers).to(tables.dtype)
-        sums = F.embedding_bag(bags, tables, mode="sum", per_sample_weights=spread)
+        weights = (torch.arange(layers, device=codes.device) < used[:, None])[:, None]
+        if self.maps is not None:
+            # One product of all layers' thin rows: the whole tables would be 100 times the work.
+            thin = F.embedding(bags, self.rows.flatten(0, 1)) * weights[..., None]
+            return thin.flatten(2) @ self.maps[:layers].flatten(0, 1)
+        spread = weights.expand(-1, frames, -1).reshape(-1, layers).to(self.rows.dtype)
+        sums = F.embedding_bag(
+            bags.reshape(-1, layers),
+            self.rows.flatten(0, 1),
+            mode="sum",
+            per_sample_weights=spread,
+        )
         return sums.view(batch, frames, self.width)
 
     def of_layer(self, codes: Int[Tensor, "*rows"], layer: int) -> Float[Tensor, "*rows width"]:

@@ -129,7 +129,6 @@ class TorchDecoderEngine(TorchEngine):
         super().__init__(half, num_slots, max_chunk_frames)
         self._half = half
 
-    @torch.no_grad()
     def check(self, chunk: Any) -> Int[Tensor, "layers frames"]:
         """See `StepEngine.check`."""
         return as_code_chunk(chunk, self._half.config)
@@ -189,10 +188,9 @@ class TorchEncoderEngine(TorchEngine):
         self._half = half
         self._num_quantizers = num_quantizers
 
-    @torch.no_grad()
     def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
         """See `StepEngine.check`; a chunk may be empty."""
-        return as_waveform_chunk(chunk, self._half.config.number_channels)
+        return as_waveform_chunk(chunk, self._half.config.number_channels).detach()
 
     def step(
         self, chunks: Mapping[int, Float[Tensor, "channels _"]]

@@ -91,6 +91,11 @@ def check_clip(clip: Tensor) -> Tensor:
     """Refuse a clip (channels, samples) that is empty, not finite, or of another scale."""
     if clip.shape[-1] == 0:
         raise AudioError("audio is empty; expected at least one sample")
+    # One look at all samples, which NaN does not slip through: steps of many streams wait for it.
+    lowest, highest = (float(value) for value in torch.aminmax(clip.detach()))
+    peak = max(-lowest, highest)
+    if lowest >= -_HIGHEST_PEAK and highest <= _HIGHEST_PEAK:
+        return clip
     finite = torch.isfinite(clip)
     if not finite.all():
         first = int((~finite).any(0).nonzero()[0])
@@ -98,13 +103,10 @@ def check_clip(clip: Tensor) -> Tensor:
             f"audio holds {int((~finite).sum())} NaN or infinite samples, the first at {first}; "
             "replace them before encoding"
         )
-    peak = float(clip.abs().max())
-    if peak > _HIGHEST_PEAK:
-        raise AudioError(
-            f"audio peaks at {peak:g}; expected floating point within +-1: divide samples of "
-            "16-bit scale by 32768"
-        )
-    return clip
+    raise AudioError(
+        f"audio peaks at {peak:g}; expected floating point within +-1: divide samples of "
+        "16-bit scale by 32768"
+    )
 
 
 def lengths_of(mask: Tensor | np.ndarray | None, batch: int, steps: int, unit: str) -> list[int]:
@@ -137,7 +139,11 @@ def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
     Raises:
         CodesError: not integers, a wrong shape, too many layers, no frames, or out of range.
     """
-    codes = _as_tensor(codes, "audio_codes", CodesError)
+    return _checked_codes(_as_tensor(codes, "audio_codes", CodesError), config)
+
+
+def _checked_codes(codes: Tensor, config: CodecConfig) -> Tensor:
+    """See `as_code_rows`."""
     if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
         raise CodesError(f"codes are {codes.dtype}; expected integers")
     shape = list(codes.shape)
@@ -151,7 +157,7 @@ def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
     if codes.dtype == torch.uint64:  # wraps to negative numbers only where it is out of range
         codes = codes.view(torch.int64)
     codes = codes.long()  # first: PyTorch cannot compare wide unsigned integers
-    lowest, highest = int(codes.min()), int(codes.max())
+    lowest, highest = (int(value) for value in torch.aminmax(codes))
     size = config.quantizer.codebook_size
     if lowest < 0 or highest >= size:
         raise CodesError(f"codes reach from {lowest} to {highest}; expected 0 to {size - 1}")
@@ -168,7 +174,7 @@ def as_code_chunk(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
     if values.ndim == 2 and values.shape[0] > 0 and values.shape[1] == 0:
         check_num_quantizers(values.shape[0], config)
         return values.long()
-    rows = as_code_rows(values, config)
+    rows = _checked_codes(values, config)
     if rows.shape[1] != 1:
         raise CodesError(f"a chunk is one stream's; got a batch of {rows.shape[1]}")
     return rows[:, 0]

@@ -156,4 +156,7 @@ class NumpyEngine:
 
     def join_results(self, results: Sequence[np.ndarray]) -> np.ndarray:
         """See `StepEngine.join_results`."""
-        return self._engine.join_results([torch.from_numpy(item) for item in results]).cpu().numpy()
+        if len(results) == 1:
+            return results[0]
+        joined: Tensor = self._engine.join_results([torch.from_numpy(item) for item in results])
+        return joined.numpy()

@@ -219,7 +219,10 @@ class EncoderStream(Session):
         whole = {index: chunk.shape[-1] // unit * unit for index, chunk in joined.items()}
         results = self._advance({i: chunk[..., : whole[i]] for i, chunk in joined.items()}, unit)
         for index, chunk in joined.items():
-            self._pending[index] = self.engine.join_chunks([chunk[..., whole[index] :]])
+            if whole[index] < chunk.shape[-1]:
+                self._pending[index] = self.engine.join_chunks([chunk[..., whole[index] :]])
+            else:
+                self._pending.pop(index, None)
         return {slot: results[slot.index] for slot in chunks}
 
     def _with_pending(self, index: int, chunk: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError, TrainingError
 from ..language import CharacterText, TextCodec, language_model_config, make_text
@@ -90,6 +90,11 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
         )
         self.text = self.text_of_data()
         super().build()
+        if self.config.precision == "bf16" and self.processes.device.type == "cpu":
+            # In 16 bits on a CPU the gradients of PyTorch's own attention take the longest.
+            for module in self.task.modules():
+                if isinstance(module, PreTrainedModel):
+                    module.set_attn_implementation("eager")
 
     def _load(self, checkpoint: Path) -> nn.Module:
         """The model of a checkpoint, refused where the recipe's codec is no longer its own."""

@@ -3,13 +3,13 @@
 Source: the paper's section 3.3; training.md section 7.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt16
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -94,16 +94,24 @@ class TtsTask(ModuleTask[DrawnRows]):
         return losses
 
     def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
-        """The number of the token that is being said, for all frames of rows."""
+        """The number of the token that is being said, for all frames of rows.
+
+        Clips before the last are passed over at once: nobody is told of them, and single clips
+        come again, where pairs of them hardly ever do.
+        """
         if self._aligner is None:
             return None
-        keys = [(row.text, row.codes.tobytes()) for row in rows]
-        fresh = {k: row for k, row in zip(keys, rows, strict=True) if k not in self._places}
-        found = self._aligner.places(
-            [row.codes for row in fresh.values()], [row.text for row in fresh.values()]
-        )
+        encode = self._aligner.model.text.encode
+        parts = [_told_part(row, encode) for row in rows]
+        keys = [(text, codes.tobytes()) for text, codes in parts]
+        fresh = {k: part for k, part in zip(keys, parts, strict=True) if k not in self._places}
+        texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
+        found = self._aligner.places(codes, texts)
         self._places |= {k: places.tolist() for k, places in zip(fresh, found, strict=True)}
-        return [self._places[key] for key in keys]
+        return [
+            _placed(row, len(encode(row.text)) - len(encode(text)), self._places[key])
+            for row, (text, _), key in zip(rows, parts, keys, strict=True)
+        ]
 
     def _depths(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
         layers = self.model.config.num_quantizers
@@ -142,6 +150,23 @@ class TtsTask(ModuleTask[DrawnRows]):
         if self.model.guide is None:
             return [0] * len(rows)
         return [row.num_frames - row.segments[-1].frames for row in rows]
+
+
+def _told_part(
+    row: CodedRow, encode: Callable[[str], list[int]]
+) -> tuple[str, UInt16[np.ndarray, "num_quantizers _"]]:
+    """Text and codes of a row's last clip; of all of it where tokens reach across clips."""
+    last, tokens = row.segments[-1], encode(row.text)
+    own = encode(last.text)
+    if tokens[len(tokens) - len(own) :] != own:
+        return row.text, row.codes
+    return last.text, np.ascontiguousarray(row.codes[:, row.num_frames - last.frames :])
+
+
+def _placed(row: CodedRow, before: int, places: list[int]) -> list[int]:
+    """Places in the text of a row's end as places in all of it, ``before`` tokens further on."""
+    waiting = [before] * (row.num_frames - len(places))
+    return waiting + [before + place for place in places]
 
 
 @dataclass(frozen=True)

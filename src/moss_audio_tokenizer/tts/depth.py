@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..model.attention import plan_window, windowed_attention
 from .config import CatTtsConfig
 
 _STD = 0.02
@@ -89,15 +90,17 @@ class DepthBlock(nn.Module):
         queries = self.query_norm(self._heads(self.queries(x), self.num_heads))
         keys = self.key_norm(self._heads(self.keys(x), self.num_pairs))
         values = self._heads(self.values(x), self.num_pairs)
+        grouped = self.num_pairs < self.num_heads
         if state is not None:
             keys, values = state.extend(block, keys, values)
-        attended = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            is_causal=state is None,
-            enable_gqa=self.num_pairs < self.num_heads,
-        )
+        if state is None and not grouped:
+            steps = x.shape[1]
+            window = plan_window(steps, 0, steps, x.device)
+            attended = windowed_attention(queries, keys, values, window)
+        else:
+            attended = F.scaled_dot_product_attention(
+                queries, keys, values, is_causal=state is None, enable_gqa=grouped
+            )
         output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return output
 

@@ -19,7 +19,7 @@ from .parquet import ParquetShard
 from .writing import SHARD_FORMATS
 
 # Blocks of 256 clips kept at hand: about 3 MB each, of clips of 5 s with 32 layers.
-_BLOCKS_AT_HAND = 16
+_BLOCKS_AT_HAND = 64
 
 
 class CodeShards(Sequence[CodedClip]):
