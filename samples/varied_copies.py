@@ -4,9 +4,9 @@ r"""Copies of recordings as other devices and rooms would have heard them, as tr
 
 Of every training clip of speech: one at another speed; of nearly half of them one of a narrower
 band (telephones, old recordings) and one with noise or in a room, both at another speed too. Of
-other sounds only the speed changes. 24 kHz mono WAV, about three times as long as the data, and a
-manifest for each kind: speed.jsonl, band.jsonl, noise.jsonl. Run by hand; the bundled model was
-trained on it (docs/experiments.md).
+most other sounds only the speed changes. 24 kHz mono WAV, not quite twice as long as the data, and
+a manifest for each kind: speed.jsonl, band.jsonl, noise.jsonl. Run by hand; the bundled model 0.4
+was trained on what an earlier form made (docs/experiments.md).
 """
 
 import json
@@ -23,9 +23,10 @@ import soundfile as sf
 import soxr
 
 RATE = 24_000
-# How much of the speech is copied in these ways.
+# How many of the clips of speech are copied in these ways, and how many of the others at all.
 BAND_SHARE = NOISE_SHARE = 0.45
 OTHERS_SHARE = 0.7
+# The lowest is drawn the most: what is narrow is mostly telephones.
 NARROW_RATES = (8_000, 8_000, 8_000, 11_025, 12_000, 16_000)
 LOWEST_TELEPHONE_HERTZ = 200
 MU = 255
@@ -41,7 +42,8 @@ class Clip:
 
 def clips_of(manifest: Path) -> list[Clip]:
     """The clips of the split "train"."""
-    rows = map(json.loads, manifest.read_text(encoding="utf-8").splitlines())
+    lines = manifest.read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line.strip()]
     return [
         Clip(manifest.parent / row["path"], row.get("domain") or "speech")
         for row in rows
@@ -52,6 +54,8 @@ def clips_of(manifest: Path) -> list[Clip]:
 def read(path: Path) -> np.ndarray:
     """A recording in mono."""
     channels, rate = sf.read(path, dtype="float32", always_2d=True)
+    if not len(channels):
+        raise SystemExit(f"{path} is empty; take it out of its manifest")
     return soxr.resample(channels.mean(1), rate, RATE)
 
 
@@ -162,4 +166,6 @@ def main(manifests: list[Path], folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        raise SystemExit("expected one or more manifests, and a folder to write")
     main([Path(name) for name in sys.argv[1:-1]], Path(sys.argv[-1]))

@@ -75,6 +75,17 @@ def test_nothing_said_is_the_end_from_the_start():
     assert places.tolist() == [0, 0, 0]
 
 
+def test_clips_at_once_are_aligned_as_each_alone():
+    aligner, random = Aligner(model(frame_scores=True)), np.random.default_rng(1)
+    clips = [random.integers(0, 8, shape) for shape in ((2, 7), (1, 3), (2, 1))]
+    texts = ["ab", "c", ""]
+    together = aligner.places(clips, texts)
+    for places, clip, text in zip(together, clips, texts, strict=True):
+        (alone,) = aligner.places([clip], [text])
+        assert places.tolist() == alone.tolist()
+    assert aligner.places([], []) == []
+
+
 def test_without_frame_scores_nothing_is_aligned():
     with pytest.raises(ConfigError, match="frame_weight above 0"):
         Aligner(model())

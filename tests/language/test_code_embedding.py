@@ -34,6 +34,17 @@ def test_one_layer_alone(rank):
     torch.testing.assert_close(embedding.of_layer(given, 2), embedding.tables[2][given])
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_layers_at_once_are_those_one_by_one(rank, layers):
+    embedding = CodeEmbedding(4, 8, 6, rank)
+    given = codes()[:layers, 0]
+    found = embedding.of_layers(given)
+    assert found.shape == (layers, 5, 6)
+    for layer in range(layers):
+        torch.testing.assert_close(found[layer], embedding.of_layer(given[layer], layer))
+
+
 @pytest.mark.parametrize(("size", "width"), [(8, 16), (16, 8)])
 def test_a_rank_beyond_any_tables_is_refused_before_anything_is_made(size, width):
     vectors = torch.randn(4, size, 12, generator=torch.Generator().manual_seed(1))

@@ -223,6 +223,22 @@ def test_a_caller_may_write_to_its_chunks(model):
     assert_encoded(model, audio, torch.cat(got, dim=1))
 
 
+def test_results_go_where_they_are_wanted(model):
+    streams = model.decoder_stream(1), model.encoder_stream(1)
+    for stream, chunk in zip(streams, (random_codes(3), random_audio(2 * STEP + 3)), strict=True):
+        stream.engine.results_device = torch.device("meta")
+        slot = stream.open()
+        assert stream.step({slot: chunk})[slot].is_meta
+        assert stream.close(slot).is_meta
+
+
+def test_chunks_of_several_devices_are_joined_where_the_last_is(model):
+    chunks = [torch.zeros(1, 3), torch.zeros(1, 2, device="meta")]
+    joined = model.encoder_stream(1).engine.join_chunks(chunks)
+    assert joined.is_meta
+    assert joined.shape == (1, 5)
+
+
 def test_fewer_layers(model):
     audio, codes = random_audio(15 * STEP), random_codes(15)
     encoder, decoder = model.encoder_stream(1, 4, num_quantizers=2), model.decoder_stream(2, 4)

@@ -112,6 +112,32 @@ def test_no_row_moves_to_padding_and_no_two_to_one_point(quantizer):
         assert int(found.any(0).sum()) == len(moved)
 
 
+def test_each_layer_revives_its_own_dead_rows(quantizer):
+    before = quantizer.codebooks.detach().clone()
+    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks.shares[0, 1] = codebooks.shares[1, 2] = codebooks.shares[1, 3] = 0.01
+    codes, views = drawn(0)
+    codebooks.note(output(torch.zeros_like(codes), views), torch.full((5,), LAYERS), None)
+    codebooks.update(ALONE, 0)
+    after = quantizer.codebooks.detach()
+    moved = (after != before).any(-1).tolist()
+    assert moved == [[True, True, False, False], [True, False, True, True]]
+    for layer, row in ((0, 1), (1, 2), (1, 3)):
+        assert (views[layer].flatten(0, 1) == after[layer, row]).all(1).any()
+
+
+def test_dead_rows_beyond_the_points_wait(quantizer):
+    before = quantizer.codebooks.detach().clone()
+    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks.shares[:, 1:] = 0.01
+    codes, views = drawn(0, batch=1)
+    valid = (torch.arange(7) < 2).float()[None]
+    codebooks.note(output(torch.zeros_like(codes), views), torch.tensor([LAYERS]), valid)
+    codebooks.update(ALONE, 0)
+    torch.testing.assert_close(codebooks.shares[0, 1:], torch.tensor([0.3, 0.3, 0.009]))
+    assert torch.equal(quantizer.codebooks[:, 3].detach(), before[:, 3])
+
+
 def test_they_rest_where_they_are_to_stay(quantizer):
     before = quantizer.codebooks.detach().clone()
     codebooks = RunningCodebooks(quantizer, DECAY)

@@ -47,9 +47,12 @@ class Aligner:
         given = [check_codes(codes, self.model.config) for codes in clips]
         if not given:
             return []
+        # A GPU waits between small clips; on a CPU a clip's places depend on no others.
+        at_once = [given] if self.model.device.type == "cuda" else [[codes] for codes in given]
+        scores = [of_one for group in at_once for of_one in self._scores(group)]
         return [
-            self._places(scores, self.model.text.encode(text))
-            for scores, text in zip(self._scores(given), texts, strict=True)
+            self._places(of_one, self.model.text.encode(text))
+            for of_one, text in zip(scores, texts, strict=True)
         ]
 
     def _places(
@@ -64,7 +67,7 @@ class Aligner:
     def _scores(
         self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]
     ) -> list[Float[np.ndarray, "_ classes"]]:
-        """Of all clips at once: one by one, small models leave a GPU waiting."""
+        """Of clips in one batch."""
         depths, counts = ([codes.shape[axis] for codes in clips] for axis in (0, 1))
         padded = np.zeros((max(depths), len(clips), max(counts)), np.int64)
         for row, codes in enumerate(clips):

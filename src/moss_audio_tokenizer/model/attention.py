@@ -58,14 +58,12 @@ def _block(
     stop = min(start + BLOCK_QUERIES, num_queries)
     first_key = max(0, num_past + start - context + 1)
     last_key = num_past + stop
+    queries, keys = slice(start, stop), slice(first_key, last_key)
+    if stop - start == 1:  # it sees all of its stretch
+        return WindowBlock(queries, keys, None, is_causal=False)
     query = torch.arange(num_past + start, last_key, device=device)[:, None]
     distance = query - torch.arange(first_key, last_key, device=device)
-    mask = (distance >= 0) & (distance < context)
-    keys = slice(first_key, last_key)
-    # A single query sees all of its stretch. Known without a look at the mask, for which a GPU
-    # would be waited for.
-    alone = stop - start == 1
-    return WindowBlock(slice(start, stop), keys, None if alone else mask, is_causal=False)
+    return WindowBlock(queries, keys, (distance >= 0) & (distance < context), is_causal=False)
 
 
 def windowed_attention(

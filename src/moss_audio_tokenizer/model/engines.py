@@ -34,7 +34,7 @@ class TorchEngine:
         max_chunk_frames: frames that one step can take.
 
     Attributes:
-        results_device: where results go, all rows of a step in one copy; the engine's own device.
+        results_device: where results go, all rows of a step in one copy; by default the engine's.
     """
 
     def __init__(

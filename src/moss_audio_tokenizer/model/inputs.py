@@ -93,7 +93,6 @@ def check_clip(clip: Tensor) -> Tensor:
         raise AudioError("audio is empty; expected at least one sample")
     # One look at all samples, which NaN does not slip through: steps of many streams wait for it.
     lowest, highest = (float(value) for value in torch.aminmax(clip.detach()))
-    peak = max(-lowest, highest)
     if lowest >= -_HIGHEST_PEAK and highest <= _HIGHEST_PEAK:
         return clip
     finite = torch.isfinite(clip)
@@ -104,8 +103,8 @@ def check_clip(clip: Tensor) -> Tensor:
             "replace them before encoding"
         )
     raise AudioError(
-        f"audio peaks at {peak:g}; expected floating point within +-1: divide samples of "
-        "16-bit scale by 32768"
+        f"audio peaks at {max(-lowest, highest):g}; expected floating point within +-1: divide "
+        "samples of 16-bit scale by 32768"
     )
 
 

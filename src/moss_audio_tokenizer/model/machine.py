@@ -52,7 +52,7 @@ def _gpu_name(device: torch.device) -> str:
 
 def reading_rate(device: torch.device) -> float:
     """Bytes a second, from summing what is larger than any cache."""
-    num_bytes = _READ_BYTES.get(device.type, 400_000_000)
+    num_bytes = _READ_BYTES.get(device.type, _READ_BYTES["cpu"])
     values = torch.ones(num_bytes // 4, device=device)
     return num_bytes / _best_seconds(values.sum, device)
 

@@ -75,7 +75,7 @@ class Session:
             "identity": self.engine.identity,
             "slots": json.dumps(slots),
         }
-        pending = {str(i): chunk for i, chunk in self._pending.items() if chunk.shape[-1]}
+        pending = {str(i): chunk for i, chunk in self._pending.items()}
         memory = self.engine.to_tensors()
         tensors = prefixed("memory.", memory) | prefixed("pending.", pending)
         with atomic_path(path, error=StreamFileError, replace_folder=False) as beside:
@@ -112,7 +112,8 @@ class Session:
         """Saved unfinished frames of the slots that were open, by place."""
         places = {str(slot.index): slot.index for slot in slots}
         unit = self.engine.samples_per_frame
-        if not all(name in places and chunk.shape[-1] < unit for name, chunk in tensors.items()):
+        fitting = (name in places and 0 < c.shape[-1] < unit for name, c in tensors.items())
+        if not all(fitting):
             raise StreamFileError(f"{str(path)!r} holds unfinished frames that cannot be")
         return {places[name]: self.engine.check(chunk) for name, chunk in tensors.items()}
 
@@ -227,7 +228,7 @@ class EncoderStream(Session):
 
     def _with_pending(self, index: int, chunk: Array) -> Array:
         pending = self._pending.get(index)
-        if pending is None or pending.shape[-1] == 0:
+        if pending is None:
             return chunk
         return self.engine.join_chunks([pending, chunk])
 
@@ -236,7 +237,7 @@ class EncoderStream(Session):
         index = self._slots.require(slot).index
         tail = {}
         pending = self._pending.get(index)
-        if pending is not None and pending.shape[-1] > 0:
+        if pending is not None:
             tail = self.engine.step(
                 {index: self.engine.pad(pending, self.engine.samples_per_frame)}
             )

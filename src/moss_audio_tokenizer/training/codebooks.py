@@ -113,6 +113,8 @@ class RunningCodebooks:
             return
         found = processes.gather(torch.cat(self._points, 1).cpu())
         points = torch.cat(found, 1).to(self.shares.device)
+        if not points.shape[1]:
+            return
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         picked = torch.stack(
             [

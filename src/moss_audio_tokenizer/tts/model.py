@@ -232,7 +232,7 @@ class CatTts(FolderModel):
         self, hidden: Tensor, signs: Tensor, codes: Tensor, deepest: int
     ) -> Float[Tensor, "rows steps inner"]:
         """The depth Transformer's states of frames, to the layer ``deepest`` of them."""
-        said = self.code_embedding.of_layers(codes[: deepest - 1])
+        said = self.code_embedding.of_layers(codes[: max(0, deepest - 1)])
         inputs = torch.cat((hidden[:, None], signs[:, None], said.transpose(0, 1)), 1)
         states: Tensor = self.depth(inputs)
         return states

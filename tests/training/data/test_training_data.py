@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -280,6 +281,40 @@ def test_workers_give_the_batches_of_the_loop(make_data, utterances):
     batches.close()
     alone = make_data(utterances, **changes)
     assert all(same(batch, alone.batch(7 + index)) for index, batch in enumerate(made))
+
+
+def test_a_thread_gives_the_batches_of_the_loop(make_data, utterances):
+    batches = make_data(utterances, workers=1, **TEXTS).batches(7)
+    made = list(itertools.islice(batches, 4))
+    batches.close()
+    alone = make_data(utterances, **TEXTS)
+    assert all(same(batch, alone.batch(7 + index)) for index, batch in enumerate(made))
+
+
+def test_closing_ends_the_thread(make_data):
+    data = make_data(workers=1)
+    before = set(threading.enumerate())
+    batches = data.batches(0)
+    next(batches)
+    (thread,) = set(threading.enumerate()) - before
+    batches.close()
+    assert not thread.is_alive()
+
+
+def test_what_fails_ahead_fails_at_its_step(make_data, monkeypatch):
+    data = make_data(workers=1)
+    batch = data.batch
+
+    def broken(step):
+        if step == 2:
+            raise TrainingError("step 2")
+        return batch(step)
+
+    monkeypatch.setattr(data, "batch", broken)
+    batches = data.batches(0)
+    assert [len(next(batches).names) for _ in range(2)] == [8, 8]
+    with pytest.raises(TrainingError, match="step 2"):
+        next(batches)
 
 
 def test_a_killed_worker_is_an_error_and_not_a_wait(make_data):

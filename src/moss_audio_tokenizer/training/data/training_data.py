@@ -148,12 +148,14 @@ class TrainingData:
 
     def _made_ahead(self, first_step: int) -> Generator[Batch]:
         """Batches of clips in memory by one thread: cutting them is too little for processes."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead = deque[Future[Batch]]()
+        pool, ahead = ThreadPoolExecutor(1), deque[Future[Batch]]()
+        try:
             for step in itertools.count(first_step):
                 ahead.append(pool.submit(self.batch, step))
                 if len(ahead) > _STEPS_AHEAD:
                     yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _share(self, step: int) -> _Share:
         """What this process makes of a step."""
