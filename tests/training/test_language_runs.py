@@ -56,6 +56,17 @@ def train(config, resume: bool = False) -> Path:
     return trainer_for(config, resume, lambda _: None).run()
 
 
+def test_in_16_bits_a_cpu_attends_by_products_and_the_model_forgets_that(config, kind):
+    folder = train(replace(config, precision="bf16", max_steps=2))
+    losses = [line["total"] for line in read_log(folder.parent)]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    assert "eager" not in (folder / "config.json").read_text()
+    kept = MODELS[kind].from_pretrained(folder)
+    nested = kept.language_model if kind == "asr" else kept.temporal
+    assert nested.config._attn_implementation == "sdpa"
+
+
 def test_one_batch_is_learned_by_heart(config, opened):
     trainer = opened(replace(config, max_steps=60))
     batch = next(trainer.batches(0))
