@@ -76,7 +76,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(
     matrices: Float[Tensor, "count rows columns"],
 ) -> Float[Tensor, "count rows columns"]:
-    """U V^T of each matrix U S V^T, nearly, in bfloat16: singular values end within 0.7 to 1.2."""
+    """U V^T of each matrix U S V^T, nearly, in bfloat16: singular values end around 1."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16()
     x = x.transpose(1, 2) if tall else x
