@@ -10,7 +10,8 @@ from toy_speech import IDENTITY, language_config, say, write_codes
 
 from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.training.data import CodedRow, Segment
+from moss_audio_tokenizer.training.data import CodedBatch, CodedRow, Segment
+from moss_audio_tokenizer.training.language_run import DrawnRows
 from moss_audio_tokenizer.training.trainers import trainer_for
 from moss_audio_tokenizer.training.tts_run import TtsTask
 
@@ -90,6 +91,23 @@ def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
     assert aligner.asked == 1
     task._aligned(rows)
     assert aligner.asked == 1
+
+
+def test_rows_are_left_untold_in_training_alone(reader, codes, tmp_path):
+    config = language_config("tts", tmp_path / "run", codes, aligner=str(reader), place_dropout=0.5)
+    trainer = trainer_for(config, report=lambda _: None)
+    row = next(trainer.batches(0)).batch.rows[0]
+    rows = [row] * 8
+    drawn = DrawnRows(CodedBatch(tuple(rows), 12.5), None, tuple(range(8)))
+    begun, told = trainer.task._begun(rows), trainer.task._told(drawn)
+    assert set(told) == {begun[0], row.num_frames}
+    assert told == trainer.task._told(drawn)
+    assert trainer.train_step(drawn)["place"] > 0
+    trainer.task.eval()
+    assert trainer.task._told(drawn) == begun
+    trainer.task.place_dropout, trainer.task.training = 1.0, True
+    assert trainer.train_step(drawn)["place"] == 0
+    trainer.close()
 
 
 def test_clips_that_the_aligner_cannot_say_are_left_out(reader, tmp_path):

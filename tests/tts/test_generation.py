@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_tts import TEXT, leaning, tiny_tts
@@ -116,6 +118,7 @@ def test_frames_come_one_by_one(tts):
         (["a"], {"max_frames": 5000}, "5000.*4096"),
         (["a"], {"temperature": 0.0}, "temperature"),
         (["a"], {"top_p": 1.5}, "top_p"),
+        (["a"], {"guidance": -1.0}, "guidance"),
         (["a"], {"seed": -1}, "seed"),
         (["a"], {"seed": 1.5}, "whole number"),
         (["a"], {"max_frames": 2.5}, "whole number"),
@@ -126,6 +129,75 @@ def test_frames_come_one_by_one(tts):
 def test_what_cannot_be_said(tts, texts, changes, message):
     with pytest.raises(InputError, match=message):
         generate(tts, texts, sampling=SpeechSampling(), **changes)
+
+
+def led():
+    """A model that is told its place, and hears it clearly."""
+    model = tiny_tts(place_inputs=True)
+    with torch.no_grad():
+        model.guide.tokens.weight.mul_(200.0)
+        model.guide.left.weight.mul_(200.0)
+    return model
+
+
+@torch.no_grad()
+def slow_led(model, text, guidance, count):
+    """As `slow_greedy`, of a text whose tokens each last a frame: told, untold, and both as one."""
+    told, untold = [*model.prompt(text)], [*model.prompt(text)]
+    spoken, tokens = [], model.spoken(text)
+    for token in tokens[:count]:
+        shown = model.guide(torch.tensor(token), torch.tensor(True), torch.tensor(0))
+        sides = []
+        for steps, sign in ((told, model.goes_on + shown), (untold, model.goes_on)):
+            state = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
+            sides.append([state, sign])
+        codes = []
+        for layer in range(model.config.num_quantizers):
+            scores = [
+                model.depth.scores(model.depth(torch.stack(side)[None])[0, -1], layer + 1)
+                for side in sides
+            ]
+            codes.append((scores[1] + guidance * (scores[0] - scores[1])).argmax())
+            for side in sides:
+                side.append(model.code_embedding.of_layer(codes[-1], layer))
+        spoken.append(torch.stack(codes))
+        heard = model.code_embedding(spoken[-1][:, None, None])[0, 0]
+        told.append(heard + shown)
+        untold.append(heard)
+    return torch.stack(spoken, -1)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_guidance_moves_codes_to_where_they_are_led(guidance):
+    model = led()
+    with torch.no_grad():
+        model.guide.durations.bias[0] = 1e4  # a frame for every token
+    plain = SpeechSampling(do_sample=False, repetition_penalty=1, max_frames=3, guidance=guidance)
+    spoken = generate(model, ["abc"], sampling=plain).audio_codes[:, 0]
+    assert torch.equal(spoken, slow_led(model, "abc", guidance, 3)[:, : spoken.shape[1]])
+    assert spoken.shape[1]
+
+
+def test_guidance_counts():
+    spoken = [
+        generate(led(), ["abc"], sampling=SHORT, do_sample=False, guidance=guidance).audio_codes
+        for guidance in (1.0, 8.0)
+    ]
+    assert spoken[0].shape != spoken[1].shape or not torch.equal(*spoken)
+
+
+def test_a_row_that_is_led_does_not_depend_on_the_others():
+    model, sampling = led(), replace(SHORT, guidance=2.0)
+    both = generate(model, ["ab c", "b"], [None, prompt(3)], sampling)
+    second = generate(model, ["b"], [prompt(3)], sampling, seed=SHORT.seed + 1)
+    length = int(both.audio_codes_lengths[1])
+    assert length == int(second.audio_codes_lengths[0])
+    assert torch.equal(both.audio_codes[:, 1, :length], second.audio_codes[:, 0])
+
+
+def test_a_model_that_is_told_nothing_cannot_be_led(tts):
+    with pytest.raises(InputError, match="guidance is 2; expected 1"):
+        generate(tts, ["a"], sampling=SHORT, guidance=2.0)
 
 
 def walked(texts, prompts=None, durations=(1, 0, 2), steps=12):

@@ -160,6 +160,15 @@ def evaluate_tts(
     top_p: Annotated[
         float, typer.Option("--top-p", help="Share of probability that stays in question.")
     ] = 0.95,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="Of codes that were had; 1 for none.")
+    ] = 1.1,
+    guidance: Annotated[
+        float,
+        typer.Option(
+            "--guidance", metavar="G", help="Above 1, codes follow the text's place more clearly."
+        ),
+    ] = 1.0,
     split: Split = None,
     limit: Limit = None,
     batch_size: BatchSize = 4,
@@ -183,7 +192,13 @@ def evaluate_tts(
     recognisers = {labels[name]: one for name in wanted if (one := load_recogniser(name))}
     embed = None if speaker_model == "none" else load_embedder(speaker_model)
     plan = SpeakingPlan(items, recognisers, embed, tuple(num_quantizers or ()), seed, batch_size)
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sampling = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "guidance": guidance,
+    }
     talkers = {
         label: open_talker(name, codec, device, **sampling)
         for label, name in labelled(model).items()

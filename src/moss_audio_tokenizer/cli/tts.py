@@ -53,6 +53,9 @@ def tts(
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="0 for all codes.")] = 50,
     top_p: Annotated[float, typer.Option("--top-p", help="Share of the probability.")] = 0.95,
     repetition_penalty: Annotated[float, typer.Option(help="1 for none.")] = 1.1,
+    guidance: Annotated[
+        float, typer.Option("--guidance", metavar="G", help="Above 1: clearer; twice the time.")
+    ] = 1.0,
     max_seconds: Annotated[float, typer.Option(help="Longest speech.")] = 20.0,
     device: options.Device = "cpu",
     as_json: options.Json = False,
@@ -74,6 +77,7 @@ def tts(
         "top_k": top_k,
         "top_p": top_p,
         "repetition_penalty": repetition_penalty,
+        "guidance": guidance,
         "max_frames": max(1, round(max_seconds * speaker.codec.info.frame_rate)),
         "prompt_audio": _recording(speaker, prompt_audio),
         "prompt_text": prompt_text,

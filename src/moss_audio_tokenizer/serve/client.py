@@ -107,7 +107,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
             text: to say.
             audio_format: of the answer.
             options: ``voice``, ``seed``, ``temperature``, ``top_k``, ``top_p``,
-                ``num_quantizers``, ``max_seconds``.
+                ``guidance``, ``num_quantizers``, ``max_seconds``.
         """
         document = {"input": text, "response_format": audio_format} | options
         return self._request("POST", "/v1/audio/speech", json.dumps(document).encode()).content

@@ -202,6 +202,9 @@ class TtsTrainingConfig(RunConfig):
             are spelled in its tokens, whatever ``model.text`` and ``model.num_words`` say. Empty,
             as in the paper, for none.
         place_weight: of the loss by which frames learn when to move on.
+        place_dropout: share of the rows, drawn anew in each step, that are not told their place:
+            what a model says that is told can then be held against what it would say untold
+            (``guidance`` of `SpeechSampling`).
         frame_dropout: share of the frames, drawn anew in each step, that the frames behind do not
             hear: a model that has only heard recordings loses its way in what it says itself.
         validation: losses, and a text that is spoken.
@@ -214,6 +217,7 @@ class TtsTrainingConfig(RunConfig):
     scored_share: float = 1.0
     aligner: str = ""
     place_weight: float = 1.0
+    place_dropout: float = 0.0
     frame_dropout: float = 0.0
     validation: TtsValidation = field(default_factory=TtsValidation)
 
@@ -223,6 +227,7 @@ class TtsTrainingConfig(RunConfig):
         super().__post_init__()
         require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")
         require(self.place_weight >= 0, self, "place_weight", "0 or more")
+        require(0 <= self.place_dropout < 1, self, "place_dropout", "0 up to 1")
         require(0 <= self.frame_dropout < 1, self, "frame_dropout", "0 up to 1")
 
 

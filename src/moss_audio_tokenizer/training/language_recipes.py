@@ -136,6 +136,7 @@ def tts_tiny() -> TtsTrainingConfig:
         ),
         scored_share=0.25,
         place_weight=4.0,
+        place_dropout=0.1,
         frame_dropout=0.3,
         validation=TtsValidation(every=500, clips=32),
     )

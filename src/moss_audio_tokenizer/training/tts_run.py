@@ -44,6 +44,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         scored_share: of the frames, in training.
         aligner: tells which token is being said in each frame, if there is one.
         place_weight: of the loss by which frames learn when to move on to the next token.
+        place_dropout: share of the rows that are not told their place, in training.
         frame_dropout: share of the frames that the frames behind do not hear, in training.
     """
 
@@ -53,12 +54,14 @@ class TtsTask(ModuleTask[DrawnRows]):
         scored_share: float = 1.0,
         aligner: Aligner | None = None,
         place_weight: float = 1.0,
+        place_dropout: float = 0.0,
         frame_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.model: CatTts = model
         self.scored_share = scored_share
         self.place_weight = place_weight
+        self.place_dropout = place_dropout
         self.frame_dropout = frame_dropout
         self._aligner = aligner
         # By text and codes, for the same clip may come in several rows.
@@ -82,7 +85,7 @@ class TtsTask(ModuleTask[DrawnRows]):
             self._depths(rows).to(device),
             self._scored(rows).to(device),
             self._aligned(own),
-            self._told_from(own),
+            self._told(rows),
             self._heard(rows),
         )
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
@@ -125,7 +128,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         share = self.scored_share if self.training else 1.0
         counts = [row.num_frames for row in rows.batch.rows]
         scored = torch.zeros(len(counts), max(counts), dtype=torch.bool)
-        first = self._told_from(rows.batch.rows)
+        first = self._begun(rows.batch.rows)
         for row, (count, start, seed) in enumerate(zip(counts, first, rows.seeds, strict=True)):
             random = torch.Generator().manual_seed(seed)
             chosen = start + torch.randperm(count - start, generator=random)
@@ -142,8 +145,22 @@ class TtsTask(ModuleTask[DrawnRows]):
         drawn = torch.stack([torch.rand(longest, generator=chance) for chance in chances])
         return (drawn >= self.frame_dropout).to(self.model.device)
 
-    def _told_from(self, rows: Sequence[CodedRow]) -> list[int]:
-        """The first frame of each row whose place is told.
+    def _told(self, rows: DrawnRows) -> list[int]:
+        """The first frame of each row whose place is told; behind the last in rows that are not."""
+        own = rows.batch.rows
+        first = self._begun(own)
+        if not (self.training and self.place_dropout):
+            return first
+        # Neither the draws of `_scored` nor those of `_heard`.
+        chances = [torch.Generator().manual_seed(seed + 2) for seed in rows.seeds]
+        hidden = [torch.rand((), generator=chance) < self.place_dropout for chance in chances]
+        return [
+            row.num_frames if untold else start
+            for row, start, untold in zip(own, first, hidden, strict=True)
+        ]
+
+    def _begun(self, rows: Sequence[CodedRow]) -> list[int]:
+        """The first frame of each row that is scored.
 
         The clips before the last are its prompt: they lead on, and are not scored.
         """
@@ -226,7 +243,12 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         self.start_from_codec(model)
         run = self.config
         return TtsTask(
-            model, run.scored_share, self._aligner(), run.place_weight, run.frame_dropout
+            model,
+            run.scored_share,
+            self._aligner(),
+            run.place_weight,
+            run.place_dropout,
+            run.frame_dropout,
         )
 
     def _aligner(self) -> Aligner | None:

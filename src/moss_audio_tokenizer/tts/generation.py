@@ -112,14 +112,18 @@ def frames(
     rows = _rows(model, texts, prompts, depth)
     _check_length(model, rows, settings.max_frames)
     sampler = CodeSampler(settings, len(rows), model.device)
-    clock, walk = _Clock(model, rows), _walk(model, texts, prompts)
+    walk = _walk(model, texts, prompts)
+    # Rows that are led come twice: as they are, and as they would be if nobody told their place.
+    twice = 2 if _is_led(model, settings) else 1
+    clock = _Clock(model, rows * twice)
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     spoken = torch.zeros(depth, len(rows), 0, dtype=torch.long, device=model.device)
     for _ in range(settings.max_frames):
         draws = sampler.draws(model.config.num_quantizers + (1 if walk is None else 2))
         shown = torch.zeros_like(clock.hidden)
         if walk is not None:
-            shown = walk.step(sampler.choice(walk.scores(clock.hidden), draws[:, -1]))
+            durations = sampler.choice(walk.scores(clock.hidden[: len(rows)]), draws[:, -1])
+            shown[: len(rows)] = walk.step(durations)
         signs = model.goes_on + shown
         codes, going = _frame(model, clock.hidden, signs, sampler, spoken, draws)
         if walk is not None:
@@ -129,7 +133,8 @@ def frames(
         if ended.all():
             return
         spoken = torch.cat((spoken, codes[..., None]), -1)
-        clock.advance(model.code_embedding(codes[..., None]) + shown[:, None])
+        heard = model.code_embedding(codes[..., None]).repeat(twice, 1, 1)
+        clock.advance(heard + shown[:, None])
 
 
 def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSampling:
@@ -163,6 +168,22 @@ class _Clock:
         self._run(step, self._next)
 
 
+def _is_led(model: CatTts, settings: SpeechSampling) -> bool:
+    """Whether what is told is to count for more.
+
+    Raises:
+        InputError: it is, in a model that is told nothing.
+    """
+    if settings.guidance == 1:
+        return False
+    if model.guide is None:
+        raise InputError(
+            f"guidance is {settings.guidance:g}; expected 1 for this model, which is not told its "
+            "place in the text: it was trained without an aligner"
+        )
+    return True
+
+
 def _walk(model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]) -> Walk | None:
     """Through what is left to say behind each prompt, in a model that is told its place."""
     if model.guide is None:
@@ -188,15 +209,16 @@ def _frame(
     draws: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """A frame's codes, one layer after another, and whether there is to be one at all."""
-    state = DepthState()
+    state, count = DepthState(), len(draws)
     outputs = model.depth(hidden[:, None], state)[:, 0]
-    going = sampler.choice(model.depth.scores(outputs, 0), draws[:, 0])
+    going = sampler.choice(model.depth.scores(outputs[:count], 0), draws[:, 0])
     codes: list[Tensor] = []
     for layer, history in enumerate(spoken):
         outputs = model.depth(following[:, None], state)[:, 0]
-        scores = model.depth.scores(outputs, layer + 1)
+        scores = sampler.led(model.depth.scores(outputs, layer + 1), count)
         codes.append(sampler.code(scores, history, draws[:, layer + 1]))
         following = model.code_embedding.of_layer(codes[-1], layer)
+        following = following.repeat(len(hidden) // count, 1)
     return torch.stack(codes), going
 
 

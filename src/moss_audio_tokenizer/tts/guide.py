@@ -44,7 +44,7 @@ class Places:
         Args:
             rows: for each frame the number of the token that is being said, never falling.
             tokens: of each row, with that of the end behind them.
-            first: frame of each row from which on the place is told.
+            first: frame of each row from which on the place is told; their number for none.
         """
         shape = len(rows), max(map(len, rows))
         said, left = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
@@ -53,7 +53,8 @@ class Places:
             own = torch.tensor(list(numbers), dtype=torch.long)
             said[row, : len(own)] = torch.tensor(list(ids))[own]
             begins[row, 1 : len(own)] = own.diff() > 0
-            begins[row, start] = True
+            # A row that is told nothing starts behind its end.
+            begins[row, start : start + 1] = True
             last = torch.searchsorted(own, own, right=True) - 1
             left[row, : len(own)] = (last - torch.arange(len(own))).clamp_max(LONGEST - 1)
             told[row, start : len(own)] = True
