@@ -11,8 +11,9 @@ from ..devices import without_autocast
 from ..stack import StageStack
 from ..transformer import Transformer
 from .compiled import CompiledStage, load_kernels
+from .fused_rings import FusedRings, load_ring_kernels
 from .pieces import PieceMemory
-from .rings import RingStage, RingState, RingStepper, StepRows
+from .rings import RingMemory, RingStage, RingState, RingStepper, StepRows
 from .stage import InferenceStage
 
 
@@ -49,7 +50,7 @@ class InferenceStack:
 
     @cached_property
     def steppers(self) -> list[RingStepper | nn.Module]:
-        """The stages for streams, made ready when first needed: compiled ones where there are."""
+        """The stages for streams, made ready when first needed: compiled where possible."""
         kernels = load_kernels() if self.device.type == "cpu" else None
         if kernels is not None:
             return [
@@ -61,8 +62,10 @@ class InferenceStack:
         # On a CPU float16 is a way to store weights only.
         half = self.device.type == "cpu" and self.dtype == torch.float16
         like = torch.empty(0, dtype=torch.float32 if half else self.dtype, device=self.device)
+        fused = load_ring_kernels(self.device)
+        memory_of = RingMemory if fused is None else FusedRings(fused)
         return [
-            RingStage(stage, like) if isinstance(stage, InferenceStage) else stage
+            RingStage(stage, like, memory_of) if isinstance(stage, InferenceStage) else stage
             for stage in self.stages
         ]
 
