@@ -1,4 +1,4 @@
-"""Attention to rings in a Triton kernel against the same in PyTorch.
+"""Triton kernels for attention to rings and for layer norm against the same in PyTorch.
 
 On a GPU, or with TRITON_INTERPRET=1 in Triton's interpreter; skipped elsewhere.
 """
@@ -13,15 +13,16 @@ import torch
 
 from moss_audio_tokenizer.config import TransformerStage
 from moss_audio_tokenizer.model.inference import fused_rings
+from moss_audio_tokenizer.model.inference.fused_norms import FusedNorm
 from moss_audio_tokenizer.model.inference.fused_rings import (
     Blocks,
     FusedRingMemory,
     FusedRings,
-    load_ring_kernels,
+    load_triton_kernels,
     plan_blocks,
 )
 from moss_audio_tokenizer.model.inference.rings import RingMemory, RingStage, RingState, StepRows
-from moss_audio_tokenizer.model.inference.stage import InferenceStage
+from moss_audio_tokenizer.model.inference.stage import InferenceStage, layer_norm
 from moss_audio_tokenizer.model.transformer import Transformer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,7 +36,7 @@ def kernels():
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE.type == "cpu":
             mend_interpreter(patch)
-        yield importlib.import_module("moss_audio_tokenizer.model.inference.ring_kernels")
+        yield importlib.import_module("moss_audio_tokenizer.model.inference.triton_kernels")
 
 
 def mend_interpreter(patch):
@@ -188,21 +189,33 @@ def test_a_stage_with_either_memory(kernels, monkeypatch):
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("width", [1, 12, 64, 130])
+def test_layer_norm(kernels, dtype, width):
+    norm = torch.nn.LayerNorm(width).to(DEVICE).requires_grad_(requires_grad=False)
+    norm.weight.copy_(torch.randn(width))
+    norm.bias.copy_(torch.randn(width))
+    x = 3 * torch.randn(2, 3, width).to(DEVICE) + 5
+    got, expected = FusedNorm(kernels, dtype)(x, norm), layer_norm(x, norm).to(dtype)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, expected, atol=2e-6, rtol=4 * torch.finfo(dtype).eps)
+
+
 # Where they are used
 
 
 def test_not_on_a_cpu():
-    assert load_ring_kernels(torch.device("cpu")) is None
+    assert load_triton_kernels(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
 def test_not_without_triton_or_on_old_gpus(monkeypatch, capability):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     home = "moss_audio_tokenizer.model.inference"
-    for name in ("triton", f"{home}.ring_kernels"):
+    for name in ("triton", f"{home}.triton_kernels"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr(importlib.import_module(home), "ring_kernels", raising=False)
-    assert load_ring_kernels(torch.device("cuda")) is None
+    monkeypatch.delattr(importlib.import_module(home), "triton_kernels", raising=False)
+    assert load_triton_kernels(torch.device("cuda")) is None
 
 
 # The sizes of blocks, for the shapes of v1 in bf16 on a GPU of 132 processors

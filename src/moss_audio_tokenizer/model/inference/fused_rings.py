@@ -31,24 +31,24 @@ _NUM_STAGES = 3
 
 
 class Blocks(NamedTuple):
-    """How `ring_kernels.attend` divides its work."""
+    """How `triton_kernels.attend` divides its work."""
 
     num_queries: int
     num_keys: int
     num_splits: int
 
 
-def load_ring_kernels(device: torch.device) -> ModuleType | None:
+def load_triton_kernels(device: torch.device) -> ModuleType | None:
     """The kernels, or None where Triton or what it needs is missing (as a C compiler may be)."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
-        from . import ring_kernels
+        from . import triton_kernels
 
-        _probe(ring_kernels, device)
+        _probe(triton_kernels, device)
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError):
         return None
-    return ring_kernels
+    return triton_kernels
 
 
 def _probe(kernels: ModuleType, device: torch.device) -> None:
@@ -62,7 +62,7 @@ class FusedRings:
     """Makes the `Memory` of each step, as `RingMemory` does.
 
     Args:
-        kernels: `load_ring_kernels`'.
+        kernels: `load_triton_kernels`'.
     """
 
     def __init__(self, kernels: ModuleType) -> None:
@@ -84,7 +84,7 @@ class FusedRingMemory:
     """`Memory` of one step of many streams through a stage: a layer's is one kernel.
 
     Args:
-        kernels: `load_ring_kernels`'.
+        kernels: `load_triton_kernels`'.
         stage: whose rings they are.
         entries: the stage's in a `RingState`; written in place.
         rows: the streams.

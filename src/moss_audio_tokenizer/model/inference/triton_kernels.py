@@ -1,16 +1,17 @@
-"""Attention of a few new steps to a ring of keys and values, as one Triton kernel for a GPU.
+"""Triton kernels for the steps of streams on a GPU: attention to rings, and layer norm.
 
-Each program takes some queries of one row and head: it turns them and the new keys by their
-positions, writes new keys and values into the ring, and goes over what the row sees in the order
-of time. Which places those are follows from the row's position, so that no mask is read. The
-softmax is online: Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018);
-Dao et al., "FlashAttention" (2022). Where rows and heads are too few to fill the GPU, programs
-share a row's past among them, and `join` puts their parts together.
+`attend` is attention of a few new steps to a ring of keys and values. Each program takes some
+queries of one row and head: it turns them and the new keys by their positions, writes new keys and
+values into the ring, and goes over what the row sees in the order of time. Which places those are
+follows from the row's position, so that no mask is read. The softmax is online: Milakov and
+Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al., "FlashAttention" (2022).
+Where rows and heads are too few to fill the GPU, programs share a row's past among them, and
+`join` puts their parts together.
 
 New keys are read from where they come from, not from the ring: programs of one row need not wait
 for each other, as the ring's places for new steps are none that any query of the chunk sees.
 
-Knows arrays alone; `fused_rings.py` calls.
+Knows arrays alone; `fused_rings.py` and `fused_norms.py` call.
 """
 
 import triton
@@ -168,3 +169,24 @@ def join(
     part = tl.load(parts + at, mask=(d < head_dim)[None, :], other=0.0)
     result = tl.sum(part * weight[:, None], 0) / tl.maximum(tl.sum(total * weight, 0), _TINY)
     tl.store(out + index * head_dim + d, result.to(out.dtype.element_ty), mask=d < head_dim)
+
+
+@triton.jit
+def normalise(
+    x,  # (rows, width)
+    weight,
+    bias,
+    out,  # (rows, width)
+    epsilon,
+    width: tl.constexpr,
+    padded_width: tl.constexpr,
+):
+    """Layer norm in float32, rounded once to the type of `out`; a grid of (rows)."""
+    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, padded_width)
+    inside = column < width
+    values = tl.load(x + row * width + column, mask=inside, other=0.0)
+    values = tl.where(inside, values - tl.sum(values, 0) / width, 0.0)
+    values *= tl.rsqrt(tl.sum(values * values, 0) / width + epsilon)
+    values = values * tl.load(weight + column, mask=inside, other=0.0)
+    values += tl.load(bias + column, mask=inside, other=0.0)
+    tl.store(out + row * width + column, values.to(out.dtype.element_ty), mask=inside)
