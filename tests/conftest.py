@@ -13,7 +13,8 @@ _CHECKED = {
     "model": (
         "attention cache codec decoder encoder offline patchify quantizer rope stack transformer "
         "inference.linear inference.stage inference.pieces inference.rings inference.stack "
-        "inference.quantizer inference.halves inference.rotation"
+        "inference.quantizer inference.halves inference.rotation inference.fused_rings "
+        "inference.fused_norms"
     ),
     "training": (
         "losses quantizer_start reconstruction data.batch data.coded_batch data.coded_clips "

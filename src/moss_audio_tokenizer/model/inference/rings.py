@@ -7,7 +7,7 @@ stream as it was, and a reset needs to touch the position alone. Knows the modul
 their weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from .rotation import rotate_heads, rotations_of
-from .stage import InferenceStage
+from .stage import InferenceStage, Memory
 
 # Entries of a mask's rows in whose multiples PyTorch's fused attention reads on a GPU.
 _ALIGNMENT = 8
@@ -119,6 +119,10 @@ class StepRows:
         return cls(index, state.positions[:count].clone(), num_frames, longest, [run])
 
 
+# (stage, its entries, rows) to the memory of a step.
+MakeMemory = Callable[[InferenceStage, Tensor, StepRows], Memory]
+
+
 @runtime_checkable
 class RingStepper(Protocol):
     """A stage that can step many streams: `RingStage`, or a compiled one."""
@@ -142,11 +146,19 @@ class RingStage:
 
     The rings of a stage are one tensor (slots, layers, keys and values, heads, places, head_dim).
     The last place is never seen: what is not to be kept is written there.
+
+    Args:
+        stage: with its weights.
+        like: an empty tensor of the rings' type, on their device.
+        memory_of: makes the memory of a step; by default `RingMemory`.
     """
 
-    def __init__(self, stage: InferenceStage, like: Tensor) -> None:
+    def __init__(
+        self, stage: InferenceStage, like: Tensor, memory_of: MakeMemory | None = None
+    ) -> None:
         self._stage = stage
         self._like = like
+        self._memory_of = memory_of or RingMemory
 
     def init_entries(self, num_slots: int, max_chunk_frames: int) -> list[Tensor]:
         """See `RingStepper.init_entries`."""
@@ -162,7 +174,7 @@ class RingStage:
         rows: StepRows,
     ) -> Float[Tensor, "rows steps out_width"]:
         """See `RingStepper.step`."""
-        return self._stage.run(x, RingMemory(self._stage, entries[0], rows))
+        return self._stage.run(x, self._memory_of(self._stage, entries[0], rows))
 
 
 class RingMemory:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from ..devices import without_autocast
 from ..stack import StageStack
 from ..transformer import Transformer
 from .compiled import CompiledStage, load_kernels
+from .fused_norms import FusedNorm
+from .fused_rings import FusedRings, load_triton_kernels
 from .pieces import PieceMemory
-from .rings import RingStage, RingState, RingStepper, StepRows
-from .stage import InferenceStage
+from .rings import RingMemory, RingStage, RingState, RingStepper, StepRows
+from .stage import InferenceStage, Normalise, layer_norm
 
 
 class InferenceStack:
@@ -40,16 +43,24 @@ class InferenceStack:
         return max(stage.steps_per_frame for stage in self.transformers())
 
     @cached_property
+    def _fused(self) -> ModuleType | None:
+        return load_triton_kernels(self.device)
+
+    @cached_property
     def stages(self) -> list[InferenceStage | nn.Module]:
         """The stages for pieces, made ready when first needed."""
+        fused = self._fused
+        norm: Normalise = layer_norm if fused is None else FusedNorm(fused, self.dtype)
         return [
-            InferenceStage(stage, steps, self.dtype) if isinstance(stage, Transformer) else stage
+            InferenceStage(stage, steps, self.dtype, norm)
+            if isinstance(stage, Transformer)
+            else stage
             for stage, steps in zip(self._stack.stages, self._steps_per_frame, strict=True)
         ]
 
     @cached_property
     def steppers(self) -> list[RingStepper | nn.Module]:
-        """The stages for streams, made ready when first needed: compiled ones where there are."""
+        """The stages for streams, made ready when first needed: compiled where possible."""
         kernels = load_kernels() if self.device.type == "cpu" else None
         if kernels is not None:
             return [
@@ -61,8 +72,10 @@ class InferenceStack:
         # On a CPU float16 is a way to store weights only.
         half = self.device.type == "cpu" and self.dtype == torch.float16
         like = torch.empty(0, dtype=torch.float32 if half else self.dtype, device=self.device)
+        fused = load_triton_kernels(self.device)
+        memory_of = RingMemory if fused is None else FusedRings(fused)
         return [
-            RingStage(stage, like) if isinstance(stage, InferenceStage) else stage
+            RingStage(stage, like, memory_of) if isinstance(stage, InferenceStage) else stage
             for stage in self.stages
         ]
 

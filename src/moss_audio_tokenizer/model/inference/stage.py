@@ -4,6 +4,7 @@ Owns a block's arithmetic in as few operations as PyTorch allows. Where keys and
 kept, and which of them a query sees, is the business of the `Memory` that comes with a call.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -29,6 +30,15 @@ class Memory(Protocol):
     ) -> Float[Tensor, "rows steps width"]:
         """Store the keys and values of one layer, and attend with the queries."""
         ...
+
+
+# (x, norm) to x normalised, in its own type or in that of the products that follow.
+Normalise = Callable[[Tensor, nn.LayerNorm], Tensor]
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """A layer norm as PyTorch computes it."""
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 class LayerWeights(NamedTuple):
@@ -63,9 +73,17 @@ class InferenceStage:
         stage: the trained stage.
         steps_per_frame: steps that the stage takes for each frame of codes.
         dtype: of weights, keys and values.
+        normalise: how layer norms are computed.
     """
 
-    def __init__(self, stage: Transformer, steps_per_frame: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        stage: Transformer,
+        steps_per_frame: int,
+        dtype: torch.dtype,
+        normalise: Normalise = layer_norm,
+    ) -> None:
+        self._normalise = normalise
         self.steps_per_frame = steps_per_frame
         self.context_steps = stage.context_steps
         self.head_dim = stage.head_dim
@@ -82,16 +100,12 @@ class InferenceStage:
         """The stage over the steps that ``memory`` was made for."""
         x = self.input_proj(x).float() if self.input_proj else x.float()
         for index, layer in enumerate(self.layers):
-            heads = layer.in_proj(_normalise(x, layer.attention_norm))
+            heads = layer.in_proj(self._normalise(x, layer.attention_norm))
             heads = memory.rotate(heads.unflatten(-1, (3, self.num_heads, self.head_dim)))
             x = layer.out_proj.add_to(x, memory.attend(index, heads))
-            hidden = layer.feedforward_in.gelu(_normalise(x, layer.feedforward_norm))
+            hidden = layer.feedforward_in.gelu(self._normalise(x, layer.feedforward_norm))
             x = layer.feedforward_out.add_to(x, hidden)
         return self.output_proj(x).float() if self.output_proj else x
-
-
-def _normalise(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def _projection(module: nn.Module, dtype: torch.dtype) -> PlainLinear | None:
