@@ -90,6 +90,9 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
         )
         self.text = self.text_of_data()
         super().build()
+        if self.processes.device.type == "cuda":
+            # cuDNN plans attention anew for every shape, and rows are as long as they come.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         if self.config.precision == "bf16" and self.processes.device.type == "cpu":
             # In 16 bits on a CPU the gradients of PyTorch's own attention take the longest.
             for module in self.task.modules():
