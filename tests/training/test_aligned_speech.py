@@ -96,6 +96,7 @@ def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
 def test_rows_are_left_untold_in_training_alone(reader, codes, tmp_path):
     config = language_config("tts", tmp_path / "run", codes, aligner=str(reader), place_dropout=0.5)
     trainer = trainer_for(config, report=lambda _: None)
+    assert trainer.task.model.config.guidance > 1
     row = next(trainer.batches(0)).batch.rows[0]
     rows = [row] * 8
     drawn = DrawnRows(CodedBatch(tuple(rows), 12.5), None, tuple(range(8)))

@@ -167,7 +167,7 @@ def slow_led(model, text, guidance, count):
     return torch.stack(spoken, -1)
 
 
-@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
 def test_guidance_moves_codes_to_where_they_are_led(guidance):
     model = led()
     with torch.no_grad():
@@ -184,6 +184,15 @@ def test_guidance_counts():
         for guidance in (1.0, 8.0)
     ]
     assert spoken[0].shape != spoken[1].shape or not torch.equal(*spoken)
+
+
+def test_a_model_has_a_guidance_of_its_own():
+    model, asked = led(), led()
+    model.config.guidance = 8.0
+    own = generate(model, ["abc"], sampling=SHORT).audio_codes
+    assert torch.equal(own, generate(asked, ["abc"], sampling=SHORT, guidance=8.0).audio_codes)
+    plain = generate(model, ["abc"], sampling=SHORT, guidance=1.0).audio_codes
+    assert plain.shape != own.shape or not torch.equal(plain, own)
 
 
 def test_a_row_that_is_led_does_not_depend_on_the_others():

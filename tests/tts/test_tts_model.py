@@ -174,6 +174,9 @@ def test_a_folder_of_another_model_is_refused(tts, tmp_path):
     [
         {"depth_layers": 0},
         {"depth_heads": 3, "depth_key_value_heads": 2},
+        {"guidance": 2.0},
+        {"guidance": 0.0, "place_inputs": True},
+        {"guidance": "much", "place_inputs": True},
     ],
 )
 def test_configurations_that_cannot_be(values):

@@ -166,9 +166,11 @@ def evaluate_tts(
     guidance: Annotated[
         float,
         typer.Option(
-            "--guidance", metavar="G", help="Above 1, codes follow the text's place more clearly."
+            "--guidance",
+            metavar="G",
+            help="Above 1, codes follow the text's place more clearly; 0 for the model's own.",
         ),
-    ] = 1.0,
+    ] = 0.0,
     split: Split = None,
     limit: Limit = None,
     batch_size: BatchSize = 4,

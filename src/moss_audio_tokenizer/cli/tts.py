@@ -54,8 +54,11 @@ def tts(
     top_p: Annotated[float, typer.Option("--top-p", help="Share of the probability.")] = 0.95,
     repetition_penalty: Annotated[float, typer.Option(help="1 for none.")] = 1.1,
     guidance: Annotated[
-        float, typer.Option("--guidance", metavar="G", help="Above 1: clearer; twice the time.")
-    ] = 1.0,
+        float,
+        typer.Option(
+            "--guidance", metavar="G", help="Above 1: clearer; twice the time. 0: the model's own."
+        ),
+    ] = 0.0,
     max_seconds: Annotated[float, typer.Option(help="Longest speech.")] = 20.0,
     device: options.Device = "cpu",
     as_json: options.Json = False,

@@ -52,7 +52,7 @@ class SpeechBody(BaseModel):
     temperature: Annotated[float, Field(gt=0, lt=100)] | _Nothing = None
     top_k: Annotated[int, Field(ge=0, description="0 for all codes.")] | _Nothing = None
     top_p: Annotated[float, Field(gt=0, le=1)] | _Nothing = None
-    guidance: Annotated[float, Field(ge=0, le=100, description="1 for none.")] | _Nothing = None
+    guidance: Annotated[float, Field(ge=0, le=100, description="0: the model's.")] | _Nothing = None
     num_quantizers: Annotated[int, Field(ge=1, description="Layers spoken.")] | _Nothing = None
     max_seconds: Annotated[float, Field(gt=0, description="Longest speech.")] | _Nothing = None
 

@@ -39,6 +39,7 @@ class CatTtsConfig(PreTrainedConfig):
             each of its outputs; 0 puts plain projections there.
         place_inputs: both Transformers are told which token is being said, and speech goes through
             the text token by token, without leaving any out (`PlaceGuide`): for small data.
+        guidance: with which it speaks unless it is asked otherwise (`SpeechSampling`).
         codec: identity of the codec whose codes it speaks; empty where nobody noted it.
 
     Raises:
@@ -59,6 +60,7 @@ class CatTtsConfig(PreTrainedConfig):
     depth_feedforward: int = 8960
     adapter_width: int = 2048
     place_inputs: bool = False
+    guidance: float = 1.0
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -67,6 +69,14 @@ class CatTtsConfig(PreTrainedConfig):
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
         check_whole(self, _LEAST)
+        number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
+        if not number or not 0 < self.guidance <= 100:
+            raise ConfigError(f"guidance is {self.guidance!r}; expected a number, up to 100")
+        if self.guidance != 1 and not self.place_inputs:
+            raise ConfigError(
+                f"guidance is {self.guidance:g}; expected 1 where place_inputs is false: there is "
+                "nothing to be led by"
+            )
         if self.depth_heads % self.depth_key_value_heads:
             raise ConfigError(
                 f"depth_heads is {self.depth_heads}; expected a multiple of "

@@ -111,10 +111,11 @@ def frames(
     prompts = prompts or [None] * len(texts)
     rows = _rows(model, texts, prompts, depth)
     _check_length(model, rows, settings.max_frames)
-    sampler = CodeSampler(settings, len(rows), model.device)
     walk = _walk(model, texts, prompts)
     # Rows that are led come twice: as they are, and as they would be if nobody told their place.
-    twice = 2 if _is_led(model, settings) else 1
+    settings = replace(settings, guidance=_guidance(model, settings.guidance))
+    twice = 1 if settings.guidance == 1 else 2
+    sampler = CodeSampler(settings, len(rows), model.device)
     clock = _Clock(model, rows * twice)
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     spoken = torch.zeros(depth, len(rows), 0, dtype=torch.long, device=model.device)
@@ -168,20 +169,18 @@ class _Clock:
         self._run(step, self._next)
 
 
-def _is_led(model: CatTts, settings: SpeechSampling) -> bool:
-    """Whether what is told is to count for more.
+def _guidance(model: CatTts, asked: float) -> float:
+    """The one that was asked for, or the model's own.
 
     Raises:
-        InputError: it is, in a model that is told nothing.
+        InputError: there is to be some in a model that is told nothing.
     """
-    if settings.guidance == 1:
-        return False
-    if model.guide is None:
+    if asked not in (0, 1) and model.guide is None:
         raise InputError(
-            f"guidance is {settings.guidance:g}; expected 1 for this model, which is not told its "
-            "place in the text: it was trained without an aligner"
+            f"guidance is {asked:g}; expected 1 for this model, which is not told its place in "
+            "the text: it was trained without an aligner"
         )
-    return True
+    return asked or float(model.config.guidance)
 
 
 def _walk(model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]) -> Walk | None:

@@ -38,7 +38,7 @@ class SpeechSampling:
             themselves, in a model that is told its place and was trained with ``place_dropout``:
             scores are moved away from those of a model that is told nothing, so many times as
             far as what is told moves them (Ho and Salimans 2022). 1 leaves them; others take
-            twice the time.
+            twice the time. 0 for the model's own.
         max_frames: generated at most.
         num_quantizers: layers that are spoken; 0 for all that the model has.
         seed: of the first row; the others' follow.
@@ -53,7 +53,7 @@ class SpeechSampling:
     top_p: float = 0.95
     repetition_penalty: float = 1.1
     end_temperature: float = 1.0
-    guidance: float = 1.0
+    guidance: float = 0.0
     max_frames: int = 250
     num_quantizers: int = 0
     seed: int = 0
@@ -68,7 +68,7 @@ class SpeechSampling:
             ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
             ("repetition_penalty", 0.1 <= self.repetition_penalty <= 10, "0.1 to 10"),
             ("end_temperature", 0 <= self.end_temperature < 100, "0 or more"),
-            ("guidance", 0 <= self.guidance <= 100, "0 to 100"),
+            ("guidance", 0 <= self.guidance <= 100, "0 for the model's own, up to 100"),
             ("max_frames", self.max_frames >= 1, "1 or more"),
             ("num_quantizers", self.num_quantizers >= 0, "0 for all, or a number of layers"),
             ("seed", 0 <= self.seed < 1 << 62, "0 to 2**62"),
