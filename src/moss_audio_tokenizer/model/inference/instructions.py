@@ -156,3 +156,16 @@ def _prefetch(builder, address):
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     builder.call(prefetch, [pointer, number(0), number(2), number(1)])
+
+
+@intrinsic
+def larger(typing_context, a, b):  # noqa: ARG001
+    """The larger of two float32, neither of them NaN: such a search is vectorised."""
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001
+        single = ir.FloatType()
+        kind = ir.FunctionType(single, [single, single])
+        larger = cgutils.get_or_insert_function(builder.module, kind, "llvm.maxnum.f32")
+        return builder.call(larger, arguments, fastmath=("fast",))
+
+    return types.float32(types.float32, types.float32), generate

@@ -15,7 +15,7 @@ Knows arrays alone. `compiled.py` packs the weights and calls; tests compare wit
 import numpy as np
 from numba import config, njit, prange, set_num_threads
 
-from .instructions import TILE_LANES, TILE_ROWS, add_tile
+from .instructions import TILE_LANES, TILE_ROWS, add_tile, larger
 
 # Outputs that lie side by side in packed weights: four vectors of 16.
 LANES = 64
@@ -112,7 +112,7 @@ def softmax(scores, count, powers):
     """
     highest = scores[0]
     for i in range(count):
-        highest = max(highest, scores[i])
+        highest = larger(highest, scores[i])
     floats = powers.view(np.float32)
     for i in range(count):
         t = max((scores[i] - highest) * _LOG2_E, _LEAST_POWER)
