@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +61,8 @@ def test_softmax_leaves_out_what_is_hidden(kernels):
     factor = kernels.softmax(scores, 64, np.empty(64, np.int32))
     assert np.abs(scores[:10] * factor - shown / shown.sum()).max() < 4e-7
     assert scores[10:].max() < 1e-30
+    # Times a value, it is not to come near the least floats, on which processors are slow.
+    assert scores[10:].min() > 1e7 * np.finfo(np.float32).tiny
 
 
 @pytest.mark.parametrize("width", [1, 2, 12, 64, 257])
@@ -96,6 +99,47 @@ def test_products(kernels, outputs, inputs, rows, tasks):
     before = y.copy()
     kernels.add_product(padded, packed, packed.shape[1], y, 0)
     np.testing.assert_allclose(y, 2 * before, rtol=1e-5, atol=1e-5)
+
+
+def check_tiles(kernels, dtype):
+    """Every size of a tile, alone and beside others, and sums of several stretches of terms."""
+    weight = torch.from_numpy(random(130, 200, seed=1)).to(dtype)
+    packed = torch.from_numpy(pack(weight.float().numpy(), kernels.LANES)).to(dtype)
+    if dtype != torch.float32:
+        packed = packed.view(torch.int16)
+    stored = packed.numpy()
+    if dtype == torch.bfloat16:
+        stored = stored.view(np.uint16)
+    for rows in range(1, 2 * kernels.TILE_ROWS + 3):
+        x = random(rows, 200, seed=rows)
+        for terms in (4, 64, 148, 200):
+            y = np.ones((rows, 4 * kernels.LANES), np.float32)
+            kernels.add_product(x, stored, terms, y, kernels.LANES)
+            exact = x[:, :terms].astype(np.float64) @ weight[:, :terms].double().numpy().T
+            assert np.abs(y[:, 64:194] - 1 - exact).max() < 2e-4
+            assert (y[:, :64] == 1).all()
+            assert (y[:, 194:] == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_products_by_tiles(kernels, dtype):
+    check_tiles(kernels, dtype)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_tiles_for_any_processor(tmp_path):
+    # In a process of its own: Numba compiles for one processor.
+    script = (
+        "import torch\n"
+        "from moss_audio_tokenizer.model.inference import kernels\n"
+        "from test_inference_kernels import check_tiles\n"
+        "assert kernels.TILE_LANES == 16\n"
+        "check_tiles(kernels, torch.float32)\n"
+        "check_tiles(kernels, torch.bfloat16)\n"
+    )
+    environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parent)
 
 
 def test_rotations_far_from_the_start(kernels):

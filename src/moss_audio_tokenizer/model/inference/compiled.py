@@ -100,7 +100,7 @@ class CompiledStage:
         return self._stored(pack(_array(module.weight), self._kernels.LANES))
 
     def _stored(self, weights: np.ndarray) -> np.ndarray:
-        """Packed weights in the type that they are read in; see `kernels._widen`."""
+        """Packed weights in the type that they are read in; see `instructions.add_tile`."""
         if self._dtype == torch.float32:
             return weights
         rounded = torch.from_numpy(weights).to(self._dtype).view(torch.int16).numpy()

@@ -5,28 +5,32 @@ the work. PyTorch's kernels read them at half the memory's speed and cost as muc
 call. Here the weights lie in the order in which they are read, and a block is two parallel
 stretches: each thread takes some heads from layer norm to output projection, then some hidden
 units of the feed-forward from the first product to the second; their shares are summed after.
+Ten frames are up to some hundred rows, where arithmetic is the work: products are made tile by
+tile in the processor's registers (`instructions.py`), while the weights of a stretch of terms
+wait in its nearest cache.
 
 Knows arrays alone. `compiled.py` packs the weights and calls; tests compare with PyTorch.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import config, njit, prange, set_num_threads, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import config, njit, prange, set_num_threads
+
+from .instructions import TILE_LANES, TILE_ROWS, add_tile, larger
 
 # Outputs that lie side by side in packed weights: four vectors of 16.
 LANES = 64
-# Terms of a sum that are added at once; lengths of sums are padded to a multiple.
+# Lengths of sums are padded to a multiple.
 UNROLL = 4
 # Divisions that could raise an error would not be vectorised.
 _OPTIONS = {"fastmath": True, "error_model": "numpy", "cache": True}
 # Not infinite, as the compiler may assume that nothing is.
 _HIDDEN = np.float32(-1e30)
-# Bytes between what is read and what is asked for: far enough to hide the memory's latency.
-_AHEAD = 8192
-_CACHE_LINE = 64
+# Terms of a sum that all rows are given before the next: their weights stay in the nearest cache.
+_TERMS = 64
 _EPSILON = np.float32(1e-5)
+# Less than this power of two beside the highest is nothing in float32. Far from the least float32,
+# near which processors take a hundred times as long: products with values are to stay above it.
+_LEAST_POWER = np.float32(-100)
 _LOG2_E = np.float32(1.4426950408889634)
 
 
@@ -37,77 +41,25 @@ def use_threads(wanted):
     return count
 
 
-@intrinsic
-def _prefetch(typing_context, array, index):  # noqa: ARG001 - Numba asks for these arguments
-    """Ask for the cache line of an element ahead of its use."""
-
-    def generate(context, builder, signature, arguments):
-        view = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(view.data, [arguments[1]])
-        pointer = builder.bitcast(address, ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(prefetch, [pointer, number(0), number(2), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
-
-
-@intrinsic
-def _widen(typing_context, weight):  # noqa: ARG001 - Numba asks for these arguments
-    """A weight in float32: as it is, bfloat16 if it is a uint16, float16 if it is an int16."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ARG001
-        (bits,) = arguments
-        single = ir.FloatType()
-        if signature.args[0] == types.float32:
-            return bits
-        if signature.args[0] == types.int16:
-            return builder.fpext(builder.bitcast(bits, ir.HalfType()), single)
-        number = ir.IntType(32)
-        return builder.bitcast(builder.shl(builder.zext(bits, number), number(16)), single)
-
-    return types.float32(weight), generate
-
-
-@njit(inline="always", **_OPTIONS)
-def _add_terms(x, k, weight, y, first):
-    """Y += the terms from ``k`` on that ``weight`` (UNROLL, LANES) has, for every row."""
-    for row in range(len(x)):
-        a, b, c, d = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
-        for lane in range(LANES):
-            y[row, first + lane] += (
-                a * weight[0, lane]
-                + b * weight[1, lane]
-                + c * weight[2, lane]
-                + d * weight[3, lane]
-            )
-
-
 @njit(**_OPTIONS)
 def add_product(x, weights, inputs, y, offset):
     """Y += x W^T; x (rows, inputs), weights (blocks, inputs, LANES), y (rows, blocks * LANES).
 
-    Weights are float32, or 16 bits for `_widen`. Only the first ``inputs`` terms are added, to the
-    columns of y from ``offset`` on. Arguments must be contiguous (a slice may only be of the first
-    axis), or nothing is vectorised.
+    Weights are float32, or 16 bits as `add_tile` takes them. Only the first ``inputs`` terms are
+    added, to the columns of y from ``offset`` on. Arguments must be contiguous (a slice may only
+    be of the first axis).
     """
-    wide = np.empty((UNROLL, LANES), np.float32)
+    rows = len(x)
+    # As alike as can be: 10 rows are 5 and 5.
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
     for block in range(weights.shape[0]):
-        weight = weights[block]
-        first = offset + block * LANES
-        for k in range(0, inputs, UNROLL):
-            for line in range(0, UNROLL * LANES, _CACHE_LINE // weight.itemsize):
-                _prefetch(weight, k * LANES + line + _AHEAD // weight.itemsize)
-            if weight.itemsize == 2:
-                # Once for all rows.
-                for term in range(UNROLL):
-                    for lane in range(LANES):
-                        wide[term, lane] = _widen(weight[k + term, lane])
-                _add_terms(x, k, wide, y, first)
-            else:
-                _add_terms(x, k, weight[k : k + UNROLL], y, first)
+        for term in range(0, inputs, _TERMS):
+            terms = (term, min(term + _TERMS, inputs))
+            for lane in range(0, LANES, TILE_LANES):
+                column = offset + block * LANES + lane
+                for tile in range(tiles):
+                    first, last = tile * rows // tiles, (tile + 1) * rows // tiles
+                    add_tile(last - first, first, terms, x, weights[block], y, lane, column)
 
 
 @njit(**_OPTIONS)
@@ -160,10 +112,10 @@ def softmax(scores, count, powers):
     """
     highest = scores[0]
     for i in range(count):
-        highest = max(highest, scores[i])
+        highest = larger(highest, scores[i])
     floats = powers.view(np.float32)
     for i in range(count):
-        t = max((scores[i] - highest) * _LOG2_E, np.float32(-126))
+        t = max((scores[i] - highest) * _LOG2_E, _LEAST_POWER)
         whole = np.floor(t + np.float32(0.5))
         f = t - whole
         powers[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
@@ -222,11 +174,10 @@ def hide(scores, position, context, places, count):
     They follow the query's own place, around the ring: the rest of the chunk, then what is
     further back than the window, or was never written.
     """
-    place = position % places
-    for _ in range(places - min(context, position + 1)):
-        place = 0 if place + 1 == places else place + 1
-        if place < count:
-            scores[place] = _HIDDEN
+    first = position % places + 1
+    last = first + places - min(context, position + 1)
+    scores[first : min(last, count)] = _HIDDEN
+    scores[: min(max(last - places, 0), count)] = _HIDDEN
 
 
 @njit(**_OPTIONS)
