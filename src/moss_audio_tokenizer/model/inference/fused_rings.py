@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from .fused_norms import FusedNorm
 from .rings import RingMemory, StepRows
 from .rotation import rotations_of
 from .stage import InferenceStage, Memory
@@ -100,6 +101,7 @@ class FusedRingMemory:
         rows: StepRows,
     ) -> None:
         self._kernels, self._stage, self._entries, self._rows = kernels, stage, entries, rows
+        self._norm = FusedNorm(kernels, entries.dtype)
         self._capacity = entries.shape[4] - 1
         self._num_steps = rows.longest * stage.steps_per_frame
         offsets = torch.arange(self._num_steps, device=entries.device)
@@ -114,6 +116,10 @@ class FusedRingMemory:
             num_rings=len(rows.slots) * stage.num_heads,
             num_processors=_num_processors(entries.device),
         )
+
+    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """See `Memory.normalise`; a kernel of its own, whose start counts less in a graph."""
+        return self._norm(x, norm)
 
     def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
         """As they are: they turn in the kernel."""

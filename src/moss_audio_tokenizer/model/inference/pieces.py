@@ -9,13 +9,13 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attention import Window, plan_window, windowed_attention
 from ..cache import StageState
 from .bands import Band
 from .rotation import rotate_heads, rotations_of
-from .stage import InferenceStage
+from .stage import InferenceStage, layer_norm
 
 
 class PieceMemory:
@@ -38,6 +38,10 @@ class PieceMemory:
         self._caches = None if state is None else state.layers
         if state is not None:
             state.position += num_steps
+
+    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """See `Memory.normalise`."""
+        return layer_norm(x, norm)
 
     def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
         """See `Memory.rotate`."""

@@ -14,11 +14,11 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from .rotation import rotate_heads, rotations_of
-from .stage import InferenceStage, Memory
+from .stage import InferenceStage, Memory, layer_norm
 
 # Entries of a mask's rows in whose multiples PyTorch's fused attention reads on a GPU.
 _ALIGNMENT = 8
@@ -228,6 +228,10 @@ class RingMemory:
         ring = slots[:, None] * (num_layers * num_rings)
         ring = ring + torch.arange(num_rings, device=steps.device)
         return (ring[:, :, None] * (self._capacity + 1) + place[:, None]).flatten()
+
+    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """See `Memory.normalise`."""
+        return layer_norm(x, norm)
 
     def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
         """See `Memory.rotate`."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,10 @@ from ..devices import without_autocast
 from ..stack import StageStack
 from ..transformer import Transformer
 from .compiled import CompiledStage, load_kernels
-from .fused_norms import FusedNorm
 from .fused_rings import FusedRings, load_triton_kernels
 from .pieces import PieceMemory
 from .rings import RingMemory, RingStage, RingState, RingStepper, StepRows
-from .stage import InferenceStage, Normalise, layer_norm
+from .stage import InferenceStage
 
 
 class InferenceStack:
@@ -43,18 +41,10 @@ class InferenceStack:
         return max(stage.steps_per_frame for stage in self.transformers())
 
     @cached_property
-    def _fused(self) -> ModuleType | None:
-        return load_triton_kernels(self.device)
-
-    @cached_property
     def stages(self) -> list[InferenceStage | nn.Module]:
         """The stages for pieces, made ready when first needed."""
-        fused = self._fused
-        norm: Normalise = layer_norm if fused is None else FusedNorm(fused, self.dtype)
         return [
-            InferenceStage(stage, steps, self.dtype, norm)
-            if isinstance(stage, Transformer)
-            else stage
+            InferenceStage(stage, steps, self.dtype) if isinstance(stage, Transformer) else stage
             for stage, steps in zip(self._stack.stages, self._steps_per_frame, strict=True)
         ]
 

@@ -4,7 +4,6 @@ Owns a block's arithmetic in as few operations as PyTorch allows. Where keys and
 kept, and which of them a query sees, is the business of the `Memory` that comes with a call.
 """
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -21,6 +20,10 @@ from .linear import PlainLinear, fast_linear
 class Memory(Protocol):
     """What a stage's steps remember: their rotations, and attention to them and the past."""
 
+    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """X normalised, in its own type or in that of the products that follow."""
+        ...
+
     def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
         """Heads with queries and keys turned by their positions; may work in place."""
         ...
@@ -30,10 +33,6 @@ class Memory(Protocol):
     ) -> Float[Tensor, "rows steps width"]:
         """Store the keys and values of one layer, and attend with the queries."""
         ...
-
-
-# (x, norm) to x normalised, in its own type or in that of the products that follow.
-Normalise = Callable[[Tensor, nn.LayerNorm], Tensor]
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -73,17 +72,9 @@ class InferenceStage:
         stage: the trained stage.
         steps_per_frame: steps that the stage takes for each frame of codes.
         dtype: of weights, keys and values.
-        normalise: how layer norms are computed.
     """
 
-    def __init__(
-        self,
-        stage: Transformer,
-        steps_per_frame: int,
-        dtype: torch.dtype,
-        normalise: Normalise = layer_norm,
-    ) -> None:
-        self._normalise = normalise
+    def __init__(self, stage: Transformer, steps_per_frame: int, dtype: torch.dtype) -> None:
         self.steps_per_frame = steps_per_frame
         self.context_steps = stage.context_steps
         self.head_dim = stage.head_dim
@@ -100,10 +91,10 @@ class InferenceStage:
         """The stage over the steps that ``memory`` was made for."""
         x = self.input_proj(x).float() if self.input_proj else x.float()
         for index, layer in enumerate(self.layers):
-            heads = layer.in_proj(self._normalise(x, layer.attention_norm))
+            heads = layer.in_proj(memory.normalise(x, layer.attention_norm))
             heads = memory.rotate(heads.unflatten(-1, (3, self.num_heads, self.head_dim)))
             x = layer.out_proj.add_to(x, memory.attend(index, heads))
-            hidden = layer.feedforward_in.gelu(self._normalise(x, layer.feedforward_norm))
+            hidden = layer.feedforward_in.gelu(memory.normalise(x, layer.feedforward_norm))
             x = layer.feedforward_out.add_to(x, hidden)
         return self.output_proj(x).float() if self.output_proj else x
 
