@@ -121,12 +121,13 @@ def planned(count: int, held_out: set[str]) -> list[Clip]:
 def spelled(clip: Clip) -> str:
     """The text as the program reads it aright."""
     letter_a = '<phoneme alphabet="xsampa" ph="eI"/>' if clip.program == "pico" else "ay"
-    words = [{"a": letter_a, "rubout": "rub out"}.get(word, word) for word in clip.text.split()]
-    said = words[0]
+    read = {"a": letter_a, "rubout": "rub out"}
+    words = clip.text.split()
+    said = read.get(words[0], words[0])
     for word, following in itertools.pairwise(words):
-        letter = any(len(part) == 1 or part == "ay" for part in (word, following))
+        letter = len(word) == 1 or len(following) == 1
         paused = clip.pauses > (0.3 if letter else 0.75)
-        said += (", " if paused else " ") + following
+        said += (", " if paused else " ") + read.get(following, following)
     return said + "."
 
 
@@ -153,7 +154,9 @@ def heard(clip: Clip) -> np.ndarray:
     """The clip at ``RATE``: without silence at its ends, at its size and level, with its noise."""
     audio, rate = synthesised(clip)
     audio = soxr.resample(audio, rate * clip.size, BAND_RATE).astype(np.float32)
-    loud = np.flatnonzero(np.abs(audio) > QUIET * np.abs(audio).max())
+    loud = np.flatnonzero(np.abs(audio) > QUIET * np.abs(audio).max(initial=0.0))
+    if not len(loud):
+        raise SystemExit(f"{clip.program} is silent as {clip.voice} about {clip.text!r}")
     margin = int(MARGIN_SECONDS * BAND_RATE)
     audio = audio[max(0, loud[0] - margin) : loud[-1] + margin]
     audio = audio * 10 ** (clip.level / 20) / np.sqrt(np.mean(audio**2))

@@ -1,10 +1,13 @@
 """The compiled kernels against float64 NumPy, and where there are none."""
 
+import hashlib
 import math
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,12 +137,27 @@ def test_tiles_for_any_processor(tmp_path):
         "from moss_audio_tokenizer.model.inference import kernels\n"
         "from test_inference_kernels import check_tiles\n"
         "assert kernels.TILE_LANES == 16\n"
+        f"assert kernels.READS_HALVES == {platform.machine() != 'x86_64'}\n"
         "check_tiles(kernels, torch.float32)\n"
         "check_tiles(kernels, torch.bfloat16)\n"
     )
     environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", script]
     subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parent)
+
+
+def test_what_is_compiled_is_made_anew_with_its_instructions(kernels):
+    text = Path(kernels.__file__).with_name("instructions.py").read_bytes()
+    assert hashlib.sha256(text).hexdigest()[:16] == kernels.INSTRUCTIONS
+
+
+def test_halves_are_rounded_where_the_processor_cannot_read_them(kernels, monkeypatch):
+    stage = SimpleNamespace(_dtype=torch.float16, _kernels=kernels)
+    weights = random(2, 4, seed=1)
+    monkeypatch.setattr(kernels, "READS_HALVES", False)
+    stored = CompiledStage._stored(stage, weights)
+    assert stored.dtype == np.float32
+    assert np.array_equal(stored, weights.astype(np.float16).astype(np.float32))
 
 
 def test_rotations_far_from_the_start(kernels):

@@ -122,6 +122,8 @@ def test_frames_come_one_by_one(tts):
         (["a"], {"seed": -1}, "seed"),
         (["a"], {"seed": 1.5}, "whole number"),
         (["a"], {"max_frames": 2.5}, "whole number"),
+        (["a"], {"guidance": "3"}, "guidance is '3'; expected a number"),
+        (["a"], {"temperature": True}, "temperature is True"),
         (["a"], {"volume": 2}, "unknown option"),
         ("ab", {}, "list of texts"),
     ],

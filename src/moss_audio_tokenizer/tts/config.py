@@ -71,7 +71,9 @@ class CatTtsConfig(PreTrainedConfig):
         check_whole(self, _LEAST)
         number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
         if not number or not 0 < self.guidance <= 100:
-            raise ConfigError(f"guidance is {self.guidance!r}; expected a number, up to 100")
+            raise ConfigError(
+                f"guidance is {self.guidance!r}; expected a number above 0, up to 100"
+            )
         if self.guidance != 1 and not self.place_inputs:
             raise ConfigError(
                 f"guidance is {self.guidance:g}; expected 1 where place_inputs is false: there is "

@@ -5,6 +5,7 @@ by row from a seed of the row's own, so that a row's codes do not depend on the 
 """
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import cast
 
 import torch
@@ -27,7 +28,7 @@ class SpeechSampling:
 
     Attributes:
         do_sample: False takes the first code of each layer, and then nothing below counts but
-            the penalty and the limits.
+            the penalty, guidance and the limits.
         temperature: of codes.
         top_k: codes that stay in question, 0 for all.
         top_p: share of the probability that stays in question.
@@ -62,6 +63,10 @@ class SpeechSampling:
         for name in ("top_k", "max_frames", "num_quantizers", "seed"):
             if type(getattr(self, name)) is not int:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected a whole number")
+        for name in ("temperature", "top_p", "repetition_penalty", "end_temperature", "guidance"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise InputError(f"{name} is {value!r}; expected a number")
         for name, usable, expected in (
             ("temperature", 0 < self.temperature < 100, "above 0"),
             ("top_k", self.top_k >= 0, "0 or more"),

@@ -103,7 +103,10 @@ class CompiledStage:
         """Packed weights in the type that they are read in; see `instructions.add_tile`."""
         if self._dtype == torch.float32:
             return weights
-        rounded = torch.from_numpy(weights).to(self._dtype).view(torch.int16).numpy()
+        narrow = torch.from_numpy(weights).to(self._dtype)
+        if self._dtype == torch.float16 and not self._kernels.READS_HALVES:
+            return narrow.float().numpy()
+        rounded = narrow.view(torch.int16).numpy()
         return rounded.view(np.uint16) if self._dtype == torch.bfloat16 else rounded
 
     def _pack_layers(self, layers: Sequence[Block]) -> LayerArrays:

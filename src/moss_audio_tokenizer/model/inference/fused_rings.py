@@ -23,6 +23,9 @@ from .stage import InferenceStage, Memory
 _enabled = True
 # More steps than that are work for large products, at which PyTorch's kernels are better.
 _MOST_STEPS = 32
+# The largest for which a block of keys and values fits into the memory of every such GPU.
+_MOST_KEY_BYTES = 512
+_LEAST_CAPABILITY = (8, 0)
 # Three products of TensorFloat-32 for one of float32: as exact, and 2.6 x as fast on an H100.
 _FLOAT32_PRODUCTS = "tf32x3"
 # Of a block of keys, and of one of values; of each, the next two are on their way meanwhile.
@@ -43,7 +46,7 @@ class Blocks(NamedTuple):
 
 def load_triton_kernels(device: torch.device) -> ModuleType | None:
     """The kernels, or None where Triton or what it needs is missing (as a C compiler may be)."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+    if device.type != "cuda" or torch.version.hip or not _is_new(device):
         return None
     try:
         from . import triton_kernels
@@ -52,6 +55,10 @@ def load_triton_kernels(device: torch.device) -> ModuleType | None:
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError):
         return None
     return triton_kernels
+
+
+def _is_new(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= _LEAST_CAPABILITY
 
 
 def _probe(kernels: ModuleType, device: torch.device) -> None:
@@ -78,7 +85,9 @@ class FusedRings:
         rows: StepRows,
     ) -> Memory:
         """See `RingMemory`, which takes the long chunks."""
-        if not _enabled or rows.longest * stage.steps_per_frame > _MOST_STEPS:
+        key_bytes = _power_of_two(stage.head_dim) * entries.element_size()
+        long = rows.longest * stage.steps_per_frame > _MOST_STEPS
+        if not _enabled or long or key_bytes > _MOST_KEY_BYTES:
             return RingMemory(stage, entries, rows)
         return FusedRingMemory(self._kernels, stage, entries, rows)
 

@@ -4,8 +4,11 @@ Owns the inner loop of every product: a tile of sums that stays in the processor
 the terms go by. Left to itself the compiler writes every sum back to memory after a few terms,
 and on many processors takes vectors half as wide as there are. Knows matrices alone.
 
-Numba keeps compiled kernels by the date of *their* file: after a change here, touch `kernels.py`.
+Numba keeps compiled kernels by the date and size of *their* file: a change here is to be noted in
+`kernels.py`, which holds this file's hash (a test says so).
 """
+
+import platform
 
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
@@ -29,6 +32,16 @@ def _has_wide_registers():
     return get_host_cpu_features().get("avx512f", False)
 
 
+def _can_widen_halves():
+    """On x86 without F16C the compiler would call what is not there."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    if config.CPU_FEATURES is not None:
+        return "+f16c" in config.CPU_FEATURES
+    return get_host_cpu_features().get("f16c", False)
+
+
+READS_HALVES = _can_widen_halves()
 # Sums of a tile: its most rows, and its lanes. With AVX2 or NEON, 6 x 16 fill the registers.
 TILE_ROWS = 6
 TILE_LANES = 64 if _has_wide_registers() else 16

@@ -15,7 +15,11 @@ Knows arrays alone. `compiled.py` packs the weights and calls; tests compare wit
 import numpy as np
 from numba import config, njit, prange, set_num_threads
 
+from .instructions import READS_HALVES as READS_HALVES
 from .instructions import TILE_LANES, TILE_ROWS, add_tile, larger
+
+# Of `instructions.py` (SHA-256, its beginning), so that what is compiled here is made anew with it.
+INSTRUCTIONS = "c2f8ff538a690264"
 
 # Outputs that lie side by side in packed weights: four vectors of 16.
 LANES = 64
