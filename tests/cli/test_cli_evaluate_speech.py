@@ -90,6 +90,7 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     texts.write_text("word\nword 2\n", "utf-8")
     folder = tmp_path / "run"
     models = ["--model", "runs/p0/final", "--model", "runs/p1/final", "--top-k", 9]
+    models += ["--guidance", 2]
     judges = ["--recogniser", "toy_judges:hear", "--prompts", manifest]
     document = json_of("eval", "tts", texts, *models, *judges, *DEPTHS, "-o", folder)
     assert [(one["model"], one["num_quantizers"]) for one in document["points"]] == [
@@ -101,7 +102,13 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     assert found["SIM"]["num_clips"] == 2
     assert any("no speaker verification" in note for note in document["notes"])
     assert len(list(folder.glob("audio/*/*.flac"))) == 2 * 2 * 2
-    assert opened[0][3] == {"temperature": 1.0, "top_k": 9, "top_p": 0.95}
+    assert opened[0][3] == {
+        "temperature": 1.0,
+        "top_k": 9,
+        "top_p": 0.95,
+        "repetition_penalty": 1.1,
+        "guidance": 2.0,
+    }
     assert (folder / "report.html").read_text("utf-8").count("<audio") == 2 * (1 + 2)
 
 

@@ -14,7 +14,7 @@ from ...asr import CatAsr, Transcriber
 from ...codes import Codec
 from ...model.devices import require_device
 from ...tts import Speaker, SpeechRequest, SpeechSampling
-from ..spoken.speaking import Spoken, Wanted
+from ..spoken.talkers import Spoken, Wanted
 
 
 class CatReader:
@@ -57,7 +57,7 @@ def cat_recogniser(name: str, codec: str = "") -> Callable[[np.ndarray, int], st
 
 
 class CatTalker:
-    """A CAT-TTS model with its codec. See `spoken.speaking.Talker`.
+    """A CAT-TTS model with its codec. See `spoken.talkers.Talker`.
 
     Args:
         name: folder of the model.

@@ -8,7 +8,8 @@ from .items import Item, read_items
 from .reading import CodeReader, ReadingPlan, read_clips
 from .results import write_results
 from .rows import SpokenRow
-from .speaking import SpeakingPlan, Spoken, Talker, Wanted, speak_items
+from .speaking import SpeakingPlan, speak_items
+from .talkers import Spoken, Talker, Wanted
 
 __all__ = [
     "CodeReader",

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
 
 from ...audio import load_audio, resample, save_audio
 from ...errors import InputError, MissingDependencyError, MossAudioError
@@ -23,49 +21,7 @@ from ..kept import slug
 from .items import Item
 from .reading import chosen_depths
 from .rows import Reading, SpokenRow
-
-Sound = tuple[Float[np.ndarray, "samples"], int]
-"""Mono samples, in -1 .. 1, and their rate."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A text, and the sound and text of its prompt, if it has one."""
-
-    text: str
-    prompt_audio: Sound | None = None
-    prompt_text: str = ""
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What was said.
-
-    Attributes:
-        samples: mono, without the prompt.
-        sampling_rate: a second.
-        finished: whether it came to an end by itself.
-    """
-
-    samples: Float[np.ndarray, "samples"]
-    sampling_rate: int
-    finished: bool
-
-
-class Talker(Protocol):
-    """What turns texts into speech.
-
-    Attributes:
-        num_quantizers: layers that it has.
-        kbps_a_layer: bitrate of one layer of its codes.
-    """
-
-    num_quantizers: int
-    kbps_a_layer: float
-
-    def speak(self, wanted: Sequence[Wanted], num_quantizers: int, seed: int) -> list[Spoken]:
-        """Several texts at once; what row i says depends on ``seed + i`` and on itself alone."""
-        ...
+from .talkers import Sound, Spoken, Talker, Wanted
 
 
 @dataclass(frozen=True)
