@@ -43,6 +43,7 @@ def asr(
         int,
         typer.Option(
             "--beams",
+            "--num-beams",
             metavar="N",
             min=0,
             max=64,

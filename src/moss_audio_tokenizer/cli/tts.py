@@ -56,7 +56,9 @@ def tts(
     guidance: Annotated[
         float,
         typer.Option(
-            "--guidance", metavar="G", help="Above 1: clearer; twice the time. 0: the model's own."
+            "--guidance",
+            metavar="G",
+            help="Above 1: clearer, with twice the rows. 0: the model's own.",
         ),
     ] = 0.0,
     max_seconds: Annotated[float, typer.Option(help="Longest speech.")] = 20.0,

@@ -38,8 +38,8 @@ class SpeechSampling:
         guidance: how much clearer codes follow the place in the text than they would by
             themselves, in a model that is told its place and was trained with ``place_dropout``:
             scores are moved away from those of a model that is told nothing, so many times as
-            far as what is told moves them (Ho and Salimans 2022). 1 leaves them; others take
-            twice the time. 0 for the model's own.
+            far as what is told moves them (Ho and Salimans 2022). 1 leaves them; others
+            compute twice as many rows. 0 for the model's own.
         max_frames: generated at most.
         num_quantizers: layers that are spoken; 0 for all that the model has.
         seed: of the first row; the others' follow.
