@@ -2,10 +2,10 @@ r"""Spelled letters, numbers and dates by clear synthetic voices, as training da
 
     python samples/clear_speech.py 9000 clear/ [HELD_OUT ...]
 
-Eight voices of RHVoice, flite and SVOX Pico, which a recogniser of speech understands as well as
-recordings; each at ten sizes of the speaker (played faster and higher), so that there are eighty
+Eight voices of RHVoice, flite and SVOX Pico, which a recogniser of speech understands about as well
+as recordings; each at ten sizes of the speaker (played faster and higher), so that there are eighty
 speakers. 16 kHz, written as 24 kHz mono FLAC, with ``manifest.jsonl``. Texts are made up as by
-``moss-audio data speak --spelling``, and a third more of letters or digits alone; those that a
+``moss-audio data speak --spelling``, but a third are letters or digits alone; those that a
 HELD_OUT file has (a text a line, or a manifest of which the split is not "train") are left out.
 On Debian: apt install flite; from non-free: rhvoice rhvoice-english libttspico-utils. Run by hand.
 """

@@ -67,6 +67,21 @@ def test_in_16_bits_a_cpu_attends_by_products_and_the_model_forgets_that(config,
     assert nested.config._attn_implementation == "sdpa"
 
 
+def test_cudnn_which_plans_for_every_shape_does_not_attend_in_training(config, opened, monkeypatch):
+    trainer, seen = opened(replace(config, max_steps=1)), []
+    forward = type(trainer.task).forward
+
+    def looked_at(*arguments):
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return forward(*arguments)
+
+    monkeypatch.setattr(type(trainer.task), "forward", looked_at)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    trainer.train_step(next(trainer.batches(0)))
+    assert seen == [False]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
 def test_one_batch_is_learned_by_heart(config, opened):
     trainer = opened(replace(config, max_steps=60))
     batch = next(trainer.batches(0))

@@ -153,24 +153,11 @@ def evaluate_tts(
         ),
     ] = "mfcc",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the first text.")] = 0,
-    temperature: Annotated[float, typer.Option("--temperature", help="Of codes.")] = 1.0,
-    top_k: Annotated[
-        int, typer.Option("--top-k", min=0, help="Codes that stay in question; 0 for all.")
-    ] = 50,
-    top_p: Annotated[
-        float, typer.Option("--top-p", help="Share of probability that stays in question.")
-    ] = 0.95,
-    repetition_penalty: Annotated[
-        float, typer.Option("--repetition-penalty", help="Of codes that were had; 1 for none.")
-    ] = 1.1,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            "--guidance",
-            metavar="G",
-            help="Above 1, codes follow the text's place more clearly; 0 for the model's own.",
-        ),
-    ] = 0.0,
+    temperature: options.Temperature = 1.0,
+    top_k: options.TopK = 50,
+    top_p: options.TopP = 0.95,
+    repetition_penalty: options.RepetitionPenalty = 1.1,
+    guidance: options.Guidance = 0.0,
     split: Split = None,
     limit: Limit = None,
     batch_size: BatchSize = 4,

@@ -100,3 +100,24 @@ ChunkDuration = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")
 ]
+
+# How speech is drawn, in `tts` and in `eval tts`; see `SpeechSampling`.
+Temperature = Annotated[float, typer.Option("--temperature", help="Of codes.")]
+TopK = Annotated[
+    int, typer.Option("--top-k", min=0, help="Codes that stay in question; 0 for all.")
+]
+TopP = Annotated[
+    float, typer.Option("--top-p", help="Share of the probability that stays in question.")
+]
+RepetitionPenalty = Annotated[
+    float, typer.Option("--repetition-penalty", help="Of codes that were had; 1 for none.")
+]
+Guidance = Annotated[
+    float,
+    typer.Option(
+        "--guidance",
+        metavar="G",
+        help="Above 1, codes follow the text's place more clearly, with twice the rows; 0 for "
+        "the model's own.",
+    ),
+]

@@ -49,18 +49,11 @@ def tts(
         bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all chance.")] = 0,
-    temperature: Annotated[float, typer.Option("--temperature", help="Of the codes.")] = 1.0,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0 for all codes.")] = 50,
-    top_p: Annotated[float, typer.Option("--top-p", help="Share of the probability.")] = 0.95,
-    repetition_penalty: Annotated[float, typer.Option(help="1 for none.")] = 1.1,
-    guidance: Annotated[
-        float,
-        typer.Option(
-            "--guidance",
-            metavar="G",
-            help="Above 1: clearer, with twice the rows. 0: the model's own.",
-        ),
-    ] = 0.0,
+    temperature: options.Temperature = 1.0,
+    top_k: options.TopK = 50,
+    top_p: options.TopP = 0.95,
+    repetition_penalty: options.RepetitionPenalty = 1.1,
+    guidance: options.Guidance = 0.0,
     max_seconds: Annotated[float, typer.Option(help="Longest speech.")] = 20.0,
     device: options.Device = "cpu",
     as_json: options.Json = False,

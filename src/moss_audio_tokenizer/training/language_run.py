@@ -6,7 +6,8 @@ Owns how a recipe becomes a language model that knows codes; what it learns is `
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import lcm
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError, TrainingError
@@ -29,6 +31,7 @@ from .module_trainer import ModuleTrainer
 LanguageConfig = TypeVar("LanguageConfig", AsrTrainingConfig, TtsTrainingConfig)
 # Forward and backward pass together are three forward passes' work, of two operations a weight.
 _OPERATIONS_A_WEIGHT = 6
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,17 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
         )
         self.text = self.text_of_data()
         super().build()
-        if self.processes.device.type == "cuda":
-            # cuDNN plans attention anew for every shape, and rows are as long as they come.
-            torch.backends.cuda.enable_cudnn_sdp(False)
         if self.config.precision == "bf16" and self.processes.device.type == "cpu":
             # In 16 bits on a CPU the gradients of PyTorch's own attention take the longest.
             for module in self.task.modules():
                 if isinstance(module, PreTrainedModel):
                     module.set_attn_implementation("eager")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Without cuDNN's attention: it plans anew for every shape, and rows are of any length."""
+        with super().autocast(), sdpa_kernel(_ATTENTION):
+            yield
 
     def _load(self, checkpoint: Path) -> nn.Module:
         """The model of a checkpoint, refused where the recipe's codec is no longer its own."""

@@ -6,6 +6,7 @@ batch is, what the losses are and what is measured are those of the kinds of run
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -151,7 +152,7 @@ class ModuleTrainer(Loop[Config, Rows]):
         """The batch's."""
         return batch.audio_seconds
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the recipe; losses are to leave it."""
         bf16 = self.config.precision == "bf16"
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bf16)
