@@ -1,7 +1,7 @@
-"""Running a server: the port, and a stop that lets live streams end.
+"""Runs a server: the port, and a shutdown that lets live streams end.
 
-The first SIGTERM or SIGINT drains: what is new is refused, what is live goes on for a while. The
-second stops at once.
+The first SIGTERM or SIGINT drains: new work is refused, and live streams may continue for a while.
+The second stops the server at once.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ _SWITCH_SECONDS = 0.0005
 
 
 def run(server: CodecServer, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until a signal says to stop.
+    """Serve until a signal arrives.
 
     Args:
-        server: what to run.
-        host: address to listen on.
-        port: port to listen on; 0 takes a free one.
-        announce: is told the address once the model is loaded.
+        server: The server.
+        host: The address to listen on.
+        port: The port to listen on; 0 picks a free one.
+        announce: Called with the server's URL once the model is loaded.
 
     Raises:
-        ServerError: the port cannot be had.
-        MossAudioError, OSError: the codec cannot be opened.
+        ServerError: The server cannot listen on this port.
+        MossAudioError, OSError: The codec cannot be opened.
     """
-    # The stepping thread gives up the interpreter's lock hundreds of times a step: it must not wait
-    # the usual 5 ms each time to have it back.
+    # The model thread releases the interpreter's lock hundreds of times per step. With the default
+    # interval it could wait 5 ms each time to get it back.
     sys.setswitchinterval(_SWITCH_SECONDS)
     listener = _listener(host, port)
     with listener:
@@ -41,15 +41,15 @@ def run(server: CodecServer, host: str, port: int, announce: Callable[[str], Non
 
 
 def uvicorn_of(server: CodecServer) -> "DrainingServer":
-    """A uvicorn server with this project's limits."""
+    """Create the uvicorn server with its limits."""
     config = uvicorn.Config(
         server.app,
         ws="websockets-sansio",
         ws_max_size=server.settings.max_message_bytes,
-        # A client that is held back cannot answer pings in time: streams have clocks of their own.
+        # A client that is slowed down cannot answer pings; streams have their own time limits.
         ws_ping_interval=None,
         ws_per_message_deflate=False,
-        access_log=False,  # it would write down keys
+        access_log=False,  # it would log API keys
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
@@ -57,7 +57,7 @@ def uvicorn_of(server: CodecServer) -> "DrainingServer":
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, which ends only when live streams have."""
+    """A uvicorn server that lets live streams end before it stops."""
 
     def __init__(self, config: uvicorn.Config, server: CodecServer) -> None:
         super().__init__(config)
@@ -66,12 +66,12 @@ class DrainingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; remembers the loop, for signals come from outside of it."""
+        """Start to listen; keeps the event loop for the signal handlers."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """The first signal drains, the second stops."""
+        """Drain at the first signal, stop at the second."""
         if self._draining is None and self._loop is not None:
             self._loop.call_soon_threadsafe(self.drain)
         else:
@@ -79,7 +79,7 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = self.force_exit or sig == signal.SIGINT
 
     def drain(self) -> None:
-        """Begin to stop."""
+        """Start to drain."""
         if self._draining is None:
             self._draining = asyncio.ensure_future(self._drain())
 

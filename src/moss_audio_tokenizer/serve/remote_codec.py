@@ -1,6 +1,6 @@
-"""A codec behind a server, a clip at a time: what `evaluation.golden` verifies.
+"""A codec behind a server, one clip at a time, for `evaluation.golden` to verify.
 
-For servers that speak the protocol of this one, whatever they are written in.
+Works with any server of the same protocol.
 """
 
 import io
@@ -14,18 +14,18 @@ from ..codes import AudioCodes, CodecInfo
 from ..errors import ServerError
 from .client import CodecClient, codec_info
 
-# Pieces of a live stream, in frames: within frames, across them, and over several.
-_PIECES = (0.37, 1.0, 2.3)
+# Chunk lengths of a live stream in frames: shorter than, equal to, and longer than a frame.
+_CHUNK_FRAMES = (0.37, 1.0, 2.3)
 
 
 class RemoteCodec:
-    """See `evaluation.golden.Subject`; whole audio comes as a wav file in 16 bits.
+    """The codec of a server; decoded whole files are 16-bit wav.
 
     Args:
-        client: of the server.
+        client: A client of the server.
 
     Raises:
-        ServerError: it does not say what its codec is.
+        ServerError: The server does not describe its codec.
     """
 
     audio_step = 1 / 32768
@@ -36,13 +36,13 @@ class RemoteCodec:
 
     @property
     def info(self) -> CodecInfo:
-        """What the server says."""
+        """The codec's facts, as the server describes them."""
         return self._info
 
     def encode(
         self, audio: Float[np.ndarray, "channels samples"], num_quantizers: int
     ) -> Integer[np.ndarray, "num_quantizers frames"]:
-        """Codes of a wav file in float32."""
+        """Encode a clip, sent as a float32 wav file."""
         file = io.BytesIO()
         soundfile.write(file, audio.T, self._info.sampling_rate, format="WAV", subtype="FLOAT")
         found = self._client.encode(file.getvalue(), num_quantizers)
@@ -52,7 +52,7 @@ class RemoteCodec:
     def decode(
         self, codes: Integer[np.ndarray, "num_quantizers frames"]
     ) -> Float[np.ndarray, "channels samples"]:
-        """Audio of a .moss document."""
+        """Decode codes, sent as a .moss document."""
         info = self._info
         document = AudioCodes(
             codes,
@@ -68,7 +68,7 @@ class RemoteCodec:
                 io.BytesIO(self._client.decode(document)), dtype="float32", always_2d=True
             )
         except soundfile.SoundFileError as problem:
-            raise ServerError(f"/v1/decode answered no wav file ({problem})") from problem
+            raise ServerError(f"/v1/decode did not answer with a wav file ({problem})") from problem
         self._check_rate(rate, "audio")
         found: np.ndarray = samples.T
         return found
@@ -76,17 +76,17 @@ class RemoteCodec:
     def encode_live(
         self, audio: Float[np.ndarray, "channels samples"]
     ) -> Integer[np.ndarray, "num_quantizers frames"]:
-        """Codes of a live stream, sent in uneven pieces."""
+        """Encode a clip by a live stream of uneven chunks."""
         step = self._info.downsample_rate
         frames = -(-audio.shape[1] // step)
         nothing = np.zeros((self._info.num_quantizers, 0), np.int64)
         with self._client.encode_stream() as stream:
-            return _joined(stream.run(_pieces(audio, step)), nothing, frames)
+            return _joined(stream.run(_chunks(audio, step)), nothing, frames)
 
     def decode_live(
         self, codes: Integer[np.ndarray, "num_quantizers frames"]
     ) -> Float[np.ndarray, "channels samples"]:
-        """Audio of a live stream, in float32."""
+        """Decode codes by a live stream, to float32."""
         frames = [codes[:, frame : frame + 1] for frame in range(codes.shape[1])]
         nothing = np.zeros((self._info.num_channels, 0), np.float32)
         samples = codes.shape[1] * self._info.downsample_rate
@@ -101,16 +101,16 @@ class RemoteCodec:
             )
 
 
-def _pieces(audio: np.ndarray, step: int) -> Iterator[np.ndarray]:
+def _chunks(audio: np.ndarray, step: int) -> Iterator[np.ndarray]:
     start = number = 0
     while start < audio.shape[1]:
-        stop = start + max(1, round(_PIECES[number % len(_PIECES)] * step))
+        stop = start + max(1, round(_CHUNK_FRAMES[number % len(_CHUNK_FRAMES)] * step))
         yield audio[:, start:stop]
         start, number = stop, number + 1
 
 
 def _joined(parts: Iterable[np.ndarray], nothing: np.ndarray, expected: int) -> np.ndarray:
-    """What a stream gives; one that does not end is left."""
+    """Join the results of a stream; stops at a stream that gives too much."""
     found = [nothing]
     for part in parts:
         found.append(part)

@@ -1,7 +1,7 @@
-"""What WebSocket messages hold: PCM, packets of Opus, and packed frames of codes.
+"""The content of WebSocket messages: PCM, Opus packets, and packed frames of codes.
 
-Bytes in, arrays out, and back. Audio is interleaved and little-endian; a frame of codes is padded
-with zero bits to whole bytes, so that a message can hold any number of frames.
+Converts bytes to arrays and back. Audio is interleaved and little-endian. A frame of codes is
+padded with zero bits to whole bytes, so a message can hold any number of frames.
 """
 
 from typing import Protocol
@@ -19,49 +19,54 @@ _FULL_SCALE = 32768.0
 
 
 class AudioReader(Protocol):
-    """Messages of one stream to samples at the codec's rate."""
+    """Decodes the messages of one stream to samples at the codec's rate."""
 
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
-        """The samples of a message; there may be none yet."""
+        """Decode a message; the result may be empty."""
         ...
 
     def finish(self) -> Float[np.ndarray, "channels samples"]:
-        """What is left at the end."""
+        """Return what is still buffered at the end."""
         ...
 
 
 class AudioWriter(Protocol):
-    """Samples of one stream to messages."""
+    """Encodes the samples of one stream to messages."""
 
     def write(self, audio: Float[np.ndarray, "channels samples"]) -> list[bytes]:
-        """The messages that these samples complete."""
+        """Return the messages that these samples complete."""
         ...
 
     def finish(self) -> list[bytes]:
-        """What is left at the end."""
+        """Return what is still buffered at the end."""
         ...
 
 
 def audio_reader(audio_format: str, info: CodecInfo) -> AudioReader:
-    """A reader for one stream.
+    """Create the decoder of one stream's audio messages.
 
     Raises:
-        InputError: no such format.
+        InputError: The format is unknown.
         MissingDependencyError: Opus needs a package that is not installed.
     """
     if audio_format == "opus":
-        from .opus import OpusReader
+        from .opus import OpusDecoder
 
-        return OpusReader(info)
+        return OpusDecoder(info)
     return PcmReader(audio_format, info)
 
 
 def audio_writer(audio_format: str, info: CodecInfo, bitrate: int) -> AudioWriter:
-    """A writer for one stream; see `audio_reader`. The bitrate is Opus's, in bits a second."""
-    if audio_format == "opus":
-        from .opus import OpusWriter
+    """Create the encoder of one stream's audio messages; the bitrate in bit/s is for Opus only.
 
-        return OpusWriter(info, bitrate)
+    Raises:
+        InputError: The format is unknown, or the bitrate is outside Opus's range.
+        MissingDependencyError: Opus needs a package that is not installed.
+    """
+    if audio_format == "opus":
+        from .opus import OpusEncoder
+
+        return OpusEncoder(info, bitrate)
     return PcmWriter(audio_format)
 
 
@@ -73,10 +78,10 @@ class PcmReader:
         self._num_channels = info.num_channels
 
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
-        """The samples of a message.
+        """Decode a message.
 
         Raises:
-            AudioError: it is cut inside a sample, or not finite.
+            AudioError: The message ends inside a sample, or a sample is not finite.
         """
         unit = self._type.itemsize * self._num_channels
         if len(message) % unit:
@@ -91,7 +96,7 @@ class PcmReader:
         return np.ascontiguousarray(values, np.float32) / scale
 
     def finish(self) -> Float[np.ndarray, "channels samples"]:
-        """Nothing waits."""
+        """Return an empty result: PCM buffers nothing."""
         return np.zeros((self._num_channels, 0), np.float32)
 
 
@@ -102,13 +107,13 @@ class PcmWriter:
         self._type = _sample_type(audio_format)
 
     def write(self, audio: Float[np.ndarray, "channels samples"]) -> list[bytes]:
-        """One message; integers are rounded, and clipped to full scale."""
+        """Encode one message; integers are rounded and clipped to full scale."""
         if self._type.kind == "i":
             audio = np.clip(np.rint(audio * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
         return [audio.T.astype(self._type).tobytes()]
 
     def finish(self) -> list[bytes]:
-        """Nothing waits."""
+        """Return an empty result: PCM buffers nothing."""
         return []
 
 
@@ -121,38 +126,38 @@ def _sample_type(audio_format: str) -> "np.dtype[np.generic]":
 
 
 class PackedFrames:
-    """Frames of codes, each in whole bytes.
+    """Packs frames of codes, each into whole bytes.
 
     Args:
-        info: the codec's.
-        num_quantizers: layers of every frame.
+        info: The codec's facts.
+        num_quantizers: The number of quantizers in each frame; None for all.
 
     Raises:
-        CodesError: the codec has fewer.
+        CodesError: The codec has fewer quantizers.
     """
 
     def __init__(self, info: CodecInfo, num_quantizers: int | None) -> None:
-        layers = info.num_quantizers if num_quantizers is None else num_quantizers
-        if not 1 <= layers <= info.num_quantizers:
+        wanted = info.num_quantizers if num_quantizers is None else num_quantizers
+        if not 1 <= wanted <= info.num_quantizers:
             raise CodesError(
-                f"num_quantizers is {layers}; expected 1 to {info.num_quantizers} for this model"
+                f"num_quantizers is {wanted}; expected 1 to {info.num_quantizers} for this model"
             )
-        self.num_quantizers = layers
+        self.num_quantizers = wanted
         self._codebook_size = info.codebook_size
         self.bits_per_code = (info.codebook_size - 1).bit_length()
-        self._bits = layers * self.bits_per_code
-        self.bytes_per_frame = packed_size(layers, self.bits_per_code)
+        self._bits = wanted * self.bits_per_code
+        self.bytes_per_frame = packed_size(wanted, self.bits_per_code)
 
     def read(self, message: bytes) -> Integer[np.ndarray, "num_quantizers frames"]:
-        """The codes of a message.
+        """Unpack a message.
 
         Raises:
-            CodesError: it is cut inside a frame, or holds what is no code.
+            CodesError: The message ends inside a frame, or holds an invalid code.
         """
         if len(message) % self.bytes_per_frame:
             raise CodesError(
                 f"a message has {len(message)} bytes; expected a multiple of {self.bytes_per_frame}"
-                f", the size of a frame of {self.num_quantizers} layers"
+                f", the size of a frame with num_quantizers={self.num_quantizers}"
             )
         rows = np.frombuffer(message, np.uint8).reshape(-1, self.bytes_per_frame)
         bits = np.unpackbits(rows, axis=1)
@@ -160,13 +165,13 @@ class PackedFrames:
         codes = unpack_codes(packed, self.num_quantizers, len(rows), self.bits_per_code)
         if bits[:, self._bits :].any() or (codes.size and codes.max() >= self._codebook_size):
             raise CodesError(
-                f"a message holds codes beyond {self._codebook_size - 1}, or bits behind the last "
+                f"a message holds codes beyond {self._codebook_size - 1}, or bits after the last "
                 "code of a frame; is num_quantizers what the frames were packed with?"
             )
         return codes
 
-    def write(self, codes: Integer[np.ndarray, "layers frames"]) -> bytes:
-        """A message of the first layers of these frames."""
+    def write(self, codes: Integer[np.ndarray, "num_quantizers frames"]) -> bytes:
+        """Pack the first `num_quantizers` layers of these frames into a message."""
         num_frames = codes.shape[1]
         stream = np.frombuffer(
             pack_codes(codes[: self.num_quantizers], self.bits_per_code), np.uint8

@@ -1,15 +1,15 @@
-"""Live streams over WebSockets: one connection, one direction, one slot.
+"""Live streams over WebSockets: one connection, one direction, one batch slot.
 
-The server says hello with what the codec is; then come binary messages both ways, and
-``{"type": "end"}`` from a client that has no more. docs/serving.md describes it for clients.
-Owns the conversation and its clocks; bytes are `wire`'s, batches `streams`'.
+The server first sends the codec's facts; then binary messages go both ways, until the client sends
+``{"type": "end"}``. docs/serving.md describes the protocol. Owns the order of messages and the time
+limits; `wire_format` converts bytes, `streams` queues chunks.
 """
 
 import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,32 +17,32 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from ..codes.codec import CodecInfo
-from .endings import end_tasks
-from .limits import Pace
-from .refusals import STATUS, Gate, Refused, document_of, refusal_of
-from .settings import ServerSettings
+from .auth import Gate, TokenBucket
+from .http_errors import STATUS, Refused, document_of, refusal_of
+from .lifecycle import end_tasks
+from .settings import MAX_MESSAGES_A_SECOND, ServerSettings
 from .streams import Stream, Streams
-from .wire import PackedFrames, audio_reader, audio_writer
+from .wire_format import PackedFrames, audio_reader, audio_writer
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-# A rest is worth this much of feeding faster than the limit.
+# The burst of a stream, in seconds of audio at the largest speed.
 _BURST_SECONDS = 1.0
 _DEFAULT_OPUS_BITRATE = 32_000
 
 
-def socket_routes(streams: Streams, gate: Gate) -> APIRouter:
-    """The routes of live streams."""
+def stream_routes(streams: Streams, gate: Gate) -> APIRouter:
+    """Create the routes of live streams."""
     router = APIRouter()
 
     @router.websocket("/v1/encode/stream")
     async def encode_stream(
         socket: WebSocket, audio: str = "pcm_s16le", num_quantizers: int | None = None
     ) -> None:
-        async def talk() -> None:
+        async def exchange() -> None:
             await _encode(socket, streams, audio, num_quantizers)
 
-        await _conversation(socket, streams, gate, talk)
+        await _serve(socket, streams, gate, exchange)
 
     @router.websocket("/v1/decode/stream")
     async def decode_stream(
@@ -51,21 +51,23 @@ def socket_routes(streams: Streams, gate: Gate) -> APIRouter:
         num_quantizers: int | None = None,
         bitrate: int = _DEFAULT_OPUS_BITRATE,
     ) -> None:
-        async def talk() -> None:
+        async def exchange() -> None:
             await _decode(socket, streams, audio, num_quantizers, bitrate)
 
-        await _conversation(socket, streams, gate, talk)
+        await _serve(socket, streams, gate, exchange)
 
     return router
 
 
-async def _conversation(socket: WebSocket, streams: Streams, gate: Gate, talk: Any) -> None:
-    """Accept a connection, talk, and end it with a message that says why."""
-    # Accepted before it is refused: a browser does not show what is said before.
+async def _serve(
+    socket: WebSocket, streams: Streams, gate: Gate, exchange: Callable[[], Awaitable[None]]
+) -> None:
+    """Accept a connection, exchange messages, and end it with a message that gives the reason."""
+    # Accepted before it is refused: browsers do not show the reason of an earlier refusal.
     await socket.accept()
     try:
         gate.check(socket)
-        await talk()
+        await exchange()
     except WebSocketDisconnect:
         return
     except Exception as error:
@@ -77,7 +79,7 @@ async def _conversation(socket: WebSocket, streams: Streams, gate: Gate, talk: A
 
 
 async def _end(socket: WebSocket, message: dict[str, Any], code: str | None = None) -> None:
-    """A last message and the end, if there is still someone to tell."""
+    """Send a last message and close, if the client is still connected."""
     status = 1000 if code is None else STATUS[code].socket
     with suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
         if socket.application_state == WebSocketState.CONNECTED:
@@ -91,21 +93,23 @@ async def _encode(
     frames = PackedFrames(streams.info, num_quantizers)
     reader = audio_reader(audio_format, streams.info)
     async with streams.live("encode") as stream:
-        inlet = _Inlet(socket, stream, streams.settings, streams.info, streams.info.sampling_rate)
-        await socket.send_text(_hello("encode", streams.info, frames, audio_format))
+        source = _StreamInput(
+            socket, stream, streams.settings, streams.info, streams.info.sampling_rate
+        )
+        await socket.send_text(_first_message("encode", streams.info, frames, audio_format))
 
         async def read() -> None:
-            while (message := await inlet.next_message()) is not None:
-                await inlet.feed(reader.read(message))
-            await inlet.feed(reader.finish())
-            await inlet.finish()
+            while (message := await source.next_message()) is not None:
+                await source.feed(reader.read(message))
+            await source.feed(reader.finish())
+            await source.finish()
 
         async def write() -> None:
             num_frames = 0
             async for codes, count in stream.results():
-                await inlet.send(frames.write(codes))
+                await source.send(frames.write(codes))
                 num_frames += count
-            await _end(socket, {"type": "done", "frames": num_frames, "samples": inlet.num_fed})
+            await _end(socket, {"type": "done", "frames": num_frames, "samples": source.num_fed})
 
         await _together(read(), write())
 
@@ -120,30 +124,32 @@ async def _decode(
     frames = PackedFrames(streams.info, num_quantizers)
     writer = audio_writer(audio_format, streams.info, bitrate)
     async with streams.live("decode") as stream:
-        inlet = _Inlet(socket, stream, streams.settings, streams.info, streams.info.frame_rate)
-        await socket.send_text(_hello("decode", streams.info, frames, audio_format))
+        source = _StreamInput(
+            socket, stream, streams.settings, streams.info, streams.info.frame_rate
+        )
+        await socket.send_text(_first_message("decode", streams.info, frames, audio_format))
 
         async def read() -> None:
-            while (message := await inlet.next_message()) is not None:
-                await inlet.feed(frames.read(message))
-            await inlet.finish()
+            while (message := await source.next_message()) is not None:
+                await source.feed(frames.read(message))
+            await source.finish()
 
         async def write() -> None:
             num_frames = 0
             async for audio, count in stream.results():
                 for message in writer.write(audio):
-                    await inlet.send(message)
+                    await source.send(message)
                 num_frames += count
             for message in writer.finish():
-                await inlet.send(message)
+                await source.send(message)
             samples = num_frames * streams.info.downsample_rate
             await _end(socket, {"type": "done", "frames": num_frames, "samples": samples})
 
         await _together(read(), write())
 
 
-def _hello(side: str, info: CodecInfo, frames: PackedFrames, audio_format: str) -> str:
-    """The first message: all that a client must know to read and write the others."""
+def _first_message(side: str, info: CodecInfo, frames: PackedFrames, audio_format: str) -> str:
+    """The first message: all that a client needs to read and write the others."""
     return json.dumps(
         {
             "type": "ready",
@@ -161,15 +167,15 @@ def _hello(side: str, info: CodecInfo, frames: PackedFrames, audio_format: str) 
     )
 
 
-class _Inlet:
-    """What a client sends, within its limits.
+class _StreamInput:
+    """The input of one stream, read within the limits.
 
     Args:
-        socket: the connection.
-        stream: where it goes.
-        settings: limits.
-        info: the codec's.
-        rate: entries (samples or frames) of a second.
+        socket: The connection.
+        stream: The stream that is fed.
+        settings: The server's limits.
+        info: The codec's facts.
+        rate: Entries (samples or frames) per second.
     """
 
     def __init__(
@@ -185,20 +191,22 @@ class _Inlet:
         self._stream = stream
         self._settings = settings
         self._rate = rate
-        self._messages = Pace(settings.max_messages_a_second, settings.max_messages_a_second)
-        self._speed = Pace(settings.max_speed * rate, settings.max_speed * rate * _BURST_SECONDS)
-        # No more at once than a step takes: else a burst would pass before its pace is felt.
-        self._portion = max(1, math.ceil(settings.step_frames * rate / info.frame_rate))
+        self._messages = TokenBucket(MAX_MESSAGES_A_SECOND, MAX_MESSAGES_A_SECOND)
+        self._speed = TokenBucket(
+            settings.max_speed * rate, settings.max_speed * rate * _BURST_SECONDS
+        )
+        # At most one step at a time, so the speed limit takes effect within a long message.
+        self._max_part = max(1, math.ceil(settings.step_frames * rate / info.frame_rate))
 
     async def next_message(self) -> bytes | None:
-        """The next binary message; None once the client has said that there are no more.
+        """Wait for the next binary message; None at the end of the stream.
 
         Raises:
-            Refused: nothing came for too long, or what came is no message of ours.
-            WebSocketDisconnect: the client went.
+            Refused: Nothing arrived for too long, or the message is not of this protocol.
+            WebSocketDisconnect: The client disconnected.
         """
         seconds = self._settings.idle_seconds
-        message = f"nothing came for {seconds:g} s; send audio, or end the stream"
+        message = f"nothing arrived for {seconds:g} s; send audio, or end the stream"
         event = await _within(self._socket.receive(), seconds, "idle", message)
         if event["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(event.get("code", 1005))
@@ -206,17 +214,17 @@ class _Inlet:
         if data is None:
             _require_end(event.get("text") or "")
             return None
-        await self._messages.keep(1)
+        await self._messages.wait(1)
         return data
 
     async def feed(self, chunk: Any) -> None:
-        """Queue a chunk, at the pace that is allowed.
+        """Queue a chunk, at the allowed speed.
 
         Raises:
-            Refused: the stream has become too long.
+            Refused: The stream is too long.
         """
-        for start in range(0, chunk.shape[1], self._portion):
-            part = chunk[:, start : start + self._portion]
+        for start in range(0, chunk.shape[1], self._max_part):
+            part = chunk[:, start : start + self._max_part]
             self.num_fed += part.shape[1]
             if self.num_fed > self._settings.max_stream_seconds * self._rate:
                 raise Refused(
@@ -224,31 +232,33 @@ class _Inlet:
                     f"the stream is longer than {self._settings.max_stream_seconds:g} s; end it "
                     "and open another",
                 )
-            await self._speed.keep(part.shape[1])
+            await self._speed.wait(part.shape[1])
             await self._stream.feed(part)
 
     async def finish(self) -> None:
-        """End the stream and watch the connection: a client that goes now needs no results.
+        """End the stream and watch the connection for a disconnect.
 
         Raises:
-            Refused: something came behind the end.
-            WebSocketDisconnect: the client went.
+            Refused: A message arrived after the end.
+            WebSocketDisconnect: The client disconnected.
         """
         self._stream.finish()
         event = await self._socket.receive()
         if event["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(event.get("code", 1005))
-        raise Refused("bad_input", "a message came behind the end of the stream; open another")
+        raise Refused(
+            "bad_input", "a message arrived after the end of the stream; open another stream"
+        )
 
     async def send(self, message: bytes) -> None:
-        """Send, as fast as the client takes it.
+        """Send a message, as fast as the client reads.
 
         Raises:
-            Refused: it takes nothing.
-            WebSocketDisconnect: the client went.
+            Refused: The client reads nothing for too long.
+            WebSocketDisconnect: The client disconnected.
         """
-        seconds = self._settings.stall_seconds
-        text = f"nothing was taken for {seconds:g} s; read what is sent"
+        seconds = self._settings.idle_seconds
+        text = f"nothing was read for {seconds:g} s; read the messages of the server"
         await _within(self._socket.send_bytes(message), seconds, "stalled", text)
 
 
@@ -270,11 +280,11 @@ async def _within(work: Awaitable[_Result], seconds: float, code: str, message: 
 
 
 async def _together(read: Coroutine[Any, Any, None], write: Coroutine[Any, Any, None]) -> None:
-    """Read and write until all is written, or either fails; then neither goes on."""
+    """Run both until everything is written or one of them fails; then cancel the other."""
     tasks = [asyncio.create_task(read), asyncio.create_task(write)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        # Both may have ended: the writer's reason is the stream's, the reader's the client's.
+        # If both have failed, the writer's error comes first: it is the stream's own.
         for task in reversed(tasks):
             if task in done:
                 task.result()

@@ -1,6 +1,6 @@
-"""Bodies of requests: read in time and within limits, and only for as long as a client is there.
+"""Request bodies: read within limits of size and time, and only while the client is connected.
 
-Knows no routes, and not what is in a body.
+Knows no routes, and does not interpret a body.
 """
 
 import asyncio
@@ -12,20 +12,21 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from .endings import end_tasks
-from .refusals import Refused
+from .http_errors import Refused
+from .lifecycle import end_tasks
 from .streams import Streams
 
 _Result = TypeVar("_Result")
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 _LEAST_BYTES_A_SECOND = 4000
-# What is read of a body that is refused unread: most clients look for an answer only then.
+# Most clients look for an answer only after they have sent the body, so some of a refused body is
+# read.
 _DISCARDED_BYTES = 1 << 20
 _DISCARDED_SECONDS = 0.5
 
 
 def file_body(what: str, media_type: str) -> dict[str, Any]:
-    """How the OpenAPI document shows a body that is a file."""
+    """The OpenAPI description of a body that is a file."""
     content = {media_type: BINARY}
     return {"requestBody": {"required": True, "description": what, "content": content}}
 
@@ -36,7 +37,7 @@ async def with_body(
     work: Callable[[bytes], Coroutine[Any, Any, _Result]],
     max_bytes: float = float("inf"),
 ) -> _Result:
-    """Work on a request's body, in turn, for as long as its client is there."""
+    """Read the body in turn and run ``work`` on it while the client is connected."""
     limit = min(max_bytes, streams.settings.max_upload_bytes)
     async with answered_after_reading(request), streams.turn():
         body = await read_body(request, int(limit), streams.settings.idle_seconds)
@@ -45,7 +46,7 @@ async def with_body(
 
 @asynccontextmanager
 async def answered_after_reading(request: Request) -> AsyncIterator[None]:
-    """Where the block refuses a request, read on a little first, so that its client sees why."""
+    """If the block refuses the request, read some more of the body, so the client sees why."""
     try:
         yield
     except Exception:
@@ -54,10 +55,10 @@ async def answered_after_reading(request: Request) -> AsyncIterator[None]:
 
 
 async def read_body(request: Request, limit: int, idle_seconds: float) -> bytes:
-    """The whole body.
+    """Read the whole body.
 
     Raises:
-        Refused: it has more than ``limit`` bytes, or nothing came for ``idle_seconds``.
+        Refused: It has more than ``limit`` bytes, or arrives too slowly.
     """
     too_large = Refused("too_large", f"the body has more than {limit} bytes; send it in parts")
     if _declared_length(request) > limit:
@@ -76,7 +77,7 @@ def _declared_length(request: Request) -> int:
 
 
 async def _in_time(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
-    """The chunks, as long as they keep coming; who sends byte by byte holds up others too."""
+    """Pass the chunks on; refuses a client that stops sending or sends too slowly."""
     deadline = time.monotonic() + idle_seconds
     chunk: bytes | None = b""
     while chunk is not None:
@@ -86,8 +87,8 @@ async def _in_time(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIt
         except asyncio.TimeoutError:
             raise Refused(
                 "idle",
-                f"too little came for {idle_seconds:g} s; send the whole body, and faster than "
-                f"{_LEAST_BYTES_A_SECOND} bytes a second",
+                f"too little arrived within {idle_seconds:g} s; send the whole body, and faster "
+                f"than {_LEAST_BYTES_A_SECOND} bytes a second",
             ) from None
         deadline += len(chunk or b"") / _LEAST_BYTES_A_SECOND
         yield chunk or b""
@@ -100,7 +101,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
 
 
 async def _discard(request: Request) -> None:
-    """Read on a little, so that the client comes to see the answer."""
+    """Read some more of the body, so the client sees the answer."""
     with suppress(asyncio.TimeoutError, RuntimeError):
         await asyncio.wait_for(_read_on(request), _DISCARDED_SECONDS)
 
@@ -114,10 +115,10 @@ async def _read_on(request: Request) -> None:
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, _Result]) -> _Result:
-    """The result of some work, which is given up when the client goes.
+    """Run ``work``, and cancel it if the client disconnects.
 
     Raises:
-        ClientDisconnect: it went.
+        ClientDisconnect: The client disconnected.
     """
     working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
