@@ -30,7 +30,7 @@ Samples: TypeAlias = Float[np.ndarray, " samples"]
 
 
 class SpeakingModel(Protocol):
-    """What speaks: `tts.Speaker` as far as a server needs it."""
+    """What speaks: `tts.Synthesizer` as far as a server needs it."""
 
     @property
     def codec(self) -> Codec:

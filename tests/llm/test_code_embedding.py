@@ -3,7 +3,7 @@ import torch
 
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.language import CodeEmbedding
+from moss_audio_tokenizer.llm import CodeEmbedding
 from moss_audio_tokenizer.model.codec import Codec
 
 

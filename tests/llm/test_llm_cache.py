@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from moss_audio_tokenizer.language import cache_argument, random_language_model
+from moss_audio_tokenizer.llm import cache_argument, random_language_model
 
 
 class Older(nn.Module):

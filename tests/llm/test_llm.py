@@ -3,7 +3,7 @@ import torch
 from transformers import Qwen2Config
 
 from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.language import load_language_model, random_language_model
+from moss_audio_tokenizer.llm import load_language_model, random_language_model
 
 
 def test_a_saved_model_loads_and_a_random_one_of_its_shape(tmp_path):

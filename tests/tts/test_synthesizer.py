@@ -3,14 +3,14 @@ import pytest
 from tiny_tts import tiny_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError, ModelMismatchError
-from moss_audio_tokenizer.tts import Speaker, SpeechRequest, SpeechSampling
+from moss_audio_tokenizer.tts import SpeechRequest, SpeechSampling, Synthesizer
 
 LIMITS = {"max_frames": 5, "seed": 3}
 
 
 @pytest.fixture
-def speaker(speaking_tts, codec) -> Speaker:
-    return Speaker(speaking_tts, codec)
+def speaker(speaking_tts, codec) -> Synthesizer:
+    return Synthesizer(speaking_tts, codec)
 
 
 def voice(codec, frames: float = 2.5) -> tuple[np.ndarray, int]:
@@ -109,17 +109,17 @@ def test_codes_of_fewer_layers_than_are_spoken_are_refused(speaker, codec):
 def test_models_of_other_codecs_are_refused(codec):
     layers, size = codec.info.num_quantizers, codec.info.codebook_size
     with pytest.raises(ModelMismatchError, match="codes of the codec feed"):
-        Speaker(tiny_tts(layers, size, codec="feed"), codec)
+        Synthesizer(tiny_tts(layers, size, codec="feed"), codec)
     with pytest.raises(ModelMismatchError, match="layers of"):
-        Speaker(tiny_tts(layers + 1, size), codec)
+        Synthesizer(tiny_tts(layers + 1, size), codec)
 
 
 def test_a_folder_and_a_codec_make_a_speaker(codec, tmp_path):
     info = codec.info
     model = tiny_tts(info.num_quantizers, info.codebook_size, codec=info.identity)
     model.save_pretrained(tmp_path)
-    loaded = Speaker.from_pretrained(tmp_path, codec)
-    expected = Speaker(model, codec).speak("ab", **LIMITS).codes
+    loaded = Synthesizer.from_pretrained(tmp_path, codec)
+    expected = Synthesizer(model, codec).speak("ab", **LIMITS).codes
     assert np.array_equal(loaded.speak("ab", **LIMITS).codes, expected)
     with pytest.raises(ModelMismatchError):
-        Speaker.from_pretrained(tmp_path)
+        Synthesizer.from_pretrained(tmp_path)

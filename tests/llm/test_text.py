@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
-from moss_audio_tokenizer.language import (
+from moss_audio_tokenizer.llm import (
     ByteText,
     CharacterText,
     PretrainedText,
@@ -14,7 +14,7 @@ from moss_audio_tokenizer.language import (
     random_language_model,
     save_text,
 )
-from moss_audio_tokenizer.language.text import TEXT_NAME
+from moss_audio_tokenizer.llm.text import TEXT_NAME
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é ü 漢字 🎵"])

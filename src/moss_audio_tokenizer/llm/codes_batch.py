@@ -1,4 +1,4 @@
-"""Codes as they are given to a language model, and rows of any lengths as one batch."""
+"""Codes as input of a language model: checked, and padded to a batch."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +13,7 @@ from ..errors import CodesError
 
 
 class CodesConfig(Protocol):
-    """What a configuration says of the codes that its model knows."""
+    """The codes that a model knows."""
 
     num_quantizers: int
     codebook_size: int
@@ -24,15 +24,15 @@ def check_codes(
     config: CodesConfig,
     num_quantizers: int | None = None,
 ) -> Int64[np.ndarray, "num_quantizers frames"]:
-    """The first layers of a clip's codes.
+    """The first codebooks of a clip's codes, checked.
 
     Args:
-        clip: its codes, of as many layers as it has.
-        config: of the model that is to see them.
-        num_quantizers: layers to keep (default: all that clip and model have).
+        clip: its codes.
+        config: configuration of the model that reads them.
+        num_quantizers: number of codebooks to keep (default: all that clip and model have).
 
     Raises:
-        CodesError: no frames, layers or codes that the model does not have.
+        CodesError: there are no frames, or codebooks or codes that the model does not have.
     """
     codes = np.asarray(clip)
     if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
@@ -44,8 +44,8 @@ def check_codes(
     layers = most if num_quantizers is None else num_quantizers
     if not 1 <= layers <= most:
         raise CodesError(
-            f"num_quantizers is {layers}; expected 1 to {most}, the layers that both the codes "
-            "and the model have"
+            f"num_quantizers is {layers}; expected 1 to {most}, the codebooks that both the "
+            "codes and the model have"
         )
     if codes.min() < 0 or codes.max() >= config.codebook_size:
         raise CodesError(
@@ -57,7 +57,7 @@ def check_codes(
 def pad_in_front(
     rows: Sequence[Float[Tensor, "_ width"]],
 ) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, "batch steps"]]:
-    """Rows that end together, and the mask of what is no padding."""
+    """Left-padded rows, and their attention mask."""
     longest = max(map(len, rows))
     missing = [longest - len(row) for row in rows]
     padded = [F.pad(row, (0, 0, count, 0)) for row, count in zip(rows, missing, strict=True)]

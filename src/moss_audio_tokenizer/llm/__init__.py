@@ -1,14 +1,13 @@
-"""What the language models on codes share: text tokens, decoder-only models, sums of codes.
+"""What CAT-TTS, CAT-ASR and the semantic head share.
 
-Knows nothing of tasks: reading is `asr`'s, speaking `tts`'s, the head of codec training
-`semantic`'s.
+Owns text tokens, decoder-only language models, embeddings of codes, and model folders.
 """
 
-from .arrays import check_codes, pad_in_front
-from .caching import cache_argument
 from .code_embedding import CodeEmbedding
-from .describe import describe_language_folder
-from .models import (
+from .codes_batch import check_codes, pad_in_front
+from .folder import describe_language_folder
+from .llm import (
+    cache_argument,
     language_model_config,
     load_language_model,
     made_language_model,

@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 
 from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
-from ..language.folder import check_codec
+from ..llm.folder import check_codec
 from ..model.devices import require_device
 from ..model.numpy_codec import TorchCodec
 from .model import CatAsr

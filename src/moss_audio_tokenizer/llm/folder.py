@@ -1,14 +1,12 @@
-"""Folders of the models on codes: config.json, model.safetensors and the tokens of texts.
-
-Owns saving and loading; what is in a model is the model's.
-"""
+"""Model folders of CAT-TTS and CAT-ASR: config.json, model.safetensors and the text tokens."""
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,26 +19,28 @@ from .text import TextCodec, load_text, save_text
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+_KINDS = {"cat-asr": "speech to text", "cat-tts": "text to speech"}
+_FACTS = ("num_quantizers", "codebook_size", "code_rank")
 
 
 class FolderModel(PreTrainedModel):
-    """A model of transformers with the tokens of its texts, saved and loaded as one folder.
+    """A model of transformers together with its text tokens, saved and loaded as one folder.
 
     Attributes:
-        text: tokens of texts; the constructor of a model takes configuration and text.
+        text: tokens of texts; constructors take the configuration and these.
     """
 
     text: TextCodec
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Constructors have done it."""
+        """Nothing: constructors initialize all weights."""
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **options: Any) -> Any:  # type: ignore[override]
         """Load a folder that `save_pretrained` or ``moss-audio train`` wrote, or a hub id.
 
         Raises:
-            CheckpointError: there is none, or it is damaged.
+            CheckpointError: the folder is missing or damaged.
         """
         return load_model_folder(cls, path, **options)
 
@@ -50,14 +50,15 @@ class FolderModel(PreTrainedModel):
 
 
 def check_codec(config: Any, info: CodecInfo) -> None:
-    """Refuse a codec whose codes a model does not know.
+    """Check that a model was trained on the codes of a codec.
 
     Args:
-        config: of the model, with ``codec``, the identity of its own codec, and ``codebook_size``.
-        info: of the codec that it is to work with.
+        config: configuration of the model, with ``codec``, the identity of its codec, and
+            ``codebook_size``.
+        info: facts of the codec that it is used with.
 
     Raises:
-        ModelMismatchError: see above.
+        ModelMismatchError: it was trained on another codec.
     """
     if config.codec and config.codec != info.identity:
         raise ModelMismatchError(
@@ -66,13 +67,13 @@ def check_codec(config: Any, info: CodecInfo) -> None:
         )
     if info.codebook_size != config.codebook_size:
         raise ModelMismatchError(
-            f"the model knows codes of {config.codebook_size} rows, and the codec has "
-            f"{info.codebook_size}; name the codec that it was trained on"
+            f"the model knows codebooks of {config.codebook_size} entries, and the "
+            f"codec has {info.codebook_size}; name the codec that it was trained on"
         )
 
 
 def save_model_folder(model: Any, folder: Path) -> None:
-    """Write a model whose ``text`` is a `TextCodec`; tensors that are one are stored once.
+    """Write a model with its text tokens; shared tensors are stored once.
 
     Raises:
         CheckpointError: the folder cannot be written.
@@ -95,28 +96,28 @@ def save_model_folder(model: Any, folder: Path) -> None:
 
 
 def load_model_folder(kind: type[FolderModel], path: str | Path, **options: Any) -> FolderModel:
-    """A model from its folder or hub id, ready to use.
+    """Load a model for inference.
 
     Args:
-        kind: of the model.
+        kind: class of the model.
         path: folder or hub id.
-        options: of the hub, such as ``revision``.
+        options: options of the hub, such as ``revision``.
 
     Raises:
-        CheckpointError: nothing usable is there, or its tensors do not fit.
+        CheckpointError: the folder is missing, or its tensors do not fit its configuration.
     """
     folder = Path(find_checkpoint(path, options))
     config = _config(folder, kind.config_class)
     text = load_text(folder)
     try:
         tensors = load_file(folder / WEIGHTS_NAME)
-        # Without memory first: a config.json may ask for more than there is.
+        # On the meta device first: a config.json may ask for more memory than there is.
         with torch.device("meta"):
             _check_fit(kind(config, text), tensors, folder)
         model = kind(config, text)
     except CheckpointError:
         raise
-    # Whatever a foreign model's constructor raises about values from a file.
+    # A constructor of transformers may raise anything about values from a file.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder} holds no usable model ({reason})") from error
@@ -140,7 +141,7 @@ def _config(folder: Path, kind: Any) -> Any:
 
 
 def _check_fit(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Hold a file's tensors against those of the model: names, shapes, and finite numbers."""
+    """Check names, shapes and finiteness of a file's tensors."""
     parameters = dict(model.named_parameters())
     differing = parameters.keys() ^ tensors.keys()
     differing |= {
@@ -163,3 +164,30 @@ def _check_fit(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> No
 def _fill(model: Any, tensors: dict[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         parameter.copy_(tensors[name])
+
+
+def describe_language_folder(folder: Path) -> dict[str, Any]:
+    """Facts of a folder of CAT-ASR or CAT-TTS as plain values; weights are counted, not read.
+
+    Raises:
+        CheckpointError: its weights cannot be read.
+    """
+    values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    parts: dict[str, int] = {}
+    try:
+        with safe_open(folder / WEIGHTS_NAME, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                part = name.split(".")[0]
+                size = prod(tensors.get_slice(name).get_shape())
+                parts[part] = parts.get(part, 0) + size
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder / WEIGHTS_NAME} cannot be read ({reason})") from error
+    return {
+        "model": str(folder),
+        "kind": _KINDS[values["model_type"]],
+        "parameters": {"total": sum(parts.values())} | parts,
+        "language_model": (values.get("text_config") or {}).get("model_type"),
+        **{name: values.get(name) for name in _FACTS},
+        "codec_identity": values.get("codec") or None,
+    }

@@ -16,8 +16,8 @@ from jaxtyping import Float, Integer
 from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
 from ..errors import InputError, ModelMismatchError
-from ..language import check_codes
-from ..language.folder import check_codec
+from ..llm import check_codes
+from ..llm.folder import check_codec
 from ..model.devices import require_device
 from ..model.numpy_codec import TorchCodec
 from ..streaming import DecoderStream
@@ -84,7 +84,7 @@ class Speech:
     finished: bool
 
 
-class Speaker:
+class Synthesizer:
     """Speaks texts.
 
     Args:
@@ -108,7 +108,7 @@ class Speaker:
     @classmethod
     def from_pretrained(
         cls, path: str | Path, codec: str | Path | SpeakingCodec = "bundled", device: str = "cpu"
-    ) -> "Speaker":
+    ) -> "Synthesizer":
         """Load a model folder, and a codec by folder, hub id or "bundled".
 
         Raises:
