@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..model.machine import computing_rate
+from ..runtime.hardware import computing_rate
 from .processes import Processes
 from .progress import ProgressLog, Throughput, Validation
 from .run_config import RunConfig
