@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..files import atomic_path
 from ..model.checkpoint import CONFIG_NAME, write_json
+from .distributed import Processes, spread_like, whole
 from .optimisation import Optimizing
-from .processes import Processes, spread_like, whole
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"

@@ -13,23 +13,23 @@ from jaxtyping import Bool, Float, Int, UInt16
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..asr import Aligner, CatAsr
-from ..codes import Codec
-from ..errors import ConfigError
-from ..language import TextCodec, load_language_model
-from ..model.numpy_codec import TorchCodec
-from ..tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
-from .board import Board
-from .data import CodedBatch, CodedRow
-from .language_config import TtsTrainingConfig
-from .language_run import (
+from ...asr import Aligner, CatAsr
+from ...codes import Codec
+from ...errors import ConfigError
+from ...language import TextCodec, load_language_model
+from ...model.numpy_codec import TorchCodec
+from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
+from ..board import Board
+from ..data import CodedBatch, CodedRow
+from .module_trainer import ModuleTask
+from .speech_config import TtsTrainingConfig
+from .speech_trainer import (
     DrawnRows,
     LanguageTrainer,
     check_steps,
     language_model_settings,
     padded_codes,
 )
-from .module_trainer import ModuleTask
 
 _ROWS_AT_ONCE = 16
 # Of fast speech.

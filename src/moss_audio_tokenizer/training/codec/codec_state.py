@@ -1,6 +1,6 @@
 """What a codec's run holds in memory, and which files of a checkpoint it lies in.
 
-Owns the files beside those that every checkpoint has; `run_state.py` makes their folders whole.
+Owns the files beside those that every checkpoint has; `checkpointing.py` makes their folders whole.
 """
 
 from dataclasses import dataclass
@@ -9,16 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError, TrainingError
-from ..model.checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
-from ..model.codec import Codec
-from .adversary import Adversary
-from .codec_task import CodecTask
-from .discriminators import load_discriminators, save_discriminators
-from .moving_mean import MovingMean
-from .optimisation import Optimizing
-from .processes import Processes, set_state, whole_state
-from .run_state import (
+from ...errors import CheckpointError, ConfigError, TrainingError
+from ...model.checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
+from ...model.codec import Codec
+from ..checkpointing import (
     OPTIMIZER_NAME,
     Fill,
     load_optimizer,
@@ -27,6 +21,12 @@ from .run_state import (
     unreadable,
     write_tensors,
 )
+from ..distributed import Processes, set_state, whole_state
+from ..optimisation import Optimizing
+from .adversary import Adversary
+from .codec_task import CodecTask
+from .discriminators import load_discriminators, save_discriminators
+from .moving_mean import MovingMean
 
 DISCRIMINATORS_NAME = "discriminators.safetensors"
 DISCRIMINATORS_OPTIMIZER_NAME = "discriminators-optimizer.safetensors"

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..distributed import Processes
 from .adversarial import discriminator_loss, feature_loss, generator_loss
-from .config import TrainingConfig
+from .codec_config import TrainingConfig
 from .discriminators import Discriminators
-from .processes import Processes
-from .step_rows import StepRows
+from .micro_batches import StepRows
 
 Audio = Float[Tensor, "rows channels samples"]
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..config import CodecConfig
-from .config import TrainingConfig
-from .data import Batch
+from ...config import CodecConfig
+from ..data import Batch
+from .codec_config import TrainingConfig
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import TrainingError
-from ..files import atomic_path
-from ..model.checkpoint import write_json
-from ..model.codec import Codec
-from ..runtime.inference_codec import InferenceEncoder
-from ..runtime.offline import encode_rows
-from .data import Clip
+from ...errors import TrainingError
+from ...files import atomic_path
+from ...model.checkpoint import write_json
+from ...model.codec import Codec
+from ...runtime.inference_codec import InferenceEncoder
+from ...runtime.offline import encode_rows
+from ..data import Clip
 
 REPORT_NAME = "frozen.json"
 

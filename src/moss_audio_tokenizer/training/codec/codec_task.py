@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..model.codec import Codec
-from ..semantic import SemanticHead
-from .codebooks import RunningCodebooks
-from .config import TrainingConfig
+from ...model.codec import Codec
+from ...semantic import SemanticHead
+from .codec_config import TrainingConfig
+from .ema_codebooks import RunningCodebooks
 from .losses import MelLoss, PhaseLoss
-from .step_rows import StepRows
+from .micro_batches import StepRows
 
 
 class CodecTask(nn.Module):

@@ -5,9 +5,9 @@ Knows nothing of how training works. The group ``data`` is `data/coded_config.py
 
 from dataclasses import dataclass, field
 
-from .data.coded_config import CodesDataConfig
-from .fields import check_types, require
-from .run_config import RunConfig, ValidationSchedule
+from ..data.coded_config import CodesDataConfig
+from ..overrides import check_types, require
+from ..run_config import RunConfig, ValidationSchedule
 
 # Far beyond any model that there is: a slip of the pen is refused, not an allocation.
 _MOST_CHANNELS = 1 << 16

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..audio.resampling import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
-from ..config import CodecConfig, PatchStage, Stage, TransformerStage
-from ..errors import ConfigError
-from ..model.codec import Codec
+from ...audio.resampling import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from ...config import CodecConfig, PatchStage, Stage, TransformerStage
+from ...errors import ConfigError
+from ...model.codec import Codec
 
 
 def config_at_rate(config: CodecConfig, sampling_rate: int) -> CodecConfig:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model.quantizer import QuantizerOutput, ResidualQuantizer
-from .processes import Processes
+from ...model.quantizer import QuantizerOutput, ResidualQuantizer
+from ..distributed import Processes
 
 # A row that is chosen less often than this, of what is its even share, is dead: a row for rare
 # frames is worth less than one where frames are dense, for deeper layers correct what is rare.

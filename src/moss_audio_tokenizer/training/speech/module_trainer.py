@@ -15,13 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..errors import ConfigError, MossAudioError
-from ..model.checkpoint import WEIGHTS_NAME
-from .board import Board
-from .loop import Config, Loop
-from .optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
-from .processes import set_state, whole_state
-from .run_state import (
+from ...errors import ConfigError, MossAudioError
+from ...model.checkpoint import WEIGHTS_NAME
+from ..board import Board
+from ..checkpointing import (
     OPTIMIZER_NAME,
     Fill,
     load_optimizer,
@@ -29,7 +26,10 @@ from .run_state import (
     unreadable,
     write_tensors,
 )
-from .schedule import learning_rate_at, make_optimizer
+from ..distributed import set_state, whole_state
+from ..loop import Config, Loop
+from ..optim import learning_rate_at, make_optimizer
+from ..optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
 
 
 class PartedBatch(Protocol):

@@ -1,7 +1,8 @@
 """Full run configurations of CAT-ASR and CAT-TTS. Sources: training.md sections 7 and 8."""
 
-from .data import CodesDataConfig
-from .language_config import (
+from ..data import CodesDataConfig
+from ..run_config import OptimizerConfig
+from .speech_config import (
     AsrTrainingConfig,
     AsrValidation,
     DepthConfig,
@@ -10,7 +11,6 @@ from .language_config import (
     TtsTrainingConfig,
     TtsValidation,
 )
-from .run_config import OptimizerConfig
 
 
 def asr() -> AsrTrainingConfig:

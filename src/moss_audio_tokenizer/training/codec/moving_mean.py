@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .processes import spread_like, whole
+from ..distributed import spread_like, whole
 
 
 class MovingMean:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from .asr_run import AsrTrainer
-from .codec_trainer import Trainer
-from .config import TrainingConfig
-from .language_config import AsrTrainingConfig, TtsTrainingConfig
+from .codec.codec_config import TrainingConfig
+from .codec.codec_trainer import Trainer
 from .loop import Loop
 from .run_config import RunConfig
-from .tts_run import TtsTrainer
+from .speech.asr_task import AsrTrainer
+from .speech.speech_config import AsrTrainingConfig, TtsTrainingConfig
+from .speech.tts_task import TtsTrainer
 
 TRAINERS: dict[type[RunConfig], type[Loop[Any, Any]]] = {
     AsrTrainingConfig: AsrTrainer,

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..model.codec import Codec
-from ..model.patchify import Patchify, Unpatchify, interleave, patchify
-from ..model.stack import StageStack
-from ..model.transformer import Transformer
+from ...errors import ConfigError
+from ...model.codec import Codec
+from ...model.patchify import Patchify, Unpatchify, interleave, patchify
+from ...model.stack import StageStack
+from ...model.transformer import Transformer
 
 # Coefficients beyond 2FT of each channel, for the edges of the band.
 _SPARE = 8

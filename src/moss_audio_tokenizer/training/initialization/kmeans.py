@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import TrainingError
-from ..model.quantizer import LayeredLinear, ResidualQuantizer
+from ...errors import TrainingError
+from ...model.quantizer import LayeredLinear, ResidualQuantizer
 
 _FLATNESS = 4.0
 _ITERATIONS = 12

@@ -8,24 +8,24 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config import CodecConfig, preset
-from ..errors import ConfigError
-from ..language import load_language_model, make_text, random_language_model
-from ..model.checkpoint import Checkpoint, load_codec
-from ..model.codec import Codec
-from ..model.hub import find_checkpoint
-from ..model.transformer import Block, Transformer
-from ..semantic import SemanticHead
+from ...config import CodecConfig, preset
+from ...errors import ConfigError
+from ...language import load_language_model, make_text, random_language_model
+from ...model.checkpoint import Checkpoint, load_codec
+from ...model.codec import Codec
+from ...model.hub import find_checkpoint
+from ...model.transformer import Block, Transformer
+from ...semantic import SemanticHead
+from ..distributed import Processes
+from ..initialization.sample_rate import at_rate, config_at_rate
+from ..optim import make_optimizer
 from .adversary import Adversary
-from .codebooks import RunningCodebooks
+from .codec_config import LossWeights, SemanticConfig, TrainingConfig
 from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
-from .config import LossWeights, SemanticConfig, TrainingConfig
+from .ema_codebooks import RunningCodebooks
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 from .moving_mean import MovingMean
-from .processes import Processes
-from .rates import at_rate, config_at_rate
-from .schedule import make_optimizer
 
 # Modules of the task that are trained or frozen as one.
 PARTS = ("encoder", "quantizer", "decoder", "semantic")

@@ -10,14 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..model.codec import Codec
-from ..model.quantizer import ResidualQuantizer
-from .codec_state import Training
-from .config import TrainingConfig
-from .data import TrainingData
-from .low_band_start import start_low_band
-from .processes import Processes, set_state, whole_state
-from .quantizer_start import start_from_data
+from ...model.codec import Codec
+from ...model.quantizer import ResidualQuantizer
+from ..codec.codec_config import TrainingConfig
+from ..codec.codec_state import Training
+from ..data import TrainingData
+from ..distributed import Processes, set_state, whole_state
+from .kmeans import start_from_data
+from .low_band import start_low_band
 
 # Batches that fit come from here on, far behind any step of training.
 _CALIBRATION_STEP = 1 << 40

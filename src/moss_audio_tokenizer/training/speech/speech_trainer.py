@@ -1,7 +1,7 @@
 """What runs of CAT-ASR and CAT-TTS have in common: their data, their language model, their chance.
 
-Owns how a recipe becomes a language model that knows codes; what it learns is `asr_run.py`'s and
-`tts_run.py`'s.
+Owns how a recipe becomes a language model that knows codes; what it learns is `asr_task.py`'s and
+`tts_task.py`'s.
 """
 
 from abc import abstractmethod
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from ..errors import ConfigError, TrainingError
-from ..language import CharacterText, TextCodec, language_model_config, make_text
-from ..model.checkpoint import Checkpoint, load_codec
-from ..model.hub import find_checkpoint
-from .data import CodedBatch, CodedData, CodedRow
-from .language_config import AsrTrainingConfig, LanguageModelConfig, TtsTrainingConfig
+from ...errors import ConfigError, TrainingError
+from ...language import CharacterText, TextCodec, language_model_config, make_text
+from ...model.checkpoint import Checkpoint, load_codec
+from ...model.hub import find_checkpoint
+from ..data import CodedBatch, CodedData, CodedRow
 from .module_trainer import ModuleTrainer
+from .speech_config import AsrTrainingConfig, LanguageModelConfig, TtsTrainingConfig
 
 LanguageConfig = TypeVar("LanguageConfig", AsrTrainingConfig, TtsTrainingConfig)
 # Forward and backward pass together are three forward passes' work, of two operations a weight.

@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..asr import CatAsr, CatAsrConfig
-from ..language import load_language_model
-from .board import Board
-from .data import CodedRow
-from .language_config import AsrTrainingConfig
-from .language_run import (
+from ...asr import CatAsr, CatAsrConfig
+from ...language import load_language_model
+from ..board import Board
+from ..data import CodedRow
+from .module_trainer import ModuleTask
+from .speech_config import AsrTrainingConfig
+from .speech_trainer import (
     DrawnRows,
     LanguageTrainer,
     check_steps,
     language_model_settings,
     padded_codes,
 )
-from .module_trainer import ModuleTask
 
 _ROWS_AT_ONCE = 16
 _SHOWN = 8

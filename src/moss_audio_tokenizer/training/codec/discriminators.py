@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..errors import CheckpointError
-from ..files import atomic_path, require_file
-from .config import DiscriminatorConfig, override
+from ...errors import CheckpointError
+from ...files import atomic_path, require_file
+from .codec_config import DiscriminatorConfig, override
 
 # Maps of one discriminator, the last of which is its judgement.
 Maps = list[Tensor]

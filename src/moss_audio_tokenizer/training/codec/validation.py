@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..config import CodecConfig
-from ..metrics import gross_pitch_error, mel_distance, stoi
-from ..model.codec import Codec
-from ..semantic import SemanticHead
-from .board import Board
-from .config import ValidationConfig
-from .data import Clip
-from .pictures import compared
+from ...config import CodecConfig
+from ...metrics import gross_pitch_error, mel_distance, stoi
+from ...model.codec import Codec
+from ...semantic import SemanticHead
+from ..board import Board
+from ..data import Clip
+from ..pictures import compared
+from .codec_config import ValidationConfig
 
 
 @dataclass

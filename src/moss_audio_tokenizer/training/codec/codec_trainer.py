@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.costs import clip_costs
-from ..errors import TrainingError
+from ...config.costs import clip_costs
+from ...errors import TrainingError
+from ..checkpointing import Fill
+from ..data import Batch, Clip, TrainingData, find_clips, load_clips
+from ..initialization.fitting import Fitting
+from ..loop import Loop, Proof
+from ..optim import learning_rate_at
+from ..optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
 from .adversary import Adversary, Audio
 from .assembly import PARTS, assemble, codec_config, part_of
+from .codec_config import TrainingConfig
 from .codec_state import checkpoint_files, final_files, load_run
-from .config import TrainingConfig
-from .data import Batch, Clip, TrainingData, find_clips, load_clips
-from .fitting import Fitting
-from .frozen import FrozenProof
-from .loop import Loop, Proof
-from .optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
-from .run_state import Fill
-from .schedule import learning_rate_at
-from .step_rows import RowPlan, StepRows
+from .micro_batches import RowPlan, StepRows
 from .validation import ValidationResult, measure, summarise
+from .verify_frozen import FrozenProof
 
 # Forward and backward pass together are three forward passes' work.
 _PASSES = 3
