@@ -10,10 +10,10 @@ from toy_speech import IDENTITY, language_config, say, write_codes
 
 from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
+from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.data import CodedBatch, CodedRow, Segment
-from moss_audio_tokenizer.training.language_run import DrawnRows
-from moss_audio_tokenizer.training.trainers import trainer_for
-from moss_audio_tokenizer.training.tts_run import TtsTask
+from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
+from moss_audio_tokenizer.training.speech.tts_task import TtsTask
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from moss_audio_tokenizer.llm import (
     made_language_model,
 )
 from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.data import CodesDataConfig
-from moss_audio_tokenizer.training.fields import override
-from moss_audio_tokenizer.training.trainers import trainer_for
+from moss_audio_tokenizer.training.overrides import override
 
 
 @pytest.fixture(scope="module")
