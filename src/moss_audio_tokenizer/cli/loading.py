@@ -45,8 +45,8 @@ def load_codec(
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
     with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
-        from ..model.machine import use_threads
         from ..model.numpy_codec import TorchCodec
+        from ..runtime.hardware import use_threads
     if num_threads is not None:
         use_threads(num_threads)
     return TorchCodec.from_pretrained(
@@ -75,7 +75,7 @@ def load_speaker(
         ModelMismatchError: it was trained on another codec.
     """
     with needs_extra("torch", "speaking"):
-        from ..model.machine import use_threads
+        from ..runtime.hardware import use_threads
         from ..tts import Speaker
     if num_threads is not None:
         use_threads(num_threads)

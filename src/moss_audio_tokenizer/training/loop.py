@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..model.machine import computing_rate
+from ..runtime.hardware import computing_rate
 from .checkpointing import (
     Fill,
     checkpoint_folder,

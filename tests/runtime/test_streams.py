@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.model import offline
-from moss_audio_tokenizer.model.inference import stack
-from moss_audio_tokenizer.model.inference.compiled import load_kernels
+from moss_audio_tokenizer.runtime import inference_stack, offline
+from moss_audio_tokenizer.runtime.compiled import load_kernels
 
 STEP = 8  # samples a frame
 CHANNELS = pytest.mark.parametrize("channels", [1, 2])
@@ -34,7 +33,7 @@ def make_codec(make_codec):
 def path(request, monkeypatch):
     """Compiled steps, and steps in PyTorch."""
     if request.param == "rings":
-        monkeypatch.setattr(stack, "load_kernels", lambda: None)
+        monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
     elif load_kernels() is None:
         pytest.skip("Numba is not installed, or has no threads")
     return request.param
@@ -46,7 +45,7 @@ def chunk_path(request, monkeypatch):
     if request.param == "pieces":
         monkeypatch.setattr(offline, "LONGEST_STEP", 0)
     elif request.param == "rings":
-        monkeypatch.setattr(stack, "load_kernels", lambda: None)
+        monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
     return request.param
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ..errors import InputError
 from .rotation import rotate_heads, rotations_of
 from .stage import InferenceStage, Memory, layer_norm
 
@@ -25,7 +25,7 @@ _ALIGNMENT = 8
 
 
 @dataclass
-class RingState:
+class RingKVCache:
     """Where every stream of an encoder or a decoder stands.
 
     Attributes:
@@ -45,10 +45,10 @@ class RingState:
         for tensor in self.to_tensors().values():
             tensor[target] = tensor[source]
 
-    def clone(self) -> "RingState":
+    def clone(self) -> "RingKVCache":
         """An independent copy."""
         entries = [[tensor.clone() for tensor in stage] for stage in self.entries]
-        return RingState(self.positions.clone(), entries)
+        return RingKVCache(self.positions.clone(), entries)
 
     def num_bytes(self) -> int:
         """Memory that the state holds; it never grows."""
@@ -85,7 +85,7 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, .
 
 
 @dataclass(frozen=True)
-class StepRows:
+class StepBatch:
     """Which streams take part in a step; the same for all stages.
 
     Attributes:
@@ -103,7 +103,7 @@ class StepRows:
     runs: list[tuple[slice, slice]]
 
     @classmethod
-    def of(cls, state: RingState, slots: Sequence[int], num_frames: Sequence[int]) -> "StepRows":
+    def of(cls, state: RingKVCache, slots: Sequence[int], num_frames: Sequence[int]) -> "StepBatch":
         """Rows for ascending ``slots``."""
         device = state.positions.device
         index = torch.tensor(slots, device=device)
@@ -111,7 +111,9 @@ class StepRows:
         return cls(index, state.positions[index], frames, max(num_frames), contiguous_runs(slots))
 
     @classmethod
-    def fixed(cls, state: RingState, num_frames: Int[Tensor, "rows"], longest: int) -> "StepRows":
+    def fixed(
+        cls, state: RingKVCache, num_frames: Int[Tensor, "rows"], longest: int
+    ) -> "StepBatch":
         """Rows for the first slots, all of them: nothing depends on what is where."""
         count = len(num_frames)
         index = torch.arange(count, device=num_frames.device)
@@ -120,7 +122,7 @@ class StepRows:
 
 
 # (stage, its entries, rows) to the memory of a step.
-MakeMemory = Callable[[InferenceStage, Tensor, StepRows], Memory]
+MakeMemory = Callable[[InferenceStage, Tensor, StepBatch], Memory]
 
 
 @runtime_checkable
@@ -135,7 +137,7 @@ class RingStepper(Protocol):
         self,
         x: Float[Tensor, "rows steps width"],
         entries: list[Tensor],
-        rows: StepRows,
+        rows: StepBatch,
     ) -> Float[Tensor, "rows steps out_width"]:
         """The next frames of some streams; ``entries``, this stage's, are written in place."""
         ...
@@ -171,7 +173,7 @@ class RingStage:
         self,
         x: Float[Tensor, "rows steps width"],
         entries: list[Tensor],
-        rows: StepRows,
+        rows: StepBatch,
     ) -> Float[Tensor, "rows steps out_width"]:
         """See `RingStepper.step`."""
         return self._stage.run(x, self._memory_of(self._stage, entries[0], rows))
@@ -182,7 +184,7 @@ class RingMemory:
 
     Args:
         stage: whose rings they are.
-        entries: the stage's in a `RingState`; written in place.
+        entries: the stage's in a `RingKVCache`; written in place.
         rows: the streams.
     """
 
@@ -190,7 +192,7 @@ class RingMemory:
         self,
         stage: InferenceStage,
         entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        rows: StepRows,
+        rows: StepBatch,
     ) -> None:
         self._entries = entries
         self._capacity = entries.shape[4] - 1

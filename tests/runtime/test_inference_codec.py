@@ -8,7 +8,7 @@ import torch
 
 from moss_audio_tokenizer.config import TransformerStage
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.model.inference.halves import DecoderHalf, EncoderHalf
+from moss_audio_tokenizer.runtime.inference_codec import InferenceDecoder, InferenceEncoder
 
 STEP = 8  # samples a frame
 CHANNELS = pytest.mark.parametrize("channels", [1, 2])
@@ -46,7 +46,10 @@ def codec(request, make_config, make_codec):
 @pytest.mark.parametrize("frames", [1, 4, 90])
 def test_one_piece(codec, frames):
     audio, hidden = 0.3 * random(3, 2, frames * STEP), random(3, frames, 12)
-    encoder, decoder = EncoderHalf(codec, torch.float32), DecoderHalf(codec, torch.float32)
+    encoder, decoder = (
+        InferenceEncoder(codec, torch.float32),
+        InferenceDecoder(codec, torch.float32),
+    )
     assert relative_error(encoder.run_piece(audio), codec.encoder(audio)) < 1e-5
     assert relative_error(decoder.run_piece(hidden), codec.decoder(hidden)) < 1e-5
 
@@ -56,7 +59,10 @@ def test_several_pieces(codec, sizes):
     frames = sum(sizes)
     audio, hidden = 0.3 * random(2, 2, frames * STEP), random(2, frames, 12)
     samples = [size * STEP for size in sizes]
-    encoder, decoder = EncoderHalf(codec, torch.float32), DecoderHalf(codec, torch.float32)
+    encoder, decoder = (
+        InferenceEncoder(codec, torch.float32),
+        InferenceDecoder(codec, torch.float32),
+    )
     for half, x, cut, axis, expected in [
         (encoder, audio, samples, 2, codec.encoder(audio)),
         (decoder, hidden, sizes, 1, codec.decoder(hidden)),
@@ -69,7 +75,10 @@ def test_several_pieces(codec, sizes):
 
 def test_the_folded_codec_is_as_it_was(codec):
     before = {name: value.clone() for name, value in codec.state_dict().items()}
-    encoder, decoder = EncoderHalf(codec, torch.float32), DecoderHalf(codec, torch.float32)
+    encoder, decoder = (
+        InferenceEncoder(codec, torch.float32),
+        InferenceDecoder(codec, torch.float32),
+    )
     audio, hidden = 0.3 * random(1, 2, 80), random(1, 10, 12)
     kept = audio.clone(), hidden.clone()
     encoder.run_piece(audio)

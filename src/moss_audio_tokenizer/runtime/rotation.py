@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from ..rope import angles_of
+from ..model.rope import angles_of
 
 
 def rotations_of(

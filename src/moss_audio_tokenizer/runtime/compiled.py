@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..rope import angles_of
-from ..transformer import Block, Transformer
-from .rings import StepRows
+from ..model.rope import angles_of
+from ..model.transformer import Block, Transformer
+from .ring_cache import StepBatch
 
 # Hidden units of a feed-forward layer that one thread takes at a time.
 _UNITS = 64
@@ -147,7 +147,7 @@ class CompiledStage:
         self,
         x: Float[Tensor, "rows steps width"],
         entries: list[Tensor],
-        rows: StepRows,
+        rows: StepBatch,
     ) -> Float[Tensor, "rows steps out_width"]:
         """The next frames of some streams through the stage; ``entries`` are written in place."""
         num_rows, steps = x.shape[:2]

@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cache import StackState
-from ..codec import Codec
-from ..fingerprint import stream_fingerprint
-from ..patchify import deinterleave, interleave
-from .quantizer import fold_quantizer
-from .rings import RingState, StepRows
-from .stack import InferenceStack
+from ..model.codec import Codec
+from ..model.patchify import deinterleave, interleave
+from .chunk_cache import StackState
+from .fingerprint import stream_fingerprint
+from .folded_quantizer import fold_quantizer
+from .inference_stack import InferenceStack
+from .ring_cache import RingKVCache, StepBatch
 
 
-class EncoderHalf:
+class InferenceEncoder:
     """Audio to hidden states, and hidden states to codes."""
 
     def __init__(self, codec: Codec, dtype: torch.dtype) -> None:
@@ -36,14 +36,14 @@ class EncoderHalf:
     def step(
         self,
         audio: Float[Tensor, "rows channels samples"],
-        state: RingState,
-        rows: StepRows,
+        state: RingKVCache,
+        rows: StepBatch,
     ) -> Float[Tensor, "rows frames width"]:
         """Hidden states of the next frames of some streams, whose positions advance."""
         return self.stack.step(interleave(audio), state, rows)
 
 
-class DecoderHalf:
+class InferenceDecoder:
     """Codes to hidden states, and hidden states to audio."""
 
     def __init__(self, codec: Codec, dtype: torch.dtype) -> None:
@@ -64,8 +64,8 @@ class DecoderHalf:
     def step(
         self,
         hidden: Float[Tensor, "rows frames width"],
-        state: RingState,
-        rows: StepRows,
+        state: RingKVCache,
+        rows: StepBatch,
     ) -> Float[Tensor, "rows channels samples"]:
         """Audio of the next frames of some streams, whose positions advance."""
         stream = self.stack.step(hidden, state, rows)

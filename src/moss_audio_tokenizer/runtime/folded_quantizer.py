@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..devices import without_autocast
-from ..quantizer import LayeredLinear, ResidualQuantizer, WeightNormLinear
+from ..model.devices import without_autocast
+from ..model.quantizer import LayeredLinear, ResidualQuantizer, WeightNormLinear
 
 
 class FoldedQuantizer:

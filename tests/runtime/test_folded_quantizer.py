@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import QuantizerConfig
-from moss_audio_tokenizer.model.inference.quantizer import FoldedQuantizer, fold_quantizer
 from moss_audio_tokenizer.model.quantizer import ResidualQuantizer
+from moss_audio_tokenizer.runtime.folded_quantizer import FoldedQuantizer, fold_quantizer
 
 LAYERS = 5
 KINDS = pytest.mark.parametrize("kind", ["rlfq", "rvq"])

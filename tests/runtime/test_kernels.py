@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.model.inference import compiled
-from moss_audio_tokenizer.model.inference.compiled import CompiledStage, load_kernels, pack
-from moss_audio_tokenizer.model.inference.rings import RingStage
-from moss_audio_tokenizer.model.inference.stack import InferenceStack
+from moss_audio_tokenizer.runtime import compiled
+from moss_audio_tokenizer.runtime.compiled import CompiledStage, load_kernels, pack
+from moss_audio_tokenizer.runtime.inference_stack import InferenceStack
+from moss_audio_tokenizer.runtime.ring_cache import RingStage
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,8 @@ def test_tiles_for_any_processor(tmp_path):
     # In a process of its own: Numba compiles for one processor.
     script = (
         "import torch\n"
-        "from moss_audio_tokenizer.model.inference import kernels\n"
-        "from test_inference_kernels import check_tiles\n"
+        "from moss_audio_tokenizer.runtime import kernels\n"
+        "from test_kernels import check_tiles\n"
         "assert kernels.TILE_LANES == 16\n"
         f"assert kernels.READS_HALVES == {platform.machine() != 'x86_64'}\n"
         "check_tiles(kernels, torch.float32)\n"
@@ -225,7 +225,7 @@ def test_the_number_of_threads_stays_the_callers():
     # In a process of its own: Numba starts its threads once.
     script = (
         "import torch\n"
-        "from moss_audio_tokenizer.model.inference.compiled import load_kernels\n"
+        "from moss_audio_tokenizer.runtime.compiled import load_kernels\n"
         "torch.set_num_threads(1)\n"
         "assert torch.get_num_threads() == 1\n"
         "assert load_kernels() is not None\n"

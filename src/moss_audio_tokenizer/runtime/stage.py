@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..transformer import Block, Transformer
-from .linear import PlainLinear, fast_linear
+from ..model.transformer import Block, Transformer
+from .packed_linear import PlainLinear, fast_linear
 
 
 @runtime_checkable

@@ -5,15 +5,15 @@ import torch
 
 from moss_audio_tokenizer.config import TransformerStage
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.model.inference.compiled import CompiledStage, load_kernels
-from moss_audio_tokenizer.model.inference.rings import (
+from moss_audio_tokenizer.model.transformer import Transformer
+from moss_audio_tokenizer.runtime.compiled import CompiledStage, load_kernels
+from moss_audio_tokenizer.runtime.ring_cache import (
+    RingKVCache,
     RingStage,
-    RingState,
-    StepRows,
+    StepBatch,
     contiguous_runs,
 )
-from moss_audio_tokenizer.model.inference.stage import InferenceStage
-from moss_audio_tokenizer.model.transformer import Transformer
+from moss_audio_tokenizer.runtime.stage import InferenceStage
 
 
 def make_stage(context, width, heads, hidden, in_width=None, out_width=None, layers=2):
@@ -46,14 +46,14 @@ class Streams:
     def __init__(self, stepper, x, max_chunk_frames, steps_per_frame):
         self.stepper, self.x, self.rate = stepper, x, steps_per_frame
         entries = stepper.init_entries(len(x), max_chunk_frames)
-        self.state = RingState(torch.zeros(len(x), dtype=torch.long), [entries])
+        self.state = RingKVCache(torch.zeros(len(x), dtype=torch.long), [entries])
         self.parts = [[] for _ in x]
 
     def step(self, num_frames):
         """Advance streams by some frames each, {slot: frames}."""
         slots = sorted(num_frames)
         frames = [num_frames[slot] for slot in slots]
-        rows = StepRows.of(self.state, slots, frames)
+        rows = StepBatch.of(self.state, slots, frames)
         x = torch.full((len(slots), max(frames) * self.rate, self.x.shape[2]), 1e3)
         for row, slot in enumerate(slots):
             start = int(self.state.positions[slot]) * self.rate
@@ -139,7 +139,7 @@ def test_weights_of_16_bits_are_rounded_and_nothing_else(dtype):
 def filled_state():
     random = torch.Generator().manual_seed(9)
     entries = [[torch.randn(3, 2, 4, generator=random)] for _ in range(2)]
-    return RingState(torch.tensor([5, 0, 7]), entries)
+    return RingKVCache(torch.tensor([5, 0, 7]), entries)
 
 
 def test_reset_touches_its_slots_alone():

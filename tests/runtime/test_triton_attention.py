@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import TransformerStage
-from moss_audio_tokenizer.model.inference import fused_rings
-from moss_audio_tokenizer.model.inference.fused_norms import FusedNorm
-from moss_audio_tokenizer.model.inference.fused_rings import (
+from moss_audio_tokenizer.model.transformer import Transformer
+from moss_audio_tokenizer.runtime import triton_attention
+from moss_audio_tokenizer.runtime.fused_norms import FusedNorm
+from moss_audio_tokenizer.runtime.ring_cache import RingKVCache, RingMemory, RingStage, StepBatch
+from moss_audio_tokenizer.runtime.stage import InferenceStage, layer_norm
+from moss_audio_tokenizer.runtime.triton_attention import (
     Blocks,
     FusedRingMemory,
     FusedRings,
     load_triton_kernels,
     plan_blocks,
 )
-from moss_audio_tokenizer.model.inference.rings import RingMemory, RingStage, RingState, StepRows
-from moss_audio_tokenizer.model.inference.stage import InferenceStage, layer_norm
-from moss_audio_tokenizer.model.transformer import Transformer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -36,7 +36,7 @@ def kernels():
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE.type == "cpu":
             mend_interpreter(patch)
-        yield importlib.import_module("moss_audio_tokenizer.model.inference.triton_kernels")
+        yield importlib.import_module("moss_audio_tokenizer.runtime.triton_kernels")
 
 
 def mend_interpreter(patch):
@@ -79,7 +79,10 @@ class Both:
         like = torch.empty(0, dtype=dtype, device=DEVICE)
         rings = RingStage(stage, like).init_entries(num_slots, max_chunk_frames)
         positions = torch.zeros(num_slots, dtype=torch.long, device=DEVICE)
-        self.states = RingState(positions, [rings]), RingState(positions.clone(), [rings]).clone()
+        self.states = (
+            RingKVCache(positions, [rings]),
+            RingKVCache(positions.clone(), [rings]).clone(),
+        )
         self.random = torch.Generator().manual_seed(9)
 
     def step(self, num_frames, layer=1):
@@ -91,7 +94,7 @@ class Both:
         heads = torch.randn(shape, generator=self.random).to(DEVICE, self.dtype)
         results = []
         for state, make in zip(self.states, (RingMemory, self.fused), strict=True):
-            rows = StepRows.of(state, slots, frames)
+            rows = StepBatch.of(state, slots, frames)
             memory = make(stage, state.entries[0][0], rows)
             results.append(memory.attend(layer, memory.rotate(heads.clone())))
             state.positions[rows.slots] = rows.starts + rows.num_frames
@@ -122,7 +125,7 @@ BLOCKS = [None, Blocks(16, 16, 1), Blocks(16, 16, 2), Blocks(32, 16, 4)]
 @pytest.mark.parametrize("shape", STAGES)
 def test_equals_pytorch(kernels, shape, blocks, monkeypatch):
     if blocks is not None:
-        monkeypatch.setattr(fused_rings, "plan_blocks", lambda **_sizes: blocks)
+        monkeypatch.setattr(triton_attention, "plan_blocks", lambda **_sizes: blocks)
     both = Both(kernels, make_stage(**shape), 5, 3)
     for turn in range(8):
         attended, rings = both.step(SCHEDULE[turn % len(SCHEDULE)], layer=turn % 2)
@@ -166,7 +169,7 @@ def test_rows_without_frames_leave_no_trace(kernels):
     both.step({0: 2, 1: 2})
     before = both.states[1].clone().entries[0][0]
     heads = torch.full((2, 4, 3, 1, 8), float("nan"), device=DEVICE)
-    rows = StepRows.fixed(both.states[1], torch.zeros(2, dtype=torch.long, device=DEVICE), 2)
+    rows = StepBatch.fixed(both.states[1], torch.zeros(2, dtype=torch.long, device=DEVICE), 2)
     memory = both.fused(both.stage, both.states[1].entries[0][0], rows)
     assert memory.attend(0, heads).count_nonzero() == 0
     assert torch.equal(both.states[1].entries[0][0], before)
@@ -174,14 +177,14 @@ def test_rows_without_frames_leave_no_trace(kernels):
 
 def test_a_stage_with_either_memory(kernels, monkeypatch):
     stage = make_stage(9, 2, 8, 2)
-    monkeypatch.setattr(fused_rings, "_MOST_STEPS", 6)  # the longest chunks go by PyTorch
+    monkeypatch.setattr(triton_attention, "_MOST_STEPS", 6)  # the longest chunks go by PyTorch
     like, x = torch.empty(0, device=DEVICE), torch.randn(3, 40, 16).to(DEVICE)
     results = []
     for stepper in (RingStage(stage, like), RingStage(stage, like, FusedRings(kernels))):
         entries, parts, seen = stepper.init_entries(3, 4), [], 0
-        state = RingState(torch.zeros(3, dtype=torch.long, device=DEVICE), [entries])
+        state = RingKVCache(torch.zeros(3, dtype=torch.long, device=DEVICE), [entries])
         for frames in (1, 4, 3, 4, 2, 1, 1, 4):
-            rows = StepRows.of(state, range(3), [frames] * 3)
+            rows = StepBatch.of(state, range(3), [frames] * 3)
             parts.append(stepper.step(x[:, seen * 2 : (seen + frames) * 2], entries, rows))
             seen += frames
             state.positions += frames
@@ -211,7 +214,7 @@ def test_not_on_a_cpu():
 @pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
 def test_not_without_triton_or_on_old_gpus(monkeypatch, capability):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
-    home = "moss_audio_tokenizer.model.inference"
+    home = "moss_audio_tokenizer.runtime"
     for name in ("triton", f"{home}.triton_kernels"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delattr(importlib.import_module(home), "triton_kernels", raising=False)

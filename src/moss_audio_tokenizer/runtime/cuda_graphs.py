@@ -11,27 +11,27 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .rings import RingState, StepRows
+from .ring_cache import RingKVCache, StepBatch
 
 # (input of all rows, state, rows) to outputs, each with rows first.
-Compute = Callable[[Tensor, RingState, StepRows], tuple[Tensor, ...]]
+Compute = Callable[[Tensor, RingKVCache, StepBatch], tuple[Tensor, ...]]
 # Makes of a function without arguments one that does the same again.
 Record = Callable[[Callable[[], None]], Callable[[], object]]
 
 
-class DirectProgram:
+class EagerStep:
     """Each step computed as it comes."""
 
-    def __init__(self, compute: Compute, state: RingState) -> None:
+    def __init__(self, compute: Compute, state: RingKVCache) -> None:
         self._compute = compute
         self._state = state
 
     def run(self, x: Tensor, slots: Sequence[int], num_frames: Sequence[int]) -> tuple[Tensor, ...]:
         """Outputs of the rows of x, which are the ascending ``slots``."""
-        return self._compute(x, self._state, StepRows.of(self._state, slots, num_frames))
+        return self._compute(x, self._state, StepBatch.of(self._state, slots, num_frames))
 
 
-class FixedProgram:
+class GraphedStep:
     """Each step padded to a shape that was recorded before.
 
     Args:
@@ -40,7 +40,7 @@ class FixedProgram:
         record: `record_cuda_graph` for a device, or for tests one that just calls.
     """
 
-    def __init__(self, compute: Compute, state: RingState, record: Record) -> None:
+    def __init__(self, compute: Compute, state: RingKVCache, record: Record) -> None:
         self._compute = compute
         self._state = state
         self._record = record
@@ -69,7 +69,7 @@ class FixedProgram:
             recorded.num_frames = torch.zeros(rows, dtype=torch.long, device=x.device)
 
         def step() -> None:
-            at = StepRows.fixed(self._state, recorded.num_frames, frames)
+            at = StepBatch.fixed(self._state, recorded.num_frames, frames)
             recorded.outputs = self._compute(recorded.x, self._state, at)
 
         # Recording runs the step, with no frames in any row: it leaves no trace.

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..attention import Window, plan_window, windowed_attention
-from ..cache import StageState
+from ..model.attention import Window, plan_window, windowed_attention
 from .bands import Band
+from .chunk_cache import StageState
 from .rotation import rotate_heads, rotations_of
 from .stage import InferenceStage, layer_norm
 

@@ -8,7 +8,7 @@ import torch
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.model.inference import prepared
+from moss_audio_tokenizer.runtime import weight_cache
 
 AUDIO = 0.3 * torch.randn(1, 1, 160, generator=torch.Generator().manual_seed(0))
 CODES = torch.randint(16, (4, 1, 20), generator=torch.Generator().manual_seed(0))
@@ -31,8 +31,8 @@ def made(monkeypatch):
 
         return make
 
-    for name in ("EncoderHalf", "DecoderHalf"):
-        monkeypatch.setattr(prepared, name, counting(getattr(prepared, name)))
+    for name in ("InferenceEncoder", "InferenceDecoder"):
+        monkeypatch.setattr(weight_cache, name, counting(getattr(weight_cache, name)))
     return found
 
 
@@ -56,7 +56,7 @@ def test_prepared_once(model, made):
         with torch.inference_mode():
             model.encode(AUDIO)
             model.decode(CODES)
-    assert sorted(made) == ["DecoderHalf", "EncoderHalf"]
+    assert sorted(made) == ["InferenceDecoder", "InferenceEncoder"]
 
 
 def change_encoder(model):
@@ -105,14 +105,14 @@ def write_behind_its_back(model):
     model._prepared.forget()
 
 
-BOTH = ["DecoderHalf", "EncoderHalf"]
+BOTH = ["InferenceDecoder", "InferenceEncoder"]
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (change_encoder, ["EncoderHalf"]),
-        (change_decoder, ["DecoderHalf"]),
+        (change_encoder, ["InferenceEncoder"]),
+        (change_decoder, ["InferenceDecoder"]),
         (change_quantizer, BOTH),
         (train_a_step, BOTH),
         (load_a_state, BOTH),
@@ -139,13 +139,13 @@ def test_prepared_again_for_other_settings(model, made):
     exact = model.encode(AUDIO).encoder_hidden_states
     model.set_compute_dtype("bf16")
     assert not torch.equal(model.encode(AUDIO).encoder_hidden_states, exact)
-    assert made == ["EncoderHalf"]
+    assert made == ["InferenceEncoder"]
     model.set_compute_dtype("fp32")
     assert torch.equal(model.encode(AUDIO).encoder_hidden_states, exact)
-    assert made == ["EncoderHalf"] * 2
+    assert made == ["InferenceEncoder"] * 2
     model.set_attention_implementation("flash_attention_2")
     half = model._encoder_half()
-    assert made == ["EncoderHalf"] * 3
+    assert made == ["InferenceEncoder"] * 3
     assert {stage.attention_backend for stage in half.stack.transformers()} == {"flash_attention_2"}
 
 

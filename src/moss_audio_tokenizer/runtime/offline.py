@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .inference.halves import DecoderHalf, EncoderHalf
-from .inference.rings import StepRows
-from .inputs import pad_rows
+from ..model.inputs import pad_rows
+from .inference_codec import InferenceDecoder, InferenceEncoder
+from .ring_cache import StepBatch
 
 # Long enough that the work of a piece dwarfs the keys carried over, short enough for caches.
 PIECE_SECONDS = 10.0
@@ -24,7 +24,7 @@ LONGEST_STEP = 250
 
 
 def encode_rows(
-    half: EncoderHalf,
+    half: InferenceEncoder,
     clips: Sequence[Float[Tensor, "channels _"]],
     num_quantizers: int,
     chunk_frames: int | None = None,
@@ -49,7 +49,7 @@ def encode_rows(
 
 
 def decode_rows(
-    half: DecoderHalf,
+    half: InferenceDecoder,
     rows: Sequence[Int[Tensor, "layers _"]],
     chunk_frames: int | None = None,
     alone: bool = True,
@@ -67,7 +67,7 @@ def _groups(rows: Sequence[Tensor], alone: bool) -> list[list[Tensor]]:
 
 
 def encode_batch(
-    half: EncoderHalf,
+    half: InferenceEncoder,
     audio: Float[Tensor, "batch channels samples"],
     num_quantizers: int,
     chunk_frames: int | None = None,
@@ -85,7 +85,9 @@ def encode_batch(
 
 
 def decode_batch(
-    half: DecoderHalf, codes: Int[Tensor, "layers batch frames"], chunk_frames: int | None = None
+    half: InferenceDecoder,
+    codes: Int[Tensor, "layers batch frames"],
+    chunk_frames: int | None = None,
 ) -> Float[Tensor, "batch channels samples"]:
     """Audio of codes, one batch, piece by piece."""
     step, batch = half.config.downsample_rate, codes.shape[1]
@@ -100,13 +102,15 @@ def decode_batch(
     return audio
 
 
-def _pieces(half: EncoderHalf | DecoderHalf, frames: int, chunk: int | None) -> list[slice]:
+def _pieces(
+    half: InferenceEncoder | InferenceDecoder, frames: int, chunk: int | None
+) -> list[slice]:
     size = chunk or max(1, round(PIECE_SECONDS * half.config.frame_rate))
     return [slice(start, min(start + size, frames)) for start in range(0, frames, size)]
 
 
 def _runner(
-    half: EncoderHalf | DecoderHalf, batch: int, pieces: list[slice]
+    half: InferenceEncoder | InferenceDecoder, batch: int, pieces: list[slice]
 ) -> Callable[[Tensor, int], Tensor]:
     """What runs one piece after the other: (input, frames) to output."""
     if len(pieces) == 1:
@@ -116,4 +120,6 @@ def _runner(
         pieces_state = half.stack.init_pieces()
         return lambda x, _frames: half.run_piece(x, pieces_state)
     rings = half.stack.init_state(batch, size)
-    return lambda x, frames: half.step(x, rings, StepRows.of(rings, range(batch), [frames] * batch))
+    return lambda x, frames: half.step(
+        x, rings, StepBatch.of(rings, range(batch), [frames] * batch)
+    )

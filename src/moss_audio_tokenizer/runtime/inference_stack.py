@@ -6,15 +6,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..cache import LayerCache, StackState, StageState
-from ..devices import without_autocast
-from ..stack import StageStack
-from ..transformer import Transformer
+from ..model.devices import without_autocast
+from ..model.stack import StageStack
+from ..model.transformer import Transformer
+from .chunk_cache import LayerCache, StackState, StageState
 from .compiled import CompiledStage, load_kernels
-from .fused_rings import FusedRings, load_triton_kernels
 from .pieces import PieceMemory
-from .rings import RingMemory, RingStage, RingState, RingStepper, StepRows
+from .ring_cache import RingKVCache, RingMemory, RingStage, RingStepper, StepBatch
 from .stage import InferenceStage
+from .triton_attention import FusedRings, load_triton_kernels
 
 
 class InferenceStack:
@@ -94,16 +94,16 @@ class InferenceStack:
                     x = stage(x)
         return x
 
-    def init_state(self, num_slots: int, max_chunk_frames: int) -> RingState:
+    def init_state(self, num_slots: int, max_chunk_frames: int) -> RingKVCache:
         """Streams in ``num_slots`` slots, none of which has seen anything."""
         entries = [
             stage.init_entries(num_slots, max_chunk_frames)
             for stage in self.steppers
             if not isinstance(stage, nn.Module)
         ]
-        return RingState(torch.zeros(num_slots, dtype=torch.long, device=self.device), entries)
+        return RingKVCache(torch.zeros(num_slots, dtype=torch.long, device=self.device), entries)
 
-    def step(self, x: Tensor, state: RingState, rows: StepRows) -> Tensor:
+    def step(self, x: Tensor, state: RingKVCache, rows: StepBatch) -> Tensor:
         """The next frames of some streams; positions advance when all has gone well.
 
         Args:

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from ..codec import Codec
-from ..stack import StageStack
-from .halves import DecoderHalf, EncoderHalf
+from ..model.codec import Codec
+from ..model.stack import StageStack
+from .inference_codec import InferenceDecoder, InferenceEncoder
 
 
-class Prepared:
+class InferenceCache:
     """The halves of one codec for inference, in one precision at a time.
 
     Weights count as changed when a parameter was replaced, moved or written to. Writing through
@@ -16,23 +16,23 @@ class Prepared:
     """
 
     def __init__(self) -> None:
-        self._encoder: tuple[object, list[Tensor], EncoderHalf] | None = None
-        self._decoder: tuple[object, list[Tensor], DecoderHalf] | None = None
+        self._encoder: tuple[object, list[Tensor], InferenceEncoder] | None = None
+        self._decoder: tuple[object, list[Tensor], InferenceDecoder] | None = None
 
-    def encoder(self, codec: Codec, dtype: torch.dtype) -> EncoderHalf:
+    def encoder(self, codec: Codec, dtype: torch.dtype) -> InferenceEncoder:
         """The encoder and the quantizer, ready to run."""
         encoder = codec.require_encoder()
         stamp = _stamp(encoder, codec, dtype)
         if self._encoder is None or self._encoder[0] != stamp:
-            self._encoder = (stamp, _weights(encoder, codec), EncoderHalf(codec, dtype))
+            self._encoder = (stamp, _weights(encoder, codec), InferenceEncoder(codec, dtype))
         return self._encoder[2]
 
-    def decoder(self, codec: Codec, dtype: torch.dtype) -> DecoderHalf:
+    def decoder(self, codec: Codec, dtype: torch.dtype) -> InferenceDecoder:
         """The quantizer and the decoder, ready to run."""
         decoder = codec.require_decoder()
         stamp = _stamp(decoder, codec, dtype)
         if self._decoder is None or self._decoder[0] != stamp:
-            self._decoder = (stamp, _weights(decoder, codec), DecoderHalf(codec, dtype))
+            self._decoder = (stamp, _weights(decoder, codec), InferenceDecoder(codec, dtype))
         return self._decoder[2]
 
     def forget(self) -> None:

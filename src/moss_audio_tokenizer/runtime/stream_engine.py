@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import StreamFileError
-from .inference.halves import DecoderHalf, EncoderHalf
-from .inference.programs import DirectProgram, FixedProgram, record_cuda_graph
-from .inference.rings import RingState, StepRows
-from .inputs import as_code_chunk, as_waveform_chunk, pad_rows
+from ..model.inputs import as_code_chunk, as_waveform_chunk, pad_rows
+from .cuda_graphs import EagerStep, GraphedStep, record_cuda_graph
+from .inference_codec import InferenceDecoder, InferenceEncoder
+from .ring_cache import RingKVCache, StepBatch
 
 
 class TorchEngine:
@@ -38,7 +38,7 @@ class TorchEngine:
     """
 
     def __init__(
-        self, half: EncoderHalf | DecoderHalf, num_slots: int, max_chunk_frames: int
+        self, half: InferenceEncoder | InferenceDecoder, num_slots: int, max_chunk_frames: int
     ) -> None:
         self.num_slots = num_slots
         self.max_chunk_frames = max_chunk_frames
@@ -48,13 +48,13 @@ class TorchEngine:
         with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
             self.state = half.stack.init_state(num_slots, max_chunk_frames)
         if self.device.type == "cuda":
-            self._program: DirectProgram | FixedProgram = FixedProgram(
+            self._program: EagerStep | GraphedStep = GraphedStep(
                 self._compute, self.state, partial(record_cuda_graph, device=self.device)
             )
         else:
-            self._program = DirectProgram(self._compute, self.state)
+            self._program = EagerStep(self._compute, self.state)
 
-    def _compute(self, x: Tensor, state: RingState, rows: StepRows) -> tuple[Tensor, ...]:
+    def _compute(self, x: Tensor, state: RingKVCache, rows: StepBatch) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
     def reset(self, slots: Sequence[int]) -> None:
@@ -125,7 +125,7 @@ def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
 class TorchDecoderEngine(TorchEngine):
     """Codes (layers, frames) to audio (channels, samples)."""
 
-    def __init__(self, half: DecoderHalf, num_slots: int, max_chunk_frames: int) -> None:
+    def __init__(self, half: InferenceDecoder, num_slots: int, max_chunk_frames: int) -> None:
         super().__init__(half, num_slots, max_chunk_frames)
         self._half = half
 
@@ -148,7 +148,7 @@ class TorchDecoderEngine(TorchEngine):
             for slot, frames, row in zip(slots, num_frames, audio, strict=True)
         }
 
-    def _compute(self, x: Tensor, state: RingState, rows: StepRows) -> tuple[Tensor, ...]:
+    def _compute(self, x: Tensor, state: RingKVCache, rows: StepBatch) -> tuple[Tensor, ...]:
         return (self._half.step(x, state, rows),)
 
     def _hidden(self, rows: list[Tensor]) -> Float[Tensor, "rows frames width"]:
@@ -179,7 +179,7 @@ class TorchEncoderEngine(TorchEngine):
 
     def __init__(
         self,
-        half: EncoderHalf,
+        half: InferenceEncoder,
         num_slots: int,
         max_chunk_frames: int,
         num_quantizers: int,
@@ -213,7 +213,7 @@ class TorchEncoderEngine(TorchEngine):
             for row, (slot, frames) in enumerate(zip(slots, num_frames, strict=True))
         }
 
-    def _compute(self, x: Tensor, state: RingState, rows: StepRows) -> tuple[Tensor, ...]:
+    def _compute(self, x: Tensor, state: RingKVCache, rows: StepBatch) -> tuple[Tensor, ...]:
         hidden = self._half.step(x.transpose(1, 2), state, rows)
         return self._half.quantizer.encode(hidden, self._num_quantizers).movedim(0, -1), hidden
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.model.inference import stack
-from moss_audio_tokenizer.model.inference.programs import FixedProgram
+from moss_audio_tokenizer.runtime import inference_stack
+from moss_audio_tokenizer.runtime.cuda_graphs import GraphedStep
 
 
 def call_again(step):
@@ -16,13 +16,13 @@ def call_again(step):
 @pytest.fixture(params=["compiled", "pytorch"])
 def path(request, monkeypatch):
     if request.param == "pytorch":
-        monkeypatch.setattr(stack, "load_kernels", lambda: None)
+        monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
     return request.param
 
 
 def fixed(session):
     engine = session.engine
-    engine._program = FixedProgram(engine._compute, engine.state, call_again)
+    engine._program = GraphedStep(engine._compute, engine.state, call_again)
     return session
 
 
@@ -62,7 +62,7 @@ def test_a_shape_is_recorded_once(make_model):
         shapes.append(None)
         return call_again(step)
 
-    engine._program = FixedProgram(engine._compute, engine.state, record)
+    engine._program = GraphedStep(engine._compute, engine.state, record)
     slots = [session.open() for _ in range(4)]
     for frames in (1, 3, 4, 3, 1):
         session.step({slots[0]: torch.zeros(4, frames, dtype=torch.long)})

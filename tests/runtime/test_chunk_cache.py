@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_audio_tokenizer.model.inference import bands
-from moss_audio_tokenizer.model.inference.bands import Band
+from moss_audio_tokenizer.runtime import bands
+from moss_audio_tokenizer.runtime.bands import Band
 
 
 def dense_attention(query, key, value, context):

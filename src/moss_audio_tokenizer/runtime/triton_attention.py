@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .fused_norms import FusedNorm
-from .rings import RingMemory, StepRows
+from .ring_cache import RingMemory, StepBatch
 from .rotation import rotations_of
 from .stage import InferenceStage, Memory
 
@@ -82,7 +82,7 @@ class FusedRings:
         self,
         stage: InferenceStage,
         entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        rows: StepRows,
+        rows: StepBatch,
     ) -> Memory:
         """See `RingMemory`, which takes the long chunks."""
         key_bytes = _power_of_two(stage.head_dim) * entries.element_size()
@@ -98,7 +98,7 @@ class FusedRingMemory:
     Args:
         kernels: `load_triton_kernels`'.
         stage: whose rings they are.
-        entries: the stage's in a `RingState`; written in place.
+        entries: the stage's in a `RingKVCache`; written in place.
         rows: the streams.
     """
 
@@ -107,7 +107,7 @@ class FusedRingMemory:
         kernels: ModuleType,
         stage: InferenceStage,
         entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        rows: StepRows,
+        rows: StepBatch,
     ) -> None:
         self._kernels, self._stage, self._entries, self._rows = kernels, stage, entries, rows
         self._norm = FusedNorm(kernels, entries.dtype)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..config import CodecConfig
-from .quantizer import ResidualQuantizer
+from ..model.quantizer import ResidualQuantizer
 
 
 def fingerprint(quantizer: ResidualQuantizer, config: CodecConfig) -> str:
