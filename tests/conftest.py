@@ -1,7 +1,14 @@
 """Shapes are checked wherever tests pass tensors around; small models that many tests share."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Test processes that run side by side have one thread each: more would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 from jaxtyping import install_import_hook
 
 # The same examples every time, and no clock: these machines may be busy.
