@@ -13,12 +13,12 @@ from jaxtyping import Integer
 from ...asr import CatAsr, Transcriber
 from ...codes import Codec
 from ...model.devices import require_device
-from ...tts import Speaker, SpeechRequest, SpeechSampling
-from ..speech.systems import SynthesizedSpeech, TtsRequest
+from ...tts import SpeechRequest, SpeechSampling, Synthesizer
+from .systems import SynthesizedSpeech, TtsRequest
 
 
 class CatAsrSystem:
-    """A CAT-ASR model: codes to texts. See `speech.reading.AsrSystem`.
+    """A CAT-ASR model: codes to texts. See `asr_eval.AsrSystem`.
 
     Raises:
         CheckpointError: there is none.
@@ -50,15 +50,15 @@ class CatTtsSystem:
         sampling: fields of `SpeechSampling`.
 
     Raises:
-        CheckpointError, ModelMismatchError: see `Speaker.from_pretrained`.
+        CheckpointError, ModelMismatchError: see `Synthesizer.from_pretrained`.
         InputError: see `SpeechSampling`.
     """
 
     def __init__(self, name: str, codec: str, device: str, **sampling: Any) -> None:
         self._sampling = SpeechSampling(**sampling)
-        self._speaker = Speaker.from_pretrained(name, codec=codec, device=device)
-        self.num_quantizers = int(self._speaker.model.config.num_quantizers)
-        self.kbps_per_quantizer = self._speaker.codec.info.bitrate(1) / 1000
+        self._synthesizer = Synthesizer.from_pretrained(name, codec=codec, device=device)
+        self.num_quantizers = int(self._synthesizer.model.config.num_quantizers)
+        self.kbps_per_quantizer = self._synthesizer.codec.info.bitrate(1) / 1000
 
     def speak(
         self, wanted: Sequence[TtsRequest], num_quantizers: int, seed: int
@@ -71,5 +71,5 @@ class CatTtsSystem:
         settings = replace(self._sampling, num_quantizers=num_quantizers, seed=seed)
         return [
             SynthesizedSpeech(speech.samples, speech.sampling_rate, speech.finished)
-            for speech in self._speaker.speak_many(requests, settings)
+            for speech in self._synthesizer.speak_many(requests, settings)
         ]
