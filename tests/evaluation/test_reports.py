@@ -153,7 +153,7 @@ def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     pytest.importorskip("jiwer")
     pytest.importorskip("scipy")
     clips = read_manifest(manifest, domain="speech", split="valid")[:1]
-    plan = Plan(clips, [Noise], ("si_sdr",), ScoringModelNames(recogniser="toy_codecs:recogniser"))
+    plan = Plan(clips, [Noise], ("si_sdr",), ScoringModelNames(asr_model="toy_codecs:recogniser"))
     folder = tmp_path / "run"
     folder.mkdir()
     table = write_results(folder, run_evaluation(plan, folder, lambda *_: None), clips, "t", "c")

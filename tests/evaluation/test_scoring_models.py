@@ -78,12 +78,12 @@ def test_a_missing_package_is_named(monkeypatch):
         error_rates("a", "a")
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(MissingDependencyError, match="pip install pocketsphinx"):
-        ScoringModels(ScoringModelNames(recogniser="pocketsphinx"))
+        ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
 
 
 def test_pocketsphinx_hears_something_or_nothing():
     pytest.importorskip("pocketsphinx")
-    scores = ScoringModels(ScoringModelNames(recogniser="pocketsphinx"))
+    scores = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
     silence = np.zeros(16_000)
     found = scores.score(silence, silence, "hello")
     assert isinstance(found.transcript, str)
@@ -92,7 +92,7 @@ def test_pocketsphinx_hears_something_or_nothing():
 
 def test_what_pocketsphinx_hears_does_not_depend_on_the_order_of_clips():
     pytest.importorskip("pocketsphinx")
-    scorers = ScoringModels(ScoringModelNames(recogniser="pocketsphinx"))
+    scorers = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
     random = np.random.default_rng(0)
     hiss, hum = 0.1 * random.standard_normal(8_000), 0.02 * np.sin(0.05 * np.arange(8_000))
     transcript = [scorers.score(clip, clip, "a").transcript for clip in (hiss, hum, hiss, hum)]
