@@ -75,7 +75,7 @@ def test_extreme_values_have_a_sign(original):
     text = build_report("t", "c", "m", original, RATE, [Reconstruction(1, 0.1, silence)])
     assert "\N{MINUS SIGN}\N{INFINITY}" in text
     text = build_report("t", "c", "m", silence, RATE, [Reconstruction(1, 0.1, silence)])
-    assert "<td>\N{EN DASH}</td>" in text
+    assert "<span>\N{EN DASH}</span>" in text
 
 
 def test_what_the_codec_adds_past_the_end_is_left_out(original):
