@@ -3,49 +3,30 @@
 Owns options and looks; the work is `bulk.detokenizing`'s.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import display, options
-from .tokenize import (
-    Engine,
-    Folder,
-    Gpus,
-    RayAddress,
-    Resume,
-    Splits,
-    Workers,
-    choose,
-    default_workers,
-    ray_options,
-)
-
-Shards = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR", show_default=False, help="Folder that moss-audio tokenize wrote."
-    ),
-]
+from .tokenize import choose, default_workers, ray_options
 
 
 def detokenize(
-    source: Shards,
-    output: Folder,
+    source: options.ShardsFolder,
+    output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
-    engine: Engine = "local",
-    resume: Resume = False,
-    split: Splits = None,
+    engine: options.Engine = "local",
+    resume: options.Resume = False,
+    split: options.Splits = None,
     audio_format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="flac or wav.")
     ] = "flac",
-    workers: Workers = None,
+    workers: options.Workers = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    ray_address: RayAddress = "",
-    gpus: Gpus = None,
+    ray_address: options.RayAddress = "",
+    gpus: options.Gpus = None,
     as_json: options.Json = False,
 ) -> None:
     """Turn shards of codes back into sound, a file a clip, with a manifest.

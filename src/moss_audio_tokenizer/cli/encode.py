@@ -12,10 +12,6 @@ from .destinations import CODES_SUFFIXES, Job, make_folders, plan
 if TYPE_CHECKING:
     from ..codes import AudioCodes, Codec
 
-Deterministic = Annotated[
-    bool,
-    typer.Option("--deterministic", help="On a GPU: the same codes, bit for bit, in every run."),
-]
 Format = Annotated[
     options.CodesFormat | None,
     typer.Option(
@@ -34,7 +30,7 @@ def encode(
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    deterministic: Deterministic = False,
+    deterministic: options.Deterministic = False,
     file_format: Format = None,
     as_json: options.Json = False,
 ) -> None:
