@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,15 +71,13 @@ def open_with_ffmpeg(file: BinaryIO, name: str, kind: Kind) -> Iterator[FFmpegSo
         AudioFileError: it cannot be decoded, or neither PyAV nor ffmpeg is installed.
     """
     file.seek(0)
-    try:
+    program = shutil.which("ffmpeg")
+    if find_spec("av"):
         import av
-    except ModuleNotFoundError:
-        av = None
-    if av is not None:
+
         with _opened_by_av(av, file, name, kind) as sound:
             yield sound
         return
-    program = shutil.which("ffmpeg")
     if program is None:
         raise AudioFileError(
             f"{name} is {kind.name}, which needs FFmpeg: pip install "

@@ -20,10 +20,10 @@ def asr(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IN",
+            metavar="IN...",
             readable=False,
             show_default=False,
-            help="Sound files, or codes: .moss, .safetensors or .npz.",
+            help="Sound files, or codes files: .moss, .safetensors or .npz.",
         ),
     ],
     model: options.LanguageModel,
