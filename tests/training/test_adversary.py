@@ -10,7 +10,7 @@ from training_rows import make_rows
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
-from moss_audio_tokenizer.training.codec.adversary import Adversary
+from moss_audio_tokenizer.training.codec.adversarial import Adversary
 from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,
     DiscriminatorConfig,

@@ -21,7 +21,7 @@ from ..errors import TrainingError
 from ..files import atomic_path
 from ..model.checkpoint import CONFIG_NAME, write_json
 from .distributed import Processes, spread_like, whole
-from .optimisation import Optimizing
+from .optim import Optimizing
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"

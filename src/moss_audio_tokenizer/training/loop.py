@@ -21,11 +21,10 @@ from .checkpointing import (
     save_final,
     saved_state,
 )
-from .distributed import Processes
+from .distributed import Processes, on_sigterm
 from .logging import ProgressLog, Throughput, Validation
 from .run_config import RunConfig
 from .run_folder import RunFolder
-from .termination import on_sigterm
 
 Config = TypeVar("Config", bound=RunConfig)
 BatchType = TypeVar("BatchType")

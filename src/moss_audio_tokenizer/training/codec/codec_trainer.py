@@ -19,11 +19,10 @@ from ...config.costs import clip_costs
 from ...errors import TrainingError
 from ..checkpointing import Fill
 from ..data import Batch, Clip, TrainingData, find_clips, load_clips
-from ..initialization.fitting import Fitting
+from ..initialization.kmeans import Fitting
 from ..loop import Loop, Proof
-from ..optim import learning_rate_at
-from ..optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
-from .adversary import Adversary, Audio
+from ..optim import begin_step, clip_gradients, learning_rate_at, mean_tokens, means, require_finite
+from .adversarial import Adversary, Audio
 from .assembly import PARTS, assemble, codec_config, part_of
 from .codec_config import TrainingConfig
 from .codec_state import checkpoint_files, final_files, load_run

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
 from ...language import load_language_model
-from ..board import Board
 from ..data import CodedRow
+from ..logging import Board
 from .module_trainer import ModuleTask
 from .speech_config import AsrTrainingConfig
 from .speech_trainer import (

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, MossAudioError
 from ...model.checkpoint import WEIGHTS_NAME
-from ..board import Board
 from ..checkpointing import (
     OPTIMIZER_NAME,
     Fill,
@@ -27,9 +26,17 @@ from ..checkpointing import (
     write_tensors,
 )
 from ..distributed import set_state, whole_state
+from ..logging import Board
 from ..loop import Config, Loop
-from ..optim import learning_rate_at, make_optimizer
-from ..optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
+from ..optim import (
+    begin_step,
+    clip_gradients,
+    learning_rate_at,
+    make_optimizer,
+    mean_tokens,
+    means,
+    require_finite,
+)
 
 
 class PartedBatch(Protocol):

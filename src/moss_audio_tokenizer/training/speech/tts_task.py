@@ -19,8 +19,8 @@ from ...errors import ConfigError
 from ...language import TextCodec, load_language_model
 from ...model.numpy_codec import TorchCodec
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
-from ..board import Board
 from ..data import CodedBatch, CodedRow
+from ..logging import Board
 from .module_trainer import ModuleTask
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
