@@ -15,7 +15,7 @@ from torch import Tensor
 from ..distributed import Processes
 from .codec_config import TrainingConfig
 from .discriminators import Discriminators
-from .micro_batches import StepRows
+from .micro_batches import MicroBatch
 
 
 def discriminator_loss(
@@ -100,7 +100,7 @@ class Adversary:
         """Whether it takes part in this step."""
         return 0 < self._settings.start <= step
 
-    def train_step(self, passes: list[tuple[StepRows, Audio]]) -> dict[str, Tensor]:
+    def train_step(self, passes: list[tuple[MicroBatch, Audio]]) -> dict[str, Tensor]:
         """Teach the discriminators to tell recordings from estimates, over all passes of a step.
 
         They are left as they were where the gradient is not finite.
@@ -122,7 +122,7 @@ class Adversary:
             "discriminator_gradient_norm": norm.detach(),
         }
 
-    def _judge(self, rows: StepRows, estimate: Audio) -> Tensor:
+    def _judge(self, rows: MicroBatch, estimate: Audio) -> Tensor:
         """Add one pass to the gradients: its loss, which counts as one of several."""
         audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
         with self._autocast(audio.device):
@@ -131,7 +131,7 @@ class Adversary:
         (loss * rows.share).backward()
         return loss.detach()
 
-    def losses(self, rows: StepRows, estimate: Audio) -> dict[str, Tensor]:
+    def losses(self, rows: MicroBatch, estimate: Audio) -> dict[str, Tensor]:
         """What the codec is told, by name; the discriminators get no gradient."""
         audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
         self.discriminators.requires_grad_(requires_grad=False)
@@ -144,7 +144,7 @@ class Adversary:
             "features": feature_loss(real, fake),
         }
 
-    def _stretch(self, audio: Audio, rows: StepRows) -> Audio:
+    def _stretch(self, audio: Audio, rows: MicroBatch) -> Audio:
         """A place of each row, the same in recording and estimate, before its padding."""
         if audio.shape[-1] <= self._samples:
             return audio

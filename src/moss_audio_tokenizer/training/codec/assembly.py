@@ -1,4 +1,4 @@
-"""The parts of a run, built from its recipe: codec, language model, task, optimisers.
+"""The parts of a run, built from its recipe: codec, language model, task, optimizers.
 
 Owns what follows from a recipe and what a recipe cannot ask of its model; knows nothing of steps.
 """

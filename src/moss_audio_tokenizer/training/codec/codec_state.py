@@ -42,7 +42,7 @@ class Training:
     Attributes:
         task: codec and language model.
         optimizer: theirs.
-        adversary: discriminators with their optimiser, if there are any.
+        adversary: discriminators with their optimizer, if there are any.
         mean: running mean of the codec's weights, if one is kept.
     """
 

@@ -41,7 +41,7 @@ class RunningCodebooks:
         self._clear()
 
     def lead(self, follows: bool) -> None:
-        """Take codebooks and the layers' projections from the optimiser, for the steps to come.
+        """Take codebooks and the layers' projections from the optimizer, for the steps to come.
 
         Args:
             follows: whether the codebooks follow; else they stay as they are.

@@ -176,7 +176,7 @@ class Fitting:
         quantizer.load_state_dict(codec.quantizer.state_dict())
         left = start_from_data(quantizer, hidden, random)
         set_state(run.task.codec.quantizer, whole_state(quantizer))
-        # The optimiser's moments and the mean belong to the weights that were there before.
+        # The optimizer's moments and the mean belong to the weights that were there before.
         for parameter in run.task.codec.quantizer.parameters():
             run.optimizer.state.pop(parameter, None)
         if run.task.codebooks is not None:

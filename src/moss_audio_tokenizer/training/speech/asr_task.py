@@ -14,7 +14,7 @@ from ...asr import CatAsr, CatAsrConfig
 from ...language import load_language_model
 from ..data import CodedRow
 from ..logging import Board
-from .module_trainer import ModuleTask
+from ..module_task import ModuleTask
 from .speech_config import AsrTrainingConfig
 from .speech_trainer import (
     DrawnRows,

@@ -21,7 +21,7 @@ from ...model.numpy_codec import TorchCodec
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
 from ..data import CodedBatch, CodedRow
 from ..logging import Board
-from .module_trainer import ModuleTask
+from ..module_task import ModuleTask
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
     DrawnRows,
