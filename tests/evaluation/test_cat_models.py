@@ -22,7 +22,7 @@ def codec():
 @pytest.fixture(scope="module")
 def asr_folder(codec, tmp_path_factory):
     from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
-    from moss_audio_tokenizer.language import CharacterText, language_model_config
+    from moss_audio_tokenizer.llm import CharacterText, language_model_config
 
     text = CharacterText(LETTERS)
     config = CatAsrConfig(
@@ -38,7 +38,7 @@ def asr_folder(codec, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tts_folder(codec, tmp_path_factory):
-    from moss_audio_tokenizer.language import CharacterText, language_model_config
+    from moss_audio_tokenizer.llm import CharacterText, language_model_config
     from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 
     text = CharacterText(LETTERS)

@@ -10,17 +10,17 @@ from training_rows import make_rows
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
-from moss_audio_tokenizer.training.adversary import Adversary
-from moss_audio_tokenizer.training.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec_trainer import Trainer
-from moss_audio_tokenizer.training.config import (
+from moss_audio_tokenizer.training.codec.adversary import Adversary
+from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,
     DiscriminatorConfig,
     ValidationConfig,
     override,
 )
-from moss_audio_tokenizer.training.discriminators import load_discriminators
-from moss_audio_tokenizer.training.processes import Processes
+from moss_audio_tokenizer.training.codec.codec_task import CodecTask
+from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
+from moss_audio_tokenizer.training.codec.discriminators import load_discriminators
+from moss_audio_tokenizer.training.distributed import Processes
 
 JUDGES = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
 ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=JUDGES)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from training_rows import make_batch, make_rows
 
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
-from moss_audio_tokenizer.training.codec_task import CodecTask
-from moss_audio_tokenizer.training.config import LossWeights, WarmStart
-from moss_audio_tokenizer.training.step_rows import RowPlan
+from moss_audio_tokenizer.training.codec.codec_config import LossWeights, WarmStart
+from moss_audio_tokenizer.training.codec.codec_task import CodecTask
+from moss_audio_tokenizer.training.codec.micro_batches import RowPlan
 
 LAYERS = 4
 

@@ -12,15 +12,15 @@ from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training import validation
-from moss_audio_tokenizer.training.codec_trainer import Trainer
-from moss_audio_tokenizer.training.config import (
+from moss_audio_tokenizer.training.codec import validation
+from moss_audio_tokenizer.training.codec.codec_config import (
     PartsConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
     override,
 )
+from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,8 @@ import torch
 from moss_audio_tokenizer.config import PRESETS, preset
 from moss_audio_tokenizer.errors import ConfigError, InputError, TrainingError
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
-from moss_audio_tokenizer.training import validation
-from moss_audio_tokenizer.training.codec_trainer import Trainer
-from moss_audio_tokenizer.training.config import (
+from moss_audio_tokenizer.training.codec import validation
+from moss_audio_tokenizer.training.codec.codec_config import (
     DataConfig,
     LossWeights,
     OptimizerConfig,
@@ -24,6 +23,7 @@ from moss_audio_tokenizer.training.config import (
     ValidationConfig,
     WarmStart,
 )
+from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
 
 VALIDATED = ValidationConfig(every=2, clips=2, max_seconds=0.2, num_quantizers=(1, 4, 32))
 

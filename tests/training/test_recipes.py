@@ -10,12 +10,12 @@ from transformers import Qwen3Config
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
-from moss_audio_tokenizer.language import make_text
-from moss_audio_tokenizer.training.assembly import codec_config
-from moss_audio_tokenizer.training.codec_trainer import Trainer
-from moss_audio_tokenizer.training.fields import override
+from moss_audio_tokenizer.llm import make_text
+from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
+from moss_audio_tokenizer.training.codec.assembly import codec_config
+from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
+from moss_audio_tokenizer.training.overrides import override
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
-from moss_audio_tokenizer.training.trainers import TRAINERS, trainer_for
 
 BY_KIND = {
     kind: [name for name, make in RECIPES.items() if make().kind == kind]

@@ -7,8 +7,8 @@ import torch
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
-from moss_audio_tokenizer.training.schedule import learning_rate_at, make_optimizer
+from moss_audio_tokenizer.training.codec.codec_config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.optim import learning_rate_at, make_optimizer
 
 SETTINGS = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5)
 

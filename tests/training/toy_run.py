@@ -12,8 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moss_audio_tokenizer.training.loop import Loop
-from moss_audio_tokenizer.training.module_trainer import HeldOutLosses, ModuleTask, ModuleTrainer
 from moss_audio_tokenizer.training.run_config import OptimizerConfig, RunConfig, ValidationSchedule
+from moss_audio_tokenizer.training.speech.module_trainer import (
+    HeldOutLosses,
+    ModuleTask,
+    ModuleTrainer,
+)
 
 ROWS = 4
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from moss_audio_tokenizer.config import CodecConfig
-from moss_audio_tokenizer.training.config import TrainingConfig
+from moss_audio_tokenizer.training.codec.codec_config import TrainingConfig
+from moss_audio_tokenizer.training.codec.micro_batches import RowPlan, StepRows
 from moss_audio_tokenizer.training.data import Batch
-from moss_audio_tokenizer.training.step_rows import RowPlan, StepRows
 
 
 def make_batch(audio: torch.Tensor, texts: tuple[str, ...] = (), lengths=None) -> Batch:

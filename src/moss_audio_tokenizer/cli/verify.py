@@ -125,7 +125,7 @@ def _open(
     if _is_server(subject):
         with needs_extra("serve", "talking to a server"):
             from ..serve.client import CodecClient
-            from ..serve.remote import RemoteCodec
+            from ..serve.remote_codec import RemoteCodec
         return RemoteCodec(stack.enter_context(CodecClient(subject, key)))
     from ..evaluation.golden import LocalSubject
 

@@ -1,6 +1,6 @@
 """What this machine can do at most without PyTorch: bytes read and operations done in a second.
 
-Owns measuring with NumPy; `model.machine` does the same in PyTorch, for what runs there.
+Owns measuring with NumPy; `runtime.hardware` does the same in PyTorch, for what runs there.
 """
 
 import time

@@ -17,19 +17,19 @@ from transformers.utils import ModelOutput
 
 from ..config.arguments import check_num_quantizers, frames_of_duration, require_list
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
+from ..runtime.fingerprint import fingerprint
+from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
+from ..runtime.offline import decode_rows, encode_rows
+from ..runtime.weight_cache import InferenceCache
 from ..streaming.batching import CallersBatches
 from .attention import check_backend, usable_backend
 from .checkpoint import Checkpoint, load_codec, save_codec
 from .codec import Codec
 from .devices import DTYPES, require_device, require_dtype
-from .fingerprint import fingerprint
 from .hf_config import MossAudioTokenizerConfig
 from .hf_streams import StreamingVerbs
 from .hub import find_checkpoint
-from .inference.halves import DecoderHalf, EncoderHalf
-from .inference.prepared import Prepared
 from .inputs import as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
-from .offline import decode_rows, encode_rows
 from .outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
@@ -68,7 +68,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         self._apply_settings()
 
     def _apply_settings(self) -> None:
-        self._prepared = Prepared()
+        self._prepared = InferenceCache()
         self._forget_streams()
         self.set_attention_implementation(self.config.attention_implementation)
         self.set_compute_dtype(self.config.compute_dtype)
@@ -79,7 +79,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: streams and what was prepared stay behind."""
-        return self.__dict__ | {"_prepared": Prepared(), "_batches": CallersBatches()}
+        return self.__dict__ | {"_prepared": InferenceCache(), "_batches": CallersBatches()}
 
     # Settings
 
@@ -127,11 +127,11 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
             for stage in side.transformers() if side is not None else ():
                 stage.attention_backend = name
 
-    def _encoder_half(self) -> EncoderHalf:
+    def _encoder_half(self) -> InferenceEncoder:
         self._choose_attention()
         return self._prepared.encoder(self.codec, DTYPES[self.config.compute_dtype])
 
-    def _decoder_half(self) -> DecoderHalf:
+    def _decoder_half(self) -> InferenceDecoder:
         self._choose_attention()
         return self._prepared.decoder(self.codec, DTYPES[self.config.compute_dtype])
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
+from ..runtime.offline import encode_rows
 from ..streaming import DecoderStream, EncoderStream
 from .devices import require_device
 from .hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from .inputs import as_waveform_rows, check_clip, check_num_quantizers
-from .offline import encode_rows
 
 
 class TorchCodec:

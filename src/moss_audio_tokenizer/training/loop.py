@@ -12,12 +12,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ..model.machine import computing_rate
-from .processes import Processes
-from .progress import ProgressLog, Throughput, Validation
-from .run_config import RunConfig
-from .run_folder import RunFolder
-from .run_state import (
+from ..runtime.hardware import computing_rate
+from .checkpointing import (
     Fill,
     checkpoint_folder,
     prune_runs,
@@ -25,6 +21,10 @@ from .run_state import (
     save_final,
     saved_state,
 )
+from .distributed import Processes
+from .logging import ProgressLog, Throughput, Validation
+from .run_config import RunConfig
+from .run_folder import RunFolder
 from .termination import on_sigterm
 
 Config = TypeVar("Config", bound=RunConfig)

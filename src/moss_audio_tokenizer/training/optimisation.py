@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from .processes import Processes, whole
+from .distributed import Processes, whole
 
 
 class Optimizers:

@@ -6,12 +6,12 @@ Knows nothing of codecs or language models, whose configurations add theirs to `
 
 from dataclasses import dataclass, field
 
-from .fields import check_types, require
+from .overrides import check_types, require
 
 DEVICES = ("auto", "cpu", "cuda")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("linear", "cosine")
-# Seeds are spread over the generators' 64 bits (step_rows.py).
+# Seeds are spread over the generators' 64 bits (micro_batches.py).
 _LARGEST_SEED = 1 << 40
 
 

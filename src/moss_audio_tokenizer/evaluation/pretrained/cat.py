@@ -13,7 +13,7 @@ from jaxtyping import Integer
 from ...asr import CatAsr, Transcriber
 from ...codes import Codec
 from ...model.devices import require_device
-from ...tts import Speaker, SpeechRequest, SpeechSampling
+from ...tts import SpeechRequest, SpeechSampling, Synthesizer
 from ..spoken.talkers import Spoken, Wanted
 
 
@@ -66,13 +66,13 @@ class CatTalker:
         sampling: fields of `SpeechSampling`.
 
     Raises:
-        CheckpointError, ModelMismatchError: see `Speaker.from_pretrained`.
+        CheckpointError, ModelMismatchError: see `Synthesizer.from_pretrained`.
         InputError: see `SpeechSampling`.
     """
 
     def __init__(self, name: str, codec: str, device: str, **sampling: Any) -> None:
         self._sampling = SpeechSampling(**sampling)
-        self._speaker = Speaker.from_pretrained(name, codec=codec, device=device)
+        self._speaker = Synthesizer.from_pretrained(name, codec=codec, device=device)
         self.num_quantizers = int(self._speaker.model.config.num_quantizers)
         self.kbps_a_layer = self._speaker.codec.info.bitrate(1) / 1000
 
