@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_rows import make_batch, make_rows
 
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec.codec_config import LossWeights, WarmStart
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask

@@ -9,7 +9,7 @@ from toy_speech import BOOK, KINDS, LAYERS, SMALL, language_config, write_codes
 
 from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.errors import ConfigError, ModelMismatchError, TrainingError
-from moss_audio_tokenizer.language import (
+from moss_audio_tokenizer.llm import (
     CodeEmbedding,
     language_model_config,
     load_language_model,
@@ -155,7 +155,7 @@ def test_sound_is_encoded_and_a_text_is_spoken(spoken, codec, tmp_path, opened):
         ({"llm": "./nowhere"}, r"no language model at './nowhere'.*set model\.llm to"),
         ({"llm": "./nowhere", "text": ""}, r"no tokenizer at './nowhere'.*name one"),
         ({"text": "./nowhere"}, r"no tokenizer at './nowhere'.*name one"),
-        ({"code_rank": 17}, r"code_rank is 17; expected at most 16 .* or 0 for whole tables"),
+        ({"code_rank": 17}, r"code_rank is 17; expected at most 16 .* or 0 for full tables"),
     ],
 )
 def test_models_that_cannot_be_made_are_refused_in_a_line(config, change, message):

@@ -10,7 +10,7 @@ from transformers import Qwen3Config
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
-from moss_audio_tokenizer.language import make_text
+from moss_audio_tokenizer.llm import make_text
 from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
 from moss_audio_tokenizer.training.codec.assembly import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer

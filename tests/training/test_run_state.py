@@ -5,7 +5,7 @@ import torch
 from safetensors import SafetensorError
 
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training import checkpointing as run_state

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..model.machine import computing_rate
+from ..runtime.hardware import computing_rate
 from .checkpointing import (
     Fill,
     checkpoint_folder,

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...config import CodecConfig, preset
 from ...errors import ConfigError
-from ...language import load_language_model, make_text, random_language_model
+from ...llm import load_language_model, make_text, random_language_model
 from ...model.checkpoint import Checkpoint, load_codec
 from ...model.codec import Codec
 from ...model.hub import find_checkpoint

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
-from ...language import load_language_model
+from ...llm import load_language_model
 from ..data import CodedRow
 from ..logging import Board
 from ..module_task import ModuleTask

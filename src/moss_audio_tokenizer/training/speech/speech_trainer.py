@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ...errors import ConfigError, TrainingError
-from ...language import CharacterText, TextCodec, language_model_config, make_text
+from ...llm import CharacterText, TextCodec, language_model_config, make_text
 from ...model.checkpoint import Checkpoint, load_codec
 from ...model.hub import find_checkpoint
 from ..checkpointing import Fill
