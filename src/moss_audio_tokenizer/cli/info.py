@@ -110,7 +110,7 @@ def _describe_model(name: str) -> dict[str, Any]:
 
     if speaks_or_reads(Path(name)):
         with needs_extra("torch", "models on codes"):
-            from ..language import describe_language_folder
+            from ..llm import describe_language_folder
         return describe_language_folder(Path(name))
     return describe_model(name) | _describe_graphs(name)
 

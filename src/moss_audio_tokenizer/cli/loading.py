@@ -12,7 +12,7 @@ from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..codes.codec import Codec, CodecInfo
-    from ..tts import Speaker
+    from ..tts import Synthesizer
 
 
 def load_codec(
@@ -46,8 +46,8 @@ def load_codec(
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
     with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
-        from ..model.machine import use_threads
         from ..model.numpy_codec import TorchCodec
+        from ..runtime.hardware import use_threads
     if num_threads is not None:
         use_threads(num_threads)
     return TorchCodec.from_pretrained(
@@ -61,7 +61,7 @@ def load_speaker(
     device: str = "cpu",
     backend: str | None = None,
     num_threads: int | None = None,
-) -> "Speaker":
+) -> "Synthesizer":
     """Load CAT-TTS with the half of its codec that speech needs; see `load_codec`.
 
     Args:
@@ -76,12 +76,12 @@ def load_speaker(
         ModelMismatchError: it was trained on another codec.
     """
     with needs_extra("torch", "speaking"):
-        from ..model.machine import use_threads
-        from ..tts import Speaker
+        from ..runtime.hardware import use_threads
+        from ..tts import Synthesizer
     if num_threads is not None:
         use_threads(num_threads)
     codec: Any = load_codec(model, "decoder", device, backend=backend, num_threads=num_threads)
-    return Speaker.from_pretrained(folder, codec, device)
+    return Synthesizer.from_pretrained(folder, codec, device)
 
 
 def _purpose(model: str, asked_for: bool) -> str:

@@ -57,7 +57,7 @@ def train(
     Example: moss-audio train envelope output=runs/first data.manifest=data/manifest.jsonl
     """
     with needs_extra("train", "training"):
-        from ..training.config import override
+        from ..training.codec.codec_config import override
         from ..training.recipes import recipe as find_recipe
 
     config = override(find_recipe(recipe), assignments or [])
@@ -73,7 +73,7 @@ def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
             the user repairs that by giving something else.
     """
     with needs_extra("train", "training"):
-        from ..training.trainers import trainer_for
+        from ..training.build import trainer_for
     try:
         return trainer_for(config, resume, report=display.print_progress_line)
     except TrainingError as error:

@@ -16,7 +16,7 @@ from .failures import needs_extra
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..tts import Speaker
+    from ..tts import Synthesizer
 
 _PIPE = "-"
 _MOST_SECONDS = 86_400  # a day: far more than any model has room for
@@ -64,9 +64,9 @@ def tts(
     _check_seconds(max_seconds)
     _check(output, stream, prompt_audio)
     with display.progress("loading the model"), needs_extra("torch", "speaking"):
-        from ..tts import Speaker
+        from ..tts import Synthesizer
 
-        speaker = Speaker.from_pretrained(model, codec, device)
+        speaker = Synthesizer.from_pretrained(model, codec, device)
     wanted: dict[str, Any] = {
         "num_quantizers": num_quantizers or 0,
         "seed": seed,
@@ -101,7 +101,7 @@ def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
     check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
 
 
-def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int] | None":
+def _recording(speaker: "Synthesizer", path: Path | None) -> "tuple[np.ndarray, int] | None":
     from ..audio import load_audio
 
     if path is None:
@@ -110,7 +110,7 @@ def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int]
     return load_audio(path, rate, 1), rate
 
 
-def _say(speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
+def _say(speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
     with display.progress("speaking"):
         speech = speaker.speak(text, **wanted)
     _require_sound(speech.samples)
@@ -120,7 +120,7 @@ def _say(speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]) -> 
 
 
 def _say_streaming(
-    speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]
+    speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any]
 ) -> dict[str, Any]:
     """Into a pipe as it comes, or into a file that appears when it is whole."""
     import numpy as np
@@ -146,7 +146,7 @@ def _say_streaming(
     }
 
 
-def _spoken(speaker: "Speaker", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
+def _spoken(speaker: "Synthesizer", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
     with display.progress("speaking"):
         yield from speaker.stream(text, **wanted)
 
