@@ -106,4 +106,4 @@ def test_names_that_would_overwrite_each_other_are_refused(tmp_path, monkeypatch
     with pytest.raises(MossAudioError, match=r"public is defined in a\.py and in b\.py"):
         remote_code.joined_sources(["a.py", "b.py"])
     joined = remote_code.joined_sources(["a.py"])
-    assert "_a_private = int" in joined
+    assert "_a__private = int" in joined

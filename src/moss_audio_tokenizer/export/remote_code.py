@@ -153,7 +153,7 @@ def _with_private_prefix(text: str, source: str) -> str:
     stem = Path(source).stem
     for name in _top_names(text):
         if name.startswith("_") and not name.startswith("__"):
-            text = re.sub(rf"(?<![\w.]){name}\b", f"_{stem}{name}", text)
+            text = re.sub(rf"(?<![\w.]){name}\b", f"_{stem}_{name}", text)
     return text
 
 

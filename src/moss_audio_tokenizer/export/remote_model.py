@@ -194,7 +194,7 @@ class MossAudioTokenizerModel(PreTrainedModel):
         return model if device_map in (None, "auto") else model.to(device_map)
 
     def _wants_dict(self, return_dict: bool | None) -> bool:
-        return self.config.return_dict if return_dict is None else return_dict
+        return bool(self.config.return_dict if return_dict is None else return_dict)
 
     def _layers(self, num_quantizers: int | None) -> int:
         most = self.codec.config.quantizer.num_quantizers
