@@ -46,8 +46,8 @@ def cat_recogniser(name: str, codec: str = "") -> Callable[[np.ndarray, int], st
     Models whose frames tell tokens themselves are read by these: no guesses from the words before.
     """
     transcriber = Transcriber.from_pretrained(name, codec or "bundled")
-    layers = transcriber.model.config.num_quantizers
-    beams = 0 if transcriber.model.config.frame_scores else 1
+    layers = transcriber.model.facts.num_quantizers
+    beams = 0 if transcriber.model.facts.has_frame_scores else 1
 
     def recognise(samples: np.ndarray, sampling_rate: int) -> str:
         clip = np.asarray(samples, np.float32), sampling_rate
@@ -73,7 +73,7 @@ class CatTalker:
     def __init__(self, name: str, codec: str, device: str, **sampling: Any) -> None:
         self._sampling = SpeechSampling(**sampling)
         self._speaker = Synthesizer.from_pretrained(name, codec=codec, device=device)
-        self.num_quantizers = int(self._speaker.model.config.num_quantizers)
+        self.num_quantizers = int(self._speaker.model.facts.num_quantizers)
         self.kbps_a_layer = self._speaker.codec.info.bitrate(1) / 1000
 
     def speak(self, wanted: Sequence[Wanted], num_quantizers: int, seed: int) -> list[Spoken]:
