@@ -37,12 +37,12 @@ def test_what_an_alphabet_lacks_is_skipped_and_named():
 
 @pytest.mark.parametrize("text", ["", "  ", "?!...", "\U0001f600"])
 def test_texts_without_words_are_refused_before_a_model_is_loaded(text):
-    with pytest.raises(InputError, match="empty|no letter or digit"):
+    with pytest.raises(InputError, match=r"empty|no letter or digit"):
         check_speakable(text)
 
 
 def test_a_text_of_unknown_letters_alone_is_refused():
-    with pytest.raises(InputError, match="nothing in .* can be said"):
+    with pytest.raises(InputError, match=r"nothing in .* can be said"):
         prepare_text("東京", CharacterText(LETTERS))
 
 
