@@ -14,7 +14,7 @@ import toy_run
 from safetensors.torch import load_file
 from toy_run import ToyConfig, ToyModel, ToyTrainer, read_log, run_until, toy_config
 
-from moss_audio_tokenizer.errors import ConfigError, TrainingError
+from moss_audio_tokenizer.errors import TrainingError
 
 
 def train(config: ToyConfig, resume: bool = False) -> Path:
@@ -131,9 +131,3 @@ def test_damaged_files_are_named(config, name):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(TrainingError, match=rf"{name}\.safetensors cannot be read .*; remove"):
         ToyTrainer(config, resume=True)
-
-
-def test_shards_are_refused_before_there_is_a_folder(config):
-    with pytest.raises(ConfigError, match=r"kind 'toy' copies its weights .* shard=False"):
-        ToyTrainer(replace(config, shard=True))
-    assert not Path(config.output).exists()
