@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ..codes.codec import Codec
+from ..hf.torch_codec import TorchCodec
 from ..model.devices import require_device
-from ..model.numpy_codec import TorchCodec
 from ..speech.transcriber import Transcriber as SpeechTranscriber
 from .model import CatAsr
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..checkpoint.hub import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
-from ..model.hub import find_checkpoint
 from ..speech.tokens import TextCodec
 from .text import load_text, save_text
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ..hf.torch_codec import TorchCodec
 from ..model.devices import require_device
-from ..model.numpy_codec import TorchCodec
 from ..speech.synthesizer import StreamingCodec
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from .model import CatTts
