@@ -124,7 +124,7 @@ def test_a_speech_ends_at_the_limit(speaking):
         ({"response_format": "mp3"}, "'wav', 'pcm', 'flac' or 'opus'", "response_format"),
         ({"stream_format": "sse"}, "'audio'", "stream_format"),
         ({"speed": 2.0}, "speed is 2.0", "speed"),
-        ({"temperature": 0}, "greater than 0", "temperature"),
+        ({"temperature": 0}, "greater than", "temperature"),
         ({"top_k": "3"}, "valid integer", "top_k"),
         ({"seed": -1}, "seed is -1", "seed"),
         ({"instructions": "sing"}, "Extra inputs", "instructions"),

@@ -204,6 +204,8 @@ class _LiveStream:
         self._send(json.dumps({"type": "end"}))
 
     def _send(self, message: str | bytes) -> None:
+        if not message:  # an empty chunk; servers refuse empty messages
+            return
         try:
             self._connection.send(message)
         except ConnectionClosed:
