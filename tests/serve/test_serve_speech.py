@@ -365,3 +365,12 @@ def test_the_speaker_keeps_no_stream_waiting(speaking):
             codes = np.concatenate(list(stream.run([some_audio(3 * FRAME)])), 1)
         assert codes.shape == (INFO.num_quantizers, 3)
         assert running.speeches.num_requests == 1
+
+
+def test_mp3(speaker_server):
+    with speaker_server.client() as client:
+        sound = client.speak("hello there", "mp3")
+    samples, rate = soundfile.read(io.BytesIO(sound))
+    assert soundfile.info(io.BytesIO(sound)).format == "MP3"
+    assert rate == RATE
+    assert abs(len(samples) - 11 * FRAME) < 2000  # the coder's frames

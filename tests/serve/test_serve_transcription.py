@@ -79,6 +79,13 @@ def test_formats(transcribing):
     )
 
 
+def test_the_client_transcribes(transcribing):
+    with transcribing.client() as client:
+        found = client.transcribe(recording(1000))
+    assert found["text"] == "word0 word1 a<b"
+    assert [word["start"] for word in found["words"]] == [0.0, 0.5, 1.0]
+
+
 def test_subtitles_are_cut(transcribing):
     cues = ask(transcribing, 640 * 40, response_format="srt").text.strip().split("\n\n")
     assert len(cues) == 4
