@@ -24,7 +24,7 @@ from moss_audio_tokenizer.training.codec.codec_state import (
     load_run,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.moving_mean import MovingMean
+from moss_audio_tokenizer.training.codec.ema_codebooks import MovingMean
 from moss_audio_tokenizer.training.distributed import Processes
 from moss_audio_tokenizer.training.optim import make_optimizer
 

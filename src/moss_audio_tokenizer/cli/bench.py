@@ -90,7 +90,7 @@ def _in_onnx(
         raise InputError(
             "--backend onnx measures a model as it was exported; leave out --untrained and --dtype"
         )
-    from ..evaluation.ceilings import measure_machine
+    from ..evaluation.speed import measure_machine
     from ..onnx.codec import OnnxCodec
 
     return OnnxCodec.from_pretrained(model, device, threads), lambda: measure_machine(threads)

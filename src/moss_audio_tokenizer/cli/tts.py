@@ -10,7 +10,6 @@ import typer
 
 from ..errors import InputError
 from . import display, options
-from .asr import Codec, LanguageModel
 from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
 from .failures import needs_extra
 
@@ -25,7 +24,7 @@ _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 def tts(
     text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")],
-    model: LanguageModel,
+    model: options.LanguageModel,
     output: Annotated[
         str,
         typer.Option(
@@ -43,12 +42,12 @@ def tts(
     prompt_text: Annotated[
         str, typer.Option("--prompt-text", metavar="T", help="What is said in it.")
     ] = "",
-    codec: Codec = "bundled",
+    codec: options.Codec = "bundled",
     num_quantizers: options.NumQuantizers = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all chance.")] = 0,
+    seed: options.Seed = 0,
     temperature: options.Temperature = 1.0,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,

@@ -19,9 +19,9 @@ from ...errors import ConfigError
 from ...llm import TextCodec, load_language_model
 from ...model.numpy_codec import TorchCodec
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
-from ..board import Board
 from ..data import CodedBatch, CodedRow
-from .module_trainer import ModuleTask
+from ..logging import Board
+from ..module_task import ModuleTask
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
     DrawnRows,
