@@ -121,7 +121,7 @@ def test_a_speech_ends_at_the_limit(speaking):
         ({"input": "a7"}, "got '7'", None),
         ({"input": "hush"}, "generated no audio", None),
         ({"input": "hush", "response_format": "flac"}, "generated no audio", None),
-        ({"response_format": "mp3"}, "'wav', 'pcm', 'flac' or 'opus'", "response_format"),
+        ({"response_format": "aac"}, "'wav', 'pcm', 'flac', 'opus' or 'mp3'", "response_format"),
         ({"stream_format": "sse"}, "'audio'", "stream_format"),
         ({"speed": 2.0}, "speed is 2.0", "speed"),
         ({"temperature": 0}, "greater than", "temperature"),
