@@ -47,7 +47,7 @@ def load_codec(
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
     with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
-        from ..model.numpy_codec import TorchCodec
+        from ..hf.torch_codec import TorchCodec
         from ..runtime.hardware import use_threads
     if num_threads is not None:
         use_threads(num_threads)
