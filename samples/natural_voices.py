@@ -3,6 +3,7 @@
 Owns how the models are loaded and how a clip becomes 24 kHz samples; knows nothing of datasets.
 """
 
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,18 @@ ESPEAK = {
     "j": "ja",
     "p": "pt-br",
 }
+# espeak's marks of Japanese, and those that Kokoro was trained with; it would drop unknown ones.
+JAPANESE = (
+    *(
+        ("\u00e4", "a"),
+        ("\u0169", "n"),
+        ("\u0129", "in"),
+        ("\u031e", ""),
+        ("\u1d5d", ""),
+        ("t\u0255", "\u02a8"),
+    ),
+    *(("d\u0291", "\u02a5"), ("ts", "\u02a6"), ("dz", "\u02a3"), ("\u02c8", ""), ("\u02cc", "")),
+)
 # Of the peak: what lies below at the ends of a clip is silence.
 SILENCE = 0.01
 MARGIN_SECONDS = 0.15
@@ -73,6 +86,8 @@ class KokoroVoices:
 
     def phonemes(self, clip: Clip) -> str:
         """By espeak in the speaker's accent; Mandarin by misaki, for espeak's lacks tones here."""
+        if clip.language == "ja":
+            return japanese_phonemes(clip.text)
         if clip.language != "zh":
             return self.kokoro.tokenizer.phonemize(clip.text, ESPEAK[clip.speaker.accent])
         if self._mandarin is None:
@@ -85,6 +100,18 @@ class KokoroVoices:
         """The voice's style vectors, or the mixture of two voices'."""
         styles = [weight * self.kokoro.get_voice_style(name) for name, weight in speaker.parts]
         return np.sum(styles, axis=0, dtype=np.float32)
+
+
+def japanese_phonemes(text: str) -> str:
+    """Phonemes of kana by espeak, in the symbols that Kokoro knows."""
+    from phonemizer import phonemize
+
+    # The particles at the ends of words are spelled ha and he, and read wa and e.
+    text = re.sub("は(?=\\s|、|$)", "わ", re.sub("へ(?=\\s|、|$)", "え", text))
+    phonemes = phonemize(text, "ja", preserve_punctuation=True, with_stress=True)
+    for old, new in JAPANESE:
+        phonemes = phonemes.replace(old, new)
+    return phonemes.strip()
 
 
 class PiperVoice:

@@ -1,5 +1,7 @@
 import json
+import sys
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import natural_speech
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import soundfile as sf
 from natural_plan import TEST_VOICES
 from natural_speech import Dataset, Limits, main, next_time
-from natural_voices import PEAK, RATE, crop_silence
+from natural_voices import PEAK, RATE, crop_silence, japanese_phonemes
 
 from moss_audio_tokenizer.manifest import read_manifest
 
@@ -130,3 +132,15 @@ def test_an_empty_dataset_has_nothing(tmp_path):
     dataset = Dataset(tmp_path / "new", {"seed": 0})
     assert dataset.numbers == set()
     assert dataset.seconds == 0
+
+
+def test_japanese_is_written_in_symbols_that_kokoro_knows(monkeypatch):
+    heard = []
+
+    def phonemize(text, *_, **__):
+        heard.append(text)
+        return "tɕ\u02c8idʑä "
+
+    monkeypatch.setitem(sys.modules, "phonemizer", SimpleNamespace(phonemize=phonemize))
+    assert japanese_phonemes("はなは どこへ、いくは") == "ʨiʥa"
+    assert heard == ["はなわ どこえ、いくわ"]
