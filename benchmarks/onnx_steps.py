@@ -17,9 +17,9 @@ import numpy as np
 from moss_audio_tokenizer.config import TransformerStage, preset
 from moss_audio_tokenizer.evaluation.speed import TimedCodec
 from moss_audio_tokenizer.export.folder import export_onnx
-from moss_audio_tokenizer.model.machine import use_threads
 from moss_audio_tokenizer.model.numpy_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.runtime.hardware import use_threads
 
 _TURNS = 12
 

@@ -21,8 +21,7 @@ PUBLIC_NAMES = [
 TORCH_FREE_MODULES = [
     *("audio", "cli.main", "codes", "config", "errors", "evaluation", "evaluation.baselines"),
     *(
-        "evaluation.ceilings",
-        "evaluation.listening",
+        "evaluation.mushra",
         "evaluation.speed",
         "export.folder",
         "metrics",

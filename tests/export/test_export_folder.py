@@ -22,7 +22,7 @@ GRAPHS = ("encoder", "decoder", "encoder_step", "decoder_step")
 
 @pytest.fixture
 def checkpoint(make_model, tmp_path):
-    model = make_model()
+    model = make_model(windows=(0.05, 0.05))  # written in the v1 layout
     model.save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 

@@ -15,7 +15,8 @@ load = MossAudioTokenizerModel.from_pretrained
 
 @pytest.fixture
 def folder(make_model, tmp_path):
-    make_model().save_pretrained(tmp_path / "model")
+    """Names and configuration are those of the v1 layout: all windows are equal."""
+    make_model(windows=(0.05, 0.05)).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 

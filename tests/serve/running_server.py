@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 
 from moss_audio_tokenizer.serve.app import CodecServer
 from moss_audio_tokenizer.serve.client import CodecClient
-from moss_audio_tokenizer.serve.running import _listener, uvicorn_of
+from moss_audio_tokenizer.serve.runner import _listener, uvicorn_of
 from moss_audio_tokenizer.serve.settings import ServerSettings
 
 
@@ -18,8 +18,8 @@ class Running:
     """A running server, and how to reach it."""
 
     def __init__(self, codec, settings, speaker=None):
-        open_speaker = None if speaker is None else lambda: speaker
-        self.server = CodecServer(lambda: codec, settings, open_speaker)
+        open_synthesizer = None if speaker is None else lambda: speaker
+        self.server = CodecServer(lambda: codec, settings, open_synthesizer)
         self.speeches = self.server.speeches
         self.streams = self.server.streams
         self.listener = _listener("127.0.0.1", 0)

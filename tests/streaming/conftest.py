@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.model import engines
-from moss_audio_tokenizer.model.inference import stack
-from moss_audio_tokenizer.model.inference.compiled import load_kernels
-from moss_audio_tokenizer.model.inference.programs import FixedProgram
+from moss_audio_tokenizer.runtime import inference_stack, stream_engine
+from moss_audio_tokenizer.runtime.compiled import load_kernels
+from moss_audio_tokenizer.runtime.cuda_graphs import GraphedStep
 
 
 @pytest.fixture
@@ -34,13 +33,13 @@ def path(request, monkeypatch):
         if load_kernels() is None:
             pytest.skip("Numba is not installed, or has no threads")
         return request.param
-    monkeypatch.setattr(stack, "load_kernels", lambda: None)
+    monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
     if request.param == "recorded":
 
         def program(compute, state):
-            return FixedProgram(compute, state, record=called_again)
+            return GraphedStep(compute, state, record=called_again)
 
-        monkeypatch.setattr(engines, "DirectProgram", program)
+        monkeypatch.setattr(stream_engine, "EagerStep", program)
     return request.param
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from stream_checks import assert_decoded, assert_encoded, random_audio, random_codes
 
 from moss_audio_tokenizer.errors import InputError, MossAudioError, SlotsFull, StreamFileError
-from moss_audio_tokenizer.model import engines
+from moss_audio_tokenizer.runtime import stream_engine
 
 STEP = 8  # samples a frame
 SIDES = pytest.mark.parametrize("side", ["decoder", "encoder"])
@@ -267,7 +267,7 @@ def rewrite(path, tensors=(), **notes):
         notes = file.metadata() | notes
     del notes["checksum"]
     tensors = load_file(path) | dict(tensors)
-    save_file(tensors, path, notes | {"checksum": engines._checksum(tensors, notes)})
+    save_file(tensors, path, notes | {"checksum": stream_engine._checksum(tensors, notes)})
 
 
 CANNOT_BE = "unfinished frames that cannot be"

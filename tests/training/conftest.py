@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from moss_audio_tokenizer.training.config import (
+from moss_audio_tokenizer.training.codec.codec_config import (
     DataConfig,
     OptimizerConfig,
     TrainingConfig,

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.training.adversarial import (
+from moss_audio_tokenizer.training.codec.adversarial import (
     discriminator_loss,
     feature_loss,
     generator_loss,
 )
-from moss_audio_tokenizer.training.config import ADVERSARIAL_KINDS as KINDS
+from moss_audio_tokenizer.training.codec.codec_config import ADVERSARIAL_KINDS as KINDS
 
 
 def maps_of(seed: int) -> list[list[torch.Tensor]]:

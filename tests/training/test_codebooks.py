@@ -7,7 +7,7 @@ import torch
 
 from moss_audio_tokenizer.config import QuantizerConfig
 from moss_audio_tokenizer.model.quantizer import QuantizerOutput, ResidualQuantizer
-from moss_audio_tokenizer.training.codebooks import RunningCodebooks
+from moss_audio_tokenizer.training.codec.ema_codebooks import RunningCodebooks
 
 LAYERS, ROWS, DECAY = 2, 4, 0.9
 ALONE = SimpleNamespace(sum=lambda value: value, gather=lambda item: [item])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.training.config import DiscriminatorConfig
-from moss_audio_tokenizer.training.discriminators import (
+from moss_audio_tokenizer.training.codec.codec_config import DiscriminatorConfig
+from moss_audio_tokenizer.training.codec.discriminators import (
     BandDiscriminator,
     Discriminators,
     load_discriminators,

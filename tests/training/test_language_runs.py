@@ -12,11 +12,11 @@ from toy_speech import HELD_OUT, KINDS, LAYERS, TEXTS, language_config, say, wri
 
 from moss_audio_tokenizer.asr import CatAsr
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.training.fields import override
-from moss_audio_tokenizer.training.language_run import padded_codes
+from moss_audio_tokenizer.training.build import trainer_for
+from moss_audio_tokenizer.training.checkpointing import OPTIMIZER_NAME, read_tensors
+from moss_audio_tokenizer.training.overrides import override
 from moss_audio_tokenizer.training.run_folder import RESUMABLE_KEYS
-from moss_audio_tokenizer.training.run_state import OPTIMIZER_NAME, read_tensors
-from moss_audio_tokenizer.training.trainers import trainer_for
+from moss_audio_tokenizer.training.speech.speech_trainer import padded_codes
 from moss_audio_tokenizer.tts import CatTts
 
 MODELS = {"asr": CatAsr, "tts": CatTts}
@@ -148,7 +148,7 @@ def test_passes_change_no_gradient(config, tmp_path, opened):
     pairs = zip(whole.batches(0), parted.batches(0), strict=True)
     first, second = next(pair for pair in pairs if num_lengths(pair[0]) > 1)
     assert first.names == second.names
-    scalars, others = whole.optimise(first), parted.optimise(second)
+    scalars, others = whole.optimize(first), parted.optimize(second)
     assert scalars == pytest.approx(others, rel=1e-4)
     gradients = dict(parted.task.model.named_parameters())
     for name, parameter in whole.task.model.named_parameters():

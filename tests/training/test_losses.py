@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.training.losses import (
+from moss_audio_tokenizer.training.codec.losses import (
     NUM_MEL_WINDOWS,
     NUM_PHASE_WINDOWS,
     MelLoss,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import MissingDependencyError
-from moss_audio_tokenizer.training import progress
-from moss_audio_tokenizer.training.progress import ProgressLog, Throughput
-from moss_audio_tokenizer.training.validation import ValidationResult
+from moss_audio_tokenizer.training import logging as progress
+from moss_audio_tokenizer.training.codec.validation import ValidationResult
+from moss_audio_tokenizer.training.logging import ProgressLog, Throughput
 
 
 def read(path) -> list[dict]:

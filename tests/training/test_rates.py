@@ -4,7 +4,11 @@ import torch
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training.rates import at_rate, config_at_rate, resampling_matrix
+from moss_audio_tokenizer.training.initialization.sample_rate import (
+    at_rate,
+    config_at_rate,
+    resampling_matrix,
+)
 
 
 def tone(rate: int, frames: int = 4) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.training.config import (
+from moss_audio_tokenizer.training.codec.codec_config import (
     DataConfig,
     OptimizerConfig,
     TrainingConfig,

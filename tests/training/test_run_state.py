@@ -5,28 +5,28 @@ import torch
 from safetensors import SafetensorError
 
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.semantic import SemanticHead
-from moss_audio_tokenizer.training import run_state
-from moss_audio_tokenizer.training.codec_state import (
-    Training,
-    checkpoint_files,
-    final_files,
-    load_run,
-)
-from moss_audio_tokenizer.training.codec_task import CodecTask
-from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
-from moss_audio_tokenizer.training.moving_mean import MovingMean
-from moss_audio_tokenizer.training.processes import Processes
-from moss_audio_tokenizer.training.run_state import (
+from moss_audio_tokenizer.training import checkpointing as run_state
+from moss_audio_tokenizer.training.checkpointing import (
     newest_run,
     prune_runs,
     save_checkpoint,
     save_final,
     saved_state,
 )
-from moss_audio_tokenizer.training.schedule import make_optimizer
+from moss_audio_tokenizer.training.codec.codec_config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.codec.codec_state import (
+    Training,
+    checkpoint_files,
+    final_files,
+    load_run,
+)
+from moss_audio_tokenizer.training.codec.codec_task import CodecTask
+from moss_audio_tokenizer.training.codec.ema_codebooks import MovingMean
+from moss_audio_tokenizer.training.distributed import Processes
+from moss_audio_tokenizer.training.optim import make_optimizer
 
 ONE = Processes("cpu")
 

@@ -7,8 +7,8 @@ import torch
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training.config import OptimizerConfig, TrainingConfig
-from moss_audio_tokenizer.training.schedule import learning_rate_at, make_optimizer
+from moss_audio_tokenizer.training.codec.codec_config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.optim import learning_rate_at, make_optimizer
 
 SETTINGS = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5)
 
@@ -89,6 +89,6 @@ def test_muon_is_refused_for_weights_in_shares_and_for_language_models():
         make_optimizer(torch.nn.Linear(2, 2), muon)
 
 
-def test_another_kind_of_optimiser_is_refused():
+def test_another_kind_of_optimizer_is_refused():
     with pytest.raises(ConfigError, match="'adamw' or 'muon'"):
         OptimizerConfig(kind="sgd")

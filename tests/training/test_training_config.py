@@ -7,8 +7,8 @@ import torch
 
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.training.assembly import codec_config
-from moss_audio_tokenizer.training.config import (
+from moss_audio_tokenizer.training.codec.assembly import codec_config
+from moss_audio_tokenizer.training.codec.codec_config import (
     DataConfig,
     DiscriminatorConfig,
     LossWeights,
@@ -19,13 +19,13 @@ from moss_audio_tokenizer.training.config import (
     as_dict,
     override,
 )
-from moss_audio_tokenizer.training.discriminators import Discriminators
-from moss_audio_tokenizer.training.language_config import (
+from moss_audio_tokenizer.training.codec.discriminators import Discriminators
+from moss_audio_tokenizer.training.recipes import RECIPES, recipe
+from moss_audio_tokenizer.training.speech.speech_config import (
     DepthConfig,
     LanguageModelConfig,
     TtsValidation,
 )
-from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.semantic import SemanticHead
-from moss_audio_tokenizer.training import validation
-from moss_audio_tokenizer.training.config import ValidationConfig
+from moss_audio_tokenizer.training.codec import validation
+from moss_audio_tokenizer.training.codec.codec_config import ValidationConfig
+from moss_audio_tokenizer.training.codec.validation import ValidationResult, measure, summarise
 from moss_audio_tokenizer.training.data import Clip
-from moss_audio_tokenizer.training.validation import ValidationResult, measure, summarise
 
 
 def make_clip(domain: str, samples: int, channels: int = 1) -> Clip:

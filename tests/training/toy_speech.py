@@ -8,7 +8,8 @@ import numpy as np
 
 from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.training.data import CodesDataConfig
-from moss_audio_tokenizer.training.language_config import (
+from moss_audio_tokenizer.training.run_config import OptimizerConfig
+from moss_audio_tokenizer.training.speech.speech_config import (
     AsrTrainingConfig,
     AsrValidation,
     DepthConfig,
@@ -16,7 +17,6 @@ from moss_audio_tokenizer.training.language_config import (
     TtsTrainingConfig,
     TtsValidation,
 )
-from moss_audio_tokenizer.training.run_config import OptimizerConfig
 
 RATE, STEP, LAYERS, BOOK, FRAMES = 8000, 640, 3, 16, 3
 IDENTITY = "0123456789abcdef"

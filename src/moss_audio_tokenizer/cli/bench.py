@@ -90,7 +90,7 @@ def _in_onnx(
         raise InputError(
             "--backend onnx measures a model as it was exported; leave out --untrained and --dtype"
         )
-    from ..evaluation.ceilings import measure_machine
+    from ..evaluation.speed import measure_machine
     from ..onnx.codec import OnnxCodec
 
     return OnnxCodec.from_pretrained(model, device, threads), lambda: measure_machine(threads)
@@ -101,8 +101,8 @@ def _in_torch(
 ) -> "tuple[Any, Callable[[], Machine]]":
     """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
-        from ..model.machine import use_threads
         from ..model.numpy_codec import TorchCodec
+        from ..runtime.hardware import use_threads
     use_threads(threads)
     if untrained is None:
         codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype.value)
@@ -157,7 +157,7 @@ def _machine(codec: Any, dtype: str) -> "Machine":
     from dataclasses import asdict
 
     from ..evaluation.speed import Machine
-    from ..model.machine import measure_ceilings
+    from ..runtime.hardware import measure_ceilings
 
     return Machine(**asdict(measure_ceilings(codec.model.device, dtype)))
 

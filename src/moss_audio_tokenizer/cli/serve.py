@@ -69,7 +69,7 @@ def serve(
     """
     with needs_extra("serve", "the codec server"):
         from ..serve.app import CodecServer
-        from ..serve.running import run
+        from ..serve.runner import run
         from ..serve.settings import ServerSettings
     settings = ServerSettings(
         max_streams=max_streams,
@@ -79,7 +79,6 @@ def serve(
         max_speed=max_speed,
         max_requests_a_minute=requests_a_minute,
         idle_seconds=idle_seconds,
-        stall_seconds=idle_seconds,
         drain_seconds=drain_seconds,
         voice_folder=voices,
         max_voice_bytes=voice_megabytes << 20,
@@ -99,12 +98,12 @@ def serve(
                 model, device=device, backend=backend, num_threads=num_threads
             )
 
-    def open_speaker() -> Any:
+    def open_synthesizer() -> Any:
         """On the thread that will speak."""
         with opening:
             return loading.load_speaker(str(tts), model, device, backend, num_threads)
 
-    server = CodecServer(open_codec, settings, None if tts is None else open_speaker)
+    server = CodecServer(open_codec, settings, None if tts is None else open_synthesizer)
     run(server, host, port, _announce)
 
 

@@ -1,4 +1,4 @@
-"""The identity of a checkpoint's codes, without PyTorch; the same as `model.fingerprint`."""
+"""The identity of a checkpoint's codes, without PyTorch; the same as `runtime.fingerprint`."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """A Transformer stage as nodes: folded weights, and attention over rings of keys and values.
 
 Owns a block's arithmetic and the layout of the rings; the same function of the same weights as
-`model.inference`. Rotary pairs are stored as halves rather than neighbours, keys and queries
+`runtime`. Rotary pairs are stored as halves rather than neighbours, keys and queries
 alike, which changes no score.
 
 A ring (batch, heads, places, head_dim) holds the newest steps by step modulo ``places - 1``; the

@@ -22,6 +22,7 @@ from ..config import (
     codec_config_from_released,
     released_from_codec_config,
 )
+from ..config.released import default_layout
 from ..errors import CheckpointError
 from ..files import atomic_path
 from .codec import Codec
@@ -286,7 +287,7 @@ def released_tensors(
 def save_codec(
     codec: Codec,
     folder: Path,
-    layout: str = "v1",
+    layout: str | None = None,
     dtype: torch.dtype = torch.float32,
     max_shard_size: str = "5GB",
     settings: Mapping[str, str] | None = None,
@@ -296,11 +297,13 @@ def save_codec(
     Args:
         codec: all of it.
         folder: exists already.
-        layout: "v1" or "v2".
+        layout: "v1" or "v2" (default: v1 if it can describe the codec, else v2).
         dtype: of encoder and decoder; the quantizer stays in float32.
         max_shard_size: bytes of a shard at most, such as "5GB".
         settings: more keys for config.json.
     """
+    layout = layout or default_layout(codec.config)
+    keys = released_from_codec_config(codec.config, layout)
     tensors = released_tensors(codec, layout, dtype)
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
     for file_name, names in plan.filename_to_tensors.items():
@@ -315,7 +318,7 @@ def save_codec(
     _remove_stale(folder, set(plan.filename_to_tensors), plan.is_sharded)
     write_json(
         folder / CONFIG_NAME,
-        {**_CONFIG_HEADER, **released_from_codec_config(codec.config), **(settings or {})},
+        {**_CONFIG_HEADER, **keys, **(settings or {})},
     )
 
 

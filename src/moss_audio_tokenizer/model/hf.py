@@ -4,6 +4,7 @@ Owns the public verbs (encode, decode, batches, saving, loading); the arithmetic
 `codec.py`'s, the checks `inputs.py`'s, the files `checkpoint.py`'s.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,19 @@ from transformers.utils import ModelOutput
 
 from ..config.arguments import check_num_quantizers, frames_of_duration, require_list
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
+from ..runtime.fingerprint import fingerprint
+from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
+from ..runtime.offline import decode_rows, encode_rows
+from ..runtime.weight_cache import InferenceCache
 from ..streaming.batching import CallersBatches
-from .attention import check_backend
+from .attention import check_backend, usable_backend
 from .checkpoint import Checkpoint, load_codec, save_codec
 from .codec import Codec
 from .devices import DTYPES, require_device, require_dtype
-from .fingerprint import fingerprint
 from .hf_config import MossAudioTokenizerConfig
 from .hf_streams import StreamingVerbs
 from .hub import find_checkpoint
-from .inference.halves import DecoderHalf, EncoderHalf
-from .inference.prepared import Prepared
 from .inputs import as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
-from .offline import decode_rows, encode_rows
 from .outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
@@ -67,7 +68,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         self._apply_settings()
 
     def _apply_settings(self) -> None:
-        self._prepared = Prepared()
+        self._prepared = InferenceCache()
         self._forget_streams()
         self.set_attention_implementation(self.config.attention_implementation)
         self.set_compute_dtype(self.config.compute_dtype)
@@ -78,7 +79,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: streams and what was prepared stay behind."""
-        return self.__dict__ | {"_prepared": Prepared(), "_batches": CallersBatches()}
+        return self.__dict__ | {"_prepared": InferenceCache(), "_batches": CallersBatches()}
 
     # Settings
 
@@ -93,22 +94,45 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         return fingerprint(self.codec.quantizer, self.config.codec)
 
     def set_attention_implementation(self, name: str) -> None:
-        """Choose "sdpa", "flash_attention_2" (CUDA, flash-attn) or "flex_attention"."""
-        check_backend(name)
-        for side in (self.codec.encoder, self.codec.decoder):
-            for stage in side.transformers() if side is not None else ():
-                stage.attention_backend = name
-        self.config.attention_implementation = name
+        """Prefer "sdpa", "flash_attention_2" or "flex_attention".
+
+        flash_attention_2 needs a CUDA GPU, the package flash-attn and a compute dtype of 16
+        bits. Where one of them is missing, "sdpa" computes the same function, and the first
+        computation warns once.
+
+        Raises:
+            ConfigError: there is no implementation of that name.
+        """
+        self.config.attention_implementation = check_backend(name)
+        self._warned_of_attention = False
 
     def set_compute_dtype(self, name: str) -> None:
         """Compute encoder and decoder in "fp32", "bf16" or "fp16"; the quantizer stays fp32."""
         require_dtype(name)
         self.config.compute_dtype = name
 
-    def _encoder_half(self) -> EncoderHalf:
+    def _choose_attention(self) -> None:
+        """Let the stages compute by the preferred implementation, or by what there is instead."""
+        preferred = self.config.attention_implementation
+        dtype = DTYPES[self.config.compute_dtype]
+        name, reason = usable_backend(preferred, self.device, dtype)
+        if reason and not self._warned_of_attention:
+            self._warned_of_attention = True
+            warnings.warn(
+                f"{preferred} cannot be used here ({reason}); computing with {name}, which gives "
+                f"the same result: set_attention_implementation({name!r}) chooses it silently",
+                stacklevel=2,
+            )
+        for side in (self.codec.encoder, self.codec.decoder):
+            for stage in side.transformers() if side is not None else ():
+                stage.attention_backend = name
+
+    def _encoder_half(self) -> InferenceEncoder:
+        self._choose_attention()
         return self._prepared.encoder(self.codec, DTYPES[self.config.compute_dtype])
 
-    def _decoder_half(self) -> DecoderHalf:
+    def _decoder_half(self) -> InferenceDecoder:
+        self._choose_attention()
         return self._prepared.decoder(self.codec, DTYPES[self.config.compute_dtype])
 
     # Encoding
@@ -405,7 +429,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         self,
         save_directory: str | Path,
         *,
-        layout: str = "v1",
+        layout: str | None = None,
         max_shard_size: str = "5GB",
         weight_dtype: str = "fp32",
         **_: Any,
@@ -414,15 +438,17 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
 
         Args:
             save_directory: a folder; made if missing.
-            layout: "v1" or "v2". A model whose stages project between equal dimensions (the v2
-                family) can be written as v1 too, but other engines' v1 code does not expect
-                those tensors. Written as v2, a v1 model gets identity projections there.
+            layout: "v1" or "v2" (default: v1 if code for released v1 models can read it, else
+                v2). A model whose stages project between equal dimensions (the v2 family) can
+                be written as v1 too, but other engines' v1 code does not expect those tensors.
+                Written as v2, a v1 model gets identity projections there.
             max_shard_size: larger checkpoints are split into shards with an index.
             weight_dtype: "fp32", or "bf16" / "fp16" for half the size: encoder and decoder are
                 rounded, the quantizer is not.
 
         Raises:
-            ConfigError: no such layout or dtype, or only half of the model is loaded.
+            ConfigError: no such layout or dtype, the layout cannot describe the model, or only
+                its encoder or its decoder is loaded.
         """
         if self.codec.encoder is None or self.codec.decoder is None:
             raise ConfigError("only half of the model is loaded; load parts='all' to save it")

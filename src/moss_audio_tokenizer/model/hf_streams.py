@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..config.arguments import check_num_quantizers, require_count
 from ..errors import CodesError
+from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
+from ..runtime.stream_engine import TorchDecoderEngine, TorchEncoderEngine
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.batching import CallersBatches
-from .engines import TorchDecoderEngine, TorchEncoderEngine
-from .inference.halves import DecoderHalf, EncoderHalf
 from .inputs import as_code_chunk, pad_rows
 from .outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
 
@@ -25,10 +25,10 @@ class StreamingVerbs:
 
     config: Any
 
-    def _encoder_half(self) -> EncoderHalf:
+    def _encoder_half(self) -> InferenceEncoder:
         raise NotImplementedError
 
-    def _decoder_half(self) -> DecoderHalf:
+    def _decoder_half(self) -> InferenceDecoder:
         raise NotImplementedError
 
     def _forget_streams(self) -> None:

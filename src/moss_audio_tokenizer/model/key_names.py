@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import CodecConfig, TransformerStage
+from ..config.released import LAYOUTS
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LAYOUTS = ("v1", "v2")
 
 _BLOCK_NAMES = {
     "attention.in_proj.weight": ("self_attn.in_projs.0.weight", "self_attn.in_proj.weight"),

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
+from ..runtime.offline import encode_rows
 from ..streaming import DecoderStream, EncoderStream
 from .devices import require_device
 from .hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from .inputs import as_waveform_rows, check_clip, check_num_quantizers
-from .offline import encode_rows
 
 
 class TorchCodec:
@@ -40,16 +40,30 @@ class TorchCodec:
         path: str | Path,
         parts: str = "all",
         device: str = "cpu",
-        compute_dtype: str = "fp32",
+        compute_dtype: str | None = "fp32",
         deterministic: bool = False,
+        attention: str | None = None,
     ) -> "TorchCodec":
         """Load a model folder, a hub id, or "bundled", onto a device.
 
+        Args:
+            path: where the model is.
+            parts: "all", "encoder" or "decoder"; the quantizer comes with each.
+            device: where it computes.
+            compute_dtype: "fp32", "bf16" or "fp16"; None for what its config.json says.
+            deterministic: compute every clip by itself.
+            attention: "sdpa", "flash_attention_2" or "flex_attention"; None for what its
+                config.json says.
+
         Raises:
-            CheckpointError, ConfigError: see `MossAudioTokenizerModel.from_pretrained`.
+            CheckpointError, ConfigError: the model cannot be loaded, or there is no such device,
+                dtype or attention implementation.
         """
         model = MossAudioTokenizerModel.from_pretrained(path, parts=parts, device_map=device)
-        model.set_compute_dtype(compute_dtype)
+        if compute_dtype is not None:
+            model.set_compute_dtype(compute_dtype)
+        if attention is not None:
+            model.set_attention_implementation(attention)
         return cls(model, deterministic)
 
     @classmethod

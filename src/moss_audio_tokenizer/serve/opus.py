@@ -1,7 +1,7 @@
-"""Packets of Opus, one to a message, as browsers and telephones make and play them.
+"""Opus packets, one per message, as browsers and telephones produce and play them.
 
-Owns the coder's state and the resampling between 48 kHz, at which Opus decodes, and the codec.
-The coder is FFmpeg's, through PyAV. Opus delays audio by 6.5 ms and that is not taken out.
+Owns the coder's state and the resampling between Opus's 48 kHz and the codec's rate. The coder is
+FFmpeg's, through PyAV. Opus delays audio by 6.5 ms; this delay is not removed.
 """
 
 from fractions import Fraction
@@ -22,11 +22,11 @@ _LAYOUTS = {1: "mono", 2: "stereo"}
 _MAX_PACKET_BYTES = 3 * 1275 + 7
 
 
-class OpusReader:
-    """Packets to samples at the codec's rate.
+class OpusDecoder:
+    """Decodes packets to samples at the codec's rate.
 
     Raises:
-        InputError: Opus has no such channels.
+        InputError: Opus does not support the codec's number of channels.
         MissingDependencyError: PyAV is not installed.
     """
 
@@ -41,29 +41,29 @@ class OpusReader:
         )
 
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
-        """The samples that a packet completes.
+        """Decode a packet.
 
         Raises:
-            AudioError: it is no packet of Opus.
+            AudioError: The message is not an Opus packet.
         """
         if not 1 <= len(message) <= _MAX_PACKET_BYTES:
             raise AudioError(
-                f"a message has {len(message)} bytes; expected one packet of Opus, of 1 to "
+                f"a message has {len(message)} bytes; expected one Opus packet of 1 to "
                 f"{_MAX_PACKET_BYTES} bytes, without Ogg around it"
             )
         try:
             frames = self._coder.decode(self._av.Packet(message))
         except (self._av.FFmpegError, ValueError) as problem:
             raise AudioError(
-                "a message is no packet of Opus; send packets without Ogg"
+                "a message is not an Opus packet; send packets without Ogg"
             ) from problem
-        pieces = [frame.to_ndarray().astype(np.float32) for frame in frames]
-        if not pieces:
+        decoded = [frame.to_ndarray().astype(np.float32) for frame in frames]
+        if not decoded:
             return np.zeros((self._num_channels, 0), np.float32)
-        return self._resampled(np.concatenate(pieces, axis=1), is_last=False)
+        return self._resampled(np.concatenate(decoded, axis=1), is_last=False)
 
     def finish(self) -> Float[np.ndarray, "channels samples"]:
-        """What the resampler still holds."""
+        """Return what the resampler still holds."""
         return self._resampled(np.zeros((self._num_channels, 0), np.float32), is_last=True)
 
     def _resampled(self, audio: np.ndarray, is_last: bool) -> np.ndarray:
@@ -72,11 +72,11 @@ class OpusReader:
         return np.ascontiguousarray(samples.reshape(-1, self._num_channels).T)
 
 
-class OpusWriter:
-    """Samples to packets of 20 ms.
+class OpusEncoder:
+    """Encodes samples to packets of 20 ms.
 
     Raises:
-        InputError: Opus has no such rate or channels.
+        InputError: Opus does not support the rate, the channels or the bitrate.
         MissingDependencyError: PyAV is not installed.
     """
 
@@ -103,7 +103,7 @@ class OpusWriter:
         return coder
 
     def write(self, audio: Float[np.ndarray, "channels samples"]) -> list[bytes]:
-        """The packets that these samples complete."""
+        """Return the packets that these samples complete."""
         self._waiting = np.concatenate([self._waiting, audio], axis=1)
         packets = []
         while self._waiting.shape[1] >= self._size:
@@ -112,7 +112,7 @@ class OpusWriter:
         return packets
 
     def finish(self) -> list[bytes]:
-        """The rest, padded with silence, and what the coder still holds."""
+        """Return the rest, padded with silence, and what the coder still holds."""
         missing = -self._waiting.shape[1] % self._size
         padded = np.pad(self._waiting, ((0, 0), (0, missing)))
         return [*self.write(padded[:, self._waiting.shape[1] :]), *self._packets(None)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import ConfigError
-from .config import (
+from .codec.codec_config import (
     AdversarialConfig,
     DataConfig,
     DiscriminatorConfig,
@@ -16,8 +16,8 @@ from .config import (
     ValidationConfig,
     WarmStart,
 )
-from .language_recipes import asr, asr_one_gpu, asr_tiny, tts, tts_one_gpu, tts_tiny
 from .run_config import RunConfig
+from .speech.speech_recipes import asr, asr_one_gpu, asr_tiny, tts, tts_one_gpu, tts_tiny
 
 
 def v1() -> TrainingConfig:

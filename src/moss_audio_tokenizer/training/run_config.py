@@ -6,18 +6,18 @@ Knows nothing of codecs or language models, whose configurations add theirs to `
 
 from dataclasses import dataclass, field
 
-from .fields import check_types, require
+from .overrides import check_types, require
 
 DEVICES = ("auto", "cpu", "cuda")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("linear", "cosine")
-# Seeds are spread over the generators' 64 bits (step_rows.py).
+# Seeds are spread over the generators' 64 bits (micro_batches.py).
 _LARGEST_SEED = 1 << 40
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser and its schedule: linear warm-up, a plateau, decay to zero.
+    """The optimizer and its schedule: linear warm-up, a plateau, decay to zero.
 
     Attributes:
         learning_rate: of the plateau.
@@ -78,7 +78,7 @@ class RunConfig:
     Attributes:
         kind: what is trained, for recipe.json; of the class, not a key.
         output: folder of the run.
-        max_steps: optimiser steps.
+        max_steps: optimizer steps.
         seed: everything random follows from it and the step's number.
         device: "auto" takes a GPU where there is one; "cpu" or "cuda".
         precision: "fp32" or "bf16" (autocast; losses stay in float32).

@@ -1,7 +1,7 @@
 """The folder of a run: whose it is, what recipe it follows, and where its logs end.
 
 Owns the lock, recipe.json and the trimming of logs on resume; checkpoints are
-`run_state.py`'s. Knows nothing of models.
+`checkpointing.py`'s. Knows nothing of models.
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..files import atomic_path, lock_file
-from .fields import as_dict
+from .checkpointing import newest_run
+from .overrides import as_dict
 from .run_config import RunConfig
-from .run_state import newest_run
 
 LOCK_NAME = "run.lock"
 RECIPE_NAME = "recipe.json"

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
-from .fields import override
+from .build import trainer_for
+from .checkpointing import newest_run
+from .overrides import override
 from .run_config import RunConfig
 from .run_folder import VALIDATION_NAME, as_json, read_recipe
-from .run_state import newest_run
 from .study_designs import STUDIES, Study
-from .trainers import trainer_for
 
 
 def run_study(

@@ -8,16 +8,22 @@ and 6 (batch size), and its section 4.3 (Progressive Sequence Dropout).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from .config import DataConfig, OptimizerConfig, TrainingConfig, ValidationConfig, WarmStart
-from .language_config import (
+from .codec.codec_config import (
+    DataConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    ValidationConfig,
+    WarmStart,
+)
+from .run_config import RunConfig
+from .speech.speech_config import (
     AsrTrainingConfig,
     AsrValidation,
     DepthConfig,
     TtsTrainingConfig,
     TtsValidation,
 )
-from .language_recipes import asr_tiny, tts_tiny
-from .run_config import RunConfig
+from .speech.speech_recipes import asr_tiny, tts_tiny
 
 DEPTHS = (1, 2, 4, 8)
 CODEC_MEASURES = {

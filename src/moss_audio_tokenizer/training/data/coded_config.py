@@ -5,7 +5,7 @@ Standard library only; knows nothing of files, of sound, or of codes.
 
 from dataclasses import dataclass
 
-from ..fields import require
+from ..overrides import require
 from .config import SourcesConfig
 
 _MOST_VERSIONS = 10_000

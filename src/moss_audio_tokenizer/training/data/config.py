@@ -5,7 +5,7 @@ Standard library only; knows nothing of files or of sound.
 
 from dataclasses import dataclass
 
-from ..fields import check_types, require
+from ..overrides import check_types, require
 
 
 @dataclass(frozen=True)

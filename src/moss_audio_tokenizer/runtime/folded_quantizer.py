@@ -1,0 +1,108 @@
+"""The residual quantizer for inference: everything affine in the codes, folded into tables.
+
+Encoding looks at a linear map of the hidden states and, layer by layer, subtracts a row of a
+table; decoding gathers rows and multiplies once. Folded in float64, used in float32, whatever
+the codec computes in.
+"""
+
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..model.devices import without_autocast
+from ..model.quantizer import LayeredLinear, ResidualQuantizer, WeightNormLinear
+
+
+class FoldedQuantizer:
+    """`ResidualQuantizer.encode` and `.decode` of a quantizer with projections."""
+
+    def __init__(
+        self, quantizer: ResidualQuantizer, in_projs: LayeredLinear, out_projs: LayeredLinear
+    ) -> None:
+        config = quantizer.config
+        self.num_quantizers, self.code_dim = config.num_quantizers, config.codebook_dim
+        self._offsets = torch.arange(config.num_quantizers)[:, None, None] * config.codebook_size
+        self._offsets = self._offsets.to(quantizer.codebooks.device)
+        self._rows = quantizer.codebooks.detach().float().flatten(0, 1).clone()
+        inwards, in_bias = _in_float64(in_projs)
+        outwards, out_bias = _in_float64(out_projs)
+        self._fold_decoder(quantizer, outwards, out_bias)
+        self._fold_encoder(quantizer, inwards, in_bias)
+        rows = quantizer.codebooks.detach().double()
+        # What each row of a layer takes from the views of the layers after it.
+        self._changes = [
+            ((rows[q] @ outwards[q].T + out_bias[q]) @ inwards[q + 1 :].flatten(0, 1).T).float()
+            for q in range(config.num_quantizers - 1)
+        ]
+
+    def _fold_decoder(
+        self, quantizer: ResidualQuantizer, outwards: Tensor, out_bias: Tensor
+    ) -> None:
+        biases = out_bias.cumsum(0)
+        weight, bias = _affine(quantizer.output_proj, outwards.shape[1], outwards.device)
+        self._decode_weight = (weight @ outwards).movedim(0, 1).flatten(1).float()
+        self._decode_biases = (biases @ weight.T + bias).float()
+
+    def _fold_encoder(self, quantizer: ResidualQuantizer, inwards: Tensor, in_bias: Tensor) -> None:
+        weight, bias = _affine(quantizer.input_proj, inwards.shape[2], inwards.device)
+        self._view_weight = (inwards @ weight).flatten(0, 1).float()
+        self._view_bias = (inwards @ bias + in_bias).flatten().float()
+        tables = quantizer.search_tables(self.num_quantizers)
+        self._search, self._half_squares = (table.detach().clone() for table in tables)
+        self._by_direction = quantizer.config.quantizer_type == "rlfq"
+
+    def encode(
+        self, hidden: Float[Tensor, "batch frames width"], num_quantizers: int
+    ) -> Int[Tensor, "num_quantizers batch frames"]:
+        """The codes of the first ``num_quantizers`` layers."""
+        with without_autocast(hidden):
+            return self._encode(hidden, num_quantizers)
+
+    def _encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
+        used = num_quantizers * self.code_dim
+        views = F.linear(hidden.float(), self._view_weight[:used], self._view_bias[:used])
+        codes = []
+        for layer in range(num_quantizers):
+            codes.append(self._nearest(views[..., : self.code_dim], layer))
+            if layer + 1 < num_quantizers:
+                views = views[..., self.code_dim :]
+                change = F.embedding(codes[-1], self._changes[layer])
+                views = views.sub_(change[..., : views.shape[-1]])
+        return torch.stack(codes)
+
+    def _nearest(self, view: Tensor, layer: int) -> Tensor:
+        """See `ResidualQuantizer`; by direction, the view's own length changes no choice."""
+        scores = F.linear(view, self._search[layer])
+        return (scores if self._by_direction else scores.sub_(self._half_squares[layer])).argmax(-1)
+
+    def decode(
+        self, codes: Int[Tensor, "num_quantizers batch frames"]
+    ) -> Float[Tensor, "batch frames width"]:
+        """The decoder's input."""
+        layers = len(codes)
+        rows = F.embedding((codes + self._offsets[:layers]).movedim(0, -1), self._rows)
+        weight = self._decode_weight[:, : layers * self.code_dim]
+        with without_autocast(rows):
+            return F.linear(rows.flatten(-2), weight, self._decode_biases[layers - 1])
+
+
+def fold_quantizer(quantizer: ResidualQuantizer) -> FoldedQuantizer | ResidualQuantizer:
+    """The quantizer in its fastest form; one without projections has nothing to fold."""
+    if quantizer.in_projs is None or quantizer.out_projs is None:
+        return deepcopy(quantizer)
+    return FoldedQuantizer(quantizer, quantizer.in_projs, quantizer.out_projs)
+
+
+def _in_float64(layers: LayeredLinear) -> tuple[Tensor, Tensor]:
+    return layers.weight.detach().double(), layers.bias.detach().double()
+
+
+def _affine(module: torch.nn.Module, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weight and bias, in float64, of a projection that may be the identity."""
+    if isinstance(module, WeightNormLinear):
+        return module.weight.detach().double(), module.bias.detach().double()
+    identity = torch.eye(width, dtype=torch.float64, device=device)
+    return identity, identity.new_zeros(width)

@@ -1,0 +1,310 @@
+"""What a training run of a codec is: frozen dataclasses, checked when built.
+
+Knows nothing of how training works. What every run has is `run_config.py`'s, the group ``data``
+`data/config.py`'s; how `key=value` texts change a configuration is `fields.py`'s.
+"""
+
+from dataclasses import dataclass, field, fields
+
+from ...errors import ConfigError
+from ..data.config import DataConfig
+from ..overrides import as_dict, check_types, override, require
+from ..run_config import OptimizerConfig, RunConfig, ValidationSchedule
+
+__all__ = [
+    "AdversarialConfig",
+    "DataConfig",
+    "DiscriminatorConfig",
+    "LossWeights",
+    "OptimizerConfig",
+    "PartsConfig",
+    "SemanticConfig",
+    "TrainingConfig",
+    "ValidationConfig",
+    "WarmStart",
+    "as_dict",
+    "override",
+]
+
+ADVERSARIAL_KINDS = ("lsgan", "hinge")
+# What trains, by the name of the choice.
+TRAINED_PARTS = {
+    "all": ("encoder", "quantizer", "decoder", "semantic"),
+    "after_encoder": ("quantizer", "decoder", "semantic"),
+    "decoder": ("decoder",),
+    "semantic": ("semantic",),
+}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses: the paper's (A.2), and that of ``phase``, which is ours.
+
+    Attributes:
+        phase_hertz: no weight, but up to which frequency ``phase`` looks.
+        mel_windows: no weight either: of how many windows, drawn anew in each step, ``mel`` is
+            measured, standing for all; 0 takes all of them.
+        phase_windows: likewise for ``phase``.
+    """
+
+    mel: float = 15.0
+    phase: float = 0.0
+    commitment: float = 0.25
+    codebook: float = 1.0
+    adversarial: float = 1.0
+    features: float = 2.0
+    semantic: float = 20.0
+    phase_hertz: float = 700.0
+    mel_windows: int = 0
+    phase_windows: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for item in fields(self):
+            require(getattr(self, item.name) >= 0, self, item.name, "0 or more")
+        require(self.phase_hertz > 0, self, "phase_hertz", "a frequency above 0")
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Which discriminators there are.
+
+    Attributes:
+        periods: of the multi-period ones.
+        windows: samples of the spectrogram windows of the multi-band ones; the hop is a quarter.
+        channel_divisor: all channels are divided by this, for small runs.
+    """
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    windows: tuple[int, ...] = (2048, 1024, 512)
+    channel_divisor: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(all(p >= 2 for p in self.periods), self, "periods", "whole numbers from 2 on")
+        usable = all(w >= 32 and w % 4 == 0 for w in self.windows)
+        require(usable, self, "windows", "multiples of 4 from 32 on")
+        require(bool(self.periods or self.windows), self, "windows", "one, or a period")
+        require(1 <= self.channel_divisor <= 32, self, "channel_divisor", "1 to 32")
+
+    @property
+    def least_samples(self) -> int:
+        """Of audio that they can judge: it is mirrored by 3/8 of a window, and to whole hops."""
+        return max(*self.periods, *(5 * window // 8 for window in self.windows), 1)
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The stage with discriminators, which are fresh when it begins.
+
+    Attributes:
+        start: step from which on they judge and train; 0 for never.
+        kind: "lsgan" or "hinge".
+        crop_seconds: they judge a random stretch of this length, the same of both; a training
+            crop that is shorter is judged whole.
+        learning_rate: theirs, constant; the generator's is ``optimizer.learning_rate``.
+        betas: of their AdamW, which has no weight decay.
+        clip_norm: of their gradients.
+        discriminators: which there are.
+    """
+
+    start: int = 0
+    kind: str = "lsgan"
+    crop_seconds: float = 1.0
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    clip_norm: float = 10.0
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.start >= 0, self, "start", "0 or more")
+        require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
+        require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
+        require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
+        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
+        require(self.clip_norm > 0, self, "clip_norm", "a number above 0")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The first steps train the autoencoder alone, then the quantizer starts from its data.
+
+    Attributes:
+        low_band: before the first step encoder and decoder are given a lane that carries the
+            waveform below this frequency in Hz; 0 for none.
+        steps: steps without the quantizer; 0 for none.
+        noise: noise added to the hidden states meanwhile, relative to their RMS: it leaves
+            them about as much room for information as the quantizer will.
+        samples: frames that the quantizer is fitted to; 0 keeps its random weights.
+        refit_every: fit it anew every so many steps after that, because the encoder moves on
+            faster than codebooks learn by gradient; 0 for never again.
+    """
+
+    low_band: float = 0.0
+    steps: int = 0
+    noise: float = 0.3
+    samples: int = 20_000
+    refit_every: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("low_band", "steps", "noise", "samples", "refit_every"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+
+
+@dataclass(frozen=True)
+class ValidationConfig(ValidationSchedule):
+    """How often to validate, on how much, and at which depths.
+
+    Attributes:
+        max_seconds: length that is measured of each clip.
+        num_quantizers: depths; those beyond the model's are taken as its full depth.
+    """
+
+    max_seconds: float = 6.0
+    num_quantizers: tuple[int, ...] = (8, 16, 32)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.max_seconds > 0, self, "max_seconds", "a time above 0")
+        depths = self.num_quantizers
+        usable = bool(depths) and all(depth >= 1 for depth in depths)
+        require(usable, self, "num_quantizers", "depths from 1 on")
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """The language model that reads the codes during training; it is no part of the codec.
+
+    Attributes:
+        llm: a folder or hub id of a decoder-only model of transformers, "random" for a small one
+            that is made here, empty for none.
+        init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
+        tokenizer: folder or hub id; "bytes" for UTF-8 bytes; empty for the one beside ``llm``.
+        width: of the model called "random".
+        num_layers: likewise.
+        num_heads: likewise.
+        max_tokens: longer texts are refused.
+    """
+
+    llm: str = ""
+    init: str = "pretrained"
+    tokenizer: str = ""
+    width: int = 64
+    num_layers: int = 1
+    num_heads: int = 2
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
+        for name in ("width", "num_layers", "num_heads", "max_tokens"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        fits = self.width % (2 * self.num_heads) == 0
+        require(fits, self, "width", "a multiple of twice num_heads")
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """What a run starts from, and what of it is trained.
+
+    Attributes:
+        checkpoint: a model folder, a hub id or "bundled" whose weights (and whose configuration,
+            in place of ``model``) the run starts from; empty for fresh weights.
+        parts: "all"; "after_encoder", which freezes the encoder; "decoder", which freezes encoder
+            and quantizer, so that codes stay what they are; "semantic", which trains the language
+            model alone on a frozen codec. What is frozen is proved so in frozen.json.
+        sampling_rate: take the checkpoint to this rate, its patches growing or shrinking in
+            proportion; 0 leaves it.
+    """
+
+    checkpoint: str = ""
+    parts: str = "all"
+    sampling_rate: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        known = ", ".join(map(repr, TRAINED_PARTS))
+        require(self.parts in TRAINED_PARTS, self, "parts", f"one of {known}")
+        started = self.parts == "all" or bool(self.checkpoint)
+        require(started, self, "parts", "'all' without train.checkpoint: codes need an encoder")
+        require(self.sampling_rate >= 0, self, "sampling_rate", "0, or samples a second")
+        extended = self.sampling_rate == 0 or bool(self.checkpoint)
+        require(extended, self, "sampling_rate", "0 without train.checkpoint")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(RunConfig):
+    """A whole run of a codec; in ``bf16`` its quantizer, too, stays in float32.
+
+    Attributes:
+        model: preset name of the codec's configuration; unused with ``train.checkpoint``.
+        recompute: keep no activations of Transformer blocks, but compute them again.
+        ema_decay: of a running mean of the codec's weights, which is then what is validated and
+            shipped; 0 for none.
+        quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
+        codebook_decay: codebooks are running means of what chose their rows, with this decay a
+            step, and rows that hardly anything chooses move to where something is; the projections
+            of the quantizer's layers stay as they were fitted. 0 trains all of them by gradient,
+            as the paper does.
+        decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
+            more to the encoder, which then stays as it is; 0 for never.
+    """
+
+    model: str = "bundled"
+    recompute: bool = False
+    ema_decay: float = 0.0
+    quantizer_dropout: float = 0.5
+    codebook_decay: float = 0.0
+    decoder_only_from: int = 0
+    train: PartsConfig = field(default_factory=PartsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    kind = "codec"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ema_decay", "codebook_decay"):
+            require(0 <= getattr(self, name) < 1, self, name, "0, or a number below 1")
+        after_start = self.decoder_only_from == 0 or self.decoder_only_from >= self.warm_start.steps
+        require(after_start, self, "decoder_only_from", "0, or at least warm_start.steps")
+        if self.train.checkpoint:
+            start = self.warm_start
+            fits = start.steps == 0 and (start.samples == 0 or start.low_band > 0)
+            expected = "steps=0, and samples=0 without low_band, with train.checkpoint"
+            require(fits, self, "warm_start", expected)
+            whole = self.train.parts == "all" or start.low_band == 0
+            require(whole, self, "warm_start", "low_band=0 where not all parts are trained")
+        require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
+        followed = not (self.shard and self.codebook_decay)
+        require(followed, self, "codebook_decay", "0 with shard")
+        fitted = self.codebook_decay == 0 or self.warm_start.samples or self.train.checkpoint
+        expected = "0 without warm_start.samples and without train.checkpoint"
+        require(bool(fitted), self, "codebook_decay", expected)
+        self._check_semantic()
+
+    def _check_semantic(self) -> None:
+        reads = bool(self.semantic.llm)
+        if self.train.parts == "semantic" and not reads:
+            raise ConfigError(
+                "train.parts is 'semantic' without semantic.llm; name a language model"
+            )
+        if self.data.text_share > 0 and not reads:
+            raise ConfigError(
+                f"data.text_share is {self.data.text_share:g} without semantic.llm; name a "
+                "language model, or set data.text_share=0"
+            )
+        if reads and not self.data.text_share > 0:
+            raise ConfigError(
+                "semantic.llm is set, but data.text_share is 0; set the share of rows with text"
+            )
+
+    def trains(self, part: str) -> bool:
+        """Whether "encoder", "quantizer", "decoder" or "semantic" is trained at all."""
+        return part in TRAINED_PARTS[self.train.parts]

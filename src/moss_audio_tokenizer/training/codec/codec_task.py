@@ -1,0 +1,116 @@
+"""What a step computes from a batch: the codec's forward pass and every loss but the adversarial.
+
+Owns the objective (mel, phase, commitment and codebook losses, semantic cross-entropy, the warm
+start); knows nothing of data, optimizers, processes or files. One module with one forward pass, so
+that it can be distributed as it is. Source: training.md sections 1, 2 and 4.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...model.codec import Codec
+from ...semantic import SemanticHead
+from .codec_config import TrainingConfig
+from .ema_codebooks import RunningCodebooks
+from .losses import MelLoss, PhaseLoss
+from .micro_batches import MicroBatch
+
+
+class CodecTask(nn.Module):
+    """A codec with what trains it.
+
+    Args:
+        codec: all of it.
+        semantic: the language model that reads it, if there is one.
+        config: the recipe.
+
+    Attributes:
+        codebooks: take in what is quantized, where they are running means; made where the task
+            lies on its device.
+    """
+
+    def __init__(self, codec: Codec, semantic: SemanticHead | None, config: TrainingConfig) -> None:
+        super().__init__()
+        self.codec = codec
+        self.semantic = semantic
+        self.config = config
+        self.mel_loss = MelLoss(codec.config.sampling_rate)
+        self.phase_loss = PhaseLoss(codec.config.sampling_rate, config.losses.phase_hertz)
+        self.codebooks: RunningCodebooks | None = None
+
+    def forward(
+        self, rows: MicroBatch, num_tokens: float = 1.0
+    ) -> tuple[Float[Tensor, "rows channels samples"], dict[str, Tensor]]:
+        """The estimate, and every loss that needs no discriminator by name.
+
+        All are means over rows, so that passes and processes with as many rows each can be
+        averaged; the semantic one is divided by ``num_tokens``, the mean of the target tokens of
+        all passes. Names that no weight is for are told, not trained.
+        """
+        with self.autocast(rows.audio.device):
+            hidden = self.codec.require_encoder()(rows.audio)
+        losses: dict[str, Tensor] = {}
+        if rows.active is None:
+            decoder_input = self._noisy(hidden.float(), rows.noise_seeds)
+        else:
+            valid = rows.valid().float() if rows.padded else None
+            output = self.codec.quantizer(hidden, rows.active, valid)
+            if self.codebooks is not None and torch.is_grad_enabled():
+                self.codebooks.note(output, rows.active, valid)
+            decoder_input = output.hidden
+            losses |= {"commitment": output.commitment_loss, "codebook": output.codebook_loss}
+        with self.autocast(rows.audio.device):
+            estimate = self.codec.require_decoder()(decoder_input)
+            losses |= self._semantic_losses(decoder_input, rows, num_tokens)
+        lengths = rows.lengths if rows.padded else None
+        losses["mel"] = self.mel_loss(estimate, rows.audio, lengths, rows.mel_windows)
+        if self.config.losses.phase:
+            losses["phase"] = self.phase_loss(
+                estimate, rows.audio, lengths, self._known(rows), rows.phase_windows
+            )
+        return estimate, losses
+
+    def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """The weighted sum of the losses that have a weight."""
+        weights = vars(self.config.losses)
+        weighted = [weights[name] * value for name, value in losses.items() if name in weights]
+        return torch.stack(weighted).sum()
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The precision of the recipe; quantizer and losses leave it."""
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def _known(self, rows: MicroBatch) -> Float[Tensor, "rows"] | None:
+        """How much phase counts in each row: the less, the fewer of the quantizer's layers it has.
+
+        Phases that the codes do not tell are best guessed by silence, as far as this loss can see.
+        """
+        if rows.active is None:
+            return None
+        return (rows.active / self.codec.config.quantizer.num_quantizers).square()
+
+    def _noisy(self, hidden: Tensor, seeds: list[int]) -> Tensor:
+        """Hidden states with noise in proportion to a row's RMS, which no scaling can outrun."""
+        noise = torch.stack(
+            [torch.randn(hidden.shape[1:], generator=_seeded(seed)) for seed in seeds]
+        ).to(hidden.device)
+        # Silence has no hidden states at all, and the root no slope at zero.
+        rms = (hidden.square().mean((1, 2), keepdim=True) + 1e-12).sqrt()
+        return hidden + self.config.warm_start.noise * rms * noise
+
+    def _semantic_losses(
+        self, hidden: Tensor, rows: MicroBatch, num_tokens: float
+    ) -> dict[str, Tensor]:
+        if self.semantic is None:
+            return {}
+        output = self.semantic(hidden, rows.num_frames, rows.texts, rows.tasks)
+        return {
+            "semantic": output.loss_sum / num_tokens,
+            "token_accuracy": output.num_correct / num_tokens,
+        }
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,240 @@
+"""Training a codec: its parts, its data, and a step of it with losses, adversary and warm start.
+
+Owns what `loop.py` leaves to a kind of run. What a step computes is the task's, what a batch is
+the data's, how the parts are built `assembly.py`'s.
+"""
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...config.costs import clip_costs
+from ...errors import TrainingError
+from ..checkpointing import Fill
+from ..data import Batch, Clip, TrainingData, find_clips, load_clips
+from ..initialization.kmeans import Fitting
+from ..loop import Loop, Proof
+from ..optim import means
+from .adversarial import Adversary, Audio
+from .assembly import PARTS, assemble, codec_config, part_of
+from .codec_config import TrainingConfig
+from .codec_state import checkpoint_files, final_files, load_run
+from .micro_batches import MicroBatch, MicroBatchPlanner
+from .validation import ValidationResult, measure, summarise
+from .verify_frozen import FrozenProof
+
+# Forward and backward pass together are three forward passes' work.
+_PASSES = 3
+Passes = list[tuple[MicroBatch, Audio]]
+
+
+class CodecTrainer(Loop[TrainingConfig, Batch]):
+    """A run that trains a codec; arguments, attributes and errors are `Loop`'s.
+
+    Attributes:
+        task: codec and language model.
+        training: all that trains.
+        data: where batches come from.
+        validation_clips: what is measured; there may be none.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, resume: bool = False, report: Callable[[str], None] = print
+    ) -> None:
+        # A recipe that does not fit its model leaves no folder behind.
+        self._codec_config = codec_config(config)
+        super().__init__(config, resume, report)
+
+    def build(self) -> None:
+        """Codec, language model and discriminators."""
+        self.training, self.distributed = assemble(self.config, self._codec_config, self.processes)
+        self.task, self.optimizer = self.training.task, self.training.optimizer
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights, moments and the running mean."""
+        load_run(checkpoint, self.training)
+
+    def open_data(self) -> None:
+        """Clips to train and to validate on, and what is fitted to them."""
+        config, processes = self.config, self.processes
+        self._plan = MicroBatchPlanner(
+            config, self._codec_config, processes.device, processes.rank, processes.world
+        )
+        self.data = self._training_data()
+        self.validation_clips = self._validation_data()
+        self._fitting = Fitting(config, self.data, self.report)
+
+    def _training_data(self) -> TrainingData:
+        codec, processes = self._codec_config, self.processes
+        multiple = math.lcm(self.config.data.row_multiple, self.config.accumulate)
+        data = TrainingData(
+            replace(self.config.data, row_multiple=multiple),
+            codec.sampling_rate,
+            codec.number_channels,
+            codec.downsample_rate,
+            self.config.seed,
+            processes.rank,
+            processes.world,
+            self.report,
+        )
+        count = len(data.unreadable)
+        self.report(f"{data.num_clips - count} training clips, {count} unreadable")
+        for domain, clips in data.left_out.items():
+            self.report(f"left out: {clips} clips of {domain!r}, no share in data.domain_weights")
+        return data
+
+    def _validation_data(self) -> list[Clip]:
+        """Readable clips of the split "valid", spread evenly over it."""
+        codec, count = self._codec_config, self.config.validation.clips
+        entries = find_clips(self.config.data, "valid", self.report) if count else []
+        if not entries:
+            self.report("no validation: no clips of split 'valid' are given or wanted")
+            return []
+        entries = sorted(entries, key=lambda entry: entry.name or str(entry.path))
+        chosen = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
+        clips, unreadable = load_clips(
+            [entries[index] for index in chosen], codec.sampling_rate, codec.number_channels
+        )
+        for line in unreadable:
+            self.report(f"skipped: {line}")
+        self.report(f"{len(clips)} validation clips, {len(unreadable)} unreadable")
+        return clips
+
+    def begin_proof(self, begun: bool) -> Proof | None:
+        """That what is frozen stays what it is."""
+        frozen = [part for part in PARTS[:3] if not self.config.trains(part)]
+        if not frozen or self.processes.sharded:
+            return None
+        codec, clips = self.task.codec, self.validation_clips
+        return partial(FrozenProof(self.output, codec, frozen, clips, begun).finish, codec)
+
+    def batches(self, step: int) -> Generator[Batch]:
+        """The data's."""
+        return self.data.batches(step)
+
+    def audio_seconds(self, batch: Batch) -> float:
+        """Without padding."""
+        return float(batch.lengths.sum()) / self._codec_config.sampling_rate
+
+    def operations(self) -> float:
+        """Of encoder and decoder, at the length of a crop."""
+        codec, seconds = self._codec_config, self.config.data.crop_seconds
+        frames = round(seconds * codec.frame_rate)
+        costs = [c for side in ("encode", "decode") for c in clip_costs(codec, side, frames)]
+        return _PASSES * sum(cost.operations for cost in costs) / seconds
+
+    def before_step(self) -> None:
+        """Fit to data what is due, and choose what trains in this step."""
+        self._fitting.before_step(self.step, self.training, self.processes)
+        self._choose_trained_parts()
+
+    def passes(self, batch: Batch) -> list[MicroBatch]:
+        """Parts of the batch with everything random in them."""
+        return self._plan.passes(batch, self.step)
+
+    def before_passes(self, passes: list[MicroBatch], batch: Batch) -> None:
+        """The discriminators' step, which comes before the generator's.
+
+        Of several passes it needs the estimates of all, without gradients: keeping all of their
+        graphs would undo what passes are for. Of a single one it is made in `losses`, on the
+        estimate that has a graph anyway.
+        """
+        self._batch, self._discriminator_scalars = batch, dict[str, float]()
+        if len(passes) > 1 and self._adversary_active:
+            with torch.no_grad():
+                estimates: Passes = [(rows, self.distributed(rows)[0]) for rows in passes]
+            self._train_discriminators(estimates)
+
+    def step_scalars(self) -> dict[str, float]:
+        """The discriminators' loss and the norm of their gradient."""
+        return self._discriminator_scalars
+
+    def num_targets(self, rows: MicroBatch) -> int:
+        """Tokens of all texts."""
+        semantic = self.task.semantic
+        if semantic is None:
+            return 0
+        counts = [len(semantic.targets(text)) for text in rows.texts if text]
+        self._require_short(max(counts, default=0))
+        return sum(counts)
+
+    def losses(self, rows: MicroBatch, num_targets: float) -> dict[str, Tensor]:
+        """The task's losses, with the discriminators' where they take part."""
+        estimate, losses = self.distributed(rows, num_targets)
+        if self._adversary_active:
+            if rows.share == 1:
+                self._train_discriminators([(rows, estimate)])
+            losses |= cast(Adversary, self.training.adversary).losses(rows, estimate)
+        return losses | {"total": self.task.total(losses)}
+
+    def trained_module(self) -> nn.Module:
+        """Codec and language model."""
+        return self.task
+
+    def after_step(self) -> None:
+        """Moving averages: of codebooks, and of all weights."""
+        codebooks, average = self.task.codebooks, self.training.mean
+        if codebooks is not None:
+            codebooks.update(self.processes, self.step)
+        if average is not None:
+            average.update()
+            if codebooks is not None:
+                # Codebooks are moving averages already, except for entries that were replaced.
+                average.restart("quantizer.codebooks")
+
+    @property
+    def _adversary_active(self) -> bool:
+        adversary = self.training.adversary
+        return adversary is not None and adversary.active(self.step)
+
+    def _train_discriminators(self, passes: Passes) -> None:
+        adversary = cast(Adversary, self.training.adversary)
+        scalars = means(adversary.train_step(passes), self.processes)
+        self.require_finite(scalars, self._batch)
+        self._discriminator_scalars = scalars
+
+    def _require_short(self, tokens: int) -> None:
+        most = self.config.semantic.max_tokens
+        if tokens > most:
+            raise TrainingError(
+                f"a text of step {self.step + 1} has {tokens} tokens; expected at most {most}: "
+                "raise semantic.max_tokens, or lower data.text_seconds"
+            )
+
+    def _choose_trained_parts(self) -> None:
+        decoder_only = 0 < self.config.decoder_only_from <= self.step
+        for name in PARTS:
+            module = part_of(self.task, name)
+            if module is not None:
+                rests = decoder_only and name in ("encoder", "quantizer")
+                trained = self.config.trains(name) and not rests
+                module.requires_grad_(trained)
+                if name == "quantizer" and self.task.codebooks is not None:
+                    self.task.codebooks.lead(trained)
+
+    def validate(self) -> ValidationResult | None:
+        """Reconstruct the validation clips, shared out to the processes."""
+        if not self.validation_clips:
+            return None
+        processes = self.processes
+        quantized = self.step > self.config.warm_start.steps
+        codec = self.training.shipped_codec(processes)
+        mine = self.validation_clips[processes.rank :: processes.world]
+        reader = None if processes.sharded else self.task.semantic
+        measures = measure(codec, mine, self.config.validation, quantized, reader)
+        return summarise(processes.gather(measures), self._codec_config, quantized)
+
+    def checkpoint_files(self) -> Fill:
+        """Codec, language model, discriminators, moments and the running mean."""
+        return checkpoint_files(self.training, self.processes)
+
+    def final_files(self) -> Fill:
+        """The codec, and the language model and discriminators that trained it."""
+        return final_files(self.training, self.processes)

@@ -1,0 +1,152 @@
+"""What one process computes in one pass: the rows of a batch as tensors, and all chance in them.
+
+Owns how randomness is drawn: from the seed, the step and a row's place in the whole batch, so
+that neither a resumed run nor the number of processes changes it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ...config import CodecConfig
+from ..data import Batch
+from .codec_config import TrainingConfig
+from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
+
+
+@dataclass
+class MicroBatch:
+    """Rows of one pass.
+
+    Attributes:
+        audio: whole frames, right-padded with zeros.
+        lengths: samples of each row that are no padding.
+        padded: whether any row has padding.
+        num_frames: frames of each row that hold such samples.
+        samples_a_frame: of each channel.
+        active: quantizer layers in use; None while the quantizer rests.
+        noise_seeds: of each row, for the noise of the warm start.
+        stretch: where in each row the discriminators look, from 0 to 1.
+        mel_windows: places of those that the mel loss takes; None for all.
+        phase_windows: likewise for the phase loss.
+        texts: what is said in each row; empty where nobody knows.
+        tasks: of each row with a text.
+        share: of this pass in its step.
+    """
+
+    audio: Float[Tensor, "rows channels samples"]
+    lengths: Int[Tensor, "rows"]
+    padded: bool
+    num_frames: list[int]
+    samples_a_frame: int
+    active: Int[Tensor, "rows"] | None
+    noise_seeds: list[int]
+    stretch: Float[Tensor, "rows"]
+    mel_windows: list[int] | None
+    phase_windows: list[int] | None
+    texts: Sequence[str]
+    tasks: Sequence[str]
+    share: float
+
+    def valid(self) -> Bool[Tensor, "rows frames"]:
+        """Frames that are no padding."""
+        counts = torch.tensor(self.num_frames, device=self.audio.device)
+        total = self.audio.shape[-1] // self.samples_a_frame
+        return torch.arange(total, device=self.audio.device) < counts[:, None]
+
+
+class MicroBatchPlanner:
+    """Draws what is random in a step.
+
+    Args:
+        config: the recipe.
+        codec: whose batches they are.
+        device: where they are computed.
+        rank: of this process.
+        world: number of processes.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        codec: CodecConfig,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._config = config
+        self._codec = codec
+        self._device = device
+        self._rank = rank
+        self._world = world
+
+    def passes(self, batch: Batch, step: int) -> list[MicroBatch]:
+        """The passes that this process makes over its share of a step's batch."""
+        count, losses = self._config.accumulate, self._config.losses
+        mine = len(batch.names)
+        random = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
+        active = self._active_layers(mine * self._world, random)
+        stretch = torch.rand(mine * self._world, generator=random)
+        windows = (
+            _drawn(losses.mel_windows, NUM_MEL_WINDOWS, random),
+            _drawn(losses.phase_windows, NUM_PHASE_WINDOWS, random),
+        )
+        first = self._rank * mine
+        size = mine // count
+        return [
+            self._rows(
+                batch.part(index, count), step, first + index * size, active, stretch, windows
+            )
+            for index in range(count)
+        ]
+
+    def _rows(
+        self,
+        batch: Batch,
+        step: int,
+        first: int,
+        active: Tensor,
+        stretch: Tensor,
+        windows: tuple[list[int] | None, list[int] | None],
+    ) -> MicroBatch:
+        rows = range(first, first + len(batch.names))
+        quantized = step >= self._config.warm_start.steps
+        hop = self._codec.downsample_rate
+        lengths = torch.from_numpy(batch.lengths)
+        return MicroBatch(
+            audio=torch.from_numpy(batch.audio).to(self._device),
+            lengths=lengths.to(self._device),
+            padded=bool((lengths < batch.audio.shape[-1]).any()),
+            num_frames=[-(-int(length) // hop) for length in lengths],
+            samples_a_frame=hop,
+            active=active[rows.start : rows.stop].to(self._device) if quantized else None,
+            noise_seeds=[_mixed(self._config.seed, step, row) for row in rows],
+            stretch=stretch[rows.start : rows.stop].to(self._device),
+            mel_windows=windows[0],
+            phase_windows=windows[1],
+            texts=batch.texts,
+            tasks=batch.tasks,
+            share=1 / self._config.accumulate,
+        )
+
+    def _active_layers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Quantizer dropout: a share of the rows keeps a random prefix of 1 .. N layers."""
+        layers = self._codec.quantizer.num_quantizers
+        prefix = torch.randint(1, layers + 1, (rows,), generator=random)
+        dropped = torch.rand(rows, generator=random) < self._config.quantizer_dropout
+        return torch.where(dropped, prefix, layers)
+
+
+def _drawn(wanted: int, there: int, random: torch.Generator) -> list[int] | None:
+    """Places of so many of those there are; None where all are wanted."""
+    if not 0 < wanted < there:
+        return None
+    return torch.randperm(there, generator=random)[:wanted].tolist()
+
+
+def _mixed(seed: int, step: int, row: int) -> int:
+    """One number of 63 bits from three."""
+    return ((seed * 1_000_003 + step) * 65_537 + row) % (1 << 63)

@@ -1,0 +1,191 @@
+"""The logs of a run: metrics.jsonl, validation.jsonl, TensorBoard, and lines of progress.
+
+Owns the formats; knows nothing of training. Weights & Biases gets the same scalars where a recipe
+asks for it.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from torch.utils.tensorboard import SummaryWriter
+
+from ..errors import MissingDependencyError
+from ..metrics.spectra import magnitude_blocks, mel_filters
+from .run_folder import METRICS_NAME, VALIDATION_NAME
+
+
+class Board:
+    """The board of a run that goes on from ``step``.
+
+    Args:
+        folder: for TensorBoard's events.
+        step: steps made so far; what is shown of later ones is withdrawn.
+        report: called with lines of progress.
+    """
+
+    def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
+        self.report = report
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Curves by name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def audio(
+        self, name: str, mono: Float[np.ndarray, " samples"], sampling_rate: int, step: int
+    ) -> None:
+        """Something to listen to, clipped to +-1."""
+        # TensorBoard prints about louder samples, on the standard output.
+        clipped = torch.from_numpy(np.clip(mono, -1.0, 1.0))
+        self._writer.add_audio(name, clipped[None], step, sampling_rate)
+
+    def picture(self, name: str, picture: UInt8[np.ndarray, "height columns 3"], step: int) -> None:
+        """Something to look at."""
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Something to read."""
+        self._writer.add_text(name, text, step)
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        self._writer.close()
+
+
+class Validation(Protocol):
+    """What a kind of run found in a validation."""
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """By name; "score" is what the best checkpoint has least of."""
+
+    def show(self, board: Board, step: int) -> None:
+        """Put on the board what there is to look at, to listen to and to read."""
+
+
+class ProgressLog:
+    """The logs of a run that goes on from ``step``; a context manager that closes them.
+
+    Args:
+        folder: folder of the run.
+        step: steps made so far; what TensorBoard shows of later ones is withdrawn.
+        report: called with lines of progress.
+        wandb_project: where on Weights & Biases to log too; empty for nowhere.
+
+    Raises:
+        MissingDependencyError: Weights & Biases is wanted, but not installed.
+    """
+
+    def __init__(
+        self, folder: Path, step: int, report: Callable[[str], None], wandb_project: str = ""
+    ) -> None:
+        self._folder = folder
+        self._report = report
+        self._remote = _open_wandb(wandb_project, folder) if wandb_project else None
+        self._metrics: TextIO = (folder / METRICS_NAME).open("a", encoding="utf-8")
+        self._board = Board(folder / "tensorboard", step, report)
+
+    def __enter__(self) -> "ProgressLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._board.close()
+        self._metrics.close()
+        if self._remote is not None:
+            self._remote.finish()
+
+    def step(self, step: int, scalars: dict[str, float], show: bool) -> None:
+        """Note a step; with ``show`` also on the boards and as a line of progress."""
+        # Flushed, so that a killed run leaves no checkpoint ahead of its metrics.
+        self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._metrics.flush()
+        if show:
+            self._show({f"train/{name}": value for name, value in scalars.items()}, step)
+            parts = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+            self._report(f"step {step} {parts}")
+
+    def validation(self, step: int, result: Validation) -> None:
+        """Note a validation, with whatever it has to show."""
+        self._show({f"valid/{name}": value for name, value in result.scalars.items()}, step)
+        result.show(self._board, step)
+        with (self._folder / VALIDATION_NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **result.scalars}) + "\n")
+        parts = " ".join(f"{name} {value:.3f}" for name, value in result.scalars.items())
+        self._report(f"valid {step} {parts}")
+
+    def _show(self, scalars: dict[str, float], step: int) -> None:
+        self._board.scalars(scalars, step)
+        if self._remote is not None:
+            self._remote.log(scalars, step=step)
+
+
+class Throughput:
+    """Audio a second and use of the device, over the last steps.
+
+    Args:
+        operations: of one second of audio, forward and backward.
+        peak: operations a second of all devices together.
+    """
+
+    _MOMENTUM = 0.9
+
+    def __init__(self, operations: float, peak: float) -> None:
+        self._operations = operations
+        self._peak = peak
+        self._last = time.monotonic()
+        self._rate = 0.0
+
+    def step(self, audio_seconds: float) -> dict[str, float]:
+        """After a step over so much audio: ``audio_seconds_per_second`` and ``utilisation``."""
+        now = time.monotonic()
+        rate = audio_seconds / max(now - self._last, 1e-9)
+        self._last = now
+        blend = self._MOMENTUM if self._rate else 0.0
+        self._rate = blend * self._rate + (1 - blend) * rate
+        return {
+            "audio_seconds_per_second": self._rate,
+            "utilisation": self._rate * self._operations / self._peak,
+        }
+
+
+def _open_wandb(project: str, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise MissingDependencyError(
+            "wandb is set, but Weights & Biases is not installed: pip install wandb"
+        ) from error
+    return wandb.init(project=project, dir=str(folder), resume="allow")
+
+
+_WINDOW = 1024
+_NUM_MELS = 96
+_RANGE_DECIBELS = 80.0
+
+
+def compared(
+    reference: Float[np.ndarray, "samples"], estimate: Float[np.ndarray, "samples"], rate: int
+) -> UInt8[np.ndarray, "height columns 3"]:
+    """The log-mel spectrogram of a recording above that of its estimate, on one scale."""
+    pictures = [_decibels(audio, rate) for audio in (reference, estimate)]
+    top = pictures[0].max()
+    levels = [np.clip((p - top) / _RANGE_DECIBELS + 1, 0, 1)[::-1] for p in pictures]
+    line = np.ones((2, levels[0].shape[1]))
+    coloured = colormaps["magma"](np.concatenate((levels[0], line, levels[1])))
+    picture: np.ndarray = (coloured[..., :3] * 255).astype(np.uint8)
+    return picture
+
+
+def _decibels(audio: np.ndarray, rate: int) -> Float[np.ndarray, "mels columns"]:
+    filters = mel_filters(rate, _WINDOW, _NUM_MELS).T
+    blocks = [b @ filters for b in magnitude_blocks(audio, _WINDOW, _WINDOW // 4)]
+    decibels: np.ndarray = 20 * np.log10(np.maximum(np.concatenate(blocks), 1e-5)).T
+    return decibels

@@ -1,0 +1,1 @@
+"""Training CAT-TTS and CAT-ASR on codes and text."""

@@ -1,0 +1,142 @@
+"""Full run configurations of CAT-ASR and CAT-TTS. Sources: training.md sections 7 and 8."""
+
+from ..data import CodesDataConfig
+from ..run_config import OptimizerConfig
+from .speech_config import (
+    AsrTrainingConfig,
+    AsrValidation,
+    DepthConfig,
+    DropoutConfig,
+    LanguageModelConfig,
+    TtsTrainingConfig,
+    TtsValidation,
+)
+
+
+def asr() -> AsrTrainingConfig:
+    """The paper's reader: Qwen3-1.7B, a million tokens a batch, 200,000 steps.
+
+    For many GPUs, under torchrun, on codes stored by ``moss-audio tokenize``.
+    """
+    return AsrTrainingConfig(
+        max_steps=200_000,
+        model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
+        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=60_000.0),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-5,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            warmup_steps=4000,
+            decay_fraction=1.0,
+            schedule="cosine",
+        ),
+        prefix_share=0.0,
+    )
+
+
+def tts() -> TtsTrainingConfig:
+    """The paper's speaker: Qwen3-1.7B and a depth Transformer, 1.35 million tokens a batch.
+
+    For many GPUs, under torchrun, on codes stored by ``moss-audio tokenize``.
+    """
+    return TtsTrainingConfig(
+        max_steps=200_000,
+        model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
+        data=CodesDataConfig(text_seconds=(0.3, 60.0), batch_seconds=80_000.0, max_join=2),
+        optimizer=OptimizerConfig(
+            learning_rate=2e-4,
+            betas=(0.9, 0.95),
+            weight_decay=0.1,
+            warmup_steps=2000,
+            decay_fraction=1.0,
+            schedule="cosine",
+        ),
+    )
+
+
+def asr_one_gpu() -> AsrTrainingConfig:
+    """A reader of 34 M weights for one GPU and some hundred hours of speech."""
+    return AsrTrainingConfig(
+        max_steps=60_000,
+        model=LanguageModelConfig(
+            text="bytes", width=512, num_layers=8, num_heads=8, code_rank=8, start_from_codec=True
+        ),
+        data=CodesDataConfig(text_seconds=(0.3, 20.0), batch_seconds=1200.0, versions=3),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-4, betas=(0.9, 0.98), warmup_steps=2000, schedule="cosine"
+        ),
+    )
+
+
+def tts_one_gpu() -> TtsTrainingConfig:
+    """A speaker of 72 M weights for one GPU and some hundred hours of speech."""
+    return TtsTrainingConfig(
+        max_steps=100_000,
+        model=LanguageModelConfig(
+            text="bytes", width=512, num_layers=10, num_heads=8, code_rank=8, start_from_codec=True
+        ),
+        depth=DepthConfig(512, 4, 8, 4, 64, 1536, 0),
+        data=CodesDataConfig(text_seconds=(0.3, 20.0), batch_seconds=1200.0, max_join=2),
+        optimizer=OptimizerConfig(
+            learning_rate=5e-4, betas=(0.9, 0.95), warmup_steps=2000, schedule="cosine"
+        ),
+        scored_share=0.5,
+    )
+
+
+def asr_tiny() -> AsrTrainingConfig:
+    """A reader of letters, digits and a few words, in an hour on one CPU core."""
+    return AsrTrainingConfig(
+        max_steps=4000,
+        threads=1,
+        checkpoint_every=250,
+        model=LanguageModelConfig(num_words=150, code_rank=8, start_from_codec=True),
+        data=CodesDataConfig(
+            languages=("en",), batch_seconds=40.0, versions=6, max_join=2, join_share=0.2
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1.5e-3,
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            warmup_steps=200,
+            decay_fraction=0.6,
+        ),
+        frame_weight=1.0,
+        validation=AsrValidation(every=250, clips=54, num_quantizers=(1, 8, 32)),
+    )
+
+
+def tts_tiny() -> TtsTrainingConfig:
+    """A speaker of letters, digits and a few words, in hours on one CPU core.
+
+    ``aligner=FOLDER``, a reader by `asr_tiny`, helps it to find its way through the text.
+    """
+    return TtsTrainingConfig(
+        max_steps=9000,
+        threads=1,
+        checkpoint_every=500,
+        model=LanguageModelConfig(num_words=150, num_layers=5, code_rank=8, start_from_codec=True),
+        depth=DepthConfig(192, 2, 3, 3, 64, 512, 0),
+        data=CodesDataConfig(
+            languages=("en",),
+            batch_seconds=24.0,
+            max_join=2,
+            versions=4,
+            # A prompt and what follows are to sound alike but for their speed.
+            gain_db=(-26.0, -20.0),
+            noise_db=(50.0, 60.0),
+        ),
+        dropout=DropoutConfig(),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            warmup_steps=200,
+            decay_fraction=0.6,
+        ),
+        scored_share=0.25,
+        place_weight=4.0,
+        place_dropout=0.1,
+        frame_dropout=0.3,
+        validation=TtsValidation(every=500, clips=32),
+    )

@@ -1,0 +1,316 @@
+"""What runs of CAT-ASR and CAT-TTS have in common: their data, their language model, their chance.
+
+Owns how a recipe becomes a language model that knows codes; what it learns is `asr_task.py`'s and
+`tts_task.py`'s.
+"""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import lcm
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from ...errors import ConfigError, TrainingError
+from ...llm import CharacterText, TextCodec, language_model_config, make_text
+from ...model.checkpoint import Checkpoint, load_codec
+from ...model.hub import find_checkpoint
+from ..checkpointing import Fill
+from ..data import CodedBatch, CodedData, CodedRow
+from ..loop import Loop
+from ..module_task import (
+    HeldOutLosses,
+    ModuleTask,
+    held_out_losses,
+    load_module,
+    module_files,
+    restore_module,
+)
+from ..optim import make_optimizer
+from .speech_config import AsrTrainingConfig, LanguageModelConfig, TtsTrainingConfig
+
+LanguageConfig = TypeVar("LanguageConfig", AsrTrainingConfig, TtsTrainingConfig)
+# Forward and backward pass together are three forward passes' work, of two operations a weight.
+_OPERATIONS_A_WEIGHT = 6
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass(frozen=True)
+class DrawnRows:
+    """Rows of one pass, with what is random in it.
+
+    Attributes:
+        batch: the rows.
+        depths: layers of each row that count; None for all.
+        seeds: of each row, for what else is random.
+    """
+
+    batch: CodedBatch
+    depths: Int[Tensor, "rows"] | None
+    seeds: tuple[int, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the rows."""
+        return self.batch.names
+
+    @property
+    def audio_seconds(self) -> float:
+        """Of all rows together."""
+        return self.batch.audio_seconds
+
+    def part(self, index: int, count: int) -> "DrawnRows":
+        """The rows of part ``index`` of ``count`` equal ones."""
+        part, rows = self.batch.part(index, count), len(self.seeds) // count
+        own = slice(index * rows, (index + 1) * rows)
+        depths = None if self.depths is None else self.depths[own]
+        return DrawnRows(part, depths, self.seeds[own])
+
+
+class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
+    """A run that trains a language model on codes; arguments and errors are `Loop`'s.
+
+    Attributes:
+        data: where batches come from.
+        text: tokens of texts.
+        valid: held-out clips; there may be none.
+    """
+
+    config: LanguageConfig
+
+    def __init__(
+        self, config: LanguageConfig, resume: bool = False, report: Callable[[str], None] = print
+    ) -> None:
+        if config.shard:
+            raise ConfigError(
+                f"shard is set, but a run of kind {config.kind!r} copies its weights to all "
+                "processes; set shard=False"
+            )
+        super().__init__(config, resume, report)  # type: ignore[arg-type]
+
+    @abstractmethod
+    def make_task(self) -> ModuleTask[DrawnRows]:
+        """The task before its first step, on any device; the same in all processes."""
+
+    def build(self) -> None:
+        """The data first: they say what codes there are."""
+        settings, processes = self.config, self.processes
+        multiple = lcm(settings.data.row_multiple, settings.accumulate)
+        self.text = self.text_of_recipe()
+        self.data = CodedData(
+            replace(settings.data, row_multiple=multiple),
+            settings.seed,
+            processes.rank,
+            processes.world,
+            self.report,
+            device=str(processes.device),
+            spell=self.text.spell,
+        )
+        self.text = self.text_of_data()
+        self.task = self.make_task().to(processes.device)
+        self.task.train()
+        self.distributed = processes.distribute(self.task, [])
+        self.optimizer = make_optimizer(self.task.model, settings.optimizer)
+        if self.config.precision == "bf16" and self.processes.device.type == "cpu":
+            # In 16 bits on a CPU the gradients of PyTorch's own attention take the longest.
+            for module in self.task.modules():
+                if isinstance(module, PreTrainedModel):
+                    module.set_attn_implementation("eager")
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The precision of the recipe, without cuDNN's attention.
+
+        That one makes a new plan for every shape, and rows are of any length.
+        """
+        bf16 = self.config.precision == "bf16"
+        device = self.processes.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), sdpa_kernel(_ATTENTION):
+            yield
+
+    def passes(self, batch: DrawnRows) -> list[DrawnRows]:
+        """The parts of a batch."""
+        count = self.config.accumulate
+        return [batch.part(index, count) for index in range(count)]
+
+    def num_targets(self, rows: DrawnRows) -> int:
+        """The task's."""
+        return self.task.num_tokens(rows)
+
+    def losses(self, rows: DrawnRows, num_targets: float) -> dict[str, Tensor]:
+        """The task's, in the precision of the recipe."""
+        with self.autocast():
+            losses: dict[str, Tensor] = self.distributed(rows, num_targets)
+        return losses
+
+    def trained_module(self) -> nn.Module:
+        """The language model with its code tables and heads."""
+        model: nn.Module = self.task.model
+        return model
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights and optimizer state; refused where the recipe's codec is another one now."""
+        saved = load_module(checkpoint, type(self.task.model))
+        learned = getattr(saved.config, "codec", "")
+        if learned != self.data.info.identity:
+            raise TrainingError(
+                f"the run in {self.output} learned the codes of model {learned}, and its data are "
+                f"those of {self.data.info.identity}; set data.codec to the model it had, or start "
+                "a run in another output=DIR"
+            )
+        restore_module(checkpoint, saved, self.task.model, self.optimizer)
+
+    def checkpoint_files(self) -> Fill:
+        """The model in its own format, and the optimizer state."""
+        return module_files(self.task.model, self.optimizer)
+
+    def final_files(self) -> Fill:
+        """The model in its own format."""
+        fill: Fill = self.task.model.save_pretrained
+        return fill
+
+    def audio_seconds(self, batch: DrawnRows) -> float:
+        """The batch's."""
+        return batch.audio_seconds
+
+    def held_out_losses(self, batches: Iterable[DrawnRows]) -> HeldOutLosses:
+        """The losses on held-out rows; all processes must call it, with their own rows."""
+        return held_out_losses(self.task, batches, self.processes, self.autocast)
+
+    def text_of_recipe(self) -> TextCodec:
+        """The tokens that clips must be spelled in to be used, before the data are read."""
+        return make_text(self.config.model.text or self.config.model.llm)
+
+    def text_of_data(self) -> TextCodec:
+        """The tokens of texts, with the most frequent words of the data where they are wanted."""
+        count = self.config.model.num_words
+        if not isinstance(self.text, CharacterText) or not count:
+            return self.text
+        return CharacterText(self.text.alphabet, frequent_words(self.data.texts, count))
+
+    def open_data(self) -> None:
+        """Tell of the data, and find held-out clips."""
+        data, wanted = self.data, self.config.validation.clips
+        self.report(f"{data.num_used} of {data.num_clips} training clips are used")
+        self.valid: list[CodedRow] = data.valid(wanted) if wanted else []
+        self.report(f"{len(self.valid)} validation clips")
+
+    def batches(self, step: int) -> Generator[DrawnRows]:
+        """The data's, with depths and seeds that follow from step and row alone."""
+        mine = self.data.batches(step)
+        try:
+            for number, batch in enumerate(mine, start=step):
+                yield self._drawn(batch, number)
+        finally:
+            mine.close()
+
+    def _drawn(self, batch: CodedBatch, step: int) -> DrawnRows:
+        count, processes = len(batch.rows), self.processes
+        random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        depths = self.draw_depths(count * processes.world, random)
+        seeds = torch.randint(1 << 62, (count * processes.world,), generator=random).tolist()
+        own = slice(processes.rank * count, (processes.rank + 1) * count)
+        return DrawnRows(batch, depths[own], tuple(seeds[own]))
+
+    @abstractmethod
+    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Layers of each row that count, for the rows of all processes."""
+
+    def operations(self) -> float:
+        """Of the weights that every frame passes; texts are not counted."""
+        weights = sum(p.numel() for p in self.passed_weights())
+        return _OPERATIONS_A_WEIGHT * weights * self.data.info.frame_rate
+
+    @abstractmethod
+    def passed_weights(self) -> list[Tensor]:
+        """The weights that every frame passes."""
+
+    def validated_depths(self) -> list[int]:
+        """Numbers of layers that a validation looks at, smallest first; all are the codes' own."""
+        layers = self.data.info.num_quantizers
+        return sorted({min(depth, layers) for depth in self.config.validation.num_quantizers})
+
+    def mine(self) -> list[CodedRow]:
+        """The held-out clips that this process looks at."""
+        return self.valid[self.processes.rank :: self.processes.world]
+
+    def start_from_codec(self, model: Any) -> None:
+        """Let code tables begin as the codec's own vectors, if the recipe asks for it.
+
+        Raises:
+            ConfigError: there is no codec to begin from.
+        """
+        if not self.config.model.start_from_codec:
+            return
+        if not self.config.data.codec:
+            raise ConfigError("model.start_from_codec is set, but data.codec is empty; name one")
+        with Checkpoint(find_checkpoint(self.config.data.codec, {})) as opened:
+            quantizer = load_codec(opened, "decoder").quantizer
+        model.code_embedding.start_from(quantizer.code_vectors(), self.config.seed)
+
+
+def language_model_settings(
+    config: LanguageModelConfig, text: TextCodec
+) -> tuple[PreTrainedConfig, str]:
+    """The nested configuration, and where its weights come from: a source, or nowhere.
+
+    Raises:
+        ConfigError: there is no such model, or its tokens are too few.
+    """
+    if config.llm == "random":
+        sizes = (config.width, config.num_layers, config.num_heads, text.num_tokens)
+        return language_model_config(*sizes), ""
+    try:
+        found = AutoConfig.from_pretrained(config.llm)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"no language model at {config.llm!r} ({reason}); set model.llm to a folder or a hub "
+            "id of a decoder-only model, or to 'random'"
+        ) from error
+    if text.num_tokens > found.vocab_size:
+        raise ConfigError(
+            f"the text has {text.num_tokens} tokens, but {config.llm!r} knows {found.vocab_size}; "
+            "set model.text to the tokenizer it was made with"
+        )
+    return found, config.llm if config.init == "pretrained" else ""
+
+
+def frequent_words(texts: Iterable[str], count: int) -> list[str]:
+    """The most frequent words, those that are equally frequent by the alphabet."""
+    counted = Counter(word for text in texts for word in text.split())
+    return sorted(counted, key=lambda word: (-counted[word], word))[:count]
+
+
+def padded_codes(
+    rows: Sequence[CodedRow], num_quantizers: int, device: torch.device
+) -> Int[Tensor, "num_quantizers rows frames"]:
+    """The first layers of rows, padded at their ends."""
+    longest = max(row.num_frames for row in rows)
+    padded = [
+        np.pad(row.codes[:num_quantizers], ((0, 0), (0, longest - row.num_frames))) for row in rows
+    ]
+    return torch.from_numpy(np.stack(padded, 1).astype(np.int64)).to(device)
+
+
+def check_steps(steps: int, config: PreTrainedConfig, longest_seconds: float) -> None:
+    """Refuse rows beyond the language model's positions, in one line.
+
+    Raises:
+        TrainingError: see above.
+    """
+    most = int(getattr(config, "max_position_embeddings", 1 << 30))
+    if steps > most:
+        raise TrainingError(
+            f"a row takes {steps} steps of the language model, which has {most}; lower "
+            f"data.text_seconds, whose longest is {longest_seconds:g} s"
+        )

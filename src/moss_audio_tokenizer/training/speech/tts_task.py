@@ -1,0 +1,369 @@
+"""Training of CAT-TTS: cross-entropy of codes and of the end of speech; validation speaks a text.
+
+Source: the paper's section 3.3.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt16
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from ...asr import Aligner, CatAsr
+from ...codes import Codec
+from ...errors import ConfigError
+from ...llm import TextCodec, load_language_model
+from ...model.numpy_codec import TorchCodec
+from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
+from ..data import CodedBatch, CodedRow
+from ..logging import Board
+from ..module_task import ModuleTask
+from .speech_config import TtsTrainingConfig
+from .speech_trainer import (
+    DrawnRows,
+    LanguageTrainer,
+    check_steps,
+    language_model_settings,
+    padded_codes,
+)
+
+_ROWS_AT_ONCE = 16
+# Of fast speech.
+_TOKENS_A_SECOND = 25
+# Default guidance of models that are trained for it; 2 was about as intelligible.
+_GUIDANCE = 3.0
+
+
+class TtsTask(ModuleTask[DrawnRows]):
+    """CAT-TTS with its losses.
+
+    Args:
+        model: the model under training.
+        scored_share: share of the frames whose codes are scored in training.
+        aligner: finds the text token of each frame; None for a model without an alignment.
+        place_weight: weight of the loss of token durations.
+        place_dropout: share of the rows that are not conditioned on the alignment in training.
+        frame_dropout: share of the frames that later frames do not see in training.
+    """
+
+    def __init__(
+        self,
+        model: CatTts,
+        scored_share: float = 1.0,
+        aligner: Aligner | None = None,
+        place_weight: float = 1.0,
+        place_dropout: float = 0.0,
+        frame_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.model: CatTts = model
+        self.scored_share = scored_share
+        self.place_weight = place_weight
+        self.place_dropout = place_dropout
+        self.frame_dropout = frame_dropout
+        self._aligner = aligner
+        # Keyed by text and codes: the same clip may be part of several rows.
+        self._aligned_clips: dict[tuple[str, bytes], list[int]] = {}
+
+    def num_tokens(self, rows: DrawnRows) -> int:
+        """Number of codes that are kept and scored."""
+        counts = [count for _, count in self._scored_counts(rows.batch.rows)]
+        return int((torch.tensor(counts) * self._kept(rows)).sum())
+
+    def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
+        """Both cross-entropies, and the share of codes that the model ranks first.
+
+        A decision to continue or to end counts as much as a code.
+        """
+        output = self.model(self._batch(rows))
+        codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
+        accuracy = output.num_correct / num_tokens
+        losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
+        if output.duration_loss_sum is not None:
+            losses["place"] = output.duration_loss_sum / num_tokens
+            losses["total"] = losses["total"] + self.place_weight * losses["place"]
+        return losses
+
+    def _batch(self, rows: DrawnRows) -> TtsBatch:
+        own, device = rows.batch.rows, self.model.device
+        return TtsBatch(
+            texts=[row.text for row in own],
+            audio_codes=padded_codes(own, self.model.config.num_quantizers, device),
+            num_frames=[row.num_frames for row in own],
+            num_quantizers=self._kept(rows).to(device),
+            scored=self._scored(rows).to(device),
+            token_indices=self._aligned(own),
+            conditioned_from=self._conditioned_from(rows),
+            visible=self._visible(rows),
+        )
+
+    def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
+        """The index of the text token of each frame.
+
+        Earlier clips of a joined row are skipped: they get no alignment condition, and single
+        clips recur, where pairs of them hardly ever do.
+        """
+        if self._aligner is None:
+            return None
+        encode = self._aligner.model.text.encode
+        parts = [_last_clip(row, encode) for row in rows]
+        keys = [(text, codes.tobytes()) for text, codes in parts]
+        known = self._aligned_clips
+        fresh = {k: part for k, part in zip(keys, parts, strict=True) if k not in known}
+        texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
+        found = self._aligner.align(codes, texts)
+        known |= {k: indices.tolist() for k, indices in zip(fresh, found, strict=True)}
+        return [
+            _shifted(row, len(encode(row.text)) - len(encode(text)), known[key])
+            for row, (text, _), key in zip(rows, parts, keys, strict=True)
+        ]
+
+    def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
+        """Number of codebooks that each row keeps."""
+        layers = self.model.config.num_quantizers
+        return torch.full((len(rows.seeds),), layers) if rows.depths is None else rows.depths
+
+    def _scored_counts(self, rows: Sequence[CodedRow]) -> list[tuple[int, int]]:
+        """First frame that may be scored, and number of scored frames, of each row."""
+        share = self.scored_share if self.training else 1.0
+        return [
+            (start, max(1, round(share * (row.num_frames - start))))
+            for row, start in zip(rows, self._first_frames(rows), strict=True)
+        ]
+
+    def _scored(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"]:
+        """Frames that are scored: a share of each row, at least one frame, drawn by its seed.
+
+        Held-out rows are scored completely.
+        """
+        own = rows.batch.rows
+        scored = torch.zeros(len(own), max(row.num_frames for row in own), dtype=torch.bool)
+        for row, (start, count) in enumerate(self._scored_counts(own)):
+            random = torch.Generator().manual_seed(rows.seeds[row])
+            chosen = torch.randperm(own[row].num_frames - start, generator=random)[:count]
+            scored[row, start + chosen] = True
+        return scored
+
+    def _visible(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"] | None:
+        """Frames that are an input of later frames, drawn by each row's seed."""
+        if not (self.training and self.frame_dropout):
+            return None
+        longest = max(row.num_frames for row in rows.batch.rows)
+        # Independent of the draws of `_scored`.
+        chances = [torch.Generator().manual_seed(seed + 1) for seed in rows.seeds]
+        drawn = torch.stack([torch.rand(longest, generator=chance) for chance in chances])
+        return (drawn >= self.frame_dropout).to(self.model.device)
+
+    def _conditioned_from(self, rows: DrawnRows) -> list[int]:
+        """First conditioned frame of each row; the number of frames in unconditioned rows."""
+        own = rows.batch.rows
+        first = self._first_frames(own)
+        if not (self.training and self.place_dropout):
+            return first
+        # Independent of the draws of `_scored` and `_visible`.
+        chances = [torch.Generator().manual_seed(seed + 2) for seed in rows.seeds]
+        dropped = [torch.rand((), generator=chance) < self.place_dropout for chance in chances]
+        return [
+            row.num_frames if unconditioned else start
+            for row, start, unconditioned in zip(own, first, dropped, strict=True)
+        ]
+
+    def _first_frames(self, rows: Sequence[CodedRow]) -> list[int]:
+        """The first frame of each row that may be scored.
+
+        With an alignment, clips before the last are its prompt, which is not scored.
+        """
+        if self.model.guide is None:
+            return [0] * len(rows)
+        return [row.num_frames - row.segments[-1].frames for row in rows]
+
+
+def _last_clip(
+    row: CodedRow, encode: Callable[[str], list[int]]
+) -> tuple[str, UInt16[np.ndarray, "num_quantizers _"]]:
+    """Text and codes of a row's last clip; the complete row where tokens cross the clips."""
+    last, tokens = row.segments[-1], encode(row.text)
+    own = encode(last.text)
+    if tokens[len(tokens) - len(own) :] != own:
+        return row.text, row.codes
+    return last.text, np.ascontiguousarray(row.codes[:, row.num_frames - last.frames :])
+
+
+def _shifted(row: CodedRow, offset: int, indices: list[int]) -> list[int]:
+    """Token indices of the last clip, shifted by its token offset in the row."""
+    waiting = [offset] * (row.num_frames - len(indices))
+    return waiting + [offset + index for index in indices]
+
+
+@dataclass(frozen=True)
+class SpokenValidation:
+    """Losses, and something to listen to.
+
+    Attributes:
+        scalars: of held-out clips, at the largest depth that is looked at; "score" is the
+            cross-entropy of their codes and ends, "codes/K" that of the first K layers' codes
+            when K layers are kept.
+        text: that is spoken.
+        samples: of it; there may be none.
+        sampling_rate: of these.
+    """
+
+    scalars: dict[str, float]
+    text: str
+    samples: Float[np.ndarray, " samples"]
+    sampling_rate: int
+
+    def show(self, board: Board, step: int) -> None:
+        """The speech, and what it should say."""
+        if len(self.samples):
+            board.audio("speech", self.samples, self.sampling_rate, step)
+            board.text("speech", self.text, step)
+
+
+class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
+    """A run that trains CAT-TTS; arguments and errors are `Loop`'s."""
+
+    def make_task(self) -> TtsTask:
+        """A model in the shape that recipe and data ask for."""
+        settings, info = self.config.model, self.data.info
+        nested, source = language_model_settings(settings, self.text)
+        longest = self.config.data.text_seconds[1]
+        check_steps(round(longest * (info.frame_rate + _TOKENS_A_SECOND)), nested, longest)
+        _check_speech(self.config, nested, info.frame_rate)
+        depth = self.config.depth
+        config = CatTtsConfig(
+            text_config=nested,
+            num_quantizers=info.num_quantizers,
+            codebook_size=info.codebook_size,
+            code_rank=settings.code_rank,
+            depth_width=depth.width,
+            depth_layers=depth.num_layers,
+            depth_heads=depth.num_heads,
+            depth_key_value_heads=depth.num_key_value_heads,
+            depth_head_dim=depth.head_dim,
+            depth_feedforward=depth.feedforward,
+            adapter_width=depth.adapter_width,
+            place_inputs=bool(self.config.aligner),
+            guidance=_GUIDANCE if self.config.aligner and self.config.place_dropout else 1.0,
+            codec=info.identity,
+        )
+        model = CatTts(config, self.text, self.config.seed)
+        if source:
+            _take_weights(model, source)
+        self.start_from_codec(model)
+        run = self.config
+        return TtsTask(
+            model,
+            run.scored_share,
+            self._aligner(),
+            run.place_weight,
+            run.place_dropout,
+            run.frame_dropout,
+        )
+
+    def _aligner(self) -> Aligner | None:
+        """That of the recipe, which must read the codes and the tokens of this run.
+
+        Raises:
+            ConfigError: it does not, or has no frame scores.
+        """
+        folder = self.config.aligner
+        if not folder:
+            return None
+        reader: Any = CatAsr.from_pretrained(folder)
+        if reader.config.codec != self.data.info.identity:
+            raise ConfigError(
+                f"the aligner {folder!r} reads codes of the codec {reader.config.codec}, and "
+                f"data.codec is {self.data.info.identity}; train one on these codes"
+            )
+        return Aligner(reader.to(self.processes.device))
+
+    def text_of_recipe(self) -> TextCodec:
+        """The aligner's, if there is one: places are counted in its tokens."""
+        folder = self.config.aligner
+        return CatAsr.from_pretrained(folder).text if folder else super().text_of_recipe()
+
+    def text_of_data(self) -> TextCodec:
+        """The aligner's has its words already, whatever ``model.num_words`` is."""
+        return self.text if self.config.aligner else super().text_of_data()
+
+    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Progressive Sequence Dropout."""
+        settings = self.config.dropout
+        dropout = SequenceDropout(settings.probability, settings.include_full)
+        return dropout.draw(rows, self.data.info.num_quantizers, random)
+
+    def passed_weights(self) -> list[Tensor]:
+        """The temporal Transformer's; those of depth are passed once for every code as well."""
+        return list(self.task.model.temporal.parameters())
+
+    def validate(self) -> SpokenValidation | None:
+        """Losses of the held-out clips, and the first of their texts, spoken."""
+        if not self.valid:
+            return None
+        losses = {
+            depth: self.held_out_losses(self._held_out(depth)).scalars
+            for depth in self.validated_depths()
+        }
+        scalars = {f"codes/{depth}": found["codes"] for depth, found in losses.items()}
+        spoken = self.processes.at_first(self._speak)
+        rate = self.data.info.sampling_rate
+        return SpokenValidation(losses[max(losses)] | scalars, self.valid[0].text, spoken, rate)
+
+    def _held_out(self, depth: int) -> list[DrawnRows]:
+        """This process's clips, of which so many layers are kept; the same every time."""
+        rows, rate = sorted(self.mine(), key=lambda row: row.num_frames), self.data.info.frame_rate
+        parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
+        return [
+            DrawnRows(
+                CodedBatch(tuple(part), rate), torch.full((len(part),), depth), (0,) * len(part)
+            )
+            for part in parts
+        ]
+
+    def _speak(self) -> Float[np.ndarray, " samples"]:
+        most = round(self.config.validation.max_seconds * self.data.info.frame_rate)
+        decoder = self._decoder() if most else None
+        if decoder is None:
+            return np.zeros(0, np.float32)
+        self.task.eval()
+        sampling = SpeechSampling(max_frames=most, seed=self.config.seed)
+        spoken = generate(self.task.model, [self.valid[0].text], sampling=sampling)
+        self.task.train()
+        codes = spoken.audio_codes[:, 0].cpu().numpy()
+        mono: np.ndarray = decoder.decode(codes).mean(0) if codes.size else np.zeros(0, np.float32)
+        return mono
+
+    def _decoder(self) -> Codec | None:
+        """The codec of the data, to listen with; None where the recipe names none."""
+        if not self.config.data.codec:
+            return None
+        return TorchCodec.from_pretrained(self.config.data.codec, parts="decoder")
+
+
+def _take_weights(model: CatTts, source: str) -> None:
+    """Those of a decoder-only model, without its output: codes take its place."""
+    model.temporal.load_state_dict(load_language_model(source).base_model.state_dict())
+
+
+def _check_speech(config: TtsTrainingConfig, nested: PreTrainedConfig, frame_rate: float) -> None:
+    """Refuse validation speech beyond the language model's positions, in one line.
+
+    Raises:
+        ConfigError: see above.
+    """
+    seconds = config.validation.max_seconds
+    if not (seconds and config.validation.clips and config.data.codec):
+        return
+    most = int(getattr(nested, "max_position_embeddings", 1 << 30))
+    text = round(config.data.text_seconds[1] * _TOKENS_A_SECOND) + 1
+    speech = round(seconds * frame_rate)
+    if text + speech > most:
+        raise ConfigError(
+            f"validation.max_seconds is {seconds:g}: a text of up to {text} steps and {speech} "
+            f"frames of speech; expected at most the language model's {most} together: lower it"
+        )
