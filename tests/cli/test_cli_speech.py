@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 from moss_audio_tokenizer.tts.model import CONTINUE, END
 from moss_audio_tokenizer.tts.sampling import CodeSampler

@@ -9,9 +9,9 @@ from jaxtyping import Float, Integer
 
 from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
+from ..hf.torch_codec import TorchCodec
 from ..llm.folder import check_codec
 from ..model.devices import require_device
-from ..model.numpy_codec import TorchCodec
 from .model import CatAsr
 
 # Clips of about one length are read together; so many at once.

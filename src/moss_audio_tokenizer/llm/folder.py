@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..checkpoint.hub import find_checkpoint
 from ..codes.codec import CodecInfo
 from ..errors import CheckpointError, ConfigError, ModelMismatchError
 from ..files import atomic_path
-from ..model.hub import find_checkpoint
 from .text import TextCodec, load_text, save_text
 
 WEIGHTS_NAME = "model.safetensors"

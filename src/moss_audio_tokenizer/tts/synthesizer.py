@@ -16,10 +16,10 @@ from jaxtyping import Float, Integer
 from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
 from ..errors import InputError, ModelMismatchError
+from ..hf.torch_codec import TorchCodec
 from ..llm import check_codes
 from ..llm.folder import check_codec
 from ..model.devices import require_device
-from ..model.numpy_codec import TorchCodec
 from ..streaming import DecoderStream
 from .generation import Prompt, frames, generate
 from .model import CatTts

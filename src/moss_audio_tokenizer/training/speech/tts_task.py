@@ -16,8 +16,8 @@ from transformers import PreTrainedConfig
 from ...asr import Aligner, CatAsr
 from ...codes import Codec
 from ...errors import ConfigError
+from ...hf.torch_codec import TorchCodec
 from ...llm import TextCodec, load_language_model
-from ...model.numpy_codec import TorchCodec
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
 from ..data import CodedBatch, CodedRow
 from ..logging import Board
