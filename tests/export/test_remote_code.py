@@ -59,7 +59,7 @@ save_file({"codes": codes, "frames": frames, "audio": decoded.audio}, sys.argv[4
 def test_the_repository_works_without_this_package(make_model, tmp_path, layout, channels):
     from safetensors.torch import load_file, save_file
 
-    model = make_model(channels)
+    model = make_model(channels, windows=(0.05, 0.05))
     folder = tmp_path / "repository"
     model.save_pretrained(folder, layout=layout)
     remote_code.add_remote_code(folder)

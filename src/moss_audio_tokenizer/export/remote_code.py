@@ -24,7 +24,7 @@ CONFIGURATION_SOURCES = (
     "config/codec.py",
     "config/released.py",
     "config/presets.py",
-    "model/hf_config.py",
+    "hf/configuration.py",
 )
 MODELING_SOURCES = (
     "model/devices.py",
@@ -37,8 +37,8 @@ MODELING_SOURCES = (
     "model/encoder.py",
     "model/decoder.py",
     "model/codec.py",
-    "model/key_names.py",
-    "model/outputs.py",
+    "checkpoint/key_names.py",
+    "hf/model_outputs.py",
     "export/remote_model.py",
 )
 AUTO_MAP = {

@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..checkpoint.key_names import canonical_name, equal_projections, released_slots
 from ..config import codec_config_from_released
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
-from ..model.codec import Codec
-from ..model.hf_config import MossAudioTokenizerConfig
-from ..model.key_names import canonical_name, equal_projections, released_slots
-from ..model.outputs import (
+from ..hf.configuration import MossAudioTokenizerConfig
+from ..hf.model_outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
     MossAudioTokenizerOutput,
 )
+from ..model.codec import Codec
 
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
