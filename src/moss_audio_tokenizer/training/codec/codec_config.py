@@ -7,7 +7,7 @@ Knows nothing of how training works. What every run has is `run_config.py`'s, th
 from dataclasses import dataclass, field, fields
 
 from ...errors import ConfigError
-from ..data.config import DataConfig
+from ..data.data_config import DataConfig
 from ..overrides import as_dict, check_types, override, require
 from ..run_config import OptimizerConfig, RunConfig, ValidationSchedule
 

@@ -15,14 +15,12 @@ from ...codes import Codec, CodecInfo
 from ...errors import ConfigError, TrainingError
 from ...manifest import ManifestEntry
 from ...sources.entries import location
-from .coded_batch import CodedBatch, CodedRow, Segment
-from .coded_clips import ClipReader
-from .coded_config import CodesDataConfig
+from .batches import CodedBatch, CodedRow, Segment
+from .clip_sources import Source, StoredCodes, check_model, find_clips, find_sources, with_lengths
+from .coded_clips import ClipReader, Variations
 from .coded_planning import PlannedRow, RowPlanner, is_usable
-from .coded_sources import StoredCodes, check_model
-from .sources import Source, find_clips, find_sources, with_lengths
+from .data_config import CodesDataConfig
 from .unreadable import Unreadable
-from .variations import Variations
 
 _MOST_REDRAWS = 100
 

@@ -15,12 +15,11 @@ import numpy as np
 
 from ...errors import TrainingError
 from ...sources.entries import location
-from .batch import Batch
-from .clips import Clip, decode_all
-from .config import DataConfig
+from .audio_rows import Clip, Job, RowFormat, decode_all, make_row
+from .batches import Batch
+from .clip_sources import Source, find_sources, with_lengths
+from .data_config import DataConfig
 from .planning import Planner, Row, whole_frames
-from .rows import Job, RowFormat, make_row
-from .sources import Source, find_sources, with_lengths
 from .unreadable import Unreadable
 from .workers import RowResults, RowWorkers
 
