@@ -19,6 +19,7 @@ from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
 from ...sources.entries import explain, location, open_entry
+from ...sources.inputs import find_recordings
 from ...sources.shards import has_shards, read_shards
 from .data_config import SourcesConfig
 
@@ -39,14 +40,21 @@ class Source:
 
 
 def read_entries(path: str, split: str | None, report: Report = print) -> list[ManifestEntry]:
-    """The recordings of a split (None: of all) in a manifest or a folder of shards of sound.
+    """The recordings of a split (None: of all) in a manifest, a folder of shards or of sound files.
+
+    Sound files of a folder without a list are speech of the split "train".
 
     Raises:
         InputError: it cannot be read, or has nothing of the split.
     """
-    if has_shards(path):
+    if not has_shards(path):
+        return read_manifest(path, split)
+    if any(Path(path).glob("*.tar")) or any(Path(path).glob("shards/*.tar")):
         return read_shards(path, split, report)
-    return read_manifest(path, split)
+    lines, problems = find_recordings(Path(path), (split,) if split else (), "speech")
+    for problem in problems:
+        report(f"skipped: {problem['error']}")
+    return [line.entry for line in lines]
 
 
 def find_sources(
