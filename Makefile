@@ -1,7 +1,7 @@
 # The same commands here, in .pre-commit-config.yaml and in .ci/run.
 # They use whatever environment is active: make one with `python3 -m venv .venv`.
 
-.PHONY: install format check test bench docs
+.PHONY: install format check test dist bench docs
 
 install:  ## the package, editable, with everything that development needs
 	pip install -e '.[dev]'
@@ -17,7 +17,12 @@ check:  ## formatting, lint, types, layers
 	lint-imports
 
 test:
-	pytest
+	pytest -n auto
+
+dist:  ## the wheel and the source archive, as they would be published
+	rm -rf dist
+	python -m build --quiet
+	twine check --strict dist/*
 
 bench:  ## speed and memory; figures only, nothing passes or fails
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done

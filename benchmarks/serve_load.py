@@ -29,7 +29,7 @@ from websockets.exceptions import ConnectionClosed
 from moss_audio_tokenizer import load_audio
 from moss_audio_tokenizer.cli.loading import load_codec
 from moss_audio_tokenizer.codes import CodecInfo
-from moss_audio_tokenizer.serve.wire import PackedFrames
+from moss_audio_tokenizer.serve.wire_format import PackedFrames
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "hello.flac"
 # For streams that broke off and that the server has not missed yet.

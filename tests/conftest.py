@@ -1,7 +1,14 @@
 """Shapes are checked wherever tests pass tensors around; small models that many tests share."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Test processes that run side by side have one thread each: more would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 from jaxtyping import install_import_hook
 
 # The same examples every time, and no clock: these machines may be busy.
@@ -33,16 +40,17 @@ from moss_audio_tokenizer.config import (  # noqa: E402
 )
 
 
-def small_config(channels: int = 1, **quantizer) -> CodecConfig:
+def small_config(channels: int = 1, windows=(0.03, 0.05), **quantizer) -> CodecConfig:
     """Two stages of different windows: 8 samples a frame and channel, 100 frames a second."""
+    outer, inner = windows
     sizes = {"num_quantizers": 4, "codebook_size": 16, "codebook_dim": 4} | quantizer
-    first = TransformerStage(4, 8, 16, 2, 2, 32, 0.03, layer_scale=0.5)
-    second = TransformerStage(16 * channels, 12, 12, 2, 1, 24, 0.05, layer_scale=0.5)
+    first = TransformerStage(4, 8, 16, 2, 2, 32, outer, layer_scale=0.5)
+    second = TransformerStage(16 * channels, 12, 12, 2, 1, 24, inner, layer_scale=0.5)
     encoder = (PatchStage(4), first, PatchStage(2 * channels), second)
     decoder = (
-        TransformerStage(12, 16 * channels, 12, 2, 1, 24, 0.05, layer_scale=0.5),
+        TransformerStage(12, 16 * channels, 12, 2, 1, 24, inner, layer_scale=0.5),
         PatchStage(2 * channels),
-        TransformerStage(8, 4, 16, 2, 2, 32, 0.03, layer_scale=0.5),
+        TransformerStage(8, 4, 16, 2, 2, 32, outer, layer_scale=0.5),
         PatchStage(4),
     )
     return CodecConfig(

@@ -21,12 +21,11 @@ PUBLIC_NAMES = [
 TORCH_FREE_MODULES = [
     *("audio", "cli.main", "codes", "config", "errors", "evaluation", "evaluation.baselines"),
     *(
-        "evaluation.ceilings",
-        "evaluation.listening",
+        "evaluation.mushra",
         "evaluation.speed",
         "export.folder",
         "metrics",
-        "model.describe",
+        "checkpoint.describe",
     ),
     *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.workers"),

@@ -9,7 +9,7 @@ from transformers import Qwen2Config
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.errors import CheckpointError, CodesError, ConfigError, InputError
-from moss_audio_tokenizer.language import CharacterText, language_model_config
+from moss_audio_tokenizer.llm import CharacterText, language_model_config
 
 TEXT = CharacterText("abc ")
 

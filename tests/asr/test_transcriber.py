@@ -4,9 +4,9 @@ import torch
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig, Transcriber
 from moss_audio_tokenizer.errors import AudioError, CodesError, ModelMismatchError
-from moss_audio_tokenizer.language import CharacterText, language_model_config
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
+from moss_audio_tokenizer.llm import CharacterText, language_model_config
 
 TEXT = CharacterText("abc ")
 
@@ -51,7 +51,7 @@ def test_a_folder_and_a_codec_make_a_reader(codec, tmp_path):
 
 
 def test_models_of_other_codes_are_refused(codec):
-    with pytest.raises(ModelMismatchError, match="rows"):
+    with pytest.raises(ModelMismatchError, match="codebooks of 3 entries"):
         Transcriber(model_for(codec, codec="", codebook_size=3), codec)
 
 

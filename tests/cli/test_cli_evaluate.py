@@ -36,8 +36,10 @@ def lines_of(folder):
 
 def test_eval_leaves_rows_tables_plots_and_a_page(codec, moss_audio, manifest, tmp_path, names_in):
     folder = tmp_path / "runs" / "eval"
-    depths = ["--num-quantizers", 1, "--num-quantizers", 4]
-    result = moss_audio("eval", manifest, *depths, *ALONE, "--split", "valid", "-o", folder)
+    quantizer_counts = ["--num-quantizers", 1, "--num-quantizers", 4]
+    result = moss_audio(
+        "eval", manifest, *quantizer_counts, *ALONE, "--split", "valid", "-o", folder
+    )
     assert result.exit_code == 0, result.output
     assert [(row["path"], row["model"], row["num_quantizers"]) for row in lines_of(folder)] == [
         *(("0.wav", "bundled", 1), ("0.wav", "bundled", 4)),

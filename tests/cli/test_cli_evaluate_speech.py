@@ -10,7 +10,7 @@ import soundfile
 from moss_audio_tokenizer.cli import evaluate_speech
 from moss_audio_tokenizer.cli.evaluate_speech import labelled, recogniser_labels
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.evaluation.spoken import Spoken
+from moss_audio_tokenizer.evaluation.speech import SynthesizedSpeech
 
 pytest.importorskip("jiwer")
 pytest.importorskip("matplotlib")
@@ -26,12 +26,12 @@ class Reader:
         return [f"word {num_beams}" if num_quantizers > 1 else "word" for _ in clips]
 
 
-class Talker:
-    num_quantizers, kbps_a_layer = 4, 0.125
+class TtsSystem:
+    num_quantizers, kbps_per_quantizer = 4, 0.125
 
     def speak(self, wanted, num_quantizers, seed):
         sound = (0.2 * np.sin(np.arange(4_000) / 5)).astype(np.float32)
-        return [Spoken(sound, 8_000, True) for _ in wanted]
+        return [SynthesizedSpeech(sound, 8_000, True) for _ in wanted]
 
 
 @pytest.fixture
@@ -43,14 +43,14 @@ def opened(codec, monkeypatch):
         calls.append((name, device))
         return Reader()
 
-    def talker(name, codec, device, **sampling):
+    def system(name, codec, device, **sampling):
         calls.append((name, codec, device, sampling))
-        return Talker()
+        return TtsSystem()
 
-    monkeypatch.setattr(evaluate_speech, "open_reader", reader)
-    monkeypatch.setattr(evaluate_speech, "open_talker", talker)
+    monkeypatch.setattr(evaluate_speech, "open_asr_system", reader)
+    monkeypatch.setattr(evaluate_speech, "open_tts_system", system)
     module = type(sys)("toy_judges")
-    module.hear = lambda: lambda samples, rate: "word 2"
+    module.save_audio = lambda: lambda samples, rate: "word 2"
     monkeypatch.setitem(sys.modules, "toy_judges", module)
     return calls
 
@@ -91,14 +91,14 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     folder = tmp_path / "run"
     models = ["--model", "runs/p0/final", "--model", "runs/p1/final", "--top-k", 9]
     models += ["--guidance", 2]
-    judges = ["--recogniser", "toy_judges:hear", "--prompts", manifest]
+    judges = ["--recogniser", "toy_judges:save_audio", "--prompts", manifest]
     document = json_of("eval", "tts", texts, *models, *judges, *DEPTHS, "-o", folder)
     assert [(one["model"], one["num_quantizers"]) for one in document["points"]] == [
         *(("p0/final", 1), ("p0/final", 2), ("p1/final", 1), ("p1/final", 2))
     ]
     found = document["points"][0]["metrics"]
     # One of two words of the first text came too much, over three words.
-    assert found["WER, toy_judges:hear"]["mean"] == pytest.approx(1 / 3)
+    assert found["WER, toy_judges:save_audio"]["mean"] == pytest.approx(1 / 3)
     assert found["SIM"]["num_clips"] == 2
     assert any("no speaker verification" in note for note in document["notes"])
     assert len(list(folder.glob("audio/*/*.flac"))) == 2 * 2 * 2
@@ -170,8 +170,8 @@ def test_labels_are_as_short_as_they_can_be(names, labels):
 
 
 def test_recognisers_are_called_by_their_files():
-    names = ["pocketsphinx", "pocketsphinx:a/words.txt", "cat:runs/asr", "toy:hear"]
-    short = ["pocketsphinx", "pocketsphinx:words.txt", "cat:asr", "toy:hear"]
+    names = ["pocketsphinx", "pocketsphinx:a/words.txt", "cat:runs/asr", "toy:save_audio"]
+    short = ["pocketsphinx", "pocketsphinx:words.txt", "cat:asr", "toy:save_audio"]
     assert list(recogniser_labels(names).values()) == short
     both = ["cat:one/final", "cat:two/final"]
     assert list(recogniser_labels(both).values()) == both

@@ -9,10 +9,10 @@ import soundfile
 import torch
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
-from moss_audio_tokenizer.language import CharacterText, language_model_config
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
-from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
+from moss_audio_tokenizer.tts.model import CONTINUE, END
 from moss_audio_tokenizer.tts.sampling import CodeSampler
 
 TEXT = CharacterText("abc ")
@@ -78,7 +78,7 @@ def frames_before_the_end(monkeypatch):
     """Have every speech end after so many frames of its own."""
 
     def end_after(count: int) -> None:
-        decisions = itertools.cycle([GOES_ON] * count + [ENDS])
+        decisions = itertools.cycle([CONTINUE] * count + [END])
         monkeypatch.setattr(CodeSampler, "choice", lambda *_: torch.tensor([next(decisions)]))
 
     return end_after

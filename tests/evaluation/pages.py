@@ -1,4 +1,4 @@
-"""Reading a page as a browser would, without one."""
+"""Transcript a page as a browser would, without one."""
 
 import base64
 from html.parser import HTMLParser

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import EvaluationError, InputError, MissingDependencyError
-from moss_audio_tokenizer.evaluation import LayeredContender
-from moss_audio_tokenizer.evaluation.baselines import open_baseline, programs
-from moss_audio_tokenizer.evaluation.baselines.payload import adts_payload_bytes, ogg_packet_sizes
-from moss_audio_tokenizer.evaluation.baselines.plain import low_pass
-from moss_audio_tokenizer.evaluation.baselines.programs import program_version, run_program
+from moss_audio_tokenizer.evaluation import LayeredCodec
+from moss_audio_tokenizer.evaluation.baselines import open_baseline, subprocess_codecs
+from moss_audio_tokenizer.evaluation.baselines.reference_codecs import low_pass
+from moss_audio_tokenizer.evaluation.baselines.subprocess_codecs import (
+    adts_payload_bytes,
+    ogg_packet_sizes,
+    program_version,
+    run_program,
+)
 
 # Programs of Debian packages; without them there is nothing to measure.
 PROGRAMS = {"opus": "opusenc", "speex": "speexenc", "codec2": "c2enc", "mp3": "ffmpeg"}
@@ -43,29 +47,29 @@ def buzz(rate, seconds=2.0):
 @pytest.mark.parametrize("name", RATES)
 def test_the_bits_are_those_of_the_sound(name):
     codec = opened(name)
-    (coding,) = codec.code(buzz(codec.sampling_rate))
+    (coded_clip,) = codec.code(buzz(codec.sampling_rate))
     lowest, highest = RATES[name]
-    assert lowest <= coding.num_bits / 2 / 1000 <= highest
-    assert coding.audio.shape[1] == pytest.approx(2 * codec.sampling_rate, rel=0.1)
-    assert np.abs(coding.audio).max() > 0.05
+    assert lowest <= coded_clip.num_bits / 2 / 1000 <= highest
+    assert coded_clip.audio.shape[1] == pytest.approx(2 * codec.sampling_rate, rel=0.1)
+    assert np.abs(coded_clip.audio).max() > 0.05
     assert codec.identity
     assert codec.name == name
 
 
 def test_a_container_is_not_counted(tmp_path):
     codec = opened("opus:6")
-    (coding,) = codec.code(buzz(codec.sampling_rate, 0.5))
+    (coded_clip,) = codec.code(buzz(codec.sampling_rate, 0.5))
     # The two headers and the pages of half a second would take some 150 bytes.
-    assert coding.num_bits < 8 * 500
+    assert coded_clip.num_bits < 8 * 500
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.033])
 @pytest.mark.parametrize("name", ["opus:6", "speex:4", "codec2:1200", "mp3:16"])
 def test_clips_of_one_incomplete_frame(name, seconds):
     codec = opened(name)
-    (coding,) = codec.code(buzz(codec.sampling_rate, seconds))
-    assert coding.num_bits > 0
-    assert coding.audio.size > 0
+    (coded_clip,) = codec.code(buzz(codec.sampling_rate, seconds))
+    assert coded_clip.num_bits > 0
+    assert coded_clip.audio.size > 0
 
 
 @pytest.mark.parametrize(
@@ -110,9 +114,9 @@ def test_a_program_that_fails_is_quoted():
 
 def test_a_codec_of_the_users_own():
     codec = open_baseline("python:toy_codecs:python_codec")
-    assert isinstance(codec, LayeredContender)
-    assert codec.depths == (2,)
-    assert open_baseline("python:toy_codecs:python_contender").name == "noise"
+    assert isinstance(codec, LayeredCodec)
+    assert codec.quantizer_counts == (2,)
+    assert open_baseline("python:toy_codecs:python_evaluated_codec").name == "noise"
 
 
 def ogg_page(lacing, content=b""):
@@ -147,12 +151,12 @@ def test_a_low_pass_keeps_what_is_below_and_has_no_delay():
     passed = low_pass((low + high)[None].astype(np.float32), 48_000, 3_500)
     np.testing.assert_allclose(passed[0, 5_000:-5_000], low[5_000:-5_000], atol=1e-3)
     anchor = open_baseline("lowpass:3500")
-    (coding,) = anchor.code((low + high)[None].astype(np.float32))
-    np.testing.assert_array_equal(coding.audio, passed)
+    (coded_clip,) = anchor.code((low + high)[None].astype(np.float32))
+    np.testing.assert_array_equal(coded_clip.audio, passed)
 
 
 @pytest.mark.skipif(shutil.which("sleep") is None, reason="no program that takes its time")
 def test_a_program_that_does_not_tell_its_version_is_stopped(monkeypatch):
-    monkeypatch.setattr(programs, "_VERSION_SECONDS", 0.1)
+    monkeypatch.setattr(subprocess_codecs, "_VERSION_SECONDS", 0.1)
     with pytest.raises(MissingDependencyError, match="sleep 30 took over"):
         program_version(shutil.which("sleep"), "30")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import ModelMismatchError
-from moss_audio_tokenizer.evaluation.judges import load_recogniser
-from moss_audio_tokenizer.evaluation.spoken import Wanted
+from moss_audio_tokenizer.evaluation.scoring_models.registry import load_transcriber
+from moss_audio_tokenizer.evaluation.speech import TtsRequest
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 
 torch = pytest.importorskip("torch")
@@ -22,7 +22,7 @@ def codec():
 @pytest.fixture(scope="module")
 def asr_folder(codec, tmp_path_factory):
     from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
-    from moss_audio_tokenizer.language import CharacterText, language_model_config
+    from moss_audio_tokenizer.llm import CharacterText, language_model_config
 
     text = CharacterText(LETTERS)
     config = CatAsrConfig(
@@ -38,7 +38,7 @@ def asr_folder(codec, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tts_folder(codec, tmp_path_factory):
-    from moss_audio_tokenizer.language import CharacterText, language_model_config
+    from moss_audio_tokenizer.llm import CharacterText, language_model_config
     from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 
     text = CharacterText(LETTERS)
@@ -62,9 +62,9 @@ def tts_folder(codec, tmp_path_factory):
 
 
 def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
-    from moss_audio_tokenizer.evaluation.pretrained.cat import CatReader
+    from moss_audio_tokenizer.evaluation.speech.cat_systems import CatAsrSystem
 
-    reader = CatReader(str(asr_folder), codec)
+    reader = CatAsrSystem(str(asr_folder), codec)
     assert reader.num_quantizers == 2
     clips = [np.random.default_rng(seed).integers(0, 9, (2, 5 + seed)) for seed in range(2)]
     for depth in (1, 2):
@@ -74,32 +74,32 @@ def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
 
 
 def test_a_reader_of_other_codes_is_refused(asr_folder, codec):
-    from moss_audio_tokenizer.evaluation.pretrained.cat import CatReader
+    from moss_audio_tokenizer.evaluation.speech.cat_systems import CatAsrSystem
 
     class Other:
         info = type(codec.info)("f" * 16, 24_000, 1, 1920, 32, codec.info.codebook_size)
 
     with pytest.raises(ModelMismatchError, match="codec"):
-        CatReader(str(asr_folder), Other())
+        CatAsrSystem(str(asr_folder), Other())
 
 
 def test_a_recogniser_puts_the_codec_before_it(asr_folder):
-    recognise = load_recogniser(f"cat:{asr_folder}")
+    recognise = load_transcriber(f"cat:{asr_folder}")
     sound = 0.1 * np.sin(np.arange(8_000) / 9)
-    heard = recognise(sound, 16_000)
-    assert set(heard) <= set(LETTERS)
-    assert heard == recognise(sound, 16_000)
+    transcript = recognise(sound, 16_000)
+    assert set(transcript) <= set(LETTERS)
+    assert transcript == recognise(sound, 16_000)
 
 
 def test_a_talker_speaks_with_a_seed_for_every_row(tts_folder):
-    from moss_audio_tokenizer.evaluation.pretrained.cat import CatTalker
+    from moss_audio_tokenizer.evaluation.speech.cat_systems import CatTtsSystem
 
-    talker = CatTalker(str(tts_folder), "bundled", "cpu", max_frames=3, top_k=5)
-    assert (talker.num_quantizers, talker.kbps_a_layer) == (2, 0.125)
+    system = CatTtsSystem(str(tts_folder), "bundled", "cpu", max_frames=3, top_k=5)
+    assert (system.num_quantizers, system.kbps_per_quantizer) == (2, 0.125)
     prompt = (0.1 * np.sin(np.arange(9_600) / 9)).astype(np.float32), 48_000
-    wanted = [Wanted("ab"), Wanted("ba", prompt, "c")]
-    both = talker.speak(wanted, 2, 7)
-    (second,) = talker.speak(wanted[1:], 2, 8)
+    wanted = [TtsRequest("ab"), TtsRequest("ba", prompt, "c")]
+    both = system.speak(wanted, 2, 7)
+    (second,) = system.speak(wanted[1:], 2, 8)
     assert all(one.sampling_rate == 24_000 and one.samples.ndim == 1 for one in both)
     # Of equal codes; batches of other sizes round otherwise.
     assert len(second.samples) == len(both[1].samples)

@@ -14,7 +14,7 @@ from moss_audio_tokenizer.evaluation.golden import (
     num_checks,
     verify,
 )
-from moss_audio_tokenizer.evaluation.golden_file import read_vectors, write_vectors
+from moss_audio_tokenizer.evaluation.golden_vectors import read_vectors, write_vectors
 
 INFO = CodecInfo("0123456789abcdef", 800, 2, 64, 4, 16)
 

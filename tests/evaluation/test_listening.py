@@ -12,14 +12,14 @@ import soundfile
 from toy_codecs import Noise, byte_codec
 
 from moss_audio_tokenizer.errors import EvaluationError, InputError
-from moss_audio_tokenizer.evaluation import Plan, run, write_results
-from moss_audio_tokenizer.evaluation.listening import (
+from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
+from moss_audio_tokenizer.evaluation.mushra import (
     aggregate,
     build_listening_test,
     read_session,
     screen,
 )
-from moss_audio_tokenizer.evaluation.listening.ratings import LeftOut, as_markdown
+from moss_audio_tokenizer.evaluation.mushra.ratings import LeftOut, as_markdown
 from moss_audio_tokenizer.manifest import read_manifest
 
 pytest.importorskip("matplotlib")
@@ -33,7 +33,7 @@ def folder(manifest, tmp_path):
     path.mkdir()
     clips = read_manifest(manifest, split="valid", domain="speech")
     plan = Plan(clips, [partial(byte_codec, 1), Noise], ("si_sdr",), num_examples=3)
-    write_results(path, run(plan, path, lambda done, total: None), clips, "t", "c")
+    write_results(path, run_evaluation(plan, path, lambda done, total: None), clips, "t", "c")
     return path
 
 

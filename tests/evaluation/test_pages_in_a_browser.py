@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 from toy_codecs import Noise, byte_codec
 
-from moss_audio_tokenizer.evaluation import Plan, run, write_results
-from moss_audio_tokenizer.evaluation.listening import build_listening_test, read_session
+from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
+from moss_audio_tokenizer.evaluation.mushra import build_listening_test, read_session
 from moss_audio_tokenizer.manifest import read_manifest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -41,7 +41,9 @@ def folder(manifest, tmp_path):
     path.mkdir()
     clips = read_manifest(manifest, split="valid")[:2]
     plan = Plan(clips, [partial(byte_codec, 1, 2), Noise], ("si_sdr", "mel_distance"))
-    write_results(path, run(plan, path, lambda done, total: None), clips, "Title", "command")
+    write_results(
+        path, run_evaluation(plan, path, lambda done, total: None), clips, "Title", "command"
+    )
     return path
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from moss_audio_tokenizer.errors import CheckpointError, InputError
 from moss_audio_tokenizer.evaluation.baselines import open_baseline
-from moss_audio_tokenizer.evaluation.scorers import ScorerNames, Scorers
+from moss_audio_tokenizer.evaluation.scoring_models.scores import ScoringModelNames, ScoringModels
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -68,15 +68,19 @@ def test_a_neural_codec_has_its_layers_and_bits(folders, kind, setting, layers, 
     codec = open_baseline(name)
     samples = codec.sampling_rate  # one second
     audio = 0.1 * np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32)
-    (coding,) = codec.code(audio)
-    assert (codec.name, codec.depths, coding.num_quantizers) == (name, (layers,), layers)
-    assert coding.nominal_kbps == pytest.approx(kbps)
-    assert coding.num_bits == pytest.approx(1000 * kbps, rel=0.09)
-    assert coding.codes.shape[0] == layers
-    assert coding.codes.max() < codec.codebook_size
+    (coded_clip,) = codec.code(audio)
+    assert (codec.name, codec.quantizer_counts, coded_clip.num_quantizers) == (
+        name,
+        (layers,),
+        layers,
+    )
+    assert coded_clip.nominal_kbps == pytest.approx(kbps)
+    assert coded_clip.num_bits == pytest.approx(1000 * kbps, rel=0.09)
+    assert coded_clip.codes.shape[0] == layers
+    assert coded_clip.codes.max() < codec.codebook_size
     # Up to an incomplete frame at the end.
-    assert coding.audio.shape == (1, pytest.approx(samples, rel=0.02))
-    assert np.isfinite(coding.audio).all()
+    assert coded_clip.audio.shape == (1, pytest.approx(samples, rel=0.02))
+    assert np.isfinite(coded_clip.audio).all()
 
 
 def test_a_codec_answers_as_transformers_does(folders):
@@ -84,9 +88,9 @@ def test_a_codec_answers_as_transformers_does(folders):
     audio = 0.1 * torch.randn(1, 1, 24_000)
     with torch.inference_mode():
         expected = model(audio, num_quantizers=2)
-    (coding,) = open_baseline(f"mimi:{folders('mimi')}@2").code(audio[0].numpy())
-    np.testing.assert_array_equal(coding.codes, expected.audio_codes[0].numpy())
-    np.testing.assert_allclose(coding.audio, expected.audio_values[0].numpy(), atol=1e-5)
+    (coded_clip,) = open_baseline(f"mimi:{folders('mimi')}@2").code(audio[0].numpy())
+    np.testing.assert_array_equal(coded_clip.codes, expected.audio_codes[0].numpy())
+    np.testing.assert_allclose(coded_clip.audio, expected.audio_values[0].numpy(), atol=1e-5)
 
 
 def test_other_weights_are_another_version(folders, tmp_path):
@@ -151,7 +155,7 @@ def test_speaker_similarity_by_a_model_of_transformers(tmp_path, voice):
     pooled = {"tdnn_dim": (8, 8), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1)}
     config = small_wav2vec(**pooled, xvector_output_dim=8)
     path = saved(tmp_path, transformers.Wav2Vec2ForXVector(config))
-    scorers = Scorers(ScorerNames(speaker_model=path))
+    scorers = ScoringModels(ScoringModelNames(speaker_model=path))
     noise = 0.1 * np.random.default_rng(0).standard_normal(16_000)
     assert scorers.score(voice, voice, "").values["speaker_similarity"] == pytest.approx(1.0)
     assert scorers.score(voice, noise, "").values["speaker_similarity"] < 0.9999
@@ -160,7 +164,7 @@ def test_speaker_similarity_by_a_model_of_transformers(tmp_path, voice):
 def test_opinion_scores_by_a_model_of_one_output(tmp_path, voice):
     model = transformers.Wav2Vec2ForSequenceClassification(small_wav2vec(num_labels=1))
     path = saved(tmp_path, model)
-    scorers = Scorers(ScorerNames(opinion_model=path))
+    scorers = ScoringModels(ScoringModelNames(opinion_model=path))
     samples = torch.from_numpy(voice.astype(np.float32))
     prepared = (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
     with torch.inference_mode():
@@ -172,7 +176,7 @@ def test_opinion_scores_by_a_model_of_one_output(tmp_path, voice):
 def test_a_model_of_several_outputs_gives_no_score(tmp_path):
     model = transformers.Wav2Vec2ForSequenceClassification(small_wav2vec(num_labels=3))
     with pytest.raises(CheckpointError, match="3 outputs"):
-        Scorers(ScorerNames(opinion_model=saved(tmp_path, model)))
+        ScoringModels(ScoringModelNames(opinion_model=saved(tmp_path, model)))
 
 
 def test_a_recogniser_of_transformers(tmp_path, voice):
@@ -185,8 +189,8 @@ def test_a_recogniser_of_transformers(tmp_path, voice):
     model = transformers.Wav2Vec2ForCTC(small_wav2vec())
     path = saved(tmp_path, model)
     tokenizer.save_pretrained(path)
-    scores = Scorers(ScorerNames(recogniser=path)).score(voice, voice, "a bad cab")
-    assert set(scores.heard) <= set("abcdefg |</unks>")
+    scores = ScoringModels(ScoringModelNames(recogniser=path)).score(voice, voice, "a bad cab")
+    assert set(scores.transcript) <= set("abcdefg |</unks>")
     assert scores.values["wer"] > 0
     assert scores.num_words == 3
 
@@ -212,13 +216,13 @@ def test_x_codec_2_has_one_layer_of_65536(tmp_path, monkeypatch):
         padded = torch.from_numpy(np.pad(sound, (0, 320 * frames - len(sound))))
         return {"input_values": padded[None, None], "input_features": torch.ones(1, frames, 160)}
 
-    home = "moss_audio_tokenizer.evaluation.pretrained.codecs"
+    home = "moss_audio_tokenizer.evaluation.baselines.neural_codecs"
     monkeypatch.setattr(f"{home}.load_feature_extractor", lambda path: prepare)
     xcodec2(tmp_path)
     codec = open_baseline(f"xcodec2:{tmp_path}")
-    (coding,) = codec.code(0.1 * np.ones((1, 15_900), np.float32))
-    assert (codec.codebook_size, coding.num_quantizers) == (65_536, 1)
-    assert (coding.nominal_kbps, coding.num_bits) == (0.8, 50 * 16)
-    assert (coding.audio.shape, coding.codes.shape) == ((1, 15_900), (1, 50))
+    (coded_clip,) = codec.code(0.1 * np.ones((1, 15_900), np.float32))
+    assert (codec.codebook_size, coded_clip.num_quantizers) == (65_536, 1)
+    assert (coded_clip.nominal_kbps, coded_clip.num_bits) == (0.8, 50 * 16)
+    assert (coded_clip.audio.shape, coded_clip.codes.shape) == ((1, 15_900), (1, 50))
     with pytest.raises(InputError, match="one bitrate"):
         open_baseline(f"xcodec2:{tmp_path}@3")

@@ -146,17 +146,17 @@ def test_what_is_below_the_scale_makes_no_difference():
 def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     from toy_codecs import Noise
 
-    from moss_audio_tokenizer.evaluation import Plan, run, write_results
-    from moss_audio_tokenizer.evaluation.scorers import ScorerNames
+    from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
+    from moss_audio_tokenizer.evaluation.scoring_models.scores import ScoringModelNames
     from moss_audio_tokenizer.manifest import read_manifest
 
     pytest.importorskip("jiwer")
     pytest.importorskip("scipy")
     clips = read_manifest(manifest, domain="speech", split="valid")[:1]
-    plan = Plan(clips, [Noise], ("si_sdr",), ScorerNames(recogniser="toy_codecs:recogniser"))
+    plan = Plan(clips, [Noise], ("si_sdr",), ScoringModelNames(recogniser="toy_codecs:recogniser"))
     folder = tmp_path / "run"
     folder.mkdir()
-    table = write_results(folder, run(plan, folder, lambda *_: None), clips, "t", "c")
+    table = write_results(folder, run_evaluation(plan, folder, lambda *_: None), clips, "t", "c")
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "understood as “one too three”" in text
     assert "“One, two, three.”" in text

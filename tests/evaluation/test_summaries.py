@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from moss_audio_tokenizer.evaluation.code_statistics import code_statistics, statistics_table
 from moss_audio_tokenizer.evaluation.plots import curves, family, rate_plot
-from moss_audio_tokenizer.evaluation.rows import Row, row_from_json
-from moss_audio_tokenizer.evaluation.statistics import code_statistics, statistics_table
-from moss_audio_tokenizer.evaluation.summary import average, csv_table, markdown_table, summarise
+from moss_audio_tokenizer.evaluation.result_rows import Row, row_from_json
+from moss_audio_tokenizer.evaluation.summary import average, csv_table, markdown_table, summarize
 
 pytest.importorskip("scipy")
 
@@ -34,7 +34,7 @@ def rows():
 
 
 def test_summary_is_mean_and_students_interval(rows):
-    one, *_, music = summarise(rows)
+    one, *_, music = summarize(rows)
     assert (one.model, one.num_quantizers, one.domain, one.kbps) == ("m", 1, "speech", 1.0)
     assert (one.num_clips, one.num_failed) == (3, 1)
     assert one.metrics["stoi"].mean == pytest.approx(0.7)
@@ -45,7 +45,7 @@ def test_summary_is_mean_and_students_interval(rows):
 
 
 def test_languages_are_groups_of_their_own(rows):
-    groups = summarise(rows, by_language=True)
+    groups = summarize(rows, by_language=True)
     assert [(group.language, group.num_clips) for group in groups[:2]] == [("en", 2), ("de", 1)]
 
 
@@ -53,7 +53,7 @@ def test_error_rates_weigh_words():
     # 1 error in 1 word and 1 in 9: two in ten, not the mean of 1 and 1/9.
     made = [row("a", {"wer": 1.0}, num_words=1), row("b", {"wer": 1 / 9}, num_words=9)]
     made.append(row("c", {"wer": math.nan}))
-    (summary,) = summarise(made)
+    (summary,) = summarize(made)
     assert summary.metrics["wer"].mean == pytest.approx(0.2)
     assert summary.metrics["wer"].num_clips == 2
 
@@ -70,25 +70,25 @@ def test_weighted_interval_covers_the_ratio():
 
 
 def test_table_has_a_line_for_each_model_depth_and_domain(rows):
-    lines = markdown_table(summarise(rows)).splitlines()
+    lines = markdown_table(summarize(rows)).splitlines()
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
     assert "0.700 ± 0.497" in lines[2]
     assert "3 (1 failed)" in lines[2]
     assert lines[4].startswith("| opus:6 | - | 6 | 6.00 | 1 | - | 3.0 |")
-    assert markdown_table(summarise(rows, by_language=True)).startswith("| language | model")
+    assert markdown_table(summarize(rows, by_language=True)).startswith("| language | model")
 
 
 def test_csv_has_every_figure(rows):
-    first, *_, last = csv.DictReader(csv_table(summarise(rows)).splitlines())
+    first, *_, last = csv.DictReader(csv_table(summarize(rows)).splitlines())
     assert float(first["stoi_mean"]) == pytest.approx(0.7)
     assert first["stoi_num_clips"] == "3"
     assert (last["model"], last["num_quantizers"], last["stoi_mean"]) == ("opus:6", "", "")
 
 
 def test_rows_go_through_json(rows):
-    heard = row("x", {"wer": 0.5}, heard="one", num_words=2, num_characters=3)
-    for one in [*rows[-2:], heard]:
+    transcript = row("x", {"wer": 0.5}, transcript="one", num_words=2, num_characters=3)
+    for one in [*rows[-2:], transcript]:
         assert row_from_json(one.as_json()) == one
     assert math.isnan(row_from_json(rows[0].as_json()).metrics["si_sdr"])
 
@@ -113,7 +113,7 @@ def test_curves_join_the_bitrates_of_a_family(rows):
         *("opus", "codec2", "encodec:a/b", "bundled")
     ]
     anchors = [row("0", {"stoi": 1.0}, model=name) for name in ("original", "lowpass:3500")]
-    found = curves(summarise([*reversed(rows), *anchors]), "stoi")
+    found = curves(summarize([*reversed(rows), *anchors]), "stoi")
     assert list(found) == ["m"]
     assert [point.num_quantizers for point in found["m"]] == [1, 2]
 
@@ -121,7 +121,7 @@ def test_curves_join_the_bitrates_of_a_family(rows):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_plot_is_a_picture_on_the_themes_paper(rows, theme):
     image = pytest.importorskip("matplotlib.image")
-    picture = rate_plot(summarise(rows), "stoi", ["m", "opus"], theme)
+    picture = rate_plot(summarize(rows), "stoi", ["m", "opus"], theme)
     pixels = image.imread(__import__("io").BytesIO(picture))
     assert pixels.shape[1] > 600
     assert pixels[2, 2, :3].mean() == pytest.approx(1.0 if theme == "light" else 0.12, abs=0.05)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from moss_audio_tokenizer.codes.codec import CodecInfo
-from moss_audio_tokenizer.evaluation import LayeredContender
-from moss_audio_tokenizer.evaluation.contenders import Coding
+from moss_audio_tokenizer.evaluation import LayeredCodec
+from moss_audio_tokenizer.evaluation.codecs import CodedClip
 
 RATE = 16_000
 
@@ -36,14 +36,14 @@ class Noise:
 
     name, identity = "noise", "1"
     sampling_rate, num_channels = RATE, 1
-    depths = (None,)
+    quantizer_counts = (None,)
     codebook_size = 0
 
     def code(self, audio):
         if audio.shape[1] < RATE // 2:
             raise RuntimeError("too short for me")
         noise = 0.1 * np.random.default_rng(9).standard_normal(audio.shape).astype(np.float32)
-        return [Coding(None, 1.0, 1000, noise)]
+        return [CodedClip(None, 1.0, 1000, noise)]
 
 
 class Deadly(Noise):
@@ -68,15 +68,15 @@ class Sleepy(Noise):
         time.sleep(60)
 
 
-def byte_codec(*depths):
-    return LayeredContender(ByteCodec(), "bytes", depths)
+def byte_codec(*quantizer_counts):
+    return LayeredCodec(ByteCodec(), "bytes", quantizer_counts)
 
 
 def python_codec():
     return ByteCodec()
 
 
-def python_contender():
+def python_evaluated_codec():
     return Noise()
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
 
 WIDTH = 6

@@ -16,7 +16,7 @@ from toy_codec import FRAME, INFO, ToyCodec, some_audio, some_codes
 from websockets.exceptions import ConnectionClosed
 
 from moss_audio_tokenizer.errors import ServerBusy
-from moss_audio_tokenizer.serve.wire import PackedFrames
+from moss_audio_tokenizer.serve.wire_format import PackedFrames
 
 CODEC = ToyCodec()
 FRAMES = PackedFrames(INFO, None)
@@ -164,7 +164,7 @@ def masked(message):
 
 
 def test_a_slow_reader_holds_up_only_itself(serving):
-    limits = {"max_ahead_seconds": 1.0, "stall_seconds": 1.0, "max_speed": 1000.0}
+    limits = {"max_ahead_seconds": 1.0, "idle_seconds": 1.0, "max_speed": 1000.0}
     with serving(**limits) as running:
         raw = raw_stream(running)
         message = masked(FRAMES.write(some_codes(400)))

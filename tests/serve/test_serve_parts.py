@@ -13,11 +13,11 @@ from toy_codec import FRAME, INFO, ToyCodec, some_audio
 from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.errors import AudioError, CodesError, ConfigError, InputError
-from moss_audio_tokenizer.serve import limits
-from moss_audio_tokenizer.serve.lanes import Lane, QueuedStream
-from moss_audio_tokenizer.serve.limits import Pace, RequestRates, is_known_key
+from moss_audio_tokenizer.serve import auth
+from moss_audio_tokenizer.serve.auth import RequestRates, TokenBucket, is_known_key
+from moss_audio_tokenizer.serve.batching import QueuedStream, StreamBatch
 from moss_audio_tokenizer.serve.settings import ServerSettings
-from moss_audio_tokenizer.serve.wire import PackedFrames, audio_reader, audio_writer
+from moss_audio_tokenizer.serve.wire_format import PackedFrames, audio_reader, audio_writer
 
 
 @given(st.integers(1, 7), st.integers(0, 9), st.sampled_from([2, 10, 16, 1000, 1024, 65536]))
@@ -50,7 +50,7 @@ def test_what_is_no_frame_is_refused():
     for message, words in [
         (b"x", "multiple of 2"),
         (b"\xaa\xaa", "beyond 9"),
-        (b"\x11\x1f", "bits behind"),
+        (b"\x11\x1f", "bits after"),
     ]:
         with pytest.raises(CodesError, match=words):
             packed.read(message)
@@ -106,9 +106,9 @@ def test_a_queue_gives_whole_frames_in_order_and_pads_the_last(sizes, max_frames
 
 def queued(max_owed=4):
     session = ToyCodec().encoder_stream(2, 4)
-    lane = Lane("encode", True, session, FRAME, 4, max_owed)
-    stream = QueuedStream(lane, lambda outcome: None)
-    lane.admit(stream)
+    batch = StreamBatch("encode", True, session, FRAME, 4, max_owed)
+    stream = QueuedStream(batch, lambda result: None)
+    batch.admit(stream)
     return stream
 
 
@@ -116,10 +116,10 @@ def test_a_stream_whose_results_are_not_taken_pauses():
     stream = queued(max_owed=4)
     stream.put(some_audio(20 * FRAME), 0.0)
     lock = threading.Lock()
-    assert stream.lane.step(lock)[0].num_frames == 4
-    assert stream.lane.step(lock) == []
+    assert stream.batch.step(lock)[0].num_frames == 4
+    assert stream.batch.step(lock) == []
     stream.num_owed -= 1
-    assert stream.lane.step(lock)[0].num_frames == 4
+    assert stream.batch.step(lock)[0].num_frames == 4
 
 
 def test_waiting_counts_from_when_a_frame_could_have_been_made():
@@ -134,8 +134,8 @@ def test_waiting_counts_from_when_a_frame_could_have_been_made():
 
 def test_pace_lets_a_burst_pass_and_then_asks_to_wait(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    pace = Pace(rate=10, burst=5)
+    monkeypatch.setattr(auth.time, "monotonic", lambda: now[0])
+    pace = TokenBucket(rate=10, burst=5)
     assert pace.spend(5) == 0
     assert pace.spend(1) == pytest.approx(0.1)
     now[0] = 0.1
@@ -145,7 +145,7 @@ def test_pace_lets_a_burst_pass_and_then_asks_to_wait(monkeypatch):
 
 
 def test_rates_are_each_clients_own_and_forgotten_in_the_end(monkeypatch):
-    monkeypatch.setattr(limits, "_MAX_CLIENTS", 2)
+    monkeypatch.setattr(auth, "_MAX_CLIENTS", 2)
     rates = RequestRates(6.0)  # one at once
     assert rates.admit("a") == 0
     assert rates.admit("a") > 5

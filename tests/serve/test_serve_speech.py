@@ -17,8 +17,7 @@ from toy_speaker import ToySpeaker
 from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.errors import InputError, ServerBusy, ServerError
 from moss_audio_tokenizer.serve.settings import ServerSettings
-from moss_audio_tokenizer.serve.speech_sound import StreamedSound
-from moss_audio_tokenizer.serve.spoken_response import SpokenResponse
+from moss_audio_tokenizer.serve.speech_response import SpeechEncoder, SpeechResponse
 
 EXPECTED = ToySpeaker()
 
@@ -55,7 +54,7 @@ def half_heard(running, text):
 
 
 def wait_until_silent(running):
-    running.wait_until(lambda: not running.speeches.num_places)
+    running.wait_until(lambda: not running.speeches.num_requests)
     assert running.figure("moss_queued_speeches") == 0
 
 
@@ -95,7 +94,7 @@ def test_sound_comes_while_it_is_spoken(speaking):
     with speaking(0.05) as running, running.client() as client:
         pieces = client.speech("a" * 100)
         next(pieces)
-        assert running.speeches.num_places == 1
+        assert running.speeches.num_requests == 1
         assert running.figure("moss_spoken_seconds_total") < 4  # of eight
         pieces.close()
         wait_until_silent(running)
@@ -120,12 +119,12 @@ def test_a_speech_ends_at_the_limit(speaking):
         ({"input": None}, "valid string", "input"),
         ({"input": "a" * 4097}, "4097 characters", "input"),
         ({"input": "a7"}, "got '7'", None),
-        ({"input": "hush"}, "nothing at all", None),
-        ({"input": "hush", "response_format": "flac"}, "nothing at all", None),
-        ({"response_format": "mp3"}, "'wav', 'pcm', 'flac' or 'opus'", "response_format"),
+        ({"input": "hush"}, "generated no audio", None),
+        ({"input": "hush", "response_format": "flac"}, "generated no audio", None),
+        ({"response_format": "aac"}, "'wav', 'pcm', 'flac', 'opus' or 'mp3'", "response_format"),
         ({"stream_format": "sse"}, "'audio'", "stream_format"),
         ({"speed": 2.0}, "speed is 2.0", "speed"),
-        ({"temperature": 0}, "greater than 0", "temperature"),
+        ({"temperature": 0}, "greater than", "temperature"),
         ({"top_k": "3"}, "valid integer", "top_k"),
         ({"seed": -1}, "seed is -1", "seed"),
         ({"instructions": "sing"}, "Extra inputs", "instructions"),
@@ -241,7 +240,7 @@ def test_texts_of_clients_that_went_are_never_begun(speaking):
             next(chunks)
             with pytest.raises(httpx.ReadTimeout):
                 post(running, {"input": "never"}, timeout=0.2)
-            running.wait_until(lambda: running.speeches.num_places == 1)
+            running.wait_until(lambda: running.speeches.num_requests == 1)
         wait_until_silent(running)
         with running.client() as client:
             client.speak("last")
@@ -317,7 +316,7 @@ def test_who_takes_sound_too_slowly_loses_it(pause, ending):
         ending = "finished"
         left = 5
 
-        async def next_piece(self):
+        async def next_chunk(self):
             self.left -= 1
             return np.zeros(FRAME, np.float32) if self.left else None
 
@@ -331,8 +330,8 @@ def test_who_takes_sound_too_slowly_loses_it(pause, ending):
     async def answer():
         turn = AsyncExitStack()
         turn.callback(over.append, True)
-        sound = StreamedSound("wav", RATE)
-        response = SpokenResponse(np.zeros(FRAME, np.float32), spoken, sound, 0.1, turn)
+        sound = SpeechEncoder("wav", RATE)
+        response = SpeechResponse(np.zeros(FRAME, np.float32), spoken, sound, 0.1, turn)
         await response({"type": "http", "headers": []}, never, send)
 
     spoken, sent, over = Spoken(), [], []
@@ -365,4 +364,13 @@ def test_the_speaker_keeps_no_stream_waiting(speaking):
         with running.client() as client, client.encode_stream() as stream:
             codes = np.concatenate(list(stream.run([some_audio(3 * FRAME)])), 1)
         assert codes.shape == (INFO.num_quantizers, 3)
-        assert running.speeches.num_places == 1
+        assert running.speeches.num_requests == 1
+
+
+def test_mp3(speaker_server):
+    with speaker_server.client() as client:
+        sound = client.speak("hello there", "mp3")
+    samples, rate = soundfile.read(io.BytesIO(sound))
+    assert soundfile.info(io.BytesIO(sound)).format == "MP3"
+    assert rate == RATE
+    assert abs(len(samples) - 11 * FRAME) < 2000  # the coder's frames

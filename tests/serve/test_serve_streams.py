@@ -10,7 +10,7 @@ from running_server import next_document, running_server
 from toy_codec import FRAME, ToyCodec, in_chunks, some_audio, some_codes
 
 from moss_audio_tokenizer.serve.settings import ServerSettings
-from moss_audio_tokenizer.serve.wire import PackedFrames
+from moss_audio_tokenizer.serve.wire_format import PackedFrames
 
 CODEC = ToyCodec()
 
@@ -62,8 +62,8 @@ def test_many_streams_step_together_and_each_equals_offline(serving):
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(work, range(8)))
-        lanes = running.streams._stepper._lanes.values()
-        assert max(max(lane.session.engine.batches, default=0) for lane in lanes) > 2
+        batches = running.streams._model_thread._batches.values()
+        assert max(max(batch.session.engine.batches, default=0) for batch in batches) > 2
         running.wait_until_idle()
         assert running.figure("moss_frames_total") > 8 * 30
         assert running.figure("moss_streams") == 0
@@ -102,10 +102,10 @@ def test_16_bit_audio_is_full_scale(server):
 
 def test_packets_of_opus_both_ways(server):
     pytest.importorskip("av")
-    from moss_audio_tokenizer.serve.opus import OpusReader, OpusWriter
+    from moss_audio_tokenizer.serve.opus import OpusDecoder, OpusEncoder
 
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 8000)[None].astype(np.float32)
-    writer = OpusWriter(CODEC.info, 32000)
+    writer = OpusEncoder(CODEC.info, 32000)
     packets = writer.write(tone) + writer.finish()
     with server.socket("encode", "audio=opus") as socket:
         for packet in packets:
@@ -115,7 +115,7 @@ def test_packets_of_opus_both_ways(server):
         done = next_document(socket)
     # The coder looks ahead, and its last packet is full: a little more comes out than went in.
     assert 16000 <= done["samples"] <= 16000 + 2 * 160
-    reader = OpusReader(CODEC.info)
+    reader = OpusDecoder(CODEC.info)
     heard = np.concatenate([*map(reader.read, packets), reader.finish()], axis=1)[0]
     assert np.sqrt(np.mean(heard[4000:12000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
     spectrum = np.abs(np.fft.rfft(heard[4000:12000]))
@@ -134,7 +134,7 @@ def test_a_stream_takes_only_so_many_frames_a_step(serving):
     with serving(step_frames=2, max_speed=1000.0) as running:
         codes = some_codes(9)
         np.testing.assert_array_equal(decoded(running, codes, 9), CODEC.decode(codes))
-        live = running.streams._stepper._lanes["decode", True].session.engine
+        live = running.streams._model_thread._batches["decode", True].session.engine
         assert len(live.batches) >= 5
 
 

@@ -1,4 +1,4 @@
-"""A tiny CAT-TTS behind the server: what is streamed is what `Speaker.speak` says."""
+"""A tiny CAT-TTS behind the server: what is streamed is what `Synthesizer.speak` says."""
 
 import io
 import sys
@@ -18,8 +18,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tts"))
 from tiny_tts import leaning, tiny_tts
 
 from moss_audio_tokenizer.cli.loading import load_speaker
-from moss_audio_tokenizer.tts import Speaker
-from moss_audio_tokenizer.tts.model import GOES_ON
+from moss_audio_tokenizer.tts import Synthesizer
+from moss_audio_tokenizer.tts.model import CONTINUE
 
 LIMITS = {"max_seconds": 0.4, "seed": 7}
 
@@ -28,7 +28,7 @@ LIMITS = {"max_seconds": 0.4, "seed": 7}
 def speaker(make_speech_codec):
     codec = make_speech_codec()
     info = codec.info
-    return Speaker(leaning(GOES_ON, info.num_quantizers, info.codebook_size), codec)
+    return Synthesizer(leaning(CONTINUE, info.num_quantizers, info.codebook_size), codec)
 
 
 def served(sound, rate):
@@ -66,7 +66,7 @@ def test_served_speech_is_the_speaker_s(speaker, tmp_path):
 
 def test_a_folder_opens_as_a_speaker_with_half_a_codec(speaker, tmp_path):
     info = speaker.codec.info
-    speaker = Speaker(tiny_tts(info.num_quantizers, info.codebook_size), speaker.codec)
+    speaker = Synthesizer(tiny_tts(info.num_quantizers, info.codebook_size), speaker.codec)
     speaker.model.save_pretrained(tmp_path / "tts")
     speaker.codec.model.save_pretrained(tmp_path / "codec")
     loaded = load_speaker(str(tmp_path / "tts"), str(tmp_path / "codec"), num_threads=1)

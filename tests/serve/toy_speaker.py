@@ -10,7 +10,7 @@ from moss_audio_tokenizer.errors import InputError
 
 
 class ToySpeaker:
-    """A frame for every letter, as `Speaker` gives them."""
+    """A frame for every letter, as `Synthesizer` gives them."""
 
     def __init__(self, frame_seconds=0.0):
         self.codec = ToyCodec()

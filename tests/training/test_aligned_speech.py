@@ -39,10 +39,10 @@ def test_words_of_the_data_are_tokens(reader):
 
 
 def test_letters_are_found_where_they_are_said(reader):
-    (places,) = Aligner(CatAsr.from_pretrained(reader)).places([say("bcab")], ["bcab"])
-    assert places.tolist() == sorted(places.tolist())
-    assert places[0] == 0
-    assert places[-1] >= 3
+    (indices,) = Aligner(CatAsr.from_pretrained(reader)).align([say("bcab")], ["bcab"])
+    assert indices.tolist() == sorted(indices.tolist())
+    assert indices[0] == 0
+    assert indices[-1] >= 3
 
 
 def test_a_speaker_learns_its_place_in_the_tokens_of_its_aligner(reader, codes, tmp_path):
@@ -73,9 +73,9 @@ def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
     class Counting(Aligner):
         asked = 0
 
-        def places(self, clips, texts):
+        def align(self, clips, texts):
             self.asked += len(texts)
-            return super().places(clips, texts)
+            return super().align(clips, texts)
 
     aligner = Counting(CatAsr.from_pretrained(reader))
     task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
@@ -93,19 +93,19 @@ def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
     assert aligner.asked == 1
 
 
-def test_rows_are_left_untold_in_training_alone(reader, codes, tmp_path):
+def test_rows_are_left_unconditioned_in_training_alone(reader, codes, tmp_path):
     config = language_config("tts", tmp_path / "run", codes, aligner=str(reader), place_dropout=0.5)
     trainer = trainer_for(config, report=lambda _: None)
     assert trainer.task.model.config.guidance > 1
     row = next(trainer.batches(0)).batch.rows[0]
     rows = [row] * 8
     drawn = DrawnRows(CodedBatch(tuple(rows), 12.5), None, tuple(range(8)))
-    begun, told = trainer.task._begun(rows), trainer.task._told(drawn)
-    assert set(told) == {begun[0], row.num_frames}
-    assert told == trainer.task._told(drawn)
+    first, begins = trainer.task._first_frames(rows), trainer.task._conditioned_from(drawn)
+    assert set(begins) == {first[0], row.num_frames}
+    assert begins == trainer.task._conditioned_from(drawn)
     assert trainer.train_step(drawn)["place"] > 0
     trainer.task.eval()
-    assert trainer.task._told(drawn) == begun
+    assert trainer.task._conditioned_from(drawn) == first
     trainer.task.place_dropout, trainer.task.training = 1.0, True
     assert trainer.train_step(drawn)["place"] == 0
     trainer.close()

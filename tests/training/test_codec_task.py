@@ -4,11 +4,11 @@ import pytest
 import torch
 from training_rows import make_batch, make_rows
 
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec.codec_config import LossWeights, WarmStart
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.micro_batches import RowPlan
+from moss_audio_tokenizer.training.codec.micro_batches import MicroBatchPlanner
 
 LAYERS = 4
 
@@ -140,7 +140,7 @@ def test_a_step_depends_on_seed_and_number_alone(make_task, warm_steps):
 
 
 def active_layers(recipe, codec, rows: int) -> torch.Tensor:
-    plan = RowPlan(recipe, codec, torch.device("cpu"))
+    plan = MicroBatchPlanner(recipe, codec, torch.device("cpu"))
     return plan._active_layers(rows, torch.Generator().manual_seed(0))
 
 
@@ -156,7 +156,7 @@ def test_dropout_takes_a_share_of_the_rows_and_every_depth(make_task):
 
 def test_each_step_draws_its_windows_for_all_passes(make_task):
     task = make_task(accumulate=2, losses=LossWeights(phase=1.0, mel_windows=3, phase_windows=1))
-    plan = RowPlan(task.config, task.codec.config, torch.device("cpu"))
+    plan = MicroBatchPlanner(task.config, task.codec.config, torch.device("cpu"))
     seen = set()
     for step in range(20):
         first, second = plan.passes(make_batch(make_audio(2)), step)
@@ -171,7 +171,9 @@ def test_each_step_draws_its_windows_for_all_passes(make_task):
 
 def test_inactive_layers_get_no_gradient(make_task, monkeypatch):
     task = make_task()
-    monkeypatch.setattr(RowPlan, "_active_layers", lambda _, rows, __: torch.full((rows,), 2))
+    monkeypatch.setattr(
+        MicroBatchPlanner, "_active_layers", lambda _, rows, __: torch.full((rows,), 2)
+    )
     losses_of(task, 0)["total"].backward()
     quantizer = task.codec.quantizer
     stacked = (quantizer.codebooks, *quantizer.in_projs.parameters())

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 import torch
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.config import PRESETS, preset
 from moss_audio_tokenizer.errors import ConfigError, InputError, TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import (
     DataConfig,
@@ -23,7 +23,7 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     ValidationConfig,
     WarmStart,
 )
-from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
+from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 
 VALIDATED = ValidationConfig(every=2, clips=2, max_seconds=0.2, num_quantizers=(1, 4, 32))
 
@@ -39,9 +39,9 @@ def quick_measures(monkeypatch):
     monkeypatch.setattr(validation, "gross_pitch_error", lambda left, right, rate: 0.5)
 
 
-def make_trainer(config: TrainingConfig, resume: bool = False) -> tuple[Trainer, list[str]]:
+def make_trainer(config: TrainingConfig, resume: bool = False) -> tuple[CodecTrainer, list[str]]:
     lines: list[str] = []
-    return Trainer(config, resume, lines.append), lines
+    return CodecTrainer(config, resume, lines.append), lines
 
 
 def run_to_end(config: TrainingConfig, resume: bool = False) -> Path:
@@ -226,7 +226,7 @@ def test_sigterm_saves_and_stops_and_the_former_handler_comes_back(make_recipe, 
 
     former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        assert Trainer(parted, report=terminate_at_two).run().name == "step-000002"
+        assert CodecTrainer(parted, report=terminate_at_two).run().name == "step-000002"
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, former)

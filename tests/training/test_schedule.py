@@ -89,6 +89,6 @@ def test_muon_is_refused_for_weights_in_shares_and_for_language_models():
         make_optimizer(torch.nn.Linear(2, 2), muon)
 
 
-def test_another_kind_of_optimiser_is_refused():
+def test_another_kind_of_optimizer_is_refused():
     with pytest.raises(ConfigError, match="'adamw' or 'muon'"):
         OptimizerConfig(kind="sgd")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.language import ByteText, random_language_model
+from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec import validation

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_tts import leaning, tiny_tts
 
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.tts import CatTts
-from moss_audio_tokenizer.tts.model import GOES_ON
+from moss_audio_tokenizer.tts.model import CONTINUE
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +27,4 @@ def codec() -> TorchCodec:
 def speaking_tts(codec: TorchCodec) -> CatTts:
     """Speaks the codes of `codec`, without end."""
     info = codec.info
-    return leaning(GOES_ON, info.num_quantizers, info.codebook_size, codec=info.identity)
+    return leaning(CONTINUE, info.num_quantizers, info.codebook_size, codec=info.identity)

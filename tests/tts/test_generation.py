@@ -6,9 +6,9 @@ from tiny_tts import TEXT, leaning, tiny_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
-from moss_audio_tokenizer.tts.generation import _walk
-from moss_audio_tokenizer.tts.guide import LONGEST
-from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
+from moss_audio_tokenizer.tts.alignment import MAX_DURATION
+from moss_audio_tokenizer.tts.generation import _cursor
+from moss_audio_tokenizer.tts.model import CONTINUE, END
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
 
@@ -27,7 +27,7 @@ def slow_greedy(model, text, start, depth, count):
     spoken = []
     for _ in range(count):
         hidden = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
-        inputs, codes = [hidden, model.goes_on], []
+        inputs, codes = [hidden, model.continuation], []
         for layer in range(depth):
             output = model.depth(torch.stack(inputs)[None])[0, -1]
             codes.append(model.depth.scores(output, layer + 1).argmax())
@@ -40,7 +40,7 @@ def slow_greedy(model, text, start, depth, count):
 @pytest.mark.parametrize("depth", [1, 3, 4])
 @pytest.mark.parametrize("start", [None, prompt(2)])
 def test_caches_change_nothing(depth, start):
-    tts = leaning(GOES_ON)
+    tts = leaning(CONTINUE)
     plain = SpeechSampling(
         do_sample=False, repetition_penalty=1, max_frames=5, num_quantizers=depth
     )
@@ -74,10 +74,10 @@ def test_layers_that_are_spoken_are_as_many_as_asked_for(tts):
 
 @pytest.mark.parametrize("warmth", [0.0, 1.0])
 def test_speech_ends_where_the_model_says_so_or_at_the_limit(warmth):
-    silent = generate(leaning(ENDS), ["ab"], sampling=SHORT, end_temperature=warmth)
+    silent = generate(leaning(END), ["ab"], sampling=SHORT, end_temperature=warmth)
     assert silent.audio_codes.shape == (4, 1, 0)
     assert silent.finished.tolist() == [True]
-    endless = generate(leaning(GOES_ON), ["ab"], sampling=SHORT, end_temperature=warmth)
+    endless = generate(leaning(CONTINUE), ["ab"], sampling=SHORT, end_temperature=warmth)
     assert endless.audio_codes_lengths.tolist() == [6]
     assert endless.finished.tolist() == [False]
 
@@ -133,8 +133,8 @@ def test_what_cannot_be_said(tts, texts, changes, message):
         generate(tts, texts, sampling=SpeechSampling(), **changes)
 
 
-def led():
-    """A model that is told its place, and hears it clearly."""
+def guided():
+    """A model with an alignment that changes its codes clearly."""
     model = tiny_tts(place_inputs=True)
     with torch.no_grad():
         model.guide.tokens.weight.mul_(200.0)
@@ -143,14 +143,17 @@ def led():
 
 
 @torch.no_grad()
-def slow_led(model, text, guidance, count):
-    """As `slow_greedy`, of a text whose tokens each last a frame: told, untold, and both as one."""
-    told, untold = [*model.prompt(text)], [*model.prompt(text)]
-    spoken, tokens = [], model.spoken(text)
+def slow_guided(model, text, guidance, count):
+    """As `slow_greedy`, with guidance, of a text whose tokens each last a frame."""
+    conditioned, unconditioned = [*model.prompt(text)], [*model.prompt(text)]
+    spoken, tokens = [], model.spoken_tokens(text)
     for token in tokens[:count]:
         shown = model.guide(torch.tensor(token), torch.tensor(True), torch.tensor(0))
         sides = []
-        for steps, sign in ((told, model.goes_on + shown), (untold, model.goes_on)):
+        for steps, sign in (
+            (conditioned, model.continuation + shown),
+            (unconditioned, model.continuation),
+        ):
             state = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
             sides.append([state, sign])
         codes = []
@@ -163,33 +166,33 @@ def slow_led(model, text, guidance, count):
             for side in sides:
                 side.append(model.code_embedding.of_layer(codes[-1], layer))
         spoken.append(torch.stack(codes))
-        heard = model.code_embedding(spoken[-1][:, None, None])[0, 0]
-        told.append(heard + shown)
-        untold.append(heard)
+        embedded = model.code_embedding(spoken[-1][:, None, None])[0, 0]
+        conditioned.append(embedded + shown)
+        unconditioned.append(embedded)
     return torch.stack(spoken, -1)
 
 
 @pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
-def test_guidance_moves_codes_to_where_they_are_led(guidance):
-    model = led()
+def test_guidance_moves_codes_along_the_condition(guidance):
+    model = guided()
     with torch.no_grad():
         model.guide.durations.bias[0] = 1e4  # a frame for every token
     plain = SpeechSampling(do_sample=False, repetition_penalty=1, max_frames=3, guidance=guidance)
     spoken = generate(model, ["abc"], sampling=plain).audio_codes[:, 0]
-    assert torch.equal(spoken, slow_led(model, "abc", guidance, 3)[:, : spoken.shape[1]])
+    assert torch.equal(spoken, slow_guided(model, "abc", guidance, 3)[:, : spoken.shape[1]])
     assert spoken.shape[1]
 
 
 def test_guidance_counts():
     spoken = [
-        generate(led(), ["abc"], sampling=SHORT, do_sample=False, guidance=guidance).audio_codes
+        generate(guided(), ["abc"], sampling=SHORT, do_sample=False, guidance=guidance).audio_codes
         for guidance in (1.0, 8.0)
     ]
     assert spoken[0].shape != spoken[1].shape or not torch.equal(*spoken)
 
 
 def test_a_model_has_a_guidance_of_its_own():
-    model, asked = led(), led()
+    model, asked = guided(), guided()
     model.config.guidance = 8.0
     own = generate(model, ["abc"], sampling=SHORT).audio_codes
     assert torch.equal(own, generate(asked, ["abc"], sampling=SHORT, guidance=8.0).audio_codes)
@@ -197,8 +200,8 @@ def test_a_model_has_a_guidance_of_its_own():
     assert plain.shape != own.shape or not torch.equal(plain, own)
 
 
-def test_a_row_that_is_led_does_not_depend_on_the_others():
-    model, sampling = led(), replace(SHORT, guidance=2.0)
+def test_a_guided_row_does_not_depend_on_the_others():
+    model, sampling = guided(), replace(SHORT, guidance=2.0)
     both = generate(model, ["ab c", "b"], [None, prompt(3)], sampling)
     second = generate(model, ["b"], [prompt(3)], sampling, seed=SHORT.seed + 1)
     length = int(both.audio_codes_lengths[1])
@@ -206,7 +209,7 @@ def test_a_row_that_is_led_does_not_depend_on_the_others():
     assert torch.equal(both.audio_codes[:, 1, :length], second.audio_codes[:, 0])
 
 
-def test_a_model_that_is_told_nothing_cannot_be_led(tts):
+def test_a_model_without_an_alignment_cannot_be_guided(tts):
     with pytest.raises(InputError, match="guidance is 2; expected 1"):
         generate(tts, ["a"], sampling=SHORT, guidance=2.0)
 
@@ -214,13 +217,13 @@ def test_a_model_that_is_told_nothing_cannot_be_led(tts):
 def walked(texts, prompts=None, durations=(1, 0, 2), steps=12):
     """The tokens that are said when tokens last so many frames in turn, and where it may end."""
     model = tiny_tts(place_inputs=True)
-    walk = _walk(model, texts, prompts or [None] * len(texts))
+    cursor = _cursor(model, texts, prompts or [None] * len(texts))
     said, ends = [], []
     for step in range(steps):
-        assert walk.scores(torch.zeros(len(texts), 16)).shape == (len(texts), LONGEST)
-        walk.step(torch.full((len(texts),), durations[step % len(durations)]))
-        said.append("".join(TEXT.decode([token]) or "." for token in walk.said.tolist()))
-        ends.append(walk.may_end.tolist())
+        assert cursor.scores(torch.zeros(len(texts), 16)).shape == (len(texts), MAX_DURATION)
+        cursor.step(torch.full((len(texts),), durations[step % len(durations)]))
+        said.append("".join(TEXT.decode([token]) or "." for token in cursor.token.tolist()))
+        ends.append(cursor.may_end.tolist())
     return ["".join(row) for row in zip(*said, strict=True)], [
         list(row) for row in zip(*ends, strict=True)
     ]
@@ -241,8 +244,8 @@ def test_tokens_last_as_long_as_was_decided_when_they_began():
 
 def test_a_token_that_comes_twice_begins_twice():
     model = tiny_tts(place_inputs=True)
-    walk = _walk(model, ["aa"], [None])
-    shown = [walk.step(torch.tensor([1]))[0] for _ in range(4)]
+    cursor = _cursor(model, ["aa"], [None])
+    shown = [cursor.step(torch.tensor([1]))[0] for _ in range(4)]
     assert torch.equal(shown[0], shown[2])
     assert torch.equal(shown[1], shown[3])
     expected = model.guide.beginning + model.guide.left.weight[1] - model.guide.left.weight[0]
@@ -257,14 +260,14 @@ def test_speech_begins_behind_the_text_of_the_prompt():
 
 def test_what_is_said_reaches_the_codes():
     model = tiny_tts(place_inputs=True)
-    told = generate(model, ["abc"], sampling=SHORT).audio_codes
+    conditioned = generate(model, ["abc"], sampling=SHORT).audio_codes
     model.guide.tokens.weight.data.neg_()
-    assert not torch.equal(told, generate(model, ["abc"], sampling=SHORT).audio_codes)
+    assert not torch.equal(conditioned, generate(model, ["abc"], sampling=SHORT).audio_codes)
 
 
 def test_speech_does_not_end_before_its_last_token():
     """A model that always wants to end, and may only when its text is said."""
-    model = leaning(ENDS, place_inputs=True)
+    model = leaning(END, place_inputs=True)
     spoken = generate(model, ["abcabc"], sampling=SHORT)
     assert int(spoken.audio_codes_lengths[0]) >= 5
 

@@ -7,8 +7,8 @@ ROWS = 20_000
 
 
 def shares(dropout: SequenceDropout) -> torch.Tensor:
-    depths = dropout.depths(ROWS, 4, torch.Generator().manual_seed(0))
-    return torch.bincount(depths, minlength=5)[1:] / ROWS
+    kept = dropout.draw(ROWS, 4, torch.Generator().manual_seed(0))
+    return torch.bincount(kept, minlength=5)[1:] / ROWS
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_shares_are_those_of_the_paper(dropout, expected):
 
 def test_one_layer_alone_stays():
     random = torch.Generator().manual_seed(0)
-    assert SequenceDropout(1.0, include_full=False).depths(5, 1, random).tolist() == [1] * 5
+    assert SequenceDropout(1.0, include_full=False).draw(5, 1, random).tolist() == [1] * 5

@@ -5,15 +5,19 @@ import torch.nn.functional as F
 from tiny_tts import TEXT, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
-from moss_audio_tokenizer.tts.guide import Places
-from moss_audio_tokenizer.tts.model import ENDS, GOES_ON
+from moss_audio_tokenizer.tts import CatTts, CatTtsConfig, TtsBatch, TtsOutput
+from moss_audio_tokenizer.tts.alignment import TokenAlignment
+from moss_audio_tokenizer.tts.model import CONTINUE, END
 
 
 def codes(layers: int = 4, batch: int = 2, frames: int = 3) -> torch.Tensor:
     return torch.randint(
         0, 8, (layers, batch, frames), generator=torch.Generator().manual_seed(batch)
     )
+
+
+def losses(model: CatTts, *given, **changes) -> TtsOutput:
+    return model(TtsBatch(*given, **changes))
 
 
 @torch.no_grad()
@@ -24,10 +28,10 @@ def slow_losses(model: CatTts, text: str, row: torch.Tensor, depth: int) -> tupl
     codes_loss = end_loss = 0.0
     for frame in range(row.shape[1] + 1):
         hidden = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
-        inputs = [hidden, model.goes_on]
+        inputs = [hidden, model.continuation]
         last = frame == row.shape[1]
         scores = model.depth.scores(model.depth(torch.stack(inputs[:1])[None])[0, -1], 0)
-        end_loss += float(F.cross_entropy(scores, torch.tensor(ENDS if last else GOES_ON)))
+        end_loss += float(F.cross_entropy(scores, torch.tensor(END if last else CONTINUE)))
         if last:
             break
         for layer in range(depth):
@@ -44,7 +48,7 @@ def slow_losses(model: CatTts, text: str, row: torch.Tensor, depth: int) -> tupl
 @torch.no_grad()
 def test_the_losses_are_those_of_every_code_by_itself(adapter_width):
     model, given = tiny_tts(adapter_width=adapter_width), codes()
-    output = model(["ab c", "b"], given, [2, 3], torch.tensor([3, 4]))
+    output = losses(model, ["ab c", "b"], given, [2, 3], torch.tensor([3, 4]))
     first = slow_losses(model, "ab c", given[:, 0, :2], 3)
     second = slow_losses(model, "b", given[:, 1], 4)
     assert float(output.codes_loss_sum) == pytest.approx(first[0] + second[0], rel=1e-5)
@@ -53,11 +57,11 @@ def test_the_losses_are_those_of_every_code_by_itself(adapter_width):
 
 
 @torch.no_grad()
-def test_frames_that_are_not_scored_only_lead_on(tts):
+def test_frames_that_are_not_scored_are_only_inputs(tts):
     given = codes()
     scored = torch.tensor([[True, False, True], [False, True, True]])
-    parts = [tts(["ab", "b"], given, [2, 3], scored=mask) for mask in (scored, ~scored)]
-    whole = tts(["ab", "b"], given, [2, 3])
+    parts = [losses(tts, ["ab", "b"], given, [2, 3], scored=mask) for mask in (scored, ~scored)]
+    whole = losses(tts, ["ab", "b"], given, [2, 3])
     assert sum(part.num_codes for part in parts) == whole.num_codes == 5 * 4
     total = sum(part.codes_loss_sum for part in parts)
     torch.testing.assert_close(total, whole.codes_loss_sum)
@@ -66,7 +70,7 @@ def test_frames_that_are_not_scored_only_lead_on(tts):
 
 @torch.no_grad()
 def test_no_frame_scored_is_no_loss(tts):
-    output = tts(["ab", "b"], codes(), [2, 3], scored=torch.zeros(2, 3, dtype=torch.bool))
+    output = losses(tts, ["ab", "b"], codes(), [2, 3], scored=torch.zeros(2, 3, dtype=torch.bool))
     assert output.num_codes == 0
     assert float(output.codes_loss_sum) == 0
 
@@ -76,71 +80,86 @@ def test_dropped_layers_are_not_seen(tts):
     given, depths = codes(), torch.tensor([2, 4])
     changed = given.clone()
     changed[2:, 0] = 0
-    before, after = (tts(["a", "b"], c, [3, 3], depths).codes_loss_sum for c in (given, changed))
+    before, after = (
+        losses(tts, ["a", "b"], c, [3, 3], depths).codes_loss_sum for c in (given, changed)
+    )
     assert torch.equal(before, after)
 
 
 @torch.no_grad()
-def test_models_that_are_not_told_do_not_listen(tts):
-    told = tts(["ab", "b"], codes(), [2, 3], places=[[0, 1], [0, 0, 1]])
-    assert told.place_loss_sum is None
-    assert torch.equal(told.codes_loss_sum, tts(["ab", "b"], codes(), [2, 3]).codes_loss_sum)
+def test_a_model_without_an_alignment_ignores_one(tts):
+    other = losses(tts, ["ab", "b"], codes(), [2, 3], token_indices=[[0, 1], [0, 0, 1]])
+    assert other.duration_loss_sum is None
+    assert torch.equal(
+        other.codes_loss_sum, losses(tts, ["ab", "b"], codes(), [2, 3]).codes_loss_sum
+    )
 
 
 @torch.no_grad()
-def test_both_transformers_are_told_what_is_said_and_how_long_yet():
+def test_both_transformers_are_conditioned_on_the_token_and_its_remaining_frames():
     model, given = tiny_tts(place_inputs=True), codes(batch=1)
-    output = model(["ab"], given, [3], places=[[0, 0, 1]], told_from=[1])
+    output = losses(model, ["ab"], given, [3], token_indices=[[0, 0, 1]], conditioned_from=[1])
     guide, (a, b) = model.guide, TEXT.encode("ab")
-    shown = [torch.zeros(16)] + [
+    condition = [torch.zeros(16)] + [
         guide.tokens.weight[token] + guide.beginning + guide.left.weight[0] for token in (a, b)
     ]
-    inputs = model.code_embedding(given) + torch.stack(shown)
+    inputs = model.code_embedding(given) + torch.stack(condition)
     states = model._states(["ab"], inputs, [3])[0]
     loss = 0.0
     for frame in range(3):
-        steps = [states[frame], model.goes_on + shown[frame]]
+        steps = [states[frame], model.continuation + condition[frame]]
         for layer in range(4):
             hidden = model.depth(torch.stack(steps)[None])[0, -1]
             code = given[layer, 0, frame]
             loss += float(F.cross_entropy(model.depth.scores(hidden, layer + 1), code))
             steps.append(model.code_embedding.tables[layer][code])
     assert float(output.codes_loss_sum) == pytest.approx(loss, rel=1e-5)
-    # Both tokens begin where they are told, and have no frame behind the first.
+    # Both tokens begin in conditioned frames, and last one frame.
     scores = guide.scores(states[1:3], torch.tensor([a, b]))
     torch.testing.assert_close(
-        output.place_loss_sum, F.cross_entropy(scores, torch.zeros(2).long(), reduction="sum")
+        output.duration_loss_sum, F.cross_entropy(scores, torch.zeros(2).long(), reduction="sum")
     )
 
 
-def test_places_count_what_is_left_of_each_token():
+def test_an_alignment_counts_the_remaining_frames_of_each_token():
     numbers = [[0] * 40 + [1, 1, 2], [0, 1, 1]]
-    places = Places.of_rows(numbers, [[5, 6, 9], [7, 9]], [2, 0])
-    assert places.said[0, [0, 39, 40, 42]].tolist() == [5, 5, 6, 9]
-    assert places.left[0, [0, 8, 9, 38, 39, 40, 41, 42]].tolist() == [31, 31, 30, 1, 0, 1, 0, 0]
-    assert places.begins[0].nonzero()[:, 0].tolist() == [2, 40, 42]
-    assert places.begins[1].nonzero()[:, 0].tolist() == [0, 1]
-    assert places.left[1, :3].tolist() == [0, 1, 0]
-    assert places.told[0].nonzero()[:, 0].tolist() == list(range(2, 43))
-    assert places.told[1].sum() == 3
+    alignment = TokenAlignment.from_rows(numbers, [[5, 6, 9], [7, 9]], [2, 0])
+    assert alignment.tokens[0, [0, 39, 40, 42]].tolist() == [5, 5, 6, 9]
+    assert alignment.remaining[0, [0, 8, 9, 38, 39, 40, 41, 42]].tolist() == [
+        31,
+        31,
+        30,
+        1,
+        0,
+        1,
+        0,
+        0,
+    ]
+    assert alignment.begins[0].nonzero()[:, 0].tolist() == [2, 40, 42]
+    assert alignment.begins[1].nonzero()[:, 0].tolist() == [0, 1]
+    assert alignment.remaining[1, :3].tolist() == [0, 1, 0]
+    assert alignment.conditioned[0].nonzero()[:, 0].tolist() == list(range(2, 43))
+    assert alignment.conditioned[1].sum() == 3
 
 
 @torch.no_grad()
-def test_frames_that_are_not_heard_do_not_lead_on(tts):
+def test_masked_frames_are_no_input_of_later_ones(tts):
     given, changed = codes(batch=1), codes(batch=1)
     changed[:, 0, 1] = (changed[:, 0, 1] + 1) % 8
-    heard = torch.tensor([[True, False, True]])
+    visible = torch.tensor([[True, False, True]])
     last = torch.tensor([[False, False, True]])
-    deaf, same = (tts(["ab"], c, [3], scored=last, heard=heard) for c in (given, changed))
-    assert torch.equal(deaf.codes_loss_sum, same.codes_loss_sum)
-    whole, other = (tts(["ab"], c, [3], scored=last) for c in (given, changed))
+    masked, same = (
+        losses(tts, ["ab"], c, [3], scored=last, visible=visible) for c in (given, changed)
+    )
+    assert torch.equal(masked.codes_loss_sum, same.codes_loss_sum)
+    whole, other = (losses(tts, ["ab"], c, [3], scored=last) for c in (given, changed))
     assert not torch.equal(whole.codes_loss_sum, other.codes_loss_sum)
 
 
 def test_every_weight_learns():
     model = tiny_tts(adapter_width=10, place_inputs=True)
-    output = model(["ab", "b"], codes(), [2, 3], places=[[0, 1], [0, 0, 1]])
-    (output.codes_loss_sum + output.end_loss_sum + output.place_loss_sum).backward()
+    output = losses(model, ["ab", "b"], codes(), [2, 3], token_indices=[[0, 1], [0, 0, 1]])
+    (output.codes_loss_sum + output.end_loss_sum + output.duration_loss_sum).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
@@ -148,8 +167,8 @@ def test_every_weight_learns():
 @torch.no_grad()
 def test_half_precision_is_close(tts):
     with torch.autocast("cpu", torch.bfloat16):
-        rough = tts(["ab", "b"], codes(), [2, 3])
-    exact = tts(["ab", "b"], codes(), [2, 3])
+        rough = losses(tts, ["ab", "b"], codes(), [2, 3])
+    exact = losses(tts, ["ab", "b"], codes(), [2, 3])
     torch.testing.assert_close(rough.codes_loss_sum, exact.codes_loss_sum, rtol=0.05, atol=0)
 
 
@@ -157,7 +176,7 @@ def test_a_folder_brings_the_model_back(tts, tmp_path):
     tts.save_pretrained(tmp_path / "tts")
     again = CatTts.from_pretrained(tmp_path / "tts")
     with torch.no_grad():
-        first, second = (m(["ab", "b"], codes(), [2, 3]) for m in (tts, again))
+        first, second = (losses(m, ["ab", "b"], codes(), [2, 3]) for m in (tts, again))
     assert torch.equal(first.codes_loss_sum, second.codes_loss_sum)
 
 
@@ -185,7 +204,7 @@ def test_configurations_that_cannot_be(values):
 
 
 def test_the_shape_of_the_published_recipe():
-    """Qwen3-1.7B and a depth Transformer of 202.9 M (training.md section 7), on the meta device."""
+    """Qwen3-1.7B and a depth Transformer of 202.9 M, on the meta device."""
     language = {
         "model_type": "qwen3",
         "hidden_size": 2048,

@@ -2,7 +2,7 @@
 
 import torch
 
-from moss_audio_tokenizer.language import CharacterText, language_model_config
+from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 
 TEXT = CharacterText("abc ")

@@ -1,11 +1,8 @@
-"""CAT-ASR: a language model that reads the codes of speech.
+"""CAT-ASR: a speech recognition model that reads codes. Source: the paper's appendix E."""
 
-Source: training.md section 8, the paper's appendix E.
-"""
-
-from .aligning import Aligner
 from .config import CatAsrConfig
+from .forced_alignment import Aligner
 from .model import AsrOutput, CatAsr
-from .reading import Transcriber
+from .transcriber import Transcriber
 
 __all__ = ["Aligner", "AsrOutput", "CatAsr", "CatAsrConfig", "Transcriber"]

@@ -1,26 +1,26 @@
-"""What a CAT-ASR model is built like, in the manner of transformers."""
+"""Configuration of CAT-ASR, as transformers stores it."""
 
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..language.nested import check_whole, nested_config
+from ..llm.llm import check_whole, nested_config
 
 
 class CatAsrConfig(PreTrainedConfig):
-    """Configuration of a `CatAsr`.
+    """Sizes of a `CatAsr`.
 
     Attributes:
-        text_config: of the decoder-only model inside; its tokens are those of the texts.
-        num_quantizers: layers of codes that it can be given.
-        codebook_size: rows of each.
-        code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
-        frame_scores: frames also score tokens themselves, for a loss that helps small data
-            (`AsrOutput.frame_loss`), and to read by with ``num_beams=0``.
-        codec: identity of the codec whose codes it reads; empty where nobody noted it.
+        text_config: configuration of the decoder-only language model, with its text tokens.
+        num_quantizers: number of codebooks that the model can read.
+        codebook_size: number of entries of each codebook.
+        code_rank: rank of the code embeddings (`CodeEmbedding`); 0 for full tables.
+        frame_scores: add a CTC head on the states of the frames, trained by a second loss
+            (`AsrOutput.frame_loss`) and decoded with ``num_beams=0``.
+        codec: identity of the codec whose codes the model reads; empty if unknown.
 
     Raises:
-        ConfigError: a number cannot be, or there is no such language model.
+        ConfigError: a value is out of range, or the language model is unknown.
     """
 
     model_type = "cat-asr"
@@ -33,7 +33,7 @@ class CatAsrConfig(PreTrainedConfig):
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Make the nested configuration, and refuse what cannot be built."""
+        """Parse the nested configuration and check all values."""
         if self.text_config is not None:
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)

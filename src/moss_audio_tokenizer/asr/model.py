@@ -1,8 +1,8 @@
-"""CAT-ASR: [frames of codes][start of text][text][end], read by a decoder-only model.
+"""CAT-ASR: a decoder-only model over [frames of codes][start of text][text][end].
 
 Owns the sequences, the cross-entropy on the text alone, and decoding; a frame is the sum of the
-embeddings of its codes. Knows nothing of audio, training data or optimisers.
-Source: training.md section 8, the paper's appendix E.
+embeddings of its codes. Knows nothing of audio, training data or optimizers.
+Source: the paper's appendix E.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import InputError
-from ..language import (
+from ..llm import (
     ByteText,
     CodeEmbedding,
     TextCodec,
     check_codes,
     made_language_model,
 )
-from ..language.folder import FolderModel
-from ..language.nested import checked_language_model
+from ..llm.folder import FolderModel
+from ..llm.llm import checked_language_model
 from .config import CatAsrConfig
 
 _STD = 0.02
@@ -33,14 +33,14 @@ MOST_BEAMS = 64
 
 @dataclass
 class AsrOutput:
-    """Of one batch.
+    """Losses of one batch.
 
     Attributes:
         loss_sum: cross-entropy, summed over the target tokens.
-        num_tokens: target tokens, the end of every text included.
-        num_correct: those that the model ranks first.
-        frame_loss: connectionist temporal classification of the texts by the frames, summed over
-            rows (Graves et al. 2006); None without frame scores.
+        num_tokens: number of target tokens, end tokens included.
+        num_correct: number of target tokens that the model ranks first.
+        frame_loss: CTC loss of the texts by the frames, summed over rows (Graves et al. 2006);
+            None without a CTC head.
     """
 
     loss_sum: Float[Tensor, ""]
@@ -50,12 +50,12 @@ class AsrOutput:
 
 
 class CatAsr(FolderModel):
-    """A speech recogniser on codes.
+    """An ASR model on codes.
 
     Args:
-        config: what to build, with fresh weights; `from_pretrained` loads trained ones.
-        text: its tokens; those of ``config.text_config`` must be as many or more.
-        seed: of fresh weights.
+        config: sizes of the model, whose weights are random; `from_pretrained` loads trained ones.
+        text: tokens of texts; those of ``config.text_config`` must be as many or more.
+        seed: seed of the random weights.
     """
 
     config_class = CatAsrConfig
@@ -75,13 +75,13 @@ class CatAsr(FolderModel):
                 config.num_quantizers, config.codebook_size, width, config.code_rank
             )
             self.start_of_text = nn.Parameter(torch.randn(width) * _STD)
-            # One class more than there are tokens: nothing new is heard here.
+            # The classes are the text tokens and the blank of CTC.
             self.frame_head = (
                 nn.Linear(width, self.text.num_tokens + 1) if config.frame_scores else None
             )
 
     def targets(self, text: str) -> list[int]:
-        """The ids to predict: the text's, then the end."""
+        """The ids to predict: the text's tokens and the end token."""
         return [*self.text.encode(text), self.text.end]
 
     def forward(
@@ -89,18 +89,18 @@ class CatAsr(FolderModel):
         audio_codes: Int[Tensor, "num_quantizers batch frames"],
         num_frames: Sequence[int],
         texts: Sequence[str],
-        depths: Int[Tensor, "batch"] | None = None,
+        kept: Int[Tensor, "batch"] | None = None,
     ) -> AsrOutput:
         """Cross-entropy of the texts.
 
         Args:
-            audio_codes: right-padded.
-            num_frames: of each row that are no padding.
-            texts: what is said in each row.
-            depths: layers that the model sees of each row; all that are given by default.
+            audio_codes: codes, right-padded.
+            num_frames: number of frames of each row without padding.
+            texts: transcript of each row.
+            kept: number of codebooks that the model sees of each row; None for all.
         """
         targets = [self.targets(text) for text in texts]
-        prompts = self._prompts(audio_codes, num_frames, depths)
+        prompts = self._prompts(audio_codes, num_frames, kept)
         states = self._states(prompts, targets)
         predicting = [
             row[len(prompt) - 1 : len(prompt) - 1 + len(ids)]
@@ -118,7 +118,7 @@ class CatAsr(FolderModel):
     def _frame_loss(
         self, states: Tensor, prompts: list[Tensor], targets: list[list[int]]
     ) -> Tensor | None:
-        """Of the texts without their ends, by the frames and the start of text behind them."""
+        """CTC loss of the texts, over the states of the frames and the start-of-text vector."""
         if self.frame_head is None:
             return None
         longest = max(map(len, prompts))
@@ -131,15 +131,15 @@ class CatAsr(FolderModel):
             lengths,
             blank=self.text.num_tokens,
             reduction="sum",
-            # More tokens than frames: spelled out too fast to be told apart.
+            # A text with more tokens than frames has no alignment.
             zero_infinity=True,
         )
 
     def _prompts(
-        self, audio_codes: Tensor, num_frames: Sequence[int], depths: Tensor | None
+        self, audio_codes: Tensor, num_frames: Sequence[int], kept: Tensor | None
     ) -> list[Float[Tensor, "steps width"]]:
         """[frames][start of text] of each row."""
-        frames = self.code_embedding(audio_codes, depths)
+        frames = self.code_embedding(audio_codes, kept)
         return [
             torch.cat((row[:count], self.start_of_text[None].to(row.dtype)))
             for row, count in zip(frames, num_frames, strict=True)
@@ -148,7 +148,7 @@ class CatAsr(FolderModel):
     def _states(
         self, prompts: list[Tensor], targets: list[list[int]]
     ) -> Float[Tensor, "batch steps width"]:
-        """The model's states behind [prompt][text], padded at the ends."""
+        """The model's states over [prompt][text], right-padded."""
         embed = self.language_model.get_input_embeddings()
         known = [torch.tensor(ids[:-1], dtype=torch.long, device=self.device) for ids in targets]
         rows = [
@@ -168,24 +168,24 @@ class CatAsr(FolderModel):
         self,
         audio_codes: Int[Tensor, "num_quantizers batch frames"],
         num_frames: Sequence[int] | None = None,
-        depths: Int[Tensor, "batch"] | None = None,
+        kept: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch steps classes"]:
-        """Logarithms of each frame's probabilities of telling a token, or (the last) none.
+        """CTC log-probabilities of the text tokens and, last, the blank.
 
-        There is one step more than frames: the start of text behind them.
+        There is one step more than frames: the start-of-text vector behind them.
 
         Args:
-            audio_codes: right-padded.
-            num_frames: of each row that are no padding (default: all). Steps behind them and the
-                start of text mean nothing.
-            depths: layers that the model sees of each row; all that are given by default.
+            audio_codes: codes, right-padded.
+            num_frames: number of frames of each row without padding (default: all). Later steps
+                than the start-of-text vector are undefined.
+            kept: number of codebooks that the model sees of each row; None for all.
         """
         if self.frame_head is None:
             raise InputError("this model has no frame scores: it was trained without frame_weight")
         batch, frames = audio_codes.shape[1:]
         counts = [frames] * batch if num_frames is None else num_frames
-        # Without a mask: what is padded lies behind, and nothing looks ahead.
-        prompts = pad_sequence(self._prompts(audio_codes, counts, depths), batch_first=True)
+        # Without a mask: padding lies behind, and attention is causal.
+        prompts = pad_sequence(self._prompts(audio_codes, counts, kept), batch_first=True)
         states = self.language_model.base_model(inputs_embeds=prompts).last_hidden_state
         scores: Tensor = self.frame_head(states).float().log_softmax(-1)
         return scores
@@ -198,18 +198,19 @@ class CatAsr(FolderModel):
         num_beams: int = 1,
         max_tokens: int = 256,
     ) -> list[str]:
-        """What is said in clips, computed as one batch.
+        """Transcripts of clips, computed as one batch.
 
         Args:
             clips: codes of each clip, of any number of frames.
-            num_quantizers: layers to look at (default: all that a clip and the model have).
-            num_beams: 1 decodes greedily; 0 reads what the frames tell by themselves, which
-                needs frame scores, is fastest, and knows of no text before or after; 64 at most.
-            max_tokens: of a text.
+            num_quantizers: number of codebooks to read (default: all that a clip and the model
+                have).
+            num_beams: 1 decodes greedily; 0 decodes the CTC head, which is fastest and uses no
+                language model; 64 at most.
+            max_tokens: most tokens of a transcript.
 
         Raises:
-            CodesError: no frames, layers or codes that the model does not have.
-            InputError: a number out of these bounds, or frames without scores.
+            CodesError: there are no frames, or codebooks or codes that the model does not have.
+            InputError: a number out of range, or no CTC head.
         """
         if not 0 <= num_beams <= MOST_BEAMS or max_tokens < 1:
             raise InputError(
@@ -221,7 +222,7 @@ class CatAsr(FolderModel):
         if not num_beams:
             given = [self._checked(clip, num_quantizers) for clip in clips]
             self._require_room(max(codes.shape[-1] for codes in given) + 1)
-            return [self._told(codes) for codes in given]
+            return [self._greedy_ctc(codes) for codes in given]
         prompts = [
             self._prompts(codes, [codes.shape[-1]], None)[0]
             for codes in (self._checked(clip, num_quantizers) for clip in clips)
@@ -231,7 +232,7 @@ class CatAsr(FolderModel):
         return [self.text.decode(row) for row in ids.tolist()]
 
     def _require_room(self, steps: int) -> None:
-        """Refuse what is longer than the language model's positions."""
+        """Raise for input beyond the language model's positions."""
         most = int(getattr(self.language_model.config, "max_position_embeddings", steps))
         if steps > most:
             raise InputError(
@@ -239,21 +240,21 @@ class CatAsr(FolderModel):
                 "cut the recording"
             )
 
-    def _told(self, codes: Int[Tensor, "num_quantizers 1 frames"]) -> str:
-        """The tokens that the frames tell: each when another one, or none, was told before."""
-        heard = self.frame_scores(codes)[0].argmax(-1).tolist()
-        nothing = self.text.num_tokens
-        told = [
+    def _greedy_ctc(self, codes: Int[Tensor, "num_quantizers 1 frames"]) -> str:
+        """Greedy CTC decoding: drops blanks and repeats."""
+        best = self.frame_scores(codes)[0].argmax(-1).tolist()
+        blank = self.text.num_tokens
+        tokens = [
             token
-            for token, before in zip(heard, [nothing, *heard], strict=False)
-            if token not in (before, nothing)
+            for token, before in zip(best, [blank, *best], strict=False)
+            if token not in (before, blank)
         ]
-        return self.text.decode(told)
+        return self.text.decode(tokens)
 
     def _generate(
         self, prompts: list[Tensor], num_beams: int, max_tokens: int
     ) -> Int[Tensor, "batch tokens"]:
-        """Decoded by transformers, on prompts that are padded in front."""
+        """Decode by transformers, on left-padded prompts."""
         longest = max(map(len, prompts))
         rows = [F.pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts]
         mask = [
@@ -273,7 +274,7 @@ class CatAsr(FolderModel):
 
     @property
     def _unused(self) -> list[int] | None:
-        """Ids of the language model that no text has."""
+        """Ids of the language model that are not text tokens."""
         ids = range(self.text.num_tokens, self.language_model.config.vocab_size)
         return list(ids) or None
 

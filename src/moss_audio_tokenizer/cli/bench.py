@@ -90,7 +90,7 @@ def _in_onnx(
         raise InputError(
             "--backend onnx measures a model as it was exported; leave out --untrained and --dtype"
         )
-    from ..evaluation.ceilings import measure_machine
+    from ..evaluation.speed import measure_machine
     from ..onnx.codec import OnnxCodec
 
     return OnnxCodec.from_pretrained(model, device, threads), lambda: measure_machine(threads)
@@ -101,7 +101,7 @@ def _in_torch(
 ) -> "tuple[Any, Callable[[], Machine]]":
     """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
-        from ..model.numpy_codec import TorchCodec
+        from ..hf.torch_codec import TorchCodec
         from ..runtime.hardware import use_threads
     use_threads(threads)
     if untrained is None:

@@ -17,9 +17,9 @@ from . import display, loading, options
 from .failures import needs_extra
 
 if TYPE_CHECKING:
-    from ..evaluation.contenders import Contender
-    from ..evaluation.runs import Outcome, Plan
-    from ..evaluation.scorers import ScorerNames
+    from ..evaluation.codecs import EvaluatedCodec
+    from ..evaluation.run import Outcome, Plan
+    from ..evaluation.scoring_models.scores import ScoringModelNames
 
 _NO_MODEL = "none"
 
@@ -157,7 +157,7 @@ def evaluate(
     openers = _models(model, num_quantizers, device)
     names = _scorers(speaker_model, opinion_model, recogniser)
     plan = _plan(manifest, (split, domain, limit), openers, metric, names, jobs, examples)
-    _run(plan, output, "Evaluation", as_json)
+    _run_locked(plan, output, "Evaluation", as_json)
 
 
 def compare(
@@ -188,40 +188,40 @@ def compare(
     openers += [partial(open_baseline, name) for name in codec or []]
     names = _scorers(speaker_model, opinion_model, recogniser)
     plan = _plan(manifest, (split, domain, limit), openers, metric, names, jobs, examples)
-    _run(plan, output, "Comparison of codecs", as_json)
+    _run_locked(plan, output, "Comparison of codecs", as_json)
 
 
-def open_model(name: str, depths: tuple[int, ...], device: str) -> "Contender":
-    """A model of this package as a contender; called in worker processes too."""
-    from ..evaluation.contenders import LayeredContender
+def open_model(name: str, quantizer_counts: tuple[int, ...], device: str) -> "EvaluatedCodec":
+    """A model of this package as a codec; called in worker processes too."""
+    from ..evaluation.codecs import LayeredCodec
 
-    return LayeredContender(loading.load_codec(name, "all", device), name, depths)
+    return LayeredCodec(loading.load_codec(name, "all", device), name, quantizer_counts)
 
 
 def _models(
-    names: Sequence[str] | None, depths: Sequence[int] | None, device: str
-) -> "list[Callable[[], Contender]]":
+    names: Sequence[str] | None, quantizer_counts: Sequence[int] | None, device: str
+) -> "list[Callable[[], EvaluatedCodec]]":
     wanted = [name for name in names or ["bundled"] if name != _NO_MODEL]
-    return [partial(open_model, name, tuple(depths or ()), device) for name in wanted]
+    return [partial(open_model, name, tuple(quantizer_counts or ()), device) for name in wanted]
 
 
-def _scorers(speaker_model: str, opinion_model: str, recogniser: str) -> "ScorerNames":
+def _scorers(speaker_model: str, opinion_model: str, recogniser: str) -> "ScoringModelNames":
     with needs_extra("eval", "measuring"):
-        from ..evaluation.scorers import ScorerNames
-    return ScorerNames(speaker_model, opinion_model, recogniser)
+        from ..evaluation.scoring_models.scores import ScoringModelNames
+    return ScoringModelNames(speaker_model, opinion_model, recogniser)
 
 
 def _plan(
     manifest: Path,
     wanted: tuple[str | None, str | None, int | None],
-    openers: "Sequence[Callable[[], Contender]]",
+    openers: "Sequence[Callable[[], EvaluatedCodec]]",
     metrics: Sequence[str] | None,
-    scorers: "ScorerNames",
+    scorers: "ScoringModelNames",
     jobs: int | None,
     examples: int,
 ) -> "Plan":
-    from ..evaluation.measures import ALL_METRICS
-    from ..evaluation.runs import Plan, default_jobs
+    from ..evaluation.metric_registry import ALL_METRICS
+    from ..evaluation.run import Plan, default_jobs
     from ..manifest import read_manifest
 
     _require_eval()
@@ -244,13 +244,13 @@ def _require_eval() -> None:
         import scipy  # noqa: F401
 
 
-def _run(plan: "Plan", output: Path, title: str, as_json: bool) -> None:
+def _run_locked(plan: "Plan", output: Path, title: str, as_json: bool) -> None:
     from ..evaluation.results import write_results
-    from ..evaluation.runs import check_folder, run
+    from ..evaluation.run import check_folder, run_evaluation
 
     check_folder(output)
     with display.progress("measuring", len(plan.clips) * len(plan.openers)) as bar:
-        outcome = run(
+        outcome = run_evaluation(
             plan,
             output,
             lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total),

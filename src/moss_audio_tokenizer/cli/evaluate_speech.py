@@ -1,6 +1,6 @@
 """`moss-audio eval asr` and `moss-audio eval tts`: language models on codes, by layers.
 
-Owns the options and what is printed; runs, tables and pages are `evaluation.spoken`'s. The
+Owns the options and what is printed; runs, tables and pages are `evaluation.speech`'s. The
 models are opened here, where tests put others.
 """
 
@@ -19,7 +19,7 @@ from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..codes import Codec
-    from ..evaluation.spoken import CodeReader, Item, SpokenRow, Talker
+    from ..evaluation.speech import AsrSystem, SpeechItem, SpeechRow, TtsSystem
 
 Models = Annotated[
     list[str],
@@ -94,15 +94,17 @@ def evaluate_asr(
     Example: moss-audio eval asr data/manifest.jsonl --model runs/asr/final -o runs/wer
     """
     _prepare(output)
-    from ..evaluation.spoken import ReadingPlan, read_clips
+    from ..evaluation.speech import AsrPlan, run_asr
     from ..manifest import read_manifest
 
     clips = read_manifest(manifest, split, "speech")[:limit]
     coder = loading.load_codec(codec, "encoder", device)
-    plan = ReadingPlan(clips, coder, tuple(num_quantizers or ()), num_beams, batch_size)
-    readers = {label: open_reader(name, coder, device) for label, name in labelled(model).items()}
+    plan = AsrPlan(clips, coder, tuple(num_quantizers or ()), num_beams, batch_size)
+    systems = {
+        label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
+    }
     with display.progress("reading", len(clips)) as bar:
-        rows = read_clips(readers, plan, _advance(bar))
+        rows = run_asr(systems, plan, _advance(bar))
     _write(output, rows, "Speech recognition on codes", [], as_json, num_examples=examples)
 
 
@@ -170,17 +172,17 @@ def evaluate_tts(
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """
     _prepare(output)
-    from ..evaluation.judges import load_embedder, load_recogniser
-    from ..evaluation.spoken import SpeakingPlan, read_items, speak_items
-    from ..evaluation.spoken.results import begin_folder
+    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.speech import TtsPlan, read_test_items, run_tts
+    from ..evaluation.speech.speech_results import begin_folder
 
-    items = read_items(texts, prompts, split, limit)
+    items = read_test_items(texts, prompts, split, limit)
     names = list(dict.fromkeys(recogniser or ["pocketsphinx"]))
     wanted = [name for name in names if name != "none"]
     labels = recogniser_labels(wanted)
-    recognisers = {labels[name]: one for name in wanted if (one := load_recogniser(name))}
-    embed = None if speaker_model == "none" else load_embedder(speaker_model)
-    plan = SpeakingPlan(items, recognisers, embed, tuple(num_quantizers or ()), seed, batch_size)
+    recognisers = {labels[name]: one for name in wanted if (one := load_transcriber(name))}
+    embed = None if speaker_model == "none" else load_speaker_model(speaker_model)
+    plan = TtsPlan(items, recognisers, embed, tuple(num_quantizers or ()), seed, batch_size)
     sampling = {
         "temperature": temperature,
         "top_k": top_k,
@@ -188,31 +190,31 @@ def evaluate_tts(
         "repetition_penalty": repetition_penalty,
         "guidance": guidance,
     }
-    talkers = {
-        label: open_talker(name, codec, device, **sampling)
+    systems = {
+        label: open_tts_system(name, codec, device, **sampling)
         for label, name in labelled(model).items()
     }
     begin_folder(output)
     with display.progress("speaking", len(items)) as bar:
-        rows = speak_items(talkers, plan, output, _advance(bar))
-    notes = _judges(wanted, speaker_model, items)
-    rate = talkers[next(iter(talkers))].kbps_a_layer
-    more = {"items": items, "num_examples": examples, "kbps_a_layer": rate}
+        rows = run_tts(systems, plan, output, _advance(bar))
+    notes = _scoring_notes(wanted, speaker_model, items)
+    rate = systems[next(iter(systems))].kbps_per_quantizer
+    more = {"items": items, "num_examples": examples, "kbps_per_quantizer": rate}
     _write(output, rows, "Speech synthesis on codes", notes, as_json, **more)
 
 
-def open_reader(name: str, codec: "Codec", device: str) -> "CodeReader":
+def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
     """A CAT-ASR model."""
     with needs_extra("torch", "running a model of speech recognition"):
-        from ..evaluation.pretrained.cat import CatReader
-    return CatReader(name, codec, device)
+        from ..evaluation.speech.cat_systems import CatAsrSystem
+    return CatAsrSystem(name, codec, device)
 
 
-def open_talker(name: str, codec: str, device: str, **sampling: Any) -> "Talker":
+def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "TtsSystem":
     """A CAT-TTS model with its codec."""
     with needs_extra("torch", "running a model of speech synthesis"):
-        from ..evaluation.pretrained.cat import CatTalker
-    return CatTalker(name, codec, device, **sampling)
+        from ..evaluation.speech.cat_systems import CatTtsSystem
+    return CatTtsSystem(name, codec, device, **sampling)
 
 
 def labelled(names: Sequence[str]) -> dict[str, str]:
@@ -251,7 +253,7 @@ def _prepare(output: Path) -> None:
         import jiwer  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
-    from ..evaluation.spoken.results import check_folder
+    from ..evaluation.speech.speech_results import check_folder
 
     if output.is_file():
         raise InputError(f"-o {str(output)!r} is a file; expected a folder")
@@ -262,7 +264,9 @@ def _advance(bar: Any) -> Any:
     return lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)
 
 
-def _judges(recognisers: Sequence[str], speaker_model: str, items: "Sequence[Item]") -> list[str]:
+def _scoring_notes(
+    recognisers: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
+) -> list[str]:
     notes = [f"recognisers: {', '.join(recognisers)}"] if recognisers else []
     if not any(item.prompt for item in items):
         return [*notes, "no prompts, so no speaker similarity"]
@@ -277,13 +281,13 @@ def _judges(recognisers: Sequence[str], speaker_model: str, items: "Sequence[Ite
 
 def _write(
     output: Path,
-    rows: "Sequence[SpokenRow]",
+    rows: "Sequence[SpeechRow]",
     title: str,
     notes: Sequence[str],
     as_json: bool,
     **more: Any,
 ) -> None:
-    from ..evaluation.spoken.results import begin_folder, write_results
+    from ..evaluation.speech.speech_results import begin_folder, write_results
 
     begin_folder(output)
     command = shlex.join(["moss-audio", *sys.argv[1:]])

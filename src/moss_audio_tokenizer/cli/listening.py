@@ -12,7 +12,7 @@ from .destinations import check_outputs, make_folders
 from .failures import BAD_INPUT, message_of, needs_extra, print_error
 
 if TYPE_CHECKING:
-    from ..evaluation.listening import Session
+    from ..evaluation.mushra import Session
 
 
 def listening_test(
@@ -48,7 +48,7 @@ def listening_test(
     Example: moss-audio listening-test runs/compare -o test.html
     """
     with needs_extra("eval", "a listening test"):
-        from ..evaluation.listening import build_listening_test
+        from ..evaluation.mushra import build_listening_test
     from ..files import atomic_path
 
     if output.suffix.lower() not in (".html", ".htm"):
@@ -76,8 +76,8 @@ def listening_results(
     Example: moss-audio listening-results listening-*.json
     """
     with needs_extra("eval", "results of a listening test"):
-        from ..evaluation.listening import aggregate, screen
-        from ..evaluation.listening.ratings import as_markdown
+        from ..evaluation.mushra import aggregate, screen
+        from ..evaluation.mushra.ratings import as_markdown
 
     sessions, unread = _read(results)
     kept, left_out = screen(sessions)
@@ -96,7 +96,7 @@ def listening_results(
 
 def _read(paths: list[Path]) -> "tuple[list[Session], bool]":
     """The sessions that can be read; a file that is none costs itself only."""
-    from ..evaluation.listening import read_session
+    from ..evaluation.mushra import read_session
 
     def read(path: Path) -> "Session | None":
         try:

@@ -10,14 +10,13 @@ import typer
 
 from ..errors import InputError
 from . import display, options
-from .asr import Codec, LanguageModel
 from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
 from .failures import needs_extra
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..tts import Speaker
+    from ..tts import Synthesizer
 
 _PIPE = "-"
 _MOST_SECONDS = 86_400  # a day: far more than any model has room for
@@ -25,7 +24,7 @@ _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 def tts(
     text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")],
-    model: LanguageModel,
+    model: options.LanguageModel,
     output: Annotated[
         str,
         typer.Option(
@@ -43,12 +42,12 @@ def tts(
     prompt_text: Annotated[
         str, typer.Option("--prompt-text", metavar="T", help="What is said in it.")
     ] = "",
-    codec: Codec = "bundled",
+    codec: options.Codec = "bundled",
     num_quantizers: options.NumQuantizers = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all chance.")] = 0,
+    seed: options.Seed = 0,
     temperature: options.Temperature = 1.0,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,
@@ -65,9 +64,9 @@ def tts(
     _check_seconds(max_seconds)
     _check(output, stream, prompt_audio)
     with display.progress("loading the model"), needs_extra("torch", "speaking"):
-        from ..tts import Speaker
+        from ..tts import Synthesizer
 
-        speaker = Speaker.from_pretrained(model, codec, device)
+        speaker = Synthesizer.from_pretrained(model, codec, device)
     wanted: dict[str, Any] = {
         "num_quantizers": num_quantizers or 0,
         "seed": seed,
@@ -102,7 +101,7 @@ def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
     check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
 
 
-def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int] | None":
+def _recording(speaker: "Synthesizer", path: Path | None) -> "tuple[np.ndarray, int] | None":
     from ..audio import load_audio
 
     if path is None:
@@ -111,7 +110,7 @@ def _recording(speaker: "Speaker", path: Path | None) -> "tuple[np.ndarray, int]
     return load_audio(path, rate, 1), rate
 
 
-def _say(speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
+def _say(speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
     with display.progress("speaking"):
         speech = speaker.speak(text, **wanted)
     _require_sound(speech.samples)
@@ -121,7 +120,7 @@ def _say(speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]) -> 
 
 
 def _say_streaming(
-    speaker: "Speaker", text: str, output: str, wanted: dict[str, Any]
+    speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any]
 ) -> dict[str, Any]:
     """Into a pipe as it comes, or into a file that appears when it is whole."""
     import numpy as np
@@ -147,7 +146,7 @@ def _say_streaming(
     }
 
 
-def _spoken(speaker: "Speaker", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
+def _spoken(speaker: "Synthesizer", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
     with display.progress("speaking"):
         yield from speaker.stream(text, **wanted)
 

@@ -19,7 +19,7 @@ from .failures import FAILURE, needs_extra
 if TYPE_CHECKING:
     from ..codes import CodecInfo
     from ..evaluation.golden import Check, Subject
-    from ..evaluation.golden_file import GoldenVectors
+    from ..evaluation.golden_vectors import GoldenVectors
 
 
 def verify(
@@ -125,7 +125,7 @@ def _open(
     if _is_server(subject):
         with needs_extra("serve", "talking to a server"):
             from ..serve.client import CodecClient
-            from ..serve.remote import RemoteCodec
+            from ..serve.remote_codec import RemoteCodec
         return RemoteCodec(stack.enter_context(CodecClient(subject, key)))
     from ..evaluation.golden import LocalSubject
 
@@ -137,7 +137,7 @@ def _golden(
 ) -> "GoldenVectors":
     """The vectors that are asked for, or those that belong to the subject."""
     from ..evaluation.golden import make_vectors
-    from ..evaluation.golden_file import VECTORS_NAME, read_vectors
+    from ..evaluation.golden_vectors import VECTORS_NAME, read_vectors
 
     if vectors is not None:
         return read_vectors(vectors)
@@ -154,7 +154,7 @@ def _golden(
 
 def _write(subject: str, path: Path, device: str, backend: str | None, as_json: bool) -> None:
     from ..evaluation.golden import make_vectors
-    from ..evaluation.golden_file import write_vectors
+    from ..evaluation.golden_vectors import write_vectors
 
     codec: Any = loading.load_codec(subject, device=device, backend=backend)
     vectors = make_vectors(codec, subject)

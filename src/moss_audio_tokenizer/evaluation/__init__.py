@@ -3,17 +3,17 @@
 Speaks to the `Codec` protocol; knows nothing of this package's models, training or command line.
 """
 
-from .contenders import LayeredContender
-from .measures import METRICS, measure
+from .codecs import LayeredCodec
+from .metric_registry import METRICS, measure
 from .report import Reconstruction, build_report
+from .result_rows import Row
 from .results import write_results
-from .rows import Row
-from .runs import Plan, run
-from .summary import Summary, markdown_table, summarise
+from .run import Plan, run_evaluation
+from .summary import Summary, markdown_table, summarize
 
 __all__ = [
     "METRICS",
-    "LayeredContender",
+    "LayeredCodec",
     "Plan",
     "Reconstruction",
     "Row",
@@ -21,7 +21,7 @@ __all__ = [
     "build_report",
     "markdown_table",
     "measure",
-    "run",
-    "summarise",
+    "run_evaluation",
+    "summarize",
     "write_results",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..codes import Codec, CodecInfo
 from ..errors import InputError
-from .golden_file import Clip, Codes, Decoding, Encoding, GoldenVectors
+from .golden_vectors import Clip, Codes, Decoding, Encoding, GoldenVectors
 
 # Share of the codes that may differ: nearly equal distances fall either way in float32.
 CODES_TOLERANCE = 1e-3

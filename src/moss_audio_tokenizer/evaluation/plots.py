@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError
-from .measures import METRICS
+from .metric_registry import METRICS
 from .summary import Summary
 
 # Okabe and Ito's colours, which the colour-blind can tell apart too; markers tell them twice.

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: clips and what codecs made of them, to hear, see and compare.
+"""One self-contained HTML page: clips and what codecs made of them, to save_audio, see and compare.
 
 Owns the page's parts: tables, curves, and a card with player, spectrogram and figures for every
 version of a clip. The pictures are from `spectrograms` and `plots`, the numbers from `measures`.
@@ -19,8 +19,8 @@ from jaxtyping import Float
 
 from ..audio import resample, save_audio
 from ..errors import AudioError
-from .measures import DEFAULT_METRICS, METRICS, measure
-from .page import page
+from .html import page
+from .metric_registry import DEFAULT_METRICS, METRICS, measure
 from .spectrograms import (
     DIFFERENCE_DECIBELS,
     difference_png,
@@ -142,7 +142,7 @@ def build_report(
 
 
 def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> Version:
-    # A codec answers in whole frames: what it adds past the end is not to be seen or heard.
+    # A codec answers in whole frames: what it adds past the end is not to be seen or transcript.
     audio = item.audio[:, : original.shape[1]]
     plural = "" if item.num_quantizers == 1 else "s"
     values = measure(original, audio, sampling_rate) if item.values is None else item.values

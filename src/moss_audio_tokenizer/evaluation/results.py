@@ -15,9 +15,10 @@ import numpy as np
 from ..audio import convert_channels, read_audio
 from ..files import atomic_path
 from ..manifest import ManifestEntry
-from .kept import audio_folder, clip_slug, codes_file, reference_file, slug
-from .measures import METRICS
-from .page import page
+from .artifacts import audio_folder, clip_slug, codes_file, reference_file, slug
+from .code_statistics import CodeStatistics, code_statistics, read_codes, statistics_table
+from .html import page
+from .metric_registry import METRICS
 from .plots import curves, rate_plot
 from .report import (
     Curve,
@@ -30,10 +31,9 @@ from .report import (
     original_version,
     table_html,
 )
-from .rows import Row
-from .runs import Outcome
-from .statistics import CodeStatistics, code_statistics, read_codes, statistics_table
-from .summary import Summary, csv_table, markdown_table, summarise, table_cells
+from .result_rows import Row
+from .run import Outcome
+from .summary import Summary, csv_table, markdown_table, summarize, table_cells
 
 # What a page embeds of a clip; the files of a run hold all of it.
 _MOST_SECONDS = 10
@@ -51,8 +51,8 @@ def write_results(
     Raises:
         MissingDependencyError: SciPy or matplotlib is not installed.
     """
-    summaries = summarise(outcome.rows)
-    languages = _worth_telling(summarise(outcome.rows, by_language=True))
+    summaries = summarize(outcome.rows)
+    languages = _worth_telling(summarize(outcome.rows, by_language=True))
     statistics = _statistics(folder, outcome, clips)
     text = _markdown(outcome, summaries, languages, statistics, title, command)
     files = {
@@ -87,15 +87,15 @@ def _statistics(
     folder: Path, outcome: Outcome, clips: Sequence[ManifestEntry]
 ) -> dict[str, CodeStatistics]:
     found = {}
-    for entrant in outcome.entrants:
-        codes = read_codes(codes_file(folder, entrant.name, clip) for clip in clips)
+    for codec in outcome.codecs:
+        codes = read_codes(codes_file(folder, codec.name, clip) for clip in clips)
         if not codes:
             continue
         # What the layers of one frame cost tells how many frames there are in a second.
-        bits = len(codes[0]) * (entrant.codebook_size - 1).bit_length()
-        kbps = max(row.kbps for row in outcome.rows if row.model == entrant.name)
+        bits = len(codes[0]) * (codec.codebook_size - 1).bit_length()
+        kbps = max(row.kbps for row in outcome.rows if row.model == codec.name)
         rate = 1000 * kbps / bits
-        found[entrant.name] = code_statistics(codes, entrant.codebook_size, rate)
+        found[codec.name] = code_statistics(codes, codec.codebook_size, rate)
     return found
 
 
@@ -132,12 +132,10 @@ def _markdown(
 
 def _versions(outcome: Outcome, summaries: Sequence[Summary]) -> list[str]:
     lines = []
-    for entrant in outcome.entrants:
-        delays = [one.delay_ms for one in summaries if one.model == entrant.name]
+    for codec in outcome.codecs:
+        delays = [one.delay_ms for one in summaries if one.model == codec.name]
         late = f", {max(delays, key=abs):.1f} ms late" if any(delays) else ""
-        lines.append(
-            f"{entrant.name}: {entrant.identity}, {entrant.sampling_rate / 1000:g} kHz{late}"
-        )
+        lines.append(f"{codec.name}: {codec.identity}, {codec.sampling_rate / 1000:g} kHz{late}")
     return lines
 
 
@@ -163,7 +161,7 @@ def _json(
 ) -> str:
     document: dict[str, Any] = {
         "command": command,
-        "codecs": [asdict(entrant) for entrant in outcome.entrants],
+        "codecs": [asdict(codec) for codec in outcome.codecs],
         "summaries": [one.as_json() for one in (*summaries, *languages)],
         "codes": {name: one.as_json() for name, one in statistics.items()},
         "failed": sorted({row.path for row in outcome.rows if row.error}),
@@ -252,7 +250,7 @@ def _version(folder: Path, clip: ManifestEntry, row: Row) -> Version:
     audio, rate = _beginning(_version_file(folder, clip, row))
     layers = "" if row.num_quantizers is None else f", {row.num_quantizers} layers"
     wanted = {name: value for name, value in row.metrics.items() if name in METRICS}
-    note = f"understood as “{row.heard}”" if row.heard else ""
+    note = f"understood as “{row.transcript}”" if row.transcript else ""
     return Version(f"{row.model}{layers}", row.actual_kbps, audio, rate, wanted, note)
 
 

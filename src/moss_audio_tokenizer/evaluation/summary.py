@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingDependencyError
-from .measures import METRICS
-from .rows import Row
+from .metric_registry import METRICS
+from .result_rows import Row
 
 # Error rates are errors over words of all clips together, not means of clips' rates.
 _WEIGHTS = {"wer": "num_words", "cer": "num_characters"}
@@ -38,7 +38,7 @@ class Summary:
     """All clips of one domain and language through one model at one bitrate.
 
     Attributes:
-        model: the contender's name.
+        model: the codec's name.
         num_quantizers: layers, or None.
         domain: of the clips.
         language: of the clips; "" for all together.
@@ -66,7 +66,7 @@ class Summary:
         return asdict(self)
 
 
-def summarise(rows: Iterable[Row], by_language: bool = False) -> list[Summary]:
+def summarize(rows: Iterable[Row], by_language: bool = False) -> list[Summary]:
     """Averages by domain, model and bitrate, in the order of first appearance.
 
     Args:

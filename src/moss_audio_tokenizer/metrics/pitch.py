@@ -124,9 +124,9 @@ def _normalised_differences(
     correlation = np.fft.irfft(spectrum * window.conj(), _FFT)[:, :_LAGS]
     differences = np.maximum(energies[:, :1] + energies[:, :_LAGS] - 2 * correlation, 0.0)
     means = np.cumsum(differences[:, 1:], axis=1) / np.arange(1, _LAGS)
-    normalised = np.ones_like(differences)
-    np.divide(differences[:, 1:], means, normalised[:, 1:], where=means > 1e-12)
-    return normalised
+    normalized = np.ones_like(differences)
+    np.divide(differences[:, 1:], means, normalized[:, 1:], where=means > 1e-12)
+    return normalized
 
 
 def _first_deep_dip(dips: Float[np.ndarray, "frames lags"]) -> np.ndarray:

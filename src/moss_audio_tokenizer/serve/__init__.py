@@ -1,7 +1,7 @@
-"""The codec server: HTTP for whole files, WebSockets for live streams, one batch for all of them.
+"""The codec server: HTTP for whole files, WebSockets for live streams, one batch for both.
 
-One thread (`stepping`) owns the model and its sessions; everything else is asyncio and hands it
-work. It speaks to the Codec protocol and knows neither PyTorch nor ONNX: how the codec is opened
-comes in as a function. FastAPI, uvicorn and the other packages of the extra `serve` are imported
-nowhere else.
+One thread (`model_thread`) owns the codec and its sessions; everything else is asyncio and passes
+work to it. The server uses the Codec protocol and knows neither PyTorch nor ONNX: a function that
+opens the codec is passed in. FastAPI, uvicorn and the other packages of the extra `serve` are
+imported only here.
 """

@@ -1,7 +1,7 @@
-"""The application: its routes, its documentation, and what it says about itself.
+"""The application: its routes, its documentation, and its state.
 
-Everything is made here and handed on; there are no globals, so that there can be any number of
-applications in one process.
+Everything is created here and passed on. There are no globals, so one process can hold any number
+of applications.
 """
 
 import asyncio
@@ -11,39 +11,46 @@ from importlib import resources
 from pathlib import Path
 
 import swagger_ui_bundle
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..errors import MossAudioError
-from .lanes import StreamingCodec
-from .metrics import Metrics
-from .refusals import (
+from .asr_thread import SpeechTranscriber, Transcriptions
+from .auth import Gate
+from .batching import StreamingCodec
+from .file_routes import file_routes
+from .http_errors import (
     STATUS,
-    Gate,
     Refused,
     document_of,
     openai_document_of,
     openai_status_of,
     refusal_of,
 )
-from .requests import request_routes
+from .metrics import Metrics
 from .settings import ServerSettings
-from .sockets import socket_routes
-from .speaking import SpeakingModel, Speeches
-from .speech import OPENAI_PATHS, speech_routes
+from .speech_routes import MODEL as TTS_MODEL
+from .speech_routes import OPENAI_PATHS, model_routes, speech_routes
+from .stream_routes import stream_routes
 from .streams import Streams
-from .voices import VoiceCache
+from .transcription_routes import MODEL as ASR_MODEL
+from .transcription_routes import transcription_routes
+from .tts_thread import SpeechQueue, SpeechSynthesizer
+from .voices import VoiceCache, voice_routes
 
-_DESCRIPTION = """Sound to discrete codes and back. Whole files go over HTTP; live streams go over
-WebSockets at `/v1/encode/stream` and `/v1/decode/stream`, which this page cannot show: a first
-message says what the codec is, binary messages carry audio one way and packed frames of codes the
-other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` speaks texts, in the form of
-OpenAI's interface. Errors are `{"error": {"code", "message"}}`."""
+_DESCRIPTION = """Audio to discrete codes and back. Whole files go over HTTP. Live streams go over
+WebSockets at `/v1/encode/stream` and `/v1/decode/stream`, which this page cannot show: the first
+message describes the codec, binary messages carry audio one way and packed frames of codes the
+other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` synthesizes texts and
+`/v1/audio/transcriptions` transcribes recordings, in the form of OpenAI's interface.
+Errors are `{"error": {"code", "message"}}`."""
 _CLIENT_CLOSED = 499
 
 
@@ -51,28 +58,38 @@ class CodecServer:
     """A codec, its streams and its application.
 
     Args:
-        open_codec: opens the codec, on the thread that will step it.
-        settings: limits.
-        open_speaker: opens what speaks, on the thread that will speak; None for a mute server.
+        open_codec: Opens the codec, on the thread that will step it.
+        settings: The server's limits.
+        open_synthesizer: Opens the TTS model, on the thread that will run it; None for a server
+            without speech.
+        open_transcriber: Opens the ASR model, on the thread that will run it; None for a server
+            without transcription.
 
     Attributes:
-        app: what an ASGI server runs.
-        streams: all streams; its `opened` says when, or why not, the codec is there.
-        speeches: all speech; None if nothing speaks here.
+        app: The ASGI application.
+        streams: All streams; `Streams.opened` waits for the codec.
+        speeches: All speech requests; None without a TTS model.
+        transcriptions: All transcriptions; None without an ASR model.
     """
 
     def __init__(
         self,
         open_codec: Callable[[], StreamingCodec],
         settings: ServerSettings | None = None,
-        open_speaker: Callable[[], SpeakingModel] | None = None,
+        open_synthesizer: Callable[[], SpeechSynthesizer] | None = None,
+        open_transcriber: Callable[[], SpeechTranscriber] | None = None,
     ) -> None:
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
         self.streams = Streams(open_codec, self.settings, self.metrics)
-        self.speeches: Speeches | None = None
-        if open_speaker is not None:
-            self.speeches = Speeches(open_speaker, self.settings, self.metrics)
+        self.speeches: SpeechQueue | None = None
+        if open_synthesizer is not None:
+            self.speeches = SpeechQueue(open_synthesizer, self.settings, self.metrics)
+        self.transcriptions: Transcriptions | None = None
+        if open_transcriber is not None:
+            self.transcriptions = Transcriptions(open_transcriber, self.settings, self.metrics)
+        services = (self.streams, self.speeches, self.transcriptions)
+        self._services = [service for service in services if service is not None]
         self._voices: VoiceCache | None = None
         self.metrics.watch(
             self.streams.waiting_frames,
@@ -80,7 +97,7 @@ class CodecServer:
             self.streams.num_slots,
             self.streams.num_bytes,
             lambda: self._voices.num_bytes if self._voices else 0,
-            lambda: self.speeches.num_places if self.speeches else 0,
+            lambda: self.speeches.num_requests if self.speeches else 0,
         )
         self.app = self._build()
 
@@ -93,16 +110,30 @@ class CodecServer:
             docs_url=None,
             redoc_url=None,
         )
-        # The version that the documentation page reads, which is served from here.
+        # The version that the bundled documentation page supports.
         app.openapi_version = "3.0.3"
-        gate = Gate(self.settings, self.metrics)
-        app.include_router(request_routes(self.streams, gate, lambda: self._voices))
-        app.include_router(socket_routes(self.streams, gate))
+        gate = Gate(self.settings)
+        app.include_router(file_routes(self.streams, gate))
+        app.include_router(voice_routes(self.streams, gate, lambda: self._voices))
+        app.include_router(stream_routes(self.streams, gate))
+        models = [TTS_MODEL] if self.speeches else []
+        models += [ASR_MODEL] if self.transcriptions else []
+        app.include_router(model_routes(models, gate))
         app.include_router(speech_routes(self.speeches, gate, lambda: self._voices))
-        self._add_state(app)
+        app.include_router(transcription_routes(self.transcriptions, gate))
+        app.include_router(self._state_routes(gate))
         _add_pages(app)
-        for error in (Refused, MossAudioError, RequestValidationError, ClientDisconnect):
+        errors = (Refused, MossAudioError, RequestValidationError, HTTPException, ClientDisconnect)
+        for error in errors:
             app.add_exception_handler(error, self._answer)
+        if self.settings.cors_origins:
+            app.add_middleware(
+                CORSMiddleware,
+                allow_origins=sorted(self.settings.cors_origins),
+                allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Content-Encoding"],
+                expose_headers=["Retry-After"],
+            )
         return app
 
     @asynccontextmanager
@@ -110,43 +141,43 @@ class CodecServer:
         await self.streams.start()
         if self.speeches is not None:
             self.speeches.start()
+        if self.transcriptions is not None:
+            self.transcriptions.start()
         opening = asyncio.create_task(self.open())
         try:
             yield
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-            if self.speeches is not None:
-                await self.speeches.stop()
-            await self.streams.stop()
+            await asyncio.gather(*(service.stop() for service in self._services))
 
     async def drain(self) -> None:
-        """Refuse what is new, and wait for what is live to end, but not for ever."""
-        speaking = [self.speeches.drain()] if self.speeches is not None else []
-        await asyncio.gather(self.streams.drain(), *speaking)
+        """Refuse new work, and wait for open work up to the limit."""
+        await asyncio.gather(*(service.drain() for service in self._services))
 
     async def open(self) -> None:
-        """Wait for codec and speaker, and open the voices that belong to them."""
-        speaking = [self.speeches.opened()] if self.speeches is not None else []
-        info, *_ = await asyncio.gather(self.streams.opened(), *speaking)
+        """Wait for the models to load, then open the voice cache."""
+        info, *_ = await asyncio.gather(*(service.opened() for service in self._services))
         if self.settings.voice_folder is not None and self._voices is None:
             self._voices = VoiceCache(
                 self.settings.voice_folder, info.identity, self.settings.max_voice_bytes
             )
 
-    def _add_state(self, app: FastAPI) -> None:
-        @app.get("/health", tags=["server"])
+    def _state_routes(self, gate: Gate) -> APIRouter:
+        router = APIRouter(tags=["server"], dependencies=gate.open_guards())
+
+        @router.get("/health")
+        @router.head("/health", include_in_schema=False)
         async def health() -> JSONResponse:
-            """Whether the server should be left alone (200) or started again (503)."""
-            healthy = self.streams.is_healthy and (
-                self.speeches is None or self.speeches.is_healthy
-            )
+            """Whether the server works (200) or must be restarted (503)."""
+            healthy = all(service.is_healthy for service in self._services)
             return JSONResponse({"healthy": healthy}, 200 if healthy else 503)
 
-        @app.get("/ready", tags=["server"])
+        @router.get("/ready")
+        @router.head("/ready", include_in_schema=False)
         async def ready() -> JSONResponse:
-            """Whether new work is welcome: the model is loaded, and the server is not to stop."""
-            is_ready = self.streams.is_ready and (self.speeches is None or self.speeches.is_ready)
+            """Whether new work is accepted: the model is loaded, and no stop is under way."""
+            is_ready = all(service.is_ready for service in self._services)
             state = {
                 "ready": is_ready,
                 "draining": self.streams.is_draining,
@@ -155,22 +186,36 @@ class CodecServer:
             }
             return JSONResponse(state, 200 if is_ready else 503)
 
-        @app.get("/metrics", tags=["server"], response_class=Response)
+        @router.get("/metrics", response_class=Response)
         async def metrics() -> Response:
-            """Figures for Prometheus."""
+            """Metrics for Prometheus."""
             return Response(self.metrics.text(), media_type=self.metrics.content_type)
+
+        return router
 
     async def _answer(self, request: Request, error: Exception) -> Response:
         if isinstance(error, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         if isinstance(error, RequestValidationError):
             error = Refused("bad_input", _first_problem(error))
+        if isinstance(error, HTTPException):
+            error = _refusal_of_route(error, request)
         refusal = refusal_of(error)
         self.metrics.refused(refusal.code)
         headers = {"Retry-After": f"{refusal.retry_seconds:.0f}"} if refusal.retry_seconds else None
         if request.url.path.startswith(OPENAI_PATHS):
             return JSONResponse(openai_document_of(refusal), openai_status_of(refusal), headers)
         return JSONResponse(document_of(refusal), STATUS[refusal.code].http, headers)
+
+
+def _refusal_of_route(error: HTTPException, request: Request) -> Refused:
+    asked = f"{request.method} {request.url.path}"[:80]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return Refused("method_not_allowed", f"{asked} is not allowed; expected {allowed}")
+    if error.status_code == 404:
+        return Refused("not_found", f"{asked} does not exist; /docs lists the interface")
+    return Refused("bad_input", str(error.detail))
 
 
 def _first_problem(error: RequestValidationError) -> str:
@@ -183,6 +228,7 @@ def _add_pages(app: FastAPI) -> None:
     app.mount("/docs/assets", StaticFiles(directory=Path(swagger_ui_bundle.swagger_ui_path)))
 
     @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
     async def microphone() -> HTMLResponse:
         return HTMLResponse(page)
 

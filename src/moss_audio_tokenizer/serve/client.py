@@ -1,12 +1,14 @@
 """A client for Python programs: whole files over HTTP, live streams over WebSockets.
 
-Owns the conversation from the other side; needs httpx and websockets, and no FastAPI. What the
-server refuses comes as this package's errors.
+Needs httpx and websockets, but no FastAPI. A refusal of the server is raised as an error of this
+package.
 """
 
+import io
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -22,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from ..codes import AudioCodes, CodecInfo
 from ..codes.moss_format import from_bytes, to_bytes
 from ..errors import InputError, MossAudioError, ServerBusy, ServerError
-from .wire import PackedFrames, PcmReader, PcmWriter
+from .wire_format import PackedFrames, PcmReader, PcmWriter
 
 _ERRORS: dict[str, type[MossAudioError]] = {
     "busy": ServerBusy,
@@ -32,20 +34,21 @@ _ERRORS: dict[str, type[MossAudioError]] = {
     "too_long": InputError,
 }
 _AUDIO = "pcm_f32le"
+_MAX_ANSWER_BYTES = 1 << 28
 _Connect = Callable[[], AbstractContextManager[ClientConnection]]
 _Self = TypeVar("_Self", bound="_LiveStream")
 
 
 class CodecClient(AbstractContextManager["CodecClient"]):
-    """A server, as its clients see it.
+    """A connection to a codec server.
 
     Args:
-        url: of the server, such as "http://127.0.0.1:8000".
-        key: an API key, if the server asks for one.
-        timeout_seconds: for every answer.
+        url: The server's URL, such as "http://127.0.0.1:8000".
+        key: An API key, if the server requires one.
+        timeout_seconds: The time limit of every answer.
 
-    Every method raises `ServerBusy` where trying again later helps, `InputError` for what was
-    sent (the address too), and `ServerError` for everything else.
+    Every method raises `ServerBusy` if trying again later helps, `InputError` if the input or the
+    URL is wrong, and `ServerError` for everything else.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout_seconds: float = 60.0) -> None:
@@ -66,73 +69,84 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         self._http.close()
 
     def model(self) -> dict[str, Any]:
-        """What the codec is, and what the server allows."""
-        return _document(self._request("GET", "/v1/model").text)
+        """The codec's facts and the server's limits."""
+        return _document(self._request("GET", "/v1/model"))
 
     def encode(
         self, recording: str | Path | bytes, num_quantizers: int | None = None
     ) -> AudioCodes:
-        """The codes of a sound file: its path or its bytes."""
+        """Encode a sound file, given as a path or as bytes."""
         document = self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers)
-        return _codes(document.content)
+        return _codes(document)
 
     def decode(
         self, codes: AudioCodes, num_quantizers: int | None = None, audio_format: str = "wav"
     ) -> bytes:
-        """Codes as a sound file's bytes: "wav", "flac" or "opus"."""
+        """Decode codes to the bytes of a sound file: "wav", "flac" or "opus"."""
         where = f"/v1/decode?format={audio_format}"
-        return self._request("POST", where, to_bytes(codes), num_quantizers).content
+        return self._request("POST", where, to_bytes(codes), num_quantizers, "audio/")
 
     def add_voice(self, recording: str | Path | bytes, text: str = "") -> dict[str, Any]:
-        """Keep a reference recording's codes; "voice" is what they are found under.
+        """Upload a reference recording; "voice" of the answer is its name.
 
-        The text, what is said in it, is needed to `speak` in this voice.
+        To `speak` in this voice, ``text`` must be the transcript of the recording.
         """
         where = f"/v1/voices?{urlencode({'text': text})}" if text else "/v1/voices"
-        return _document(self._request("POST", where, _bytes_of(recording)).text)
+        return _document(self._request("POST", where, _bytes_of(recording)))
 
     def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
         """The codes of a voice."""
         found = self._request("GET", f"/v1/voices/{voice}", num_quantizers=num_quantizers)
-        return _codes(found.content)
+        return _codes(found)
 
     def drop_voice(self, voice: str) -> None:
-        """Forget a voice."""
+        """Delete a voice."""
         self._request("DELETE", f"/v1/voices/{voice}")
 
     def speak(self, text: str, audio_format: str = "wav", **options: Any) -> bytes:
-        """A text as a sound file's bytes: "wav", "flac", "opus", or raw "pcm".
+        """Synthesize a text to the bytes of a sound file.
 
         Args:
-            text: to say.
-            audio_format: of the answer.
+            text: The text.
+            audio_format: "wav", "flac", "opus", "mp3", or raw "pcm".
             options: ``voice``, ``seed``, ``temperature``, ``top_k``, ``top_p``,
                 ``guidance``, ``num_quantizers``, ``max_seconds``.
         """
         document = {"input": text, "response_format": audio_format} | options
-        return self._request("POST", "/v1/audio/speech", json.dumps(document).encode()).content
+        body = json.dumps(document).encode()
+        return self._request("POST", "/v1/audio/speech", body, media_type="audio/")
 
     def speech(self, text: str, **options: Any) -> Iterator[Float[np.ndarray, " samples"]]:
-        """A text as it is spoken: samples at 24 kHz, as they come.
+        """Synthesize a text; iterates over samples at 24 kHz as they arrive.
 
-        Who stops to read, by ``close`` or leaving a loop for good, stops the speech. Takes the
-        options of `speak`.
+        Closing the iterator stops the speech. The options are those of `speak`.
         """
         document = {"input": text, "response_format": "pcm"} | options
         try:
             with self._http.stream("POST", "/v1/audio/speech", json=document) as response:
                 if response.is_error:
-                    raise _error_of(response.read().decode())
+                    raise _error_of(self._content(response).decode(errors="replace"))
                 yield from _samples(response.iter_bytes())
         except httpx.HTTPError as problem:
             raise ServerError(f"no speech from {self._url}: {problem}") from problem
 
+    def transcribe(self, recording: str | Path | bytes) -> dict[str, Any]:
+        """Transcribe a sound file: its "text", and "words" with "start" and "end" in seconds."""
+        request = self._http.build_request(
+            "POST",
+            "/v1/audio/transcriptions",
+            files={"file": _bytes_of(recording)},
+            data={"response_format": "verbose_json"},
+        )
+        headers = {"Content-Type": request.headers["Content-Type"]}
+        return _document(self._request("POST", request.url.path, request.read(), headers=headers))
+
     def encode_stream(self, num_quantizers: int | None = None) -> "EncodeStream":
-        """A live stream of audio to codes, for a ``with`` block."""
+        """Open a live stream of audio to codes, for a ``with`` block."""
         return EncodeStream(self._connection("encode", num_quantizers), self._timeout_seconds)
 
     def decode_stream(self, num_quantizers: int | None = None) -> "DecodeStream":
-        """A live stream of codes to audio, for a ``with`` block."""
+        """Open a live stream of codes to audio, for a ``with`` block."""
         return DecodeStream(self._connection("decode", num_quantizers), self._timeout_seconds)
 
     def _connection(self, side: str, num_quantizers: int | None) -> _Connect:
@@ -156,24 +170,42 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         where: str,
         body: bytes | None = None,
         num_quantizers: int | None = None,
-    ) -> httpx.Response:
+        media_type: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
         if num_quantizers is not None:
             where += f"{'&' if '?' in where else '?'}num_quantizers={num_quantizers}"
         try:
-            response = self._http.request(method, where, content=body)
+            with self._http.stream(method, where, content=body, headers=headers) as response:
+                content = self._content(response)
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
             raise ServerError(f"no answer from {self._url}: {problem}") from problem
         if not response.is_success:
-            raise _error_of(response.text)
-        return response
+            raise _error_of(content.decode(errors="replace"))
+        found = response.headers.get("content-type", "")
+        if not found.startswith(media_type):
+            raise ServerError(f"the server answered {found!r:.60}; expected {media_type}")
+        return content
+
+    def _content(self, response: httpx.Response) -> bytes:
+        """Read an answer, within limits of size and time: the server may be hostile."""
+        deadline = time.monotonic() + self._timeout_seconds
+        content = io.BytesIO()
+        for chunk in response.iter_bytes():
+            content.write(chunk)
+            if content.tell() > _MAX_ANSWER_BYTES:
+                raise ServerError(f"the answer has more than {_MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise ServerError(f"the answer took more than {self._timeout_seconds:g} s")
+        return content.getvalue()
 
 
 class _LiveStream:
     """What both directions have in common; a ``with`` block connects and closes.
 
     Attributes:
-        hello: what the server said first.
-        summary: what it said last: numbers of frames and samples.
+        hello: The first message of the server.
+        summary: Its last message: the numbers of frames and samples.
     """
 
     def __init__(self, connect_to: _Connect, timeout_seconds: float) -> None:
@@ -190,7 +222,7 @@ class _LiveStream:
                 raise ServerError(f"no stream from the server: {problem}") from problem
             hello = self._message()
             if isinstance(hello, bytes):
-                raise ServerError("the server sent data before it said what its stream is")
+                raise ServerError("the server sent data before it described the stream")
             self.hello = hello
             self._info = codec_info(hello, "the stream's first message")
             self._frames = PackedFrames(self._info, self._info.num_quantizers)
@@ -201,14 +233,16 @@ class _LiveStream:
         self._open.__exit__(*error)
 
     def finish(self) -> None:
-        """Say that no more comes."""
+        """Mark the end of the input."""
         self._send(json.dumps({"type": "end"}))
 
     def _send(self, message: str | bytes) -> None:
+        if not message:  # an empty chunk; servers refuse empty messages
+            return
         try:
             self._connection.send(message)
         except ConnectionClosed:
-            pass  # why it was closed is what the next result says
+            pass  # the next result raises the reason
         except OSError as problem:
             raise ServerError(f"the connection broke: {problem}") from problem
 
@@ -231,7 +265,7 @@ class _LiveStream:
         self.summary = message
 
     def _fed_by(self, send: Callable[[Any], None], chunks: Iterable[Any]) -> threading.Thread:
-        """A thread that sends all chunks and the end: the server waits for who does not read."""
+        """Send all chunks and the end from a thread, while the caller reads."""
 
         def feed() -> None:
             for chunk in chunks:
@@ -247,18 +281,18 @@ class EncodeStream(_LiveStream):
     """Audio to codes, live."""
 
     def send(self, audio: Float[np.ndarray, "channels samples"]) -> None:
-        """Send samples, any number of them."""
+        """Send any number of samples."""
         for message in PcmWriter(_AUDIO).write(np.asarray(audio, np.float32)):
             self._send(message)
 
     def results(self) -> Iterator[Integer[np.ndarray, "num_quantizers frames"]]:
-        """Codes as they come, to the end of the stream."""
+        """Iterate over codes as they arrive, to the end of the stream."""
         yield from self._results(self._frames.read)
 
     def run(
         self, chunks: Iterable[Float[np.ndarray, "channels samples"]]
     ) -> Iterator[Integer[np.ndarray, "num_quantizers frames"]]:
-        """Send chunks from a thread of its own, and give the codes as they come."""
+        """Send chunks from another thread and iterate over the codes as they arrive."""
         sending = self._fed_by(self.send, chunks)
         yield from self.results()
         sending.join()
@@ -268,27 +302,27 @@ class DecodeStream(_LiveStream):
     """Codes to audio, live."""
 
     def send(self, codes: Integer[np.ndarray, "num_quantizers frames"]) -> None:
-        """Send whole frames of as many layers as the stream was opened for."""
+        """Send whole frames; their number of quantizers is that of the stream."""
         self._send(self._frames.write(codes))
 
     def results(self) -> Iterator[Float[np.ndarray, "channels samples"]]:
-        """Audio as it comes, to the end of the stream."""
+        """Iterate over audio as it arrives, to the end of the stream."""
         yield from self._results(PcmReader(_AUDIO, self._info).read)
 
     def run(
         self, chunks: Iterable[Integer[np.ndarray, "num_quantizers frames"]]
     ) -> Iterator[Float[np.ndarray, "channels samples"]]:
-        """Send chunks from a thread of its own, and give the audio as it comes."""
+        """Send chunks from another thread and iterate over the audio as it arrives."""
         sending = self._fed_by(self.send, chunks)
         yield from self.results()
         sending.join()
 
 
 def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
-    """What a server's document says of its codec.
+    """Read the codec's facts from a document of the server.
 
     Raises:
-        ServerError: something is missing, or cannot be.
+        ServerError: A fact is missing or impossible.
     """
     most = {
         "sampling_rate": 768_000,
@@ -307,7 +341,7 @@ def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
     if not isinstance(identity, str) or not re.fullmatch("[!-~]{1,16}", identity):
         raise ServerError(
             f"{where} says model {str(identity)[:40]!r}; expected 1 to 16 ASCII characters that "
-            "tell codecs apart"
+            "identify the codec"
         )
     return CodecInfo(
         identity=identity,
@@ -319,27 +353,29 @@ def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
     )
 
 
-def _document(text: str) -> dict[str, Any]:
-    """A JSON object.
+def _document(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object.
 
     Raises:
-        ServerError: it is none.
+        ServerError: The text is not a JSON object.
     """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ServerError(_nonsense(text))
+        raise ServerError(
+            _nonsense(text if isinstance(text, str) else text.decode(errors="replace"))
+        )
     return found
 
 
 def _nonsense(text: str) -> str:
-    return f"the server answered {text[:80]!r}, which is no answer of a codec server"
+    return f"the server answered {text[:80]!r}, which a codec server would not answer"
 
 
 def _samples(chunks: Iterable[bytes]) -> Iterator[Float[np.ndarray, " samples"]]:
-    """Of 16-bit PCM that is cut anywhere."""
+    """Decode 16-bit PCM that may be cut inside a sample."""
     rest = b""
     for chunk in chunks:
         whole = rest + chunk
@@ -367,6 +403,6 @@ def _error_of(text: str) -> MossAudioError:
         return ServerError(_nonsense(text))
     if not isinstance(code, str):
         return ServerError(_nonsense(text))
-    # It may be shown on a terminal.
+    # The message may be printed on a terminal.
     shown = "".join(sign if sign.isprintable() else " " for sign in str(message))
     return _ERRORS.get(code, ServerError)(f"{shown} ({code})")

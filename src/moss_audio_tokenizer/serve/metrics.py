@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus. It knows names and buckets, not what is counted."""
+"""Counters, gauges and histograms for Prometheus: owns their names and buckets."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ _ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The figures of one server, in a registry of their own."""
+    """The metrics of one server, in their own registry."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,7 +28,7 @@ class Metrics:
             return Histogram(f"moss_{name}", text, labels, buckets=buckets, registry=registry)
 
         self._streams = gauge("streams", "Open streams.", "side", "kind")
-        self._opened = counter("streams_opened", "Streams that were let in.", "side", "kind")
+        self._opened = counter("streams_opened", "Streams that were admitted.", "side", "kind")
         self._ended = counter("streams_ended", "Streams that ended, by how.", "side", "how")
         self._refused = counter("refused", "Requests and streams that were refused.", "why")
         self._step = histogram("step_seconds", "Time of a step.", _STEP_BUCKETS, "side", "kind")
@@ -41,20 +41,20 @@ class Metrics:
             "underruns", "Live results that came more than a frame's duration late.", "side"
         )
         self._queue = gauge("queued_frames", "Frames that wait for a step.")
-        self._clips = gauge("clips", "Whole files that are worked on or wait.")
-        self._slots = gauge("session_slots", "Slots that the sessions themselves hold open.")
+        self._clips = gauge("clips", "Whole files in progress or waiting.")
+        self._slots = gauge("session_slots", "Open slots of the sessions.")
         self._memory = gauge("session_bytes", "Memory of all slots.")
-        self._spoken = counter("spoken_seconds", "Sound of speech that was made.")
-        self._speeches = counter("speeches", "Texts that were let in, by how it ended.", "how")
+        self._spoken = counter("spoken_seconds", "Seconds of synthesized speech.")
+        self._speeches = counter("speeches", "Texts that were admitted, by how they ended.", "how")
         self._first_sound = histogram(
-            "first_sound_seconds", "From a text's arrival to its first sound.", _SOUND_BUCKETS
+            "first_sound_seconds", "From a text's arrival to its first audio.", _SOUND_BUCKETS
         )
-        self._speech_queue = gauge("queued_speeches", "Texts that are spoken or wait.")
+        self._speech_queue = gauge("queued_speeches", "Texts in progress or waiting.")
         self._voices = counter("voices", "Look-ups in the voice cache.", "result")
         self._voice_bytes = gauge("voice_bytes", "Size of the voice cache.")
 
     def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     def watch(
@@ -66,7 +66,7 @@ class Metrics:
         voice_bytes: Callable[[], float],
         speeches: Callable[[], float],
     ) -> None:
-        """Ask these whenever the figures are read."""
+        """Set the callbacks of the gauges."""
         self._queue.set_function(queued_frames)
         self._clips.set_function(clips)
         self._slots.set_function(session_slots)
@@ -75,47 +75,47 @@ class Metrics:
         self._speech_queue.set_function(speeches)
 
     def opened(self, side: str, kind: str) -> None:
-        """A stream was let in."""
+        """Count an admitted stream."""
         self._opened.labels(side, kind).inc()
         self._streams.labels(side, kind).inc()
 
     def closed(self, side: str, kind: str, how: str) -> None:
-        """A stream was let go."""
+        """Count the end of a stream."""
         self._streams.labels(side, kind).dec()
         self._ended.labels(side, how).inc()
 
     def refused(self, why: str) -> None:
-        """A request or a stream was turned away."""
+        """Count a refused request or stream."""
         self._refused.labels(why).inc()
 
     def stepped(self, side: str, is_live: bool, seconds: float, num_streams: int) -> None:
-        """A step was made."""
+        """Record a step."""
         kind = "live" if is_live else "file"
         self._step.labels(side, kind).observe(seconds)
         self._rows.labels(side, kind).observe(num_streams)
 
     def made_frames(self, side: str, num_frames: int) -> None:
-        """Frames came out of a step."""
+        """Count the frames of a step."""
         self._frames.labels(side).inc(num_frames)
 
     def answered(self, side: str, seconds: float, is_late: bool) -> None:
-        """A live stream's chunk came out, so long after its input."""
+        """Record the latency of a live stream's result."""
         self._wait.labels(side).observe(seconds)
         if is_late:
             self._underruns.labels(side).inc()
 
     def spoke(self, seconds: float) -> None:
-        """A piece of speech was made."""
+        """Count synthesized speech."""
         self._spoken.inc(seconds)
 
     def began_to_speak(self, seconds: float) -> None:
-        """The first sound of a text, so long after it arrived."""
+        """Record the time from a text's arrival to its first audio."""
         self._first_sound.observe(seconds)
 
     def ended_speech(self, how: str) -> None:
-        """A text was spoken, or not."""
+        """Count the end of a speech request."""
         self._speeches.labels(how).inc()
 
     def looked_up(self, was_there: bool) -> None:
-        """A voice was asked for."""
+        """Count a look-up in the voice cache."""
         self._voices.labels("hit" if was_there else "miss").inc()

@@ -1,9 +1,10 @@
-"""Packets of Opus, one to a message, as browsers and telephones make and play them.
+"""Opus packets, one per message, as browsers and telephones produce and play them.
 
-Owns the coder's state and the resampling between 48 kHz, at which Opus decodes, and the codec.
-The coder is FFmpeg's, through PyAV. Opus delays audio by 6.5 ms and that is not taken out.
+Owns the coder's state and the resampling between Opus's 48 kHz and the codec's rate. The coder is
+FFmpeg's, through PyAV. Opus delays audio by 6.5 ms; this delay is not removed.
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -17,16 +18,17 @@ from ..errors import AudioError, InputError, MissingDependencyError
 _DECODED_RATE = 48_000
 _ENCODED_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 _PACKETS_A_SECOND = 50
+_BITRATES = (6_000, 510_000)
 _LAYOUTS = {1: "mono", 2: "stereo"}
 # The largest packet that Opus allows (RFC 6716): three frames of 1275 bytes and their lengths.
 _MAX_PACKET_BYTES = 3 * 1275 + 7
 
 
-class OpusReader:
-    """Packets to samples at the codec's rate.
+class OpusDecoder:
+    """Decodes packets to samples at the codec's rate.
 
     Raises:
-        InputError: Opus has no such channels.
+        InputError: Opus does not support the codec's number of channels.
         MissingDependencyError: PyAV is not installed.
     """
 
@@ -40,30 +42,34 @@ class OpusReader:
             _DECODED_RATE, info.sampling_rate, info.num_channels, dtype="float32"
         )
 
+    def parts(self, message: bytes, num_samples: int) -> Iterator[bytes]:  # noqa: ARG002
+        """A packet is one part."""
+        yield message
+
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
-        """The samples that a packet completes.
+        """Decode a packet.
 
         Raises:
-            AudioError: it is no packet of Opus.
+            AudioError: The message is not an Opus packet.
         """
         if not 1 <= len(message) <= _MAX_PACKET_BYTES:
             raise AudioError(
-                f"a message has {len(message)} bytes; expected one packet of Opus, of 1 to "
+                f"a message has {len(message)} bytes; expected one Opus packet of 1 to "
                 f"{_MAX_PACKET_BYTES} bytes, without Ogg around it"
             )
         try:
             frames = self._coder.decode(self._av.Packet(message))
         except (self._av.FFmpegError, ValueError) as problem:
             raise AudioError(
-                "a message is no packet of Opus; send packets without Ogg"
+                "a message is not an Opus packet; send packets without Ogg"
             ) from problem
-        pieces = [frame.to_ndarray().astype(np.float32) for frame in frames]
-        if not pieces:
+        decoded = [frame.to_ndarray().astype(np.float32) for frame in frames]
+        if not decoded:
             return np.zeros((self._num_channels, 0), np.float32)
-        return self._resampled(np.concatenate(pieces, axis=1), is_last=False)
+        return self._resampled(np.concatenate(decoded, axis=1), is_last=False)
 
     def finish(self) -> Float[np.ndarray, "channels samples"]:
-        """What the resampler still holds."""
+        """Return what the resampler still holds."""
         return self._resampled(np.zeros((self._num_channels, 0), np.float32), is_last=True)
 
     def _resampled(self, audio: np.ndarray, is_last: bool) -> np.ndarray:
@@ -72,11 +78,11 @@ class OpusReader:
         return np.ascontiguousarray(samples.reshape(-1, self._num_channels).T)
 
 
-class OpusWriter:
-    """Samples to packets of 20 ms.
+class OpusEncoder:
+    """Encodes samples to packets of 20 ms.
 
     Raises:
-        InputError: Opus has no such rate or channels.
+        InputError: Opus does not support the rate, the channels or the bitrate.
         MissingDependencyError: PyAV is not installed.
     """
 
@@ -85,6 +91,10 @@ class OpusWriter:
         if info.sampling_rate not in _ENCODED_RATES:
             raise InputError(
                 f"Opus cannot hold {info.sampling_rate} samples a second; use pcm_s16le"
+            )
+        if not _BITRATES[0] <= bitrate <= _BITRATES[1]:
+            raise InputError(
+                f"bitrate is {bitrate}; expected {_BITRATES[0]} to {_BITRATES[1]} bits a second"
             )
         self._info = info
         self._size = info.sampling_rate // _PACKETS_A_SECOND
@@ -103,7 +113,7 @@ class OpusWriter:
         return coder
 
     def write(self, audio: Float[np.ndarray, "channels samples"]) -> list[bytes]:
-        """The packets that these samples complete."""
+        """Return the packets that these samples complete."""
         self._waiting = np.concatenate([self._waiting, audio], axis=1)
         packets = []
         while self._waiting.shape[1] >= self._size:
@@ -112,7 +122,7 @@ class OpusWriter:
         return packets
 
     def finish(self) -> list[bytes]:
-        """The rest, padded with silence, and what the coder still holds."""
+        """Return the rest, padded with silence, and what the coder still holds."""
         missing = -self._waiting.shape[1] % self._size
         padded = np.pad(self._waiting, ((0, 0), (0, missing)))
         return [*self.write(padded[:, self._waiting.shape[1] :]), *self._packets(None)]

@@ -1,7 +1,7 @@
-"""What a run tells of itself: metrics.jsonl, validation.jsonl, boards, lines of progress.
+"""The logs of a run: metrics.jsonl, validation.jsonl, TensorBoard, and lines of progress.
 
-Owns the formats; knows nothing of training. TensorBoard is `board.py`'s; Weights & Biases gets the
-same scalars where it is asked for.
+Owns the formats; knows nothing of training. Weights & Biases gets the same scalars where a recipe
+asks for it.
 """
 
 import json
@@ -10,9 +10,54 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from torch.utils.tensorboard import SummaryWriter
+
 from ..errors import MissingDependencyError
-from .board import Board
+from ..metrics.spectra import magnitude_blocks, mel_filters
 from .run_folder import METRICS_NAME, VALIDATION_NAME
+
+
+class Board:
+    """The board of a run that goes on from ``step``.
+
+    Args:
+        folder: for TensorBoard's events.
+        step: steps made so far; what is shown of later ones is withdrawn.
+        report: called with lines of progress.
+    """
+
+    def __init__(self, folder: Path, step: int, report: Callable[[str], None]) -> None:
+        self.report = report
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Curves by name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def audio(
+        self, name: str, mono: Float[np.ndarray, " samples"], sampling_rate: int, step: int
+    ) -> None:
+        """Something to listen to, clipped to +-1."""
+        # TensorBoard prints about louder samples, on the standard output.
+        clipped = torch.from_numpy(np.clip(mono, -1.0, 1.0))
+        self._writer.add_audio(name, clipped[None], step, sampling_rate)
+
+    def picture(self, name: str, picture: UInt8[np.ndarray, "height columns 3"], step: int) -> None:
+        """Something to look at."""
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Something to read."""
+        self._writer.add_text(name, text, step)
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        self._writer.close()
 
 
 class Validation(Protocol):
@@ -119,3 +164,28 @@ def _open_wandb(project: str, folder: Path) -> Any:
             "wandb is set, but Weights & Biases is not installed: pip install wandb"
         ) from error
     return wandb.init(project=project, dir=str(folder), resume="allow")
+
+
+_WINDOW = 1024
+_NUM_MELS = 96
+_RANGE_DECIBELS = 80.0
+
+
+def compared(
+    reference: Float[np.ndarray, "samples"], estimate: Float[np.ndarray, "samples"], rate: int
+) -> UInt8[np.ndarray, "height columns 3"]:
+    """The log-mel spectrogram of a recording above that of its estimate, on one scale."""
+    pictures = [_decibels(audio, rate) for audio in (reference, estimate)]
+    top = pictures[0].max()
+    levels = [np.clip((p - top) / _RANGE_DECIBELS + 1, 0, 1)[::-1] for p in pictures]
+    line = np.ones((2, levels[0].shape[1]))
+    coloured = colormaps["magma"](np.concatenate((levels[0], line, levels[1])))
+    picture: np.ndarray = (coloured[..., :3] * 255).astype(np.uint8)
+    return picture
+
+
+def _decibels(audio: np.ndarray, rate: int) -> Float[np.ndarray, "mels columns"]:
+    filters = mel_filters(rate, _WINDOW, _NUM_MELS).T
+    blocks = [b @ filters for b in magnitude_blocks(audio, _WINDOW, _WINDOW // 4)]
+    decibels: np.ndarray = 20 * np.log10(np.maximum(np.concatenate(blocks), 1e-5)).T
+    return decibels

@@ -17,7 +17,7 @@ _LARGEST_SEED = 1 << 40
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser and its schedule: linear warm-up, a plateau, decay to zero.
+    """The optimizer and its schedule: linear warm-up, a plateau, decay to zero.
 
     Attributes:
         learning_rate: of the plateau.
@@ -78,7 +78,7 @@ class RunConfig:
     Attributes:
         kind: what is trained, for recipe.json; of the class, not a key.
         output: folder of the run.
-        max_steps: optimiser steps.
+        max_steps: optimizer steps.
         seed: everything random follows from it and the step's number.
         device: "auto" takes a GPU where there is one; "cpu" or "cuda".
         precision: "fp32" or "bf16" (autocast; losses stay in float32).

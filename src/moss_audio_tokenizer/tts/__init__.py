@@ -1,14 +1,13 @@
-"""CAT-TTS: a language model that speaks in codes.
+"""CAT-TTS: a text-to-speech model that predicts codes.
 
-Source: the paper's section 3.3 and appendix C; training.md section 7.
+Source: the paper's section 3.3 and appendix C.
 """
 
 from .config import CatTtsConfig
-from .dropout import SequenceDropout
 from .generation import Frame, GeneratedSpeech, Prompt, frames, generate
-from .model import CatTts, TtsOutput
+from .model import CatTts, SequenceDropout, TtsBatch, TtsOutput
 from .sampling import SpeechSampling
-from .speaking import Speaker, Speech, SpeechRequest
+from .synthesizer import Speech, SpeechRequest, Synthesizer
 
 __all__ = [
     "CatTts",
@@ -17,10 +16,11 @@ __all__ = [
     "GeneratedSpeech",
     "Prompt",
     "SequenceDropout",
-    "Speaker",
     "Speech",
     "SpeechRequest",
     "SpeechSampling",
+    "Synthesizer",
+    "TtsBatch",
     "TtsOutput",
     "frames",
     "generate",

@@ -1,11 +1,11 @@
-"""What a CAT-TTS model is built like, in the manner of transformers."""
+"""Configuration of CAT-TTS, as transformers stores it."""
 
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
-from ..language.nested import check_whole, nested_config
+from ..llm.llm import check_whole, nested_config
 
 _LEAST = {
     "num_quantizers": 1,
@@ -22,28 +22,28 @@ _LEAST = {
 
 
 class CatTtsConfig(PreTrainedConfig):
-    """Configuration of a `CatTts`; the depth defaults are those of the published recipe.
+    """Sizes of a `CatTts`; the defaults of the depth Transformer are the paper's.
 
     Attributes:
-        text_config: of the temporal Transformer, a decoder-only model.
-        num_quantizers: layers of codes that it speaks.
-        codebook_size: rows of each.
-        code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables.
+        text_config: configuration of the temporal Transformer, a decoder-only model.
+        num_quantizers: number of codebooks that the model predicts.
+        codebook_size: number of entries of each codebook.
+        code_rank: rank of the code embeddings (`CodeEmbedding`); 0 for full tables.
         depth_width: channels of the depth Transformer.
-        depth_layers: its blocks.
-        depth_heads: its heads.
-        depth_key_value_heads: its heads of keys and values; ``depth_heads`` is a multiple.
+        depth_layers: number of its blocks.
+        depth_heads: number of its attention heads.
+        depth_key_value_heads: number of its key and value heads; divides ``depth_heads``.
         depth_head_dim: channels of a head.
         depth_feedforward: channels inside its gated feed-forward layers.
         adapter_width: channels inside the gated layers before the depth Transformer and before
-            each of its outputs; 0 puts plain projections there.
-        place_inputs: both Transformers are told which token is being said, and speech goes through
-            the text token by token, without leaving any out (`PlaceGuide`): for small data.
-        guidance: with which it speaks unless it is asked otherwise (`SpeechSampling`).
-        codec: identity of the codec whose codes it speaks; empty where nobody noted it.
+            each of its outputs; 0 for plain projections.
+        place_inputs: condition both Transformers on the current text token, and move through the
+            text token by token (`DurationPredictor`); for small data sets.
+        guidance: default classifier-free guidance scale.
+        codec: identity of the codec whose codes the model predicts; empty if unknown.
 
     Raises:
-        ConfigError: a number cannot be, or there is no such language model.
+        ConfigError: a value is out of range, or the language model is unknown.
     """
 
     model_type = "cat-tts"
@@ -64,7 +64,7 @@ class CatTtsConfig(PreTrainedConfig):
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Make the nested configuration, and refuse what cannot be built."""
+        """Parse the nested configuration and check all values."""
         if self.text_config is not None:
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
@@ -76,8 +76,8 @@ class CatTtsConfig(PreTrainedConfig):
             )
         if self.guidance != 1 and not self.place_inputs:
             raise ConfigError(
-                f"guidance is {self.guidance:g}; expected 1 where place_inputs is false: there is "
-                "nothing to be led by"
+                f"guidance is {self.guidance:g}; expected 1 where place_inputs is false: such "
+                "a model has no alignment to be guided by"
             )
         if self.depth_heads % self.depth_key_value_heads:
             raise ConfigError(

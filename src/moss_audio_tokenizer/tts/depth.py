@@ -1,8 +1,8 @@
-"""The depth Transformer: the codes of one frame, one layer of the quantizer after another.
+"""The depth Transformer: predicts the codes of one frame, one codebook after another.
 
-Causal blocks in the manner of Qwen3 (normalised queries and keys, gated feed-forward layers)
-without positions: what stands where, its input already says. Knows nothing of time or text.
-Source: training.md section 7.
+Causal blocks as in Qwen3 (normalized queries and keys, gated feed-forward layers), without
+positional encoding: every codebook has its own embedding. Knows nothing of time or text.
+Source: the paper's section 3.3.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class GatedLayer(nn.Module):
         self.exit = nn.Linear(inner or inputs, outputs, bias=False)
 
     def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
-        """The same for every row."""
+        """Applied to every row by itself."""
         if self.entrance is not None:
             gate, value = self.entrance(x).chunk(2, -1)
             x = F.silu(gate) * value
@@ -36,22 +36,22 @@ class GatedLayer(nn.Module):
 
 
 class Norm(nn.RMSNorm):
-    """RMS norm in the precision of its weight, whatever comes in."""
+    """RMS norm in the precision of its weight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Over the last axis."""
+        """Normalize the last axis."""
         return super().forward(x.to(self.weight.dtype))
 
 
 @dataclass
-class DepthState:
-    """Keys and values of the positions of a frame so far, one pair a block."""
+class DepthCache:
+    """KV cache over the codes of one frame, one entry a block."""
 
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
     def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a block's; returns all that it has."""
+        """Append keys and values of a block, and return all of its."""
         if block == len(self.keys):
             self.keys.append(keys)
             self.values.append(values)
@@ -62,7 +62,7 @@ class DepthState:
 
 
 class DepthBlock(nn.Module):
-    """Attention over the positions before, then a gated layer, both behind RMS norms."""
+    """Causal attention and a gated feed-forward layer, each after an RMS norm."""
 
     def __init__(self, config: CatTtsConfig) -> None:
         super().__init__()
@@ -79,27 +79,27 @@ class DepthBlock(nn.Module):
         self.feedforward = GatedLayer(width, config.depth_feedforward, width)
 
     def forward(
-        self, x: Float[Tensor, "rows steps width"], state: DepthState | None, block: int
+        self, x: Float[Tensor, "rows steps width"], cache: DepthCache | None, block: int
     ) -> Float[Tensor, "rows steps width"]:
-        """All positions at once without a state; one position more with it."""
-        x = x + self._attend(self.attention_norm(x), state, block)
+        """All positions at once without a cache; one new position with it."""
+        x = x + self._attend(self.attention_norm(x), cache, block)
         fed: Tensor = self.feedforward(self.feedforward_norm(x))
         return x + fed
 
-    def _attend(self, x: Tensor, state: DepthState | None, block: int) -> Tensor:
+    def _attend(self, x: Tensor, cache: DepthCache | None, block: int) -> Tensor:
         queries = self.query_norm(self._heads(self.queries(x), self.num_heads))
         keys = self.key_norm(self._heads(self.keys(x), self.num_pairs))
         values = self._heads(self.values(x), self.num_pairs)
         grouped = self.num_pairs < self.num_heads
-        if state is not None:
-            keys, values = state.extend(block, keys, values)
-        if state is None and not grouped:
+        if cache is not None:
+            keys, values = cache.extend(block, keys, values)
+        if cache is None and not grouped:
             steps = x.shape[1]
             window = plan_window(steps, 0, steps, x.device)
             attended = windowed_attention(queries, keys, values, window)
         else:
             attended = F.scaled_dot_product_attention(
-                queries, keys, values, is_causal=state is None, enable_gqa=grouped
+                queries, keys, values, is_causal=cache is None, enable_gqa=grouped
             )
         output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return output
@@ -109,15 +109,14 @@ class DepthBlock(nn.Module):
 
 
 class DepthTransformer(nn.Module):
-    """From a frame's context and its codes so far to the next code.
+    """Predicts the next code of a frame from the temporal context and the codes so far.
 
-    Position 0 gets the temporal Transformer's output, position 1 the sign that speech goes on,
-    position k + 1 the embedding of code k; output 0 says whether speech goes on, output k
-    scores code k.
+    Input 0 is the temporal Transformer's output, input 1 the continuation vector, input k + 1
+    the embedding of code k. Output 0 decides whether speech continues, output k scores code k.
 
     Args:
-        config: sizes.
-        width: channels of what goes in, those of the temporal Transformer.
+        config: sizes of the model.
+        width: channels of the input, those of the temporal Transformer.
     """
 
     def __init__(self, config: CatTtsConfig, width: int) -> None:
@@ -135,22 +134,22 @@ class DepthTransformer(nn.Module):
             for count in classes
         )
 
-    def initialise(self) -> None:
-        """Every matrix: normal, standard deviation 0.02."""
+    def initialize(self) -> None:
+        """Set every matrix to normal values of standard deviation 0.02."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=_STD)
 
     def forward(
-        self, inputs: Float[Tensor, "rows steps width"], state: DepthState | None = None
+        self, inputs: Float[Tensor, "rows steps width"], cache: DepthCache | None = None
     ) -> Float[Tensor, "rows steps inner"]:
-        """Hidden states of all positions, or with a state of those that are added to it."""
+        """Hidden states of all positions, or of the new ones where a cache is given."""
         x = self.entrance(inputs)
         for number, block in enumerate(self.blocks):
-            x = block(x, state, number)
+            x = block(x, cache, number)
         return x
 
     def scores(self, hidden: Float[Tensor, "... inner"], position: int) -> Float[Tensor, "... n"]:
-        """Logits of one position, in float32."""
+        """Logits of one output, in float32."""
         logits: Tensor = self.exits[position](hidden)
         return logits.float()

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..errors import InputError
-from ..language import cache_argument, check_codes, pad_in_front
-from .depth import DepthState
-from .guide import Walk
-from .model import ENDS, GOES_ON, CatTts
+from ..llm import cache_argument, check_codes, pad_in_front
+from .alignment import TextCursor
+from .depth import DepthCache
+from .model import CONTINUE, END, CatTts
 from .sampling import CodeSampler, SpeechSampling, checked_depth
 
 
@@ -111,8 +111,8 @@ def frames(
     prompts = prompts or [None] * len(texts)
     rows = _rows(model, texts, prompts, depth)
     _check_length(model, rows, settings.max_frames)
-    walk = _walk(model, texts, prompts)
-    # Rows that are led come twice: as they are, and as they would be if nobody told their place.
+    cursor = _cursor(model, texts, prompts)
+    # Guided rows are duplicated: conditioned, then unconditioned.
     settings = replace(settings, guidance=_guidance(model, settings.guidance))
     twice = 1 if settings.guidance == 1 else 2
     sampler = CodeSampler(settings, len(rows), model.device)
@@ -120,22 +120,22 @@ def frames(
     ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     spoken = torch.zeros(depth, len(rows), 0, dtype=torch.long, device=model.device)
     for _ in range(settings.max_frames):
-        draws = sampler.draws(model.config.num_quantizers + (1 if walk is None else 2))
-        shown = torch.zeros_like(clock.hidden)
-        if walk is not None:
-            durations = sampler.choice(walk.scores(clock.hidden[: len(rows)]), draws[:, -1])
-            shown[: len(rows)] = walk.step(durations)
-        signs = model.goes_on + shown
-        codes, going = _frame(model, clock.hidden, signs, sampler, spoken, draws)
-        if walk is not None:
-            going = going.where(walk.may_end, GOES_ON)
-        ended = ended | (going == ENDS)
+        draws = sampler.draws(model.config.num_quantizers + (1 if cursor is None else 2))
+        condition = torch.zeros_like(clock.hidden)
+        if cursor is not None:
+            durations = sampler.choice(cursor.scores(clock.hidden[: len(rows)]), draws[:, -1])
+            condition[: len(rows)] = cursor.step(durations)
+        signs = model.continuation + condition
+        codes, continues = _frame(model, clock.hidden, signs, sampler, spoken, draws)
+        if cursor is not None:
+            continues = continues.where(cursor.may_end, CONTINUE)
+        ended = ended | (continues == END)
         yield Frame(codes, ended)
         if ended.all():
             return
         spoken = torch.cat((spoken, codes[..., None]), -1)
-        heard = model.code_embedding(codes[..., None]).repeat(twice, 1, 1)
-        clock.advance(heard + shown[:, None])
+        embedded = model.code_embedding(codes[..., None]).repeat(twice, 1, 1)
+        clock.advance(embedded + condition[:, None])
 
 
 def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSampling:
@@ -183,16 +183,18 @@ def _guidance(model: CatTts, asked: float) -> float:
     return asked or float(model.config.guidance)
 
 
-def _walk(model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]) -> Walk | None:
+def _cursor(
+    model: CatTts, texts: Sequence[str], prompts: Sequence[Prompt | None]
+) -> TextCursor | None:
     """Through what is left to say behind each prompt, in a model that is told its place."""
     if model.guide is None:
         return None
-    tokens = [model.spoken(text) for text in texts]
+    tokens = [model.spoken_tokens(text) for text in texts]
     first = [
-        len(ids) - len(model.spoken(_still_to_say(text, prompt)))
+        len(ids) - len(model.spoken_tokens(_still_to_say(text, prompt)))
         for ids, text, prompt in zip(tokens, texts, prompts, strict=True)
     ]
-    return Walk(model.guide, tokens, first)
+    return TextCursor(model.guide, tokens, first)
 
 
 def _still_to_say(text: str, prompt: Prompt | None) -> str:
@@ -208,17 +210,17 @@ def _frame(
     draws: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """A frame's codes, one layer after another, and whether there is to be one at all."""
-    state, count = DepthState(), len(draws)
+    state, count = DepthCache(), len(draws)
     outputs = model.depth(hidden[:, None], state)[:, 0]
-    going = sampler.choice(model.depth.scores(outputs[:count], 0), draws[:, 0])
+    continues = sampler.choice(model.depth.scores(outputs[:count], 0), draws[:, 0])
     codes: list[Tensor] = []
     for layer, history in enumerate(spoken):
         outputs = model.depth(following[:, None], state)[:, 0]
-        scores = sampler.led(model.depth.scores(outputs, layer + 1), count)
+        scores = sampler.guided(model.depth.scores(outputs, layer + 1), count)
         codes.append(sampler.code(scores, history, draws[:, layer + 1]))
         following = model.code_embedding.of_layer(codes[-1], layer)
         following = following.repeat(len(hidden) // count, 1)
-    return torch.stack(codes), going
+    return torch.stack(codes), continues
 
 
 def _rows(

@@ -1,11 +1,11 @@
-"""CAT-TTS: text and frames of codes on one time axis, and the codes within a frame in depth.
+"""CAT-TTS: text and frames of codes on one time axis, the codes of a frame on a depth axis.
 
-Owns the sequences, the losses, and one step of either Transformer; generation is
-`generation.py`'s. Knows nothing of audio, training data or optimisers.
-Source: the paper's section 3.3 and appendix C; training.md section 7.
+Owns the sequences, the losses and Progressive Sequence Dropout; generation is `generation.py`'s.
+Knows nothing of audio, training data or optimizers. Source: the paper's section 3.3 and
+appendix C.
 
-    time    [text of the prompt and to say][start][frame 1] ... [frame T]
-    output                                  goes on, frame 1 ... frame T, ends
+    temporal input   [text of the prompt and to say][start][frame 1] ... [frame T]
+    depth output                            continue, frame 1 ... frame T, end
 """
 
 from collections.abc import Sequence
@@ -17,30 +17,82 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..language import ByteText, CodeEmbedding, TextCodec, made_language_model
-from ..language.folder import FolderModel
-from ..language.nested import checked_language_model
+from ..llm import ByteText, CodeEmbedding, TextCodec, made_language_model
+from ..llm.folder import FolderModel
+from ..llm.llm import checked_language_model
+from .alignment import DurationPredictor, TokenAlignment
 from .config import CatTtsConfig
 from .depth import DepthTransformer
-from .guide import PlaceGuide, Places
 
 _STD = 0.02
-ENDS, GOES_ON = 0, 1
+END, CONTINUE = 0, 1
 _DEPTH_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class SequenceDropout:
+    """Progressive Sequence Dropout: how many codebooks each row of a batch keeps.
+
+    z ~ Bernoulli(probability), K ~ U{1 .. N - 1}: a row keeps the first K codebooks if z is 1,
+    else all N (the paper's section 3.3).
+
+    Attributes:
+        probability: probability that a row drops codebooks.
+        include_full: draw K from 1 .. N instead. With K up to N - 1, as the paper writes it, a
+            probability of 1 would never train the last codebook.
+    """
+
+    probability: float = 1.0
+    include_full: bool = True
+
+    def draw(self, rows: int, num_quantizers: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Number of codebooks that each row keeps."""
+        most = num_quantizers if self.include_full else max(1, num_quantizers - 1)
+        drawn = torch.randint(1, most + 1, (rows,), generator=random)
+        dropped = torch.rand(rows, generator=random) < self.probability
+        return torch.where(dropped, drawn, num_quantizers)
+
+
+@dataclass(frozen=True)
+class TtsBatch:
+    """What `CatTts` is trained on in one step.
+
+    Attributes:
+        texts: transcript of each row.
+        audio_codes: codes, right-padded.
+        num_frames: number of frames of each row without padding.
+        num_quantizers: number of codebooks kept of each row (`SequenceDropout`); None for all.
+        scored: frames whose codes count in the loss; None for all that are not padding.
+        token_indices: for each frame of each row the index of its text token, that of the end
+            token after the last one; None without an alignment.
+        conditioned_from: first frame of each row that is conditioned on the alignment; None for
+            the first of all.
+        visible: frames whose codes are an input of later frames; None for all. Of a masked frame
+            only the alignment embedding remains.
+    """
+
+    texts: Sequence[str]
+    audio_codes: Int[Tensor, "num_quantizers batch frames"]
+    num_frames: Sequence[int]
+    num_quantizers: Int[Tensor, "batch"] | None = None
+    scored: Bool[Tensor, "batch frames"] | None = None
+    token_indices: Sequence[Sequence[int]] | None = None
+    conditioned_from: Sequence[int] | None = None
+    visible: Bool[Tensor, "batch frames"] | None = None
 
 
 @dataclass
 class TtsOutput:
-    """Of one batch.
+    """Losses of one batch.
 
     Attributes:
-        codes_loss_sum: cross-entropy, summed over the codes that were kept.
-        num_codes: so many.
-        end_loss_sum: cross-entropy of going on or ending, summed over frames and ends.
-        num_ends: so many.
-        num_correct: codes that the model ranks first.
-        place_loss_sum: cross-entropy of how long tokens last, summed over those that begin where
-            frames are told theirs; None in a model that is told none, and where nobody knows.
+        codes_loss_sum: cross-entropy, summed over the codes that count.
+        num_codes: number of these codes.
+        end_loss_sum: cross-entropy of continue and end, summed over frames and ends.
+        num_ends: number of these decisions.
+        num_correct: number of codes that the model ranks first.
+        duration_loss_sum: cross-entropy of token durations, summed over the tokens that begin in
+            conditioned frames; None without an alignment.
     """
 
     codes_loss_sum: Float[Tensor, ""]
@@ -48,16 +100,16 @@ class TtsOutput:
     end_loss_sum: Float[Tensor, ""]
     num_ends: int
     num_correct: Float[Tensor, ""]
-    place_loss_sum: Float[Tensor, ""] | None = None
+    duration_loss_sum: Float[Tensor, ""] | None = None
 
 
 class CatTts(FolderModel):
-    """Speech from text, in codes.
+    """A TTS model that predicts codes.
 
     Args:
-        config: what to build, with fresh weights; `from_pretrained` loads trained ones.
-        text: its tokens; those of ``config.text_config`` must be as many or more.
-        seed: of fresh weights.
+        config: sizes of the model, whose weights are random; `from_pretrained` loads trained ones.
+        text: tokens of texts; those of ``config.text_config`` must be as many or more.
+        seed: seed of the random weights.
     """
 
     config_class = CatTtsConfig
@@ -78,97 +130,75 @@ class CatTts(FolderModel):
             )
             self.signs = nn.Parameter(torch.randn(2, width) * _STD)
             self.depth = DepthTransformer(config, width)
-            self.depth.initialise()
-            self.guide = PlaceGuide(self.text.num_tokens, width) if config.place_inputs else None
+            self.depth.initialize()
+            # The name is a key of saved models.
+            self.guide = (
+                DurationPredictor(self.text.num_tokens, width) if config.place_inputs else None
+            )
 
     @property
     def start(self) -> Float[Tensor, "width"]:
-        """What stands between text and speech."""
+        """The vector between text and speech on the time axis."""
         return self.signs[0]
 
     @property
-    def goes_on(self) -> Float[Tensor, "width"]:
-        """What tells the depth Transformer that there is a frame."""
+    def continuation(self) -> Float[Tensor, "width"]:
+        """The depth input that stands for the decision to continue."""
         return self.signs[1]
 
-    def forward(
-        self,
-        texts: Sequence[str],
-        audio_codes: Int[Tensor, "num_quantizers batch frames"],
-        num_frames: Sequence[int],
-        depths: Int[Tensor, "batch"] | None = None,
-        scored: Bool[Tensor, "batch frames"] | None = None,
-        places: Sequence[Sequence[int]] | None = None,
-        told_from: Sequence[int] | None = None,
-        heard: Bool[Tensor, "batch frames"] | None = None,
-    ) -> TtsOutput:
-        """Cross-entropy of the kept codes, and of where speech ends.
-
-        Args:
-            texts: what is said in each row.
-            audio_codes: right-padded.
-            num_frames: of each row that are no padding.
-            depths: layers kept of each row (`SequenceDropout`); all by default.
-            scored: frames whose codes are scored; all that are no padding by default.
-            places: for each frame of each row the number of the token that is being said; that
-                of the end behind them.
-            told_from: frame of each row from which on a model with ``place_inputs`` is told; the
-                first by default.
-            heard: frames whose codes lead on; all by default. Of the others only the place does,
-                where it is told.
-        """
-        layers, _, frames = audio_codes.shape
-        counts = torch.tensor(list(num_frames), device=audio_codes.device)
-        valid = torch.arange(frames, device=audio_codes.device) < counts[:, None]
-        depths = torch.full_like(counts, layers) if depths is None else depths
-        inputs = self.code_embedding(audio_codes, depths)
-        if heard is not None:
-            inputs = inputs * heard[..., None]
-        known = self._places(texts, places, told_from)
-        shown = self._shown(known, inputs)
-        states = self._states(texts, inputs + shown, num_frames)
+    def forward(self, batch: TtsBatch) -> TtsOutput:
+        """Cross-entropy of the kept codes, and of the end of speech."""
+        codes = batch.audio_codes
+        layers, _, frames = codes.shape
+        counts = torch.tensor(list(batch.num_frames), device=codes.device)
+        valid = torch.arange(frames, device=codes.device) < counts[:, None]
+        given = batch.num_quantizers
+        kept_of_row = torch.full_like(counts, layers) if given is None else given
+        inputs = self.code_embedding(codes, kept_of_row)
+        if batch.visible is not None:
+            inputs = inputs * batch.visible[..., None]
+        alignment = self._alignment(batch)
+        condition = self._condition(alignment, inputs)
+        states = self._states(batch.texts, inputs + condition, batch.num_frames)
         ends_loss, num_ends = self._ends(states, counts)
-        chosen = valid if scored is None else valid & scored
-        hidden = states[:, :-1][chosen]
-        kept = depths[:, None].expand(-1, frames)[chosen]
-        signs = self.goes_on + shown[chosen]
-        loss, correct = self._codes(hidden, signs, audio_codes[:, chosen], kept)
-        placed = self._placed(states[:, :-1], known)
-        return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, placed)
+        chosen = valid if batch.scored is None else valid & batch.scored
+        kept = kept_of_row[:, None].expand(-1, frames)[chosen]
+        first = self.continuation + condition[chosen]
+        loss, correct = self._codes(states[:, :-1][chosen], first, codes[:, chosen], kept)
+        durations = self._durations(states[:, :-1], alignment)
+        return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, durations)
 
-    def spoken(self, text: str) -> list[int]:
-        """The tokens that are said, and that of the end."""
+    def spoken_tokens(self, text: str) -> list[int]:
+        """The tokens of a text, and the end token."""
         return [*self.text.encode(text), self.text.end]
 
-    def _places(
-        self,
-        texts: Sequence[str],
-        places: Sequence[Sequence[int]] | None,
-        told_from: Sequence[int] | None,
-    ) -> Places | None:
-        if self.guide is None or places is None:
+    def _alignment(self, batch: TtsBatch) -> TokenAlignment | None:
+        if self.guide is None or batch.token_indices is None:
             return None
-        tokens = [self.spoken(text) for text in texts]
-        return Places.of_rows(places, tokens, told_from or [0] * len(texts)).to(self.device)
+        tokens = [self.spoken_tokens(text) for text in batch.texts]
+        first = batch.conditioned_from or [0] * len(batch.texts)
+        return TokenAlignment.from_rows(batch.token_indices, tokens, first).to(self.device)
 
-    def _shown(self, known: Places | None, like: Tensor) -> Float[Tensor, "batch frames width"]:
-        if self.guide is None or known is None:
+    def _condition(
+        self, alignment: TokenAlignment | None, like: Tensor
+    ) -> Float[Tensor, "batch frames width"]:
+        if self.guide is None or alignment is None:
             return torch.zeros_like(like)
-        return self.guide.of_places(known)
+        return self.guide.embed(alignment)
 
-    def _placed(self, states: Tensor, known: Places | None) -> Tensor | None:
-        if self.guide is None or known is None:
+    def _durations(self, states: Tensor, alignment: TokenAlignment | None) -> Tensor | None:
+        if self.guide is None or alignment is None:
             return None
-        return self.guide.loss_sum(states, known)
+        return self.guide.loss_sum(states, alignment)
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
     ) -> Float[Tensor, "batch steps width"]:
-        """States from the start sign on: that of place t predicts frame t."""
+        """States from the start vector on: state t predicts frame t."""
         batch, longest = frames.shape[:2]
         ids = [self.text.encode(text) for text in texts]
         tokens = torch.tensor([token for row in ids for token in row], dtype=torch.long)
-        # All vectors in one pool, from which rows are gathered: row by row, launches add up.
+        # Rows are gathered from one pool of vectors: a kernel launch for every row would add up.
         embedded = self.temporal.get_input_embeddings()(tokens.to(self.device))
         pool = torch.cat((self.start[None], embedded, frames.flatten(0, 1)))
         texts_at = torch.arange(1, len(tokens) + 1).split([len(row) for row in ids])
@@ -184,7 +214,7 @@ class CatTts(FolderModel):
             attention_mask=mask.to(self.device),
             use_cache=False,
         ).last_hidden_state
-        # What lies behind a row's last frame means nothing.
+        # States behind a row's last frame are not used.
         first = torch.tensor([len(row) for row in ids])
         own = (first[:, None] + torch.arange(longest + 1)).clamp_max(states.shape[1] - 1)
         own = own + torch.arange(batch)[:, None] * states.shape[1]
@@ -196,29 +226,29 @@ class CatTts(FolderModel):
         return torch.cat((self.temporal.get_input_embeddings()(ids), self.start[None]))
 
     def _ends(self, states: Tensor, counts: Tensor) -> tuple[Tensor, int]:
-        """Before every frame speech goes on; after the last it ends."""
-        places = torch.arange(states.shape[1], device=states.device)
-        looked_at = places <= counts[:, None]
-        hidden = self.depth(states[looked_at][:, None])[:, 0]
-        wanted = torch.where(places < counts[:, None], GOES_ON, ENDS)[looked_at]
+        """The decision is to continue before every frame, and to end after the last."""
+        positions = torch.arange(states.shape[1], device=states.device)
+        decisions = positions <= counts[:, None]
+        hidden = self.depth(states[decisions][:, None])[:, 0]
+        wanted = torch.where(positions < counts[:, None], CONTINUE, END)[decisions]
         loss = F.cross_entropy(self.depth.scores(hidden, 0), wanted, reduction="sum")
         return loss, len(wanted)
 
     def _codes(
-        self, hidden: Tensor, signs: Tensor, codes: Tensor, kept: Tensor
+        self, hidden: Tensor, first: Tensor, codes: Tensor, kept: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the first ``kept`` codes of each frame, and how many come first."""
+        """Cross-entropy of the first ``kept`` codes of each frame, and the number ranked first."""
         kept, order = kept.sort(descending=True, stable=True)
-        # On the CPU at once: a GPU would be waited for in every layer.
+        # On the CPU: otherwise every codebook would wait for the GPU.
         kept = kept.cpu()
         codes, parts = codes[:, order], []
-        # Frames of about one depth together: nothing is computed beyond the deepest of a group.
+        # Frames that keep about as many codes are grouped: fewer codes are computed in vain.
         for group in torch.arange(len(order)).tensor_split(_DEPTH_GROUPS):
             if len(group):
                 span = slice(int(group[0]), int(group[-1]) + 1)
                 own = order[span]
-                deepest = int(kept[span.start])
-                parts.append(self._deepened(hidden[own], signs[own], codes[:, span], deepest))
+                most = int(kept[span.start])
+                parts.append(self._depth_states(hidden[own], first[own], codes[:, span], most))
         loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
         for layer in range(int(kept.max()) if len(kept) else 0):
             outputs = torch.cat([part[:, layer + 1] for part in parts if part.shape[1] > layer + 1])
@@ -228,11 +258,11 @@ class CatTts(FolderModel):
             correct = correct + (scores.detach().argmax(-1) == codes[layer, :rows]).sum()
         return loss, correct
 
-    def _deepened(
-        self, hidden: Tensor, signs: Tensor, codes: Tensor, deepest: int
+    def _depth_states(
+        self, hidden: Tensor, first: Tensor, codes: Tensor, most: int
     ) -> Float[Tensor, "rows steps inner"]:
-        """The depth Transformer's states of frames, to the layer ``deepest`` of them."""
-        said = self.code_embedding.of_layers(codes[: max(0, deepest - 1)])
-        inputs = torch.cat((hidden[:, None], signs[:, None], said.transpose(0, 1)), 1)
+        """The depth Transformer's states of frames, for their first ``most`` codes."""
+        known = self.code_embedding.of_layers(codes[: max(0, most - 1)])
+        inputs = torch.cat((hidden[:, None], first[:, None], known.transpose(0, 1)), 1)
         states: Tensor = self.depth(inputs)
         return states

@@ -105,12 +105,14 @@ class CodeSampler:
         rows = [torch.rand(count, generator=chance) for chance in self._chances]
         return torch.stack(rows).to(self._device)
 
-    def led(self, scores: Float[Tensor, "_ classes"], rows: int) -> Float[Tensor, "rows classes"]:
-        """Scores moved away from those of the same rows untold, which follow where they are led."""
+    def guided(
+        self, scores: Float[Tensor, "_ classes"], rows: int
+    ) -> Float[Tensor, "rows classes"]:
+        """Classifier-free guidance: unconditioned + scale * (conditioned - unconditioned)."""
         if len(scores) == rows:
             return scores
-        told, untold = scores.split(rows)
-        return untold + self._settings.guidance * (told - untold)
+        conditioned, unconditioned = scores.split(rows)
+        return unconditioned + self._settings.guidance * (conditioned - unconditioned)
 
     def code(
         self,

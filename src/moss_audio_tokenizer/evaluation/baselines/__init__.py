@@ -1,6 +1,6 @@
-"""What a user would pick instead: classic codecs by their programs, others by their models.
+"""Codecs to compare with: classic ones through their programs, neural ones through their packages.
 
-`open_baseline` takes them by a short name such as "opus:6"; knows nothing of metrics.
+`open_baseline` takes a short name such as "opus:6"; it knows no metrics.
 """
 
 from .registry import BASELINES, open_baseline

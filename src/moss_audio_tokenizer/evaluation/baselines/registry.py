@@ -1,8 +1,8 @@
-"""From what stands after `--codec` to a contender.
+"""From what stands after `--codec` to a codec.
 
 Owns the names and their values; what a codec does is its module's. A place for codecs that this
 package does not know: "python:MODULE:FUNCTION" calls a function of the user's, which returns a
-`Codec` (an ONNX session, a client of a server) or a `Contender`.
+`Codec` (an ONNX session, a client of a server) or a `EvaluatedCodec`.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from typing import Any
 
 from ...codes import Codec
 from ...errors import InputError
-from ..contenders import Contender, LayeredContender
+from ..codecs import EvaluatedCodec, LayeredCodec
 from ..plugins import call_function
-from .classic import AacCodec, Codec2, Mp3Codec, OpusCodec, SpeexCodec
-from .plain import LowPass, Original
+from .reference_codecs import LowPass, Original
+from .subprocess_codecs import AacCodec, Codec2, Mp3Codec, OpusCodec, SpeexCodec
 
 
 def _kbps(text: str, name: str) -> float:
@@ -28,32 +28,32 @@ def _kbps(text: str, name: str) -> float:
     return value
 
 
-def _by_kbps(kind: Callable[[str, float], Contender]) -> Callable[[str, str], Contender]:
+def _by_kbps(kind: Callable[[str, float], EvaluatedCodec]) -> Callable[[str, str], EvaluatedCodec]:
     return lambda name, value: kind(name, _kbps(value, name))
 
 
-def _low_pass(name: str, value: str) -> Contender:
+def _low_pass(name: str, value: str) -> EvaluatedCodec:
     if not value.isdigit() or not 100 <= int(value) <= 24_000:
         raise InputError(f"--codec {name!r}: expected a cut-off of 100 to 24000 Hz: lowpass:3500")
     return LowPass(name, int(value))
 
 
-def _python(name: str, value: str) -> Contender:
+def _python(name: str, value: str) -> EvaluatedCodec:
     made: Any = call_function(value, f"--codec {name!r}")
     if isinstance(made, Codec):
-        return LayeredContender(made, name)
+        return LayeredCodec(made, name)
     if not hasattr(made, "code"):
         raise InputError(
             f"--codec {name!r} gave {type(made).__name__}; expected a Codec (info, encode, "
-            "decode) or a Contender (code)"
+            "decode) or a EvaluatedCodec (code)"
         )
-    contender: Contender = made
-    return contender
+    codec: EvaluatedCodec = made
+    return codec
 
 
-def _neural(kind: str) -> Callable[[str, str], Contender]:
-    def opened(name: str, value: str) -> Contender:
-        from ..pretrained.codecs import open_neural_codec
+def _neural(kind: str) -> Callable[[str, str], EvaluatedCodec]:
+    def opened(name: str, value: str) -> EvaluatedCodec:
+        from .neural_codecs import open_neural_codec
 
         path, _, setting = value.rpartition("@") if "@" in value else (value, "", "")
         return open_neural_codec(kind, name, path, setting)
@@ -61,7 +61,7 @@ def _neural(kind: str) -> Callable[[str, str], Contender]:
     return opened
 
 
-_OPENERS: dict[str, Callable[[str, str], Contender]] = {
+_OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
     "opus": _by_kbps(OpusCodec),
     "speex": _by_kbps(SpeexCodec),
     "mp3": _by_kbps(Mp3Codec),
@@ -93,7 +93,7 @@ BASELINES = {
 """What can stand after `--codec`, for people."""
 
 
-def open_baseline(name: str) -> Contender:
+def open_baseline(name: str) -> EvaluatedCodec:
     """The codec that a name such as "opus:6" or "dac:folder@9" stands for, ready to run.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its recipe: codec, language model, task, optimisers.
+"""The parts of a run, built from its recipe: codec, language model, task, optimizers.
 
 Owns what follows from a recipe and what a recipe cannot ask of its model; knows nothing of steps.
 """
@@ -8,24 +8,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
+from ...checkpoint.hub import find_checkpoint
 from ...config import CodecConfig, preset
 from ...errors import ConfigError
-from ...language import load_language_model, make_text, random_language_model
-from ...model.checkpoint import Checkpoint, load_codec
+from ...llm import load_language_model, make_text, random_language_model
 from ...model.codec import Codec
-from ...model.hub import find_checkpoint
 from ...model.transformer import Block, Transformer
 from ...semantic import SemanticHead
 from ..distributed import Processes
 from ..initialization.sample_rate import at_rate, config_at_rate
 from ..optim import make_optimizer
-from .adversary import Adversary
+from .adversarial import Adversary
 from .codec_config import LossWeights, SemanticConfig, TrainingConfig
 from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
-from .ema_codebooks import RunningCodebooks
+from .ema_codebooks import MovingMean, RunningCodebooks
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
-from .moving_mean import MovingMean
 
 # Modules of the task that are trained or frozen as one.
 PARTS = ("encoder", "quantizer", "decoder", "semantic")

@@ -1,7 +1,7 @@
 """What a step computes from a batch: the codec's forward pass and every loss but the adversarial.
 
 Owns the objective (mel, phase, commitment and codebook losses, semantic cross-entropy, the warm
-start); knows nothing of data, optimisers, processes or files. One module with one forward pass, so
+start); knows nothing of data, optimizers, processes or files. One module with one forward pass, so
 that it can be distributed as it is. Source: training.md sections 1, 2 and 4.
 """
 
@@ -14,7 +14,7 @@ from ...semantic import SemanticHead
 from .codec_config import TrainingConfig
 from .ema_codebooks import RunningCodebooks
 from .losses import MelLoss, PhaseLoss
-from .micro_batches import StepRows
+from .micro_batches import MicroBatch
 
 
 class CodecTask(nn.Module):
@@ -40,7 +40,7 @@ class CodecTask(nn.Module):
         self.codebooks: RunningCodebooks | None = None
 
     def forward(
-        self, rows: StepRows, num_tokens: float = 1.0
+        self, rows: MicroBatch, num_tokens: float = 1.0
     ) -> tuple[Float[Tensor, "rows channels samples"], dict[str, Tensor]]:
         """The estimate, and every loss that needs no discriminator by name.
 
@@ -82,7 +82,7 @@ class CodecTask(nn.Module):
         bf16 = self.config.precision == "bf16"
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
-    def _known(self, rows: StepRows) -> Float[Tensor, "rows"] | None:
+    def _known(self, rows: MicroBatch) -> Float[Tensor, "rows"] | None:
         """How much phase counts in each row: the less, the fewer of the quantizer's layers it has.
 
         Phases that the codes do not tell are best guessed by silence, as far as this loss can see.
@@ -101,7 +101,7 @@ class CodecTask(nn.Module):
         return hidden + self.config.warm_start.noise * rms * noise
 
     def _semantic_losses(
-        self, hidden: Tensor, rows: StepRows, num_tokens: float
+        self, hidden: Tensor, rows: MicroBatch, num_tokens: float
     ) -> dict[str, Tensor]:
         if self.semantic is None:
             return {}

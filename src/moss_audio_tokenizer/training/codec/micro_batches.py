@@ -18,7 +18,7 @@ from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 
 
 @dataclass
-class StepRows:
+class MicroBatch:
     """Rows of one pass.
 
     Attributes:
@@ -58,7 +58,7 @@ class StepRows:
         return torch.arange(total, device=self.audio.device) < counts[:, None]
 
 
-class RowPlan:
+class MicroBatchPlanner:
     """Draws what is random in a step.
 
     Args:
@@ -83,7 +83,7 @@ class RowPlan:
         self._rank = rank
         self._world = world
 
-    def passes(self, batch: Batch, step: int) -> list[StepRows]:
+    def passes(self, batch: Batch, step: int) -> list[MicroBatch]:
         """The passes that this process makes over its share of a step's batch."""
         count, losses = self._config.accumulate, self._config.losses
         mine = len(batch.names)
@@ -111,12 +111,12 @@ class RowPlan:
         active: Tensor,
         stretch: Tensor,
         windows: tuple[list[int] | None, list[int] | None],
-    ) -> StepRows:
+    ) -> MicroBatch:
         rows = range(first, first + len(batch.names))
         quantized = step >= self._config.warm_start.steps
         hop = self._codec.downsample_rate
         lengths = torch.from_numpy(batch.lengths)
-        return StepRows(
+        return MicroBatch(
             audio=torch.from_numpy(batch.audio).to(self._device),
             lengths=lengths.to(self._device),
             padded=bool((lengths < batch.audio.shape[-1]).any()),

@@ -13,9 +13,8 @@ from ...config import CodecConfig
 from ...metrics import gross_pitch_error, mel_distance, stoi
 from ...model.codec import Codec
 from ...semantic import SemanticHead
-from ..board import Board
 from ..data import Clip
-from ..pictures import compared
+from ..logging import Board, compared
 from .codec_config import ValidationConfig
 
 

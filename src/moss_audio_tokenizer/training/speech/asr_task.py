@@ -11,10 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
-from ...language import load_language_model
-from ..board import Board
+from ...llm import load_language_model
 from ..data import CodedRow
-from .module_trainer import ModuleTask
+from ..logging import Board
+from ..module_task import ModuleTask
 from .speech_config import AsrTrainingConfig
 from .speech_trainer import (
     DrawnRows,

@@ -1,6 +1,6 @@
-"""Training CAT-TTS: cross-entropy of codes and of the end of speech, and a text that is spoken.
+"""Training of CAT-TTS: cross-entropy of codes and of the end of speech; validation speaks a text.
 
-Source: the paper's section 3.3; training.md section 7.
+Source: the paper's section 3.3.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from transformers import PreTrainedConfig
 from ...asr import Aligner, CatAsr
 from ...codes import Codec
 from ...errors import ConfigError
-from ...language import TextCodec, load_language_model
-from ...model.numpy_codec import TorchCodec
-from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
-from ..board import Board
+from ...hf.torch_codec import TorchCodec
+from ...llm import TextCodec, load_language_model
+from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
 from ..data import CodedBatch, CodedRow
-from .module_trainer import ModuleTask
+from ..logging import Board
+from ..module_task import ModuleTask
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
     DrawnRows,
@@ -34,7 +34,7 @@ from .speech_trainer import (
 _ROWS_AT_ONCE = 16
 # Of fast speech.
 _TOKENS_A_SECOND = 25
-# Of models that can be led; twice and three times as far were understood about as well.
+# Default guidance of models that are trained for it; 2 was about as intelligible.
 _GUIDANCE = 3.0
 
 
@@ -42,12 +42,12 @@ class TtsTask(ModuleTask[DrawnRows]):
     """CAT-TTS with its losses.
 
     Args:
-        model: what trains.
-        scored_share: of the frames, in training.
-        aligner: tells which token is being said in each frame, if there is one.
-        place_weight: of the loss by which frames learn when to move on to the next token.
-        place_dropout: share of the rows that are not told their place, in training.
-        frame_dropout: share of the frames that the frames behind do not hear, in training.
+        model: the model under training.
+        scored_share: share of the frames whose codes are scored in training.
+        aligner: finds the text token of each frame; None for a model without an alignment.
+        place_weight: weight of the loss of token durations.
+        place_dropout: share of the rows that are not conditioned on the alignment in training.
+        frame_dropout: share of the frames that later frames do not see in training.
     """
 
     def __init__(
@@ -66,115 +66,126 @@ class TtsTask(ModuleTask[DrawnRows]):
         self.place_dropout = place_dropout
         self.frame_dropout = frame_dropout
         self._aligner = aligner
-        # By text and codes, for the same clip may come in several rows.
-        self._places: dict[tuple[str, bytes], list[int]] = {}
+        # Keyed by text and codes: the same clip may be part of several rows.
+        self._aligned_clips: dict[tuple[str, bytes], list[int]] = {}
 
     def num_tokens(self, rows: DrawnRows) -> int:
-        """Codes that are kept and scored."""
-        return int((self._scored(rows).sum(1) * self._depths(rows)).sum())
+        """Number of codes that are kept and scored."""
+        counts = [count for _, count in self._scored_counts(rows.batch.rows)]
+        return int((torch.tensor(counts) * self._kept(rows)).sum())
 
     def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
-        """Both cross-entropies, and the share of codes that come first.
+        """Both cross-entropies, and the share of codes that the model ranks first.
 
-        An end, or a frame that is not one, counts as much as a code.
+        A decision to continue or to end counts as much as a code.
         """
-        own = rows.batch.rows
-        device = self.model.device
-        output = self.model(
-            [row.text for row in own],
-            padded_codes(own, self.model.config.num_quantizers, device),
-            [row.num_frames for row in own],
-            self._depths(rows).to(device),
-            self._scored(rows).to(device),
-            self._aligned(own),
-            self._told(rows),
-            self._heard(rows),
-        )
+        output = self.model(self._batch(rows))
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
         accuracy = output.num_correct / num_tokens
         losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
-        if output.place_loss_sum is not None:
-            losses["place"] = output.place_loss_sum / num_tokens
+        if output.duration_loss_sum is not None:
+            losses["place"] = output.duration_loss_sum / num_tokens
             losses["total"] = losses["total"] + self.place_weight * losses["place"]
         return losses
 
-    def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
-        """The number of the token that is being said, for all frames of rows.
+    def _batch(self, rows: DrawnRows) -> TtsBatch:
+        own, device = rows.batch.rows, self.model.device
+        return TtsBatch(
+            texts=[row.text for row in own],
+            audio_codes=padded_codes(own, self.model.config.num_quantizers, device),
+            num_frames=[row.num_frames for row in own],
+            num_quantizers=self._kept(rows).to(device),
+            scored=self._scored(rows).to(device),
+            token_indices=self._aligned(own),
+            conditioned_from=self._conditioned_from(rows),
+            visible=self._visible(rows),
+        )
 
-        Clips before the last are passed over at once: nobody is told of them, and single clips
-        come again, where pairs of them hardly ever do.
+    def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
+        """The index of the text token of each frame.
+
+        Earlier clips of a joined row are skipped: they get no alignment condition, and single
+        clips recur, where pairs of them hardly ever do.
         """
         if self._aligner is None:
             return None
         encode = self._aligner.model.text.encode
-        parts = [_told_part(row, encode) for row in rows]
+        parts = [_last_clip(row, encode) for row in rows]
         keys = [(text, codes.tobytes()) for text, codes in parts]
-        fresh = {k: part for k, part in zip(keys, parts, strict=True) if k not in self._places}
+        known = self._aligned_clips
+        fresh = {k: part for k, part in zip(keys, parts, strict=True) if k not in known}
         texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
-        found = self._aligner.places(codes, texts)
-        self._places |= {k: places.tolist() for k, places in zip(fresh, found, strict=True)}
+        found = self._aligner.align(codes, texts)
+        known |= {k: indices.tolist() for k, indices in zip(fresh, found, strict=True)}
         return [
-            _placed(row, len(encode(row.text)) - len(encode(text)), self._places[key])
+            _shifted(row, len(encode(row.text)) - len(encode(text)), known[key])
             for row, (text, _), key in zip(rows, parts, keys, strict=True)
         ]
 
-    def _depths(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
+    def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
+        """Number of codebooks that each row keeps."""
         layers = self.model.config.num_quantizers
         return torch.full((len(rows.seeds),), layers) if rows.depths is None else rows.depths
 
-    def _scored(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"]:
-        """Frames that are scored: each row's share, at least one, drawn from the row's seed.
-
-        Held-out rows are scored whole.
-        """
+    def _scored_counts(self, rows: Sequence[CodedRow]) -> list[tuple[int, int]]:
+        """First frame that may be scored, and number of scored frames, of each row."""
         share = self.scored_share if self.training else 1.0
-        counts = [row.num_frames for row in rows.batch.rows]
-        scored = torch.zeros(len(counts), max(counts), dtype=torch.bool)
-        first = self._begun(rows.batch.rows)
-        for row, (count, start, seed) in enumerate(zip(counts, first, rows.seeds, strict=True)):
-            random = torch.Generator().manual_seed(seed)
-            chosen = start + torch.randperm(count - start, generator=random)
-            scored[row, chosen[: max(1, round(share * (count - start)))]] = True
+        return [
+            (start, max(1, round(share * (row.num_frames - start))))
+            for row, start in zip(rows, self._first_frames(rows), strict=True)
+        ]
+
+    def _scored(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"]:
+        """Frames that are scored: a share of each row, at least one frame, drawn by its seed.
+
+        Held-out rows are scored completely.
+        """
+        own = rows.batch.rows
+        scored = torch.zeros(len(own), max(row.num_frames for row in own), dtype=torch.bool)
+        for row, (start, count) in enumerate(self._scored_counts(own)):
+            random = torch.Generator().manual_seed(rows.seeds[row])
+            chosen = torch.randperm(own[row].num_frames - start, generator=random)[:count]
+            scored[row, start + chosen] = True
         return scored
 
-    def _heard(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"] | None:
-        """Frames that are heard by those behind, drawn from each row's seed."""
+    def _visible(self, rows: DrawnRows) -> Bool[Tensor, "rows frames"] | None:
+        """Frames that are an input of later frames, drawn by each row's seed."""
         if not (self.training and self.frame_dropout):
             return None
         longest = max(row.num_frames for row in rows.batch.rows)
-        # Not the draws of `_scored`.
+        # Independent of the draws of `_scored`.
         chances = [torch.Generator().manual_seed(seed + 1) for seed in rows.seeds]
         drawn = torch.stack([torch.rand(longest, generator=chance) for chance in chances])
         return (drawn >= self.frame_dropout).to(self.model.device)
 
-    def _told(self, rows: DrawnRows) -> list[int]:
-        """The first frame of each row whose place is told; behind the last in rows that are not."""
+    def _conditioned_from(self, rows: DrawnRows) -> list[int]:
+        """First conditioned frame of each row; the number of frames in unconditioned rows."""
         own = rows.batch.rows
-        first = self._begun(own)
+        first = self._first_frames(own)
         if not (self.training and self.place_dropout):
             return first
-        # Neither the draws of `_scored` nor those of `_heard`.
+        # Independent of the draws of `_scored` and `_visible`.
         chances = [torch.Generator().manual_seed(seed + 2) for seed in rows.seeds]
-        hidden = [torch.rand((), generator=chance) < self.place_dropout for chance in chances]
+        dropped = [torch.rand((), generator=chance) < self.place_dropout for chance in chances]
         return [
-            row.num_frames if untold else start
-            for row, start, untold in zip(own, first, hidden, strict=True)
+            row.num_frames if unconditioned else start
+            for row, start, unconditioned in zip(own, first, dropped, strict=True)
         ]
 
-    def _begun(self, rows: Sequence[CodedRow]) -> list[int]:
-        """The first frame of each row that is scored.
+    def _first_frames(self, rows: Sequence[CodedRow]) -> list[int]:
+        """The first frame of each row that may be scored.
 
-        The clips before the last are its prompt: they lead on, and are not scored.
+        With an alignment, clips before the last are its prompt, which is not scored.
         """
         if self.model.guide is None:
             return [0] * len(rows)
         return [row.num_frames - row.segments[-1].frames for row in rows]
 
 
-def _told_part(
+def _last_clip(
     row: CodedRow, encode: Callable[[str], list[int]]
 ) -> tuple[str, UInt16[np.ndarray, "num_quantizers _"]]:
-    """Text and codes of a row's last clip; of all of it where tokens reach across clips."""
+    """Text and codes of a row's last clip; the complete row where tokens cross the clips."""
     last, tokens = row.segments[-1], encode(row.text)
     own = encode(last.text)
     if tokens[len(tokens) - len(own) :] != own:
@@ -182,10 +193,10 @@ def _told_part(
     return last.text, np.ascontiguousarray(row.codes[:, row.num_frames - last.frames :])
 
 
-def _placed(row: CodedRow, before: int, places: list[int]) -> list[int]:
-    """Places in the text of a row's end as places in all of it, ``before`` tokens further on."""
-    waiting = [before] * (row.num_frames - len(places))
-    return waiting + [before + place for place in places]
+def _shifted(row: CodedRow, offset: int, indices: list[int]) -> list[int]:
+    """Token indices of the last clip, shifted by its token offset in the row."""
+    waiting = [offset] * (row.num_frames - len(indices))
+    return waiting + [offset + index for index in indices]
 
 
 @dataclass(frozen=True)
@@ -284,7 +295,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         """Progressive Sequence Dropout."""
         settings = self.config.dropout
         dropout = SequenceDropout(settings.probability, settings.include_full)
-        return dropout.depths(rows, self.data.info.num_quantizers, random)
+        return dropout.draw(rows, self.data.info.num_quantizers, random)
 
     def passed_weights(self) -> list[Tensor]:
         """The temporal Transformer's; those of depth are passed once for every code as well."""

@@ -1,0 +1,278 @@
+"""Clips through codecs, measured: in one process or in several, with the same results.
+
+Owns the work on one clip and its spreading over processes; rows are `rows.py`'s, the output
+folder `runs.py`'s, what is kept of a clip `kept.py`'s. Everything is measured in mono at 16 kHz,
+after `alignment.py`'s rule.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import isfinite, nan
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+
+from ..audio import load_audio, resample
+from ..errors import EvaluationError, MissingDependencyError, MossAudioError
+from ..manifest import ManifestEntry
+from ..metrics.signals import MEASURED_RATE
+from .alignment import find_delay, without_delay
+from .artifacts import content_of, save_codes, save_decoded_audio, save_reference
+from .codecs import CodedClip, EvaluatedCodec, Opener
+from .metric_registry import DEFAULT_METRICS, METRICS, measure_mono, missing_packages
+from .result_rows import Row
+from .scoring_models import ScoringModelNames, ScoringModels
+
+# Libraries that would each start a thread for every core, in each of several processes.
+_THREAD_VARIABLES = tuple(
+    f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip through one codec.
+
+    Attributes:
+        clip: from the manifest.
+        codec: the codec's place in the work.
+        save_audio: whether the audio is kept.
+    """
+
+    clip: ManifestEntry
+    codec: int
+    save_audio: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process must know.
+
+    Attributes:
+        openers: one for each codec.
+        metrics: names of what is measured.
+        scorers: models that score.
+        folder: where audio and codes of clips are kept; None for nowhere.
+    """
+
+    openers: tuple[Opener, ...]
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    scorers: ScoringModelNames = field(default_factory=ScoringModelNames)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Codecs and models that score, ready to run."""
+
+    codecs: Sequence[EvaluatedCodec]
+    scorers: ScoringModels
+
+
+class Worker:
+    """Does tasks one after the other; a codec is opened at its first task.
+
+    Args:
+        work: what to do.
+        opened: what is open already.
+
+    Raises:
+        CheckpointError, InputError: a model that scores cannot be loaded.
+    """
+
+    def __init__(self, work: Work, opened: Opened | None = None) -> None:
+        self._work = work
+        self._codecs = dict(enumerate(opened.codecs if opened else ()))
+        self._scorers = opened.scorers if opened else ScoringModels(work.scorers)
+        self._missing = dict.fromkeys(missing_packages(work.metrics), nan)
+
+    def rows(self, task: Task) -> list[Row]:
+        """A row for every depth of the codec; a clip that fails costs its own rows only.
+
+        Raises:
+            MissingDependencyError: every clip would fail the same way.
+        """
+        codec = self._codec(task.codec)
+        try:
+            return self._measure(task, codec)
+        except MissingDependencyError:
+            raise
+        except Exception as error:  # of any kind: a codec under test may raise what it likes
+            message = str(error) if isinstance(error, MossAudioError) else repr(error)
+            return failed_rows(task, codec, message)
+
+    def _codec(self, index: int) -> EvaluatedCodec:
+        if index not in self._codecs:
+            self._codecs[index] = self._work.openers[index]()
+        return self._codecs[index]
+
+    def _measure(self, task: Task, codec: EvaluatedCodec) -> list[Row]:
+        content = content_of(task.clip.path)
+        sound = load_audio(task.clip.path, codec.sampling_rate, codec.num_channels)
+        original = load_audio(task.clip.path, MEASURED_RATE, 1)[0].astype(np.float64)
+        if task.save_audio and self._work.folder:
+            save_reference(self._work.folder, task.clip)
+        coded_clips = codec.code(sound)
+        rows = []
+        for coded_clip in coded_clips:
+            estimate = _at_measured_rate(coded_clip.audio, codec.sampling_rate)
+            delay = find_delay(original, estimate)
+            estimate = without_delay(estimate, delay, len(original))
+            row = self._row(task, codec, coded_clip, delay, original, estimate)
+            rows.append(replace(row, content=content))
+            if task.save_audio and self._work.folder:
+                save_decoded_audio(
+                    self._work.folder, task.clip, codec, coded_clip, delay, sound.shape[1]
+                )
+        if self._work.folder and coded_clips[-1].codes is not None:
+            save_codes(self._work.folder, task.clip, codec, coded_clips[-1].codes)
+        return rows
+
+    def _row(
+        self,
+        task: Task,
+        codec: EvaluatedCodec,
+        coded_clip: CodedClip,
+        delay: int,
+        original: np.ndarray,
+        estimate: np.ndarray,
+    ) -> Row:
+        spoken = task.clip.domain == "speech"
+        names = metrics_of(task.clip.domain, self._work.metrics)
+        values = {name: self._missing[name] for name in names if name in self._missing}
+        measured = [name for name in names if name not in self._missing]
+        values |= measure_mono(original, estimate, measured)
+        scores = self._scorers.score(original, estimate, task.clip.text) if spoken else None
+        values |= scores.values if scores else {}
+        return Row(
+            path=task.clip.name,
+            domain=task.clip.domain,
+            model=codec.name,
+            num_quantizers=coded_clip.num_quantizers,
+            kbps=coded_clip.nominal_kbps,
+            # JSON has no infinity: a run that goes on must find what it has left.
+            metrics={name: value if isfinite(value) else nan for name, value in values.items()},
+            language=task.clip.language,
+            identity=codec.identity,
+            actual_kbps=round(coded_clip.num_bits / len(original) * MEASURED_RATE / 1000, 4),
+            delay_ms=round(delay / MEASURED_RATE * 1000, 3),
+            num_words=scores.num_words if scores else 0,
+            num_characters=scores.num_characters if scores else 0,
+            transcript=scores.transcript if scores else None,
+            text=task.clip.text if scores and scores.transcript is not None else None,
+            scorers=self._work.scorers.by_metric if scores else {},
+        )
+
+
+def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
+    """The metrics that mean something in a domain."""
+    return [name for name in names if domain == "speech" or not METRICS[name].spoken]
+
+
+def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
+    mono = audio.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    return resample(mono, sampling_rate, MEASURED_RATE)[0].astype(np.float64)
+
+
+def failed_rows(task: Task, codec: EvaluatedCodec, error: str) -> list[Row]:
+    """A row with an error for every depth of the codec."""
+    clip = task.clip
+    whose = {"language": clip.language, "identity": codec.identity, "error": error}
+    return [
+        Row(clip.name, clip.domain, codec.name, depth, **whose)  # type: ignore[arg-type]
+        for depth in codec.quantizer_counts
+    ]
+
+
+_worker: Worker | None = None
+
+
+def _begin(work: Work) -> None:
+    """In a process of its own: what its tasks share."""
+    global _worker
+    # Ctrl-C is for the first process, which lets running tasks end; if it dies, so must this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    _worker = Worker(work)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _do(task: Task) -> list[Row]:
+    if _worker is None:
+        raise RuntimeError("a task before its process was told of the work")
+    return _worker.rows(task)
+
+
+def run_tasks(
+    work: Work,
+    tasks: Sequence[Task],
+    jobs: int,
+    on_rows: Callable[[list[Row]], None],
+    opened: Opened | None = None,
+) -> None:
+    """Do all tasks, calling ``on_rows`` with the rows of each as it ends.
+
+    The rows do not depend on ``jobs``, their order does. What is ``opened`` already is used where
+    one process does it all.
+
+    Raises:
+        EvaluationError: a process died, of memory perhaps.
+        MissingDependencyError: a program or a package is not installed.
+    """
+    for rows in _alone(work, tasks, opened) if jobs <= 1 else _together(work, tasks, jobs):
+        on_rows(rows)
+
+
+def _alone(work: Work, tasks: Iterable[Task], opened: Opened | None) -> Iterator[list[Row]]:
+    worker = Worker(work, opened)
+    for task in tasks:
+        yield worker.rows(task)
+
+
+def _together(work: Work, tasks: Sequence[Task], jobs: int) -> Iterator[list[Row]]:
+    # Fresh processes: copies of one that has loaded PyTorch can hang in its threads.
+    context = get_context("spawn")
+    jobs = min(jobs, max(1, len(tasks)))
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(work,)) as pool,
+    ):
+        futures = [pool.submit(_do, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                "a process of the evaluation died, of memory perhaps; run the same command "
+                "again, with fewer --jobs: what is done is kept"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """For processes started inside: one thread of each numerical library."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,191 @@
+"""Ratings of many listeners: read, screened and averaged, after ITU-R BS.1534-3.
+
+Owns the rules: a listener is left out who rates the hidden reference below 90 in more than 15% of
+the trials, or the mid anchor above 90 in more than 15%. Means come with 95%
+intervals of Student's t over all ratings of a system; medians and quartiles beside them, for
+ratings are seldom normally distributed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import EvaluationError
+from ..summary import average
+from .mushra_page import MID_ANCHOR, REFERENCE
+
+FORMAT = "moss-audio listening 1"
+_NEARLY_PERFECT = 90
+_MOST_SLIPS = 0.15
+
+
+@dataclass(frozen=True)
+class Session:
+    """One listener's test.
+
+    Attributes:
+        listener: name or pseudonym.
+        test: which test it was, so that two are not mixed.
+        ratings: by clip, then by system, 0 to 100.
+        digest: of the file, so that one given twice does not count twice; "" where unknown.
+    """
+
+    listener: str
+    test: str
+    ratings: dict[str, dict[str, float]]
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Somebody whose ratings do not count, and why; several may have one name."""
+
+    listener: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One system over all clips, or one clip of it.
+
+    Attributes:
+        system: its name.
+        clip: which clip; "" for all.
+        mean: of all ratings.
+        interval: half width of its 95% interval; None of a single rating.
+        median, lower_quartile, upper_quartile: of all ratings.
+        num_ratings: how many those are.
+    """
+
+    system: str
+    clip: str
+    mean: float
+    interval: float | None
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    num_ratings: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def read_session(path: Path) -> Session:
+    """The results that a listener has downloaded.
+
+    Raises:
+        EvaluationError: the file is missing or is no such results.
+    """
+    try:
+        content = path.read_bytes()
+        document = json.loads(content.decode())
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']!r}")
+        trials = document["trials"]
+        ratings = {str(trial["clip"]): _checked(trial["ratings"]) for trial in trials}
+        if not ratings or len(ratings) < len(trials):
+            raise ValueError("no trials, or a clip twice")
+        digest = hashlib.sha256(content).hexdigest()
+        return Session(str(document["listener"]), str(document["test"]), ratings, digest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EvaluationError(
+            f"{str(path)!r} is no result of a listening test ({error}); expected the file that "
+            "its last page gives to download"
+        ) from error
+
+
+def _checked(ratings: dict[str, Any]) -> dict[str, float]:
+    for name, value in ratings.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise ValueError(f"{name!r} is rated {value!r}")
+    if REFERENCE not in ratings:
+        raise ValueError("no rating of the hidden reference")
+    if len(ratings) == 1:
+        raise ValueError("a rating of the hidden reference alone")
+    return {str(name): float(value) for name, value in ratings.items()}
+
+
+def screen(sessions: Iterable[Session]) -> tuple[list[Session], list[LeftOut]]:
+    """The sessions that count, and why each of the others does not; a copy of one is left out.
+
+    Raises:
+        EvaluationError: the sessions are of several tests.
+    """
+    kept: list[Session] = []
+    left_out: list[LeftOut] = []
+    seen: set[str] = set()
+    sessions = list(sessions)
+    tests = sorted({session.test for session in sessions})
+    if len(tests) > 1:
+        raise EvaluationError(
+            f"results of {len(tests)} tests ({', '.join(tests)}); give those of one"
+        )
+    for session in sessions:
+        fault = "gave this file before" if session.digest in seen else _fault(session)
+        seen |= {session.digest} - {""}
+        if fault:
+            left_out.append(LeftOut(session.listener, fault))
+        else:
+            kept.append(session)
+    return kept, left_out
+
+
+def _fault(session: Session) -> str:
+    trials = list(session.ratings.values())
+    missed = sum(trial[REFERENCE] < _NEARLY_PERFECT for trial in trials)
+    if missed > _MOST_SLIPS * len(trials):
+        return f"rated the hidden reference below 90 in {missed} of {len(trials)} trials"
+    fooled = sum(trial.get(MID_ANCHOR, 0.0) > _NEARLY_PERFECT for trial in trials)
+    if fooled > _MOST_SLIPS * len(trials):
+        return f"rated the mid anchor above 90 in {fooled} of {len(trials)} trials"
+    return ""
+
+
+def aggregate(sessions: Sequence[Session]) -> list[Table]:
+    """Each system over all clips, the best first, then each of its clips.
+
+    Raises:
+        MissingDependencyError: SciPy is not installed.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for session in sessions:
+        for clip, ratings in session.ratings.items():
+            for system, value in ratings.items():
+                found.setdefault(system, {}).setdefault(clip, []).append(value)
+    systems = [
+        _table(system, "", [value for values in clips.values() for value in values])
+        for system, clips in found.items()
+    ]
+    systems.sort(key=lambda one: -one.mean)
+    by_clip = [
+        _table(one.system, clip, values)
+        for one in systems
+        for clip, values in sorted(found[one.system].items())
+    ]
+    return [*systems, *by_clip]
+
+
+def _table(system: str, clip: str, values: Sequence[float]) -> Table:
+    lower, median, upper = np.percentile(values, [25, 50, 75]).tolist()
+    mean = average(values)
+    return Table(system, clip, mean.mean, mean.interval, median, lower, upper, len(values))
+
+
+def as_markdown(tables: Sequence[Table]) -> str:
+    """A line for each system over all clips."""
+    heads = ("system", "mean", "median", "quartiles", "ratings")
+    lines = [heads, ("---", *["---:"] * (len(heads) - 1))]
+    for one in tables:
+        if one.clip:
+            continue
+        interval = "" if one.interval is None else f" ± {one.interval:.1f}"
+        quartiles = f"{one.lower_quartile:.0f}-{one.upper_quartile:.0f}"
+        mean = f"{one.mean:.1f}{interval}"
+        lines.append((one.system, mean, f"{one.median:.0f}", quartiles, f"{one.num_ratings}"))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,273 @@
+"""A run: clips through codecs into a folder of results, which can be gone on with.
+
+Owns what is done already and what is left; the work on a clip is `runner.py`'s, what is written
+at the end `results.py`'s. A row counts as done when its codec, its clip's content and text and
+its scorers are still the same, nothing failed, and every metric that is asked for now is there.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isnan
+from pathlib import Path
+
+from ..errors import EvaluationError, InputError
+from ..files import lock_file
+from ..manifest import ManifestEntry
+from .artifacts import audio_folder, slug, without_changed
+from .clip_workers import Opened, Task, Work, metrics_of, run_tasks
+from .codecs import EvaluatedCodec, Opener
+from .metric_registry import METRICS, missing_packages
+from .result_rows import Key, Row, append_rows, read_rows, write_rows
+from .scoring_models import ScoringModelNames, ScoringModels
+
+RESULTS = "results.jsonl"
+_LOCK = "run.lock"
+
+
+@dataclass(frozen=True)
+class EvaluatedCodecInfo:
+    """What a run knows of a codec once it has been opened.
+
+    Attributes:
+        name, identity, quantizer_counts, sampling_rate, codebook_size: see `EvaluatedCodec`.
+    """
+
+    name: str
+    identity: str
+    quantizer_counts: tuple[int | None, ...]
+    sampling_rate: int
+    codebook_size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        clips: of a manifest.
+        openers: make the codecs.
+        metrics: names of what is measured.
+        scorers: models that score.
+        jobs: processes.
+        num_examples: clips whose audio is kept, to listen to.
+    """
+
+    clips: Sequence[ManifestEntry]
+    openers: Sequence[Opener]
+    metrics: Sequence[str]
+    scorers: ScoringModelNames = field(default_factory=ScoringModelNames)
+    jobs: int = 1
+    num_examples: int = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found.
+
+    Attributes:
+        rows: of all clips, codecs and quantizer_counts, in that order.
+        codecs: in the order in which they were given.
+        examples: places in the manifest of the clips whose audio was kept.
+        notes: what the reader should know, such as a metric that could not be measured.
+    """
+
+    rows: list[Row]
+    codecs: list[EvaluatedCodecInfo]
+    examples: list[int]
+    notes: list[str]
+
+
+def run_evaluation(plan: Plan, folder: Path, on_progress: Callable[[int, int], None]) -> Outcome:
+    """Measure what is not measured yet, into ``folder / results.jsonl``.
+
+    Args:
+        plan: what to measure.
+        folder: of the results; made once every codec is open.
+        on_progress: called with the number of tasks done and of all, at the start too.
+
+    Raises:
+        EvaluationError: the folder holds results that cannot be read, another run has it, or a
+            process died.
+        InputError: two codecs or two clips of one name, or no such function of the user's.
+        MissingDependencyError: a program or package is not installed.
+    """
+    opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scorers))
+    codecs = [_codec_info(one) for one in opened.codecs]
+    _check_names([slug(one.name) for one in codecs], "codec")
+    _check_names([clip.name for clip in plan.clips], "clip")
+    alone = opened if plan.jobs <= 1 else None
+    del opened  # other processes have their own
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        return _run_locked(plan, folder, codecs, alone, on_progress)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One run at a time: two would overwrite each other's rows. The lock ends with the process."""
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            lock_file(lock)
+        except OSError as error:
+            raise EvaluationError(
+                f"{str(folder)!r} is in use by another run; wait for its end or name another -o"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _run_locked(
+    plan: Plan,
+    folder: Path,
+    codecs: list[EvaluatedCodecInfo],
+    opened: Opened | None,
+    on_progress: Callable[[int, int], None],
+) -> Outcome:
+    examples = choose_examples(plan.clips, plan.num_examples)
+    results = folder / RESULTS
+    rows = without_changed(folder, plan.clips, read_rows(results))
+    tasks = _tasks(plan, codecs, examples)
+    left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
+    write_rows(results, rows.values())  # without a last line that broke off
+    done = _RowWriter(results, rows, len(tasks), len(tasks) - len(left), on_progress)
+    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scorers, folder)
+    run_tasks(work, left, plan.jobs, done.keep, opened)
+    ordered = [rows[key] for task in tasks for key in _keys(task, codecs)]
+    # Rows of other clips and models, from another run into this folder, stay at the end.
+    write_rows(results, {row.key: row for row in (*ordered, *rows.values())}.values())
+    return Outcome(ordered, codecs, examples, _notes(plan.metrics))
+
+
+def _codec_info(one: EvaluatedCodec) -> EvaluatedCodecInfo:
+    return EvaluatedCodecInfo(
+        one.name, one.identity, one.quantizer_counts, one.sampling_rate, one.codebook_size
+    )
+
+
+def _check_names(names: Sequence[str], kind: str) -> None:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{kind} {twice[0]!r} is given twice; expected each once")
+
+
+def choose_examples(clips: Sequence[ManifestEntry], count: int) -> list[int]:
+    """Places of clips to listen to: taken in turns from the domains, speech first, evenly."""
+    domains: dict[str, list[int]] = {}
+    for place, clip in enumerate(clips):
+        domains.setdefault(clip.domain, []).append(place)
+    shares = dict.fromkeys(sorted(domains, key=lambda name: name != "speech"), 0)
+    for _ in range(min(count, len(clips))):
+        open_ones = [name for name in shares if shares[name] < len(domains[name])]
+        shares[min(open_ones, key=shares.__getitem__)] += 1
+    return sorted(
+        places[index * len(places) // shares[name]]
+        for name, places in domains.items()
+        for index in range(shares[name])
+    )
+
+
+def _tasks(plan: Plan, codecs: Sequence[EvaluatedCodecInfo], examples: Sequence[int]) -> list[Task]:
+    return [
+        Task(clip, index, place in examples)
+        for place, clip in enumerate(plan.clips)
+        for index in range(len(codecs))
+    ]
+
+
+def _keys(task: Task, codecs: Sequence[EvaluatedCodecInfo]) -> list[Key]:
+    codec = codecs[task.codec]
+    return [(task.clip.name, codec.name, depth) for depth in codec.quantizer_counts]
+
+
+def _is_done(
+    task: Task,
+    codecs: Sequence[EvaluatedCodecInfo],
+    rows: dict[Key, Row],
+    plan: Plan,
+    folder: Path,
+) -> bool:
+    codec = codecs[task.codec]
+    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scorers.metrics))
+    for key in _keys(task, codecs):
+        row = rows.get(key)
+        if row is None or row.error or row.identity != codec.identity:
+            return False
+        if row.text not in (None, task.clip.text):
+            return False
+        if not all(_is_measured(row, name, plan.scorers) for name in names):
+            return False
+        # What has gone cannot be transcript again, but its numbers stand.
+        if (
+            task.save_audio
+            and task.clip.path.is_file()
+            and not _is_kept(folder, task, slug(codec.name, key[2]))
+        ):
+            return False
+    return True
+
+
+def _is_kept(folder: Path, task: Task, version: str) -> bool:
+    place = audio_folder(folder, task.clip)
+    return all((place / f"{name}.flac").is_file() for name in (version, "reference"))
+
+
+def _is_measured(row: Row, name: str, scorers: ScoringModelNames) -> bool:
+    """A metric whose package was missing may have been made up for since; so may its model."""
+    if row.scorers.get(name) != scorers.by_metric.get(name):
+        return False
+    optional = METRICS[name].package and not missing_packages([name])
+    return name in row.metrics and not (optional and isnan(row.metrics[name]))
+
+
+class _RowWriter:
+    """Takes rows as they come: into the file, into the memory, into the progress."""
+
+    def __init__(
+        self,
+        path: Path,
+        rows: dict[Key, Row],
+        num_tasks: int,
+        num_done: int,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._path, self._rows, self._on_progress = path, rows, on_progress
+        self._num_tasks, self._num_done = num_tasks, num_done
+        on_progress(num_done, num_tasks)
+
+    def keep(self, fresh: list[Row]) -> None:
+        append_rows(self._path, fresh)
+        self._rows.update((row.key, row) for row in fresh)
+        self._num_done += 1
+        self._on_progress(self._num_done, self._num_tasks)
+
+
+def _notes(metrics: Sequence[str]) -> list[str]:
+    return [
+        f"{METRICS[name].title} was not measured: the package {package} is not installed "
+        f"(pip install {package}; it needs a C compiler)"
+        for name, package in missing_packages(metrics).items()
+    ]
+
+
+def default_jobs() -> int:
+    """As many processes as there are cores for this one."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something, but no results of such a run.
+
+    Raises:
+        EvaluationError: see above.
+    """
+    others = [path for path in folder.iterdir() if path.name != _LOCK] if folder.is_dir() else []
+    if others and not (folder / RESULTS).is_file():
+        raise EvaluationError(
+            f"{str(folder)!r} holds files, but no {RESULTS}; "
+            "name a new folder, or one to go on with"
+        )

@@ -1,0 +1,141 @@
+"""What is to be said, and in whose voice: from a text file, a manifest, or Seed-TTS-Eval's list.
+
+Owns the three formats and how prompts are chosen; opens no sound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError
+from ...manifest import ManifestEntry, manifest_lines, read_manifest
+
+
+@dataclass(frozen=True)
+class SpeechItem:
+    """A text, and a recording whose voice should say it.
+
+    Attributes:
+        name: unique among the items.
+        text: to be said.
+        prompt: the recording, or None.
+        prompt_name: as its list has it.
+        prompt_text: what is said in it.
+    """
+
+    name: str
+    text: str
+    prompt: Path | None = None
+    prompt_name: str = ""
+    prompt_text: str = ""
+
+
+def read_test_items(
+    path: Path, prompts: Path | None = None, split: str | None = None, limit: int | None = None
+) -> list[SpeechItem]:
+    """The items of a file.
+
+    Args:
+        path: by its extension: ``.jsonl``, a manifest whose texts are said (a line may name its
+            own ``prompt_path`` and ``prompt_text``); ``.lst``, Seed-TTS-Eval's
+            ``name|prompt text|prompt path|text``; any other, a text a line.
+        prompts: a manifest of recordings with texts: a text of a known speaker gets another
+            recording of that speaker, any other one the next in turn.
+        split: of both manifests; None is all.
+        limit: first items alone.
+
+    Raises:
+        InputError: a file cannot be read, says nothing, or has prompts without text.
+    """
+    systems = {".jsonl": _of_manifest, ".lst": _of_list}
+    pairs = systems.get(path.suffix, _of_lines)(path, split)[:limit]
+    items = [item for item, _ in pairs]
+    if not items:
+        raise InputError(f"{str(path)!r} has no texts to say; expected at least one")
+    _check_names(items, path)
+    if prompts is None:
+        return items
+    clips = [clip for clip in read_manifest(prompts, split, "speech") if clip.text]
+    if not clips:
+        raise InputError(f"{str(prompts)!r} has no speech with a text; prompts need what they say")
+    return [
+        item if item.prompt else _prompted(item, _chosen(place, entry, clips))
+        for place, (item, entry) in enumerate(pairs)
+    ]
+
+
+def _check_names(items: Sequence[SpeechItem], path: Path) -> None:
+    names = [item.name for item in items]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{str(path)!r} has {twice!r} twice; expected each once")
+
+
+def _chosen(
+    place: int, entry: ManifestEntry | None, clips: Sequence[ManifestEntry]
+) -> ManifestEntry:
+    others = [
+        clip
+        for clip in clips
+        if entry and entry.speaker and clip.speaker == entry.speaker and clip.path != entry.path
+    ]
+    return (others or clips)[place % len(others or clips)]
+
+
+def _prompted(item: SpeechItem, clip: ManifestEntry) -> SpeechItem:
+    return SpeechItem(item.name, item.text, clip.path, clip.name, clip.text)
+
+
+Pairs = list[tuple[SpeechItem, ManifestEntry | None]]
+
+
+def _of_manifest(path: Path, split: str | None) -> Pairs:
+    pairs: Pairs = []
+    for number, found in manifest_lines(path):
+        if isinstance(found, InputError):
+            raise found
+        entry, line = found
+        if not entry.text or entry.domain != "speech" or split not in (None, entry.split):
+            continue
+        name, text = line.get("prompt_path") or "", line.get("prompt_text") or ""
+        if not isinstance(name, str) or not isinstance(text, str) or bool(name) != bool(text):
+            raise InputError(
+                f"{path} line {number} has prompt_path {name!r} and prompt_text {text!r}; "
+                "expected texts, both or none"
+            )
+        prompt = path.parent.absolute() / name if name else None
+        pairs.append((SpeechItem(entry.name, entry.text, prompt, name, text), entry))
+    return pairs
+
+
+def _of_list(path: Path, split: str | None) -> Pairs:
+    del split  # the format has none
+    pairs: Pairs = []
+    for number, line in enumerate(_lines(path), 1):
+        cells = [cell.strip() for cell in line.split("|")]
+        # A fifth is the recording of the text itself, which is not needed.
+        if len(cells) not in (4, 5) or not all(cells[:4]):
+            raise InputError(
+                f"{path} line {number} is {line[:80]!r}; expected name|prompt text|prompt path|text"
+            )
+        name, prompt_text, prompt, text = cells[:4]
+        item = SpeechItem(name, text, path.parent.absolute() / prompt, prompt, prompt_text)
+        pairs.append((item, None))
+    return pairs
+
+
+def _of_lines(path: Path, split: str | None) -> Pairs:
+    del split
+    return [
+        (SpeechItem(f"text {number}", line), None) for number, line in enumerate(_lines(path), 1)
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read ({error}); expected a text a line, or a .jsonl manifest"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,149 @@
+"""Decoder-only language models of transformers: loaded, made with random weights, and configured.
+
+Owns the configuration that is nested in that of CAT-ASR and CAT-TTS (``text_config``), and the
+KV cache argument, whose name changed between versions of transformers.
+"""
+
+import inspect
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedConfig,
+    Qwen2Config,
+)
+
+from ..errors import ConfigError
+
+# Keys that could make transformers load foreign code or kernels.
+_LEFT_OUT = ("attn_implementation", "_attn_implementation", "auto_map", "quantization_config")
+
+
+class Tokens(Protocol):
+    """Tokens of texts, as far as their number goes."""
+
+    num_tokens: int
+
+
+def check_whole(config: Any, least: dict[str, int], most: int = 1 << 20) -> None:
+    """Check that sizes are whole numbers in a sensible range.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, lowest in least.items():
+        value = getattr(config, name)
+        if type(value) is not int or not lowest <= value <= most:
+            raise ConfigError(f"{name} is {value!r}; expected a whole number, {lowest} to {most}")
+
+
+def checked_language_model(values: Any, text: Tokens) -> PreTrainedConfig:
+    """The nested configuration of a language model that has all tokens of a text.
+
+    Raises:
+        ConfigError: it has fewer tokens, or it is not a language model.
+    """
+    config = nested_config(values)
+    # A damaged file could ask for more blocks than could ever be built.
+    check_whole(config, {"num_hidden_layers": 1}, most=1024)
+    if text.num_tokens > config.vocab_size:
+        raise ConfigError(
+            f"the text has {text.num_tokens} tokens, and the language model {config.vocab_size}; "
+            "expected as many or more"
+        )
+    return config
+
+
+def nested_config(values: Any) -> PreTrainedConfig:
+    """The configuration that config.json holds as plain values.
+
+    Raises:
+        ConfigError: transformers does not know such a model.
+    """
+    if isinstance(values, PreTrainedConfig):
+        return values
+    if values is None:
+        raise ConfigError("text_config is missing; give that of a decoder-only model")
+    try:
+        given = {key: value for key, value in dict(values).items() if key not in _LEFT_OUT}
+        return AutoConfig.for_model(given.pop("model_type"), **given)
+    # Whatever transformers and its validators raise about values from a file.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"text_config describes no language model ({reason}); expected the configuration of a "
+            "decoder-only model of transformers, with its model_type"
+        ) from error
+
+
+def load_language_model(source: str, pretrained: bool = True, seed: int = 0) -> Any:
+    """A decoder-only model of transformers, in float32.
+
+    Args:
+        source: folder or hub id of the model.
+        pretrained: False takes only its sizes, with random weights.
+        seed: seed of random weights.
+
+    Raises:
+        ConfigError: there is no usable model at ``source``.
+    """
+    try:
+        if pretrained:
+            return AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, use_safetensors=True
+            )
+        return made_language_model(AutoConfig.from_pretrained(source), seed)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"no language model at {source!r} ({reason}); name a folder or a hub id of a "
+            "decoder-only model with safetensors, or 'random'"
+        ) from error
+
+
+def made_language_model(config: PreTrainedConfig, seed: int = 0) -> Any:
+    """A causal language model with random weights, in float32."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def language_model_config(
+    width: int, num_layers: int, num_heads: int, num_tokens: int
+) -> PreTrainedConfig:
+    """A small configuration like Qwen2's; the last token ends a text."""
+    return Qwen2Config(
+        vocab_size=num_tokens,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=num_tokens - 1,
+        pad_token_id=num_tokens - 1,
+    )
+
+
+def random_language_model(
+    width: int, num_layers: int, num_heads: int, num_tokens: int, seed: int = 0
+) -> Any:
+    """A small language model with random weights."""
+    return made_language_model(
+        language_model_config(width, num_layers, num_heads, num_tokens), seed
+    )
+
+
+def cache_argument(model: nn.Module, cache: DynamicCache) -> dict[str, Any]:
+    """The KV cache as a keyword argument; the model fills it in place.
+
+    It is called ``cache`` since transformers 5.24, ``past_key_values`` before.
+    """
+    known = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": True}

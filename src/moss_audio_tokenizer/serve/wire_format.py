@@ -1,0 +1,218 @@
+"""The content of WebSocket messages: PCM, Opus packets, and packed frames of codes.
+
+Converts bytes to arrays and back. Audio is interleaved and little-endian. A frame of codes is
+padded with zero bits to whole bytes, so a message can hold any number of frames.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from ..codes.codec import CodecInfo
+from ..codes.packing import pack_codes, packed_size, unpack_codes
+from ..errors import AudioError, CodesError, InputError
+
+_PCM_TYPES = {"pcm_s16le": "<i2", "pcm_f32le": "<f4"}
+AUDIO_FORMATS = (*_PCM_TYPES, "opus")
+_FULL_SCALE = 32768.0
+
+
+class AudioReader(Protocol):
+    """Decodes the messages of one stream to samples at the codec's rate."""
+
+    def parts(self, message: bytes, num_samples: int) -> Iterator[bytes]:
+        """Split a message so that each part holds at most so many samples.
+
+        Raises:
+            AudioError: The message ends inside a sample.
+        """
+        ...
+
+    def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
+        """Decode a message; the result may be empty."""
+        ...
+
+    def finish(self) -> Float[np.ndarray, "channels samples"]:
+        """Return what is still buffered at the end."""
+        ...
+
+
+class AudioWriter(Protocol):
+    """Encodes the samples of one stream to messages."""
+
+    def write(self, audio: Float[np.ndarray, "channels samples"]) -> list[bytes]:
+        """Return the messages that these samples complete."""
+        ...
+
+    def finish(self) -> list[bytes]:
+        """Return what is still buffered at the end."""
+        ...
+
+
+def audio_reader(audio_format: str, info: CodecInfo) -> AudioReader:
+    """Create the decoder of one stream's audio messages.
+
+    Raises:
+        InputError: The format is unknown.
+        MissingDependencyError: Opus needs a package that is not installed.
+    """
+    if audio_format == "opus":
+        from .opus import OpusDecoder
+
+        return OpusDecoder(info)
+    return PcmReader(audio_format, info)
+
+
+def audio_writer(audio_format: str, info: CodecInfo, bitrate: int) -> AudioWriter:
+    """Create the encoder of one stream's audio messages; the bitrate in bit/s is for Opus only.
+
+    Raises:
+        InputError: The format is unknown, or the bitrate is outside Opus's range.
+        MissingDependencyError: Opus needs a package that is not installed.
+    """
+    if audio_format == "opus":
+        from .opus import OpusEncoder
+
+        return OpusEncoder(info, bitrate)
+    return PcmWriter(audio_format)
+
+
+class PcmReader:
+    """Raw samples, 16-bit integers or 32-bit floats."""
+
+    def __init__(self, audio_format: str, info: CodecInfo) -> None:
+        self._type = _sample_type(audio_format)
+        self._num_channels = info.num_channels
+        self._sample_bytes = self._type.itemsize * info.num_channels
+
+    def parts(self, message: bytes, num_samples: int) -> Iterator[bytes]:
+        """Split a message so that each part holds at most so many samples.
+
+        Raises:
+            AudioError: The message ends inside a sample.
+        """
+        self._check_size(message)
+        return _split(message, num_samples * self._sample_bytes)
+
+    def _check_size(self, message: bytes) -> None:
+        if len(message) % self._sample_bytes:
+            raise AudioError(
+                f"a message has {len(message)} bytes; expected a multiple of "
+                f"{self._sample_bytes}: whole samples of {self._num_channels} channels"
+            )
+
+    def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
+        """Decode a message.
+
+        Raises:
+            AudioError: The message ends inside a sample, or a sample is not finite.
+        """
+        self._check_size(message)
+        values = np.frombuffer(message, self._type).reshape(-1, self._num_channels).T
+        if not np.isfinite(values).all():
+            raise AudioError("a message holds NaN or infinite samples; replace them before sending")
+        scale = np.float32(1.0 if self._type.kind == "f" else _FULL_SCALE)
+        return np.ascontiguousarray(values, np.float32) / scale
+
+    def finish(self) -> Float[np.ndarray, "channels samples"]:
+        """Return an empty result: PCM buffers nothing."""
+        return np.zeros((self._num_channels, 0), np.float32)
+
+
+class PcmWriter:
+    """Raw samples, 16-bit integers or 32-bit floats."""
+
+    def __init__(self, audio_format: str) -> None:
+        self._type = _sample_type(audio_format)
+
+    def write(self, audio: Float[np.ndarray, "channels samples"]) -> list[bytes]:
+        """Encode one message; integers are rounded and clipped to full scale."""
+        if self._type.kind == "i":
+            audio = np.clip(np.rint(audio * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
+        return [audio.T.astype(self._type).tobytes()]
+
+    def finish(self) -> list[bytes]:
+        """Return an empty result: PCM buffers nothing."""
+        return []
+
+
+def _sample_type(audio_format: str) -> "np.dtype[np.generic]":
+    if audio_format not in _PCM_TYPES:
+        raise InputError(
+            f"audio format is {audio_format!r}; expected one of {', '.join(AUDIO_FORMATS)}"
+        )
+    return np.dtype(_PCM_TYPES[audio_format])
+
+
+def _split(message: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(message), size):
+        yield message[start : start + size]
+
+
+class PackedFrames:
+    """Packs frames of codes, each into whole bytes.
+
+    Args:
+        info: The codec's facts.
+        num_quantizers: The number of quantizers in each frame; None for all.
+
+    Raises:
+        CodesError: The codec has fewer quantizers.
+    """
+
+    def __init__(self, info: CodecInfo, num_quantizers: int | None) -> None:
+        wanted = info.num_quantizers if num_quantizers is None else num_quantizers
+        if not 1 <= wanted <= info.num_quantizers:
+            raise CodesError(
+                f"num_quantizers is {wanted}; expected 1 to {info.num_quantizers} for this model"
+            )
+        self.num_quantizers = wanted
+        self._codebook_size = info.codebook_size
+        self.bits_per_code = (info.codebook_size - 1).bit_length()
+        self._bits = wanted * self.bits_per_code
+        self.bytes_per_frame = packed_size(wanted, self.bits_per_code)
+
+    def parts(self, message: bytes, num_frames: int) -> Iterator[bytes]:
+        """Split a message so that each part holds at most so many frames.
+
+        Raises:
+            CodesError: The message ends inside a frame.
+        """
+        self._check_size(message)
+        return _split(message, num_frames * self.bytes_per_frame)
+
+    def _check_size(self, message: bytes) -> None:
+        if len(message) % self.bytes_per_frame:
+            raise CodesError(
+                f"a message has {len(message)} bytes; expected a multiple of {self.bytes_per_frame}"
+                f", the size of a frame with num_quantizers={self.num_quantizers}"
+            )
+
+    def read(self, message: bytes) -> Integer[np.ndarray, "num_quantizers frames"]:
+        """Unpack a message.
+
+        Raises:
+            CodesError: The message ends inside a frame, or holds an invalid code.
+        """
+        self._check_size(message)
+        rows = np.frombuffer(message, np.uint8).reshape(-1, self.bytes_per_frame)
+        bits = np.unpackbits(rows, axis=1)
+        packed = np.packbits(bits[:, : self._bits]).tobytes()
+        codes = unpack_codes(packed, self.num_quantizers, len(rows), self.bits_per_code)
+        if bits[:, self._bits :].any() or (codes.size and codes.max() >= self._codebook_size):
+            raise CodesError(
+                f"a message holds codes beyond {self._codebook_size - 1}, or bits after the last "
+                "code of a frame; is num_quantizers what the frames were packed with?"
+            )
+        return codes
+
+    def write(self, codes: Integer[np.ndarray, "num_quantizers frames"]) -> bytes:
+        """Pack the first `num_quantizers` layers of these frames into a message."""
+        num_frames = codes.shape[1]
+        stream = np.frombuffer(
+            pack_codes(codes[: self.num_quantizers], self.bits_per_code), np.uint8
+        )
+        bits = np.unpackbits(stream, count=num_frames * self._bits)
+        return np.packbits(bits.reshape(num_frames, self._bits), axis=1).tobytes()
