@@ -19,8 +19,8 @@ settings.load_profile("steady")
 _CHECKED = {
     "model": "attention codec decoder encoder patchify quantizer rope stack transformer",
     "runtime": (
-        "bands chunk_cache folded_quantizer fused_norms inference_codec inference_stack offline "
-        "packed_linear pieces ring_cache rotation stage triton_attention"
+        "chunk_cache folded_quantizer inference_codec offline packed_linear ring_cache stage "
+        "triton_attention"
     ),
     "training": (
         "losses quantizer_start reconstruction data.batch data.coded_batch data.coded_clips "
@@ -40,16 +40,17 @@ from moss_audio_tokenizer.config import (  # noqa: E402
 )
 
 
-def small_config(channels: int = 1, **quantizer) -> CodecConfig:
+def small_config(channels: int = 1, windows=(0.03, 0.05), **quantizer) -> CodecConfig:
     """Two stages of different windows: 8 samples a frame and channel, 100 frames a second."""
+    outer, inner = windows
     sizes = {"num_quantizers": 4, "codebook_size": 16, "codebook_dim": 4} | quantizer
-    first = TransformerStage(4, 8, 16, 2, 2, 32, 0.03, layer_scale=0.5)
-    second = TransformerStage(16 * channels, 12, 12, 2, 1, 24, 0.05, layer_scale=0.5)
+    first = TransformerStage(4, 8, 16, 2, 2, 32, outer, layer_scale=0.5)
+    second = TransformerStage(16 * channels, 12, 12, 2, 1, 24, inner, layer_scale=0.5)
     encoder = (PatchStage(4), first, PatchStage(2 * channels), second)
     decoder = (
-        TransformerStage(12, 16 * channels, 12, 2, 1, 24, 0.05, layer_scale=0.5),
+        TransformerStage(12, 16 * channels, 12, 2, 1, 24, inner, layer_scale=0.5),
         PatchStage(2 * channels),
-        TransformerStage(8, 4, 16, 2, 2, 32, 0.03, layer_scale=0.5),
+        TransformerStage(8, 4, 16, 2, 2, 32, outer, layer_scale=0.5),
         PatchStage(4),
     )
     return CodecConfig(

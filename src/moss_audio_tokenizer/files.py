@@ -5,6 +5,7 @@ an input path. It does not know what is inside a file.
 """
 
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from .errors import MossAudioError
 
@@ -47,6 +49,44 @@ def require_file(path: str | os.PathLike[str], *, error: ErrorType) -> int:
     if status.st_size == 0:
         raise error(f"{name} is empty (0 bytes); it must be written again")
     return status.st_size
+
+
+class PartOfFile(io.RawIOBase):
+    """Some bytes of an open file, as a file with a position and a name of its own.
+
+    Args:
+        file: the open file, which can seek.
+        first: the first byte of the part.
+        size: bytes of the part.
+        name: what messages call the part.
+    """
+
+    def __init__(self, file: BinaryIO | io.FileIO, first: int, size: int, name: str = "") -> None:
+        self._file, self._first, self._size, self.name = file, first, size, name
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a byte of the part."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, up to the end of the part."""
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        self._file.seek(self._first + self._position)
+        data = self._file.read(wanted) or b""
+        memoryview(buffer)[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 @contextmanager

@@ -45,11 +45,17 @@ def test_channels_are_mixed_and_repeated(make_sound):
     assert load_audio(path, channels=2).shape == (2, 9_600)
 
 
-def test_file_of_six_channels_mixes_to_mono_only(make_sound):
-    path, _ = make_sound("flac", channels=6)
+def test_file_of_six_channels_mixes_to_mono_and_stereo(make_sound):
+    path, expected = make_sound("flac", channels=6)
     assert load_audio(path, channels=1).shape == (1, 9_600)
-    with pytest.raises(AudioError, match="cannot make 2 channels from 6"):
-        load_audio(path, channels=2)
+    front_left, front_right, center, _, back_left, back_right = expected
+    half = 0.5**0.5
+    stereo = load_audio(path, channels=2)
+    left = (front_left + half * center + half * back_left) / (1 + 2 * half)
+    right = (front_right + half * center + half * back_right) / (1 + 2 * half)
+    np.testing.assert_allclose(stereo, [left, right], atol=1e-4)
+    with pytest.raises(AudioError, match="cannot make 3 channels from 6"):
+        load_audio(path, channels=3)
 
 
 def test_content_counts_not_the_extension(make_sound):

@@ -8,7 +8,7 @@ import pytest
 
 from moss_audio_tokenizer.onnx.folder import BUNDLED
 
-MODULE = "moss_audio_tokenizer.model.describe"
+MODULE = "moss_audio_tokenizer.checkpoint.describe"
 FACTS = {
     "model": "toy",
     "sampling_rate": 24_000,
@@ -74,8 +74,27 @@ def test_missing_codes(refused, tmp_path):
     assert "missing.moss" in refused("info", tmp_path / "missing.moss")
 
 
-def test_a_sound_file_is_neither(refused, write_wav):
-    assert "neither codes" in refused("info", write_wav())
+def test_a_sound_file_shows_its_facts(json_of, moss_audio, write_wav):
+    path = write_wav()
+    assert json_of("info", path) == {
+        "sound": str(path),
+        "format": "WAV",
+        "duration_seconds": 0.1875,
+        "sampling_rate": 8000,
+        "channels": 1,
+        "num_samples": 1500,
+        "bytes": path.stat().st_size,
+    }
+    assert "8,000 Hz" in moss_audio("info", path).stdout
+
+
+def test_another_file_is_neither(refused, tmp_path):
+    (tmp_path / "notes.txt").write_text("no sound")
+    assert "neither codes" in refused("info", tmp_path / "notes.txt")
+
+
+def test_a_bundled_model_fits_on_a_screen(moss_audio):
+    assert len(moss_audio("info", "bundled").stdout.splitlines()) < 40
 
 
 def test_an_exported_model_tells_of_its_graphs(json_of, moss_audio):
@@ -84,7 +103,10 @@ def test_an_exported_model_tells_of_its_graphs(json_of, moss_audio):
     assert facts["graphs"]["encoder"]["inputs"] == [
         {"name": "input_values", "type": "float32", "shape": ["batch", 1, "samples"]}
     ]
-    lines = [" ".join(line.split()) for line in moss_audio("info", "bundled").stdout.splitlines()]
+    lines = [
+        " ".join(line.split())
+        for line in moss_audio("info", "bundled", "--graphs").stdout.splitlines()
+    ]
     assert "inputs input_values: float32 (batch, 1, samples)" in lines
     assert "outputs audio: float32 (batch, 1, samples)" in lines
     state = "past_key_values.0.key: float32 (batch, 3, places_1, 64) to"

@@ -42,6 +42,41 @@ def test_every_command_explains_itself_with_an_example(moss_audio, command):
     assert f"Example: moss-audio {command} " in text
 
 
+COMMANDS = [
+    *("encode", "decode", "reconstruct", "info", "tokenize", "detokenize", "stats"),
+    *("data prepare", "data speak", "train", "study", "eval", "eval asr", "eval tts", "compare"),
+    *("verify", "bench", "listening-test", "listening-results", "serve", "demo", "tts", "asr"),
+    *("export onnx", "export hf"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(moss_audio, command):
+    text = " ".join(moss_audio(*command.split(), "--help").stdout.split())
+    assert "Example" in text
+    assert f" moss-audio {command}" in text.partition("Example")[2]
+
+
+def test_commands_come_in_groups(moss_audio):
+    lines = moss_audio("--help").stdout.splitlines()
+    groups = [line.strip("╭─╮ ") for line in lines if line.startswith("╭")]
+    assert groups == ["Options", "Use", "Data sets", "Train", "Measure", "Serve", "Speech"]
+    text = " ".join("\n".join(lines).split())
+    assert "moss-audio reconstruct speech.wav -o out.wav" in text
+
+
+def test_help_of_train_lists_recipes(moss_audio):
+    from moss_audio_tokenizer.training.recipes import RECIPES
+
+    text = moss_audio("train", "--help").stdout
+    assert all(f"{name}: " in text for name in RECIPES)
+
+
+def test_usage_says_that_several_files_are_taken(moss_audio):
+    for command in ("encode", "decode", "reconstruct", "asr"):
+        assert "IN..." in moss_audio(command, "--help").stdout
+
+
 def test_version(moss_audio):
     assert moss_audio("--version").stdout == f"moss-audio {__version__}\n"
 
@@ -59,7 +94,7 @@ def test_nothing_asked_shows_help(moss_audio):
         (["--nonsense"], "No such option: --nonsense"),
         (["encode", "a.wav", "--nonsense"], "No such option: --nonsense"),
         (["nonsense"], "No such command 'nonsense'"),
-        (["encode", "-o", "x.moss"], "Missing argument 'IN'"),
+        (["encode", "-o", "x.moss"], "Missing argument 'IN...'"),
         (["encode", "a.wav"], "Missing option '--output'"),
         (["encode", "a.wav", "-o", "x.moss", "--format", "mp3"], "'mp3'"),
     ],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.cli import detokenize, tokenize
+from moss_audio_tokenizer.cli import tokenize
 from moss_audio_tokenizer.cli.options import BackendName
 from moss_audio_tokenizer.codes import CodecInfo
 
@@ -42,8 +42,7 @@ class LevelsChoice:
 
 @pytest.fixture
 def levels(monkeypatch):
-    for command in (tokenize, detokenize):
-        monkeypatch.setattr(command, "choose", LevelsChoice)
+    monkeypatch.setattr(tokenize, "choose", LevelsChoice)
 
 
 @pytest.fixture
@@ -95,8 +94,7 @@ def test_the_backend_reaches_the_workers(monkeypatch, moss_audio, sounds, tmp_pa
         chosen.append(keys)
         return LevelsChoice("m")
 
-    for command in (tokenize, detokenize):
-        monkeypatch.setattr(command, "choose", choose)
+    monkeypatch.setattr(tokenize, "choose", choose)
     options = ("--workers", 1, "--backend", "onnx")
     assert moss_audio("tokenize", sounds, "-o", tmp_path / "a", *options).exit_code == 0
     assert moss_audio("detokenize", tmp_path / "a", "-o", tmp_path / "b", *options).exit_code == 0

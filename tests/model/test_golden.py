@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
+from moss_audio_tokenizer.errors import ConfigError
 
 FOLDERS = sorted((Path(__file__).parents[1] / "golden").glob("*/"))
 if os.environ.get("MOSS_GOLDEN_DIR"):
@@ -64,6 +65,11 @@ def test_audio(golden):
 @pytest.mark.parametrize("max_shard_size", ["5GB", "200KB"])
 def test_saving_in_either_layout_changes_nothing(golden, tmp_path, layout, max_shard_size):
     model, vectors = golden
+    if layout == "v1" and model.config.number_channels == 2:
+        with pytest.raises(ConfigError, match="--layout v2"):  # one window for each stage
+            model.save_pretrained(tmp_path, layout=layout)
+        assert list(tmp_path.iterdir()) == []
+        return
     model.save_pretrained(tmp_path, layout=layout, max_shard_size=max_shard_size)
     again = MossAudioTokenizerModel.from_pretrained(tmp_path)
     assert again.config.codec == model.config.codec

@@ -8,9 +8,9 @@ import pytest
 import torch
 from training_rows import make_rows
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
-from moss_audio_tokenizer.training.codec.adversary import Adversary
+from moss_audio_tokenizer.training.codec.adversarial import Adversary
 from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,
     DiscriminatorConfig,
@@ -18,7 +18,7 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     override,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
+from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.codec.discriminators import load_discriminators
 from moss_audio_tokenizer.training.distributed import Processes
 
@@ -118,7 +118,7 @@ def read_log(config) -> list[dict]:
 
 def test_a_run_with_both_stages(make_recipe):
     config = make_recipe(adversarial=ADVERSARIAL, validation=ValidationConfig(clips=0))
-    final = Trainer(config, report=lambda _: None).run()
+    final = CodecTrainer(config, report=lambda _: None).run()
     log = read_log(config)
     assert all("discriminator" not in line for line in log[:3])
     assert all({"discriminator", "adversarial", "features"} <= line.keys() for line in log[3:])
@@ -135,9 +135,9 @@ def test_a_run_with_both_stages(make_recipe):
 def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tmp_path):
     quiet = {"validation": ValidationConfig(clips=0), "adversarial": replace(ADVERSARIAL, start=2)}
     whole = make_recipe(output=str(tmp_path / "whole"), checkpoint_every=4, **quiet)
-    Trainer(whole, report=lambda _: None).run()
+    CodecTrainer(whole, report=lambda _: None).run()
     broken = make_recipe(output=str(tmp_path / "broken"), checkpoint_every=4, **quiet)
-    trainer = Trainer(broken, report=lambda _: None)
+    trainer = CodecTrainer(broken, report=lambda _: None)
     train_step = trainer.train_step
 
     def interrupted(batch):
@@ -148,16 +148,16 @@ def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tm
     trainer.train_step = interrupted
     with pytest.raises(InterruptionError):
         trainer.run()
-    Trainer(broken, resume=True, report=lambda _: None).run()
+    CodecTrainer(broken, resume=True, report=lambda _: None).run()
     assert read_log(broken) == read_log(whole)
 
 
 def test_checkpoints_without_discriminators_are_not_resumed(make_recipe):
     config = make_recipe(adversarial=ADVERSARIAL, validation=ValidationConfig(clips=0))
-    Trainer(replace(config, max_steps=3), report=lambda _: None).run()
+    CodecTrainer(replace(config, max_steps=3), report=lambda _: None).run()
     (Path(config.output) / "checkpoints/step-000003/discriminators.safetensors").unlink()
     with pytest.raises(TrainingError, match="discriminators"):
-        Trainer(config, resume=True, report=lambda _: None)
+        CodecTrainer(config, resume=True, report=lambda _: None)
 
 
 @pytest.mark.parametrize(

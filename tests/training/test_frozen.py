@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.model.codec import Codec
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import (
@@ -20,7 +20,7 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     WarmStart,
     override,
 )
-from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
+from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def recipe(make_recipe, checkpoint) -> TrainingConfig:
 
 
 def run(config: TrainingConfig, resume: bool = False) -> Path:
-    return Trainer(config, resume, report=lambda _: None).run()
+    return CodecTrainer(config, resume, report=lambda _: None).run()
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -86,7 +86,7 @@ def test_a_resumed_run_is_held_against_the_first_start(recipe):
 
 @pytest.mark.parametrize("part", ["encoder", "quantizer"])
 def test_a_change_of_what_is_frozen_is_found(recipe, part):
-    trainer = Trainer(recipe, report=lambda _: None)
+    trainer = CodecTrainer(recipe, report=lambda _: None)
     with torch.no_grad():
         next(getattr(trainer.task.codec, part).parameters()).mul_(1.5)
     with pytest.raises(TrainingError, match="frozen has changed"):
@@ -111,7 +111,7 @@ def test_other_validation_clips_are_refused_at_the_start(recipe):
     run(replace(recipe, max_steps=3))
     fewer = override(recipe, ["validation.clips=1"])
     with pytest.raises(TrainingError, match=r"began with 2 validation clips.*validation\.clips"):
-        Trainer(fewer, resume=True, report=lambda _: None)
+        CodecTrainer(fewer, resume=True, report=lambda _: None)
 
 
 SEMANTIC = ("semantic.llm=random", "semantic.width=16", "data.text_share=0.5")
@@ -152,7 +152,7 @@ def test_recipes_that_cannot_be(recipe, change, error):
 def test_speakers_that_nobody_is(recipe):
     config = override(recipe, ["data.speakers=('nobody',)"])
     with pytest.raises(TrainingError, match="nobody"):
-        Trainer(config, report=lambda _: None)
+        CodecTrainer(config, report=lambda _: None)
 
 
 def test_one_speakers_clips(recipe, tmp_path, manifest):
@@ -163,7 +163,7 @@ def test_one_speakers_clips(recipe, tmp_path, manifest):
     mine = tmp_path / "mine.jsonl"
     mine.write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = override(recipe, [f"data.manifest={mine}", "data.speakers=('ada',)"])
-    trainer = Trainer(config, report=lambda _: None)
+    trainer = CodecTrainer(config, report=lambda _: None)
     names = {Path(name).name for step in range(8) for name in trainer.data.batch(step).names}
     trainer.close()
     assert names == {"speech-0.wav", "speech-1.wav"}

@@ -148,7 +148,7 @@ def test_passes_change_no_gradient(config, tmp_path, opened):
     pairs = zip(whole.batches(0), parted.batches(0), strict=True)
     first, second = next(pair for pair in pairs if num_lengths(pair[0]) > 1)
     assert first.names == second.names
-    scalars, others = whole.optimise(first), parted.optimise(second)
+    scalars, others = whole.optimize(first), parted.optimize(second)
     assert scalars == pytest.approx(others, rel=1e-4)
     gradients = dict(parted.task.model.named_parameters())
     for name, parameter in whole.task.model.named_parameters():

@@ -9,13 +9,13 @@ from toy_speech import BOOK, KINDS, LAYERS, SMALL, language_config, write_codes
 
 from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.errors import ConfigError, ModelMismatchError, TrainingError
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.llm import (
     CodeEmbedding,
     language_model_config,
     load_language_model,
     made_language_model,
 )
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.data import CodesDataConfig
 from moss_audio_tokenizer.training.overrides import override
@@ -215,3 +215,11 @@ def test_a_run_does_not_go_on_with_another_codec_in_the_place_of_its_own(config,
     longer = replace(config, max_steps=9)
     with pytest.raises(TrainingError, match=r"codes of model 0123.* of fedc.*set data\.codec"):
         trainer_for(longer, resume=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_are_refused_before_there_is_a_folder(tmp_path, kind):
+    config = language_config(kind, tmp_path / "run", "none.jsonl", shard=True)
+    with pytest.raises(ConfigError, match=rf"kind '{kind}' copies its weights .* shard=False"):
+        trainer_for(config)
+    assert not (tmp_path / "run").exists()

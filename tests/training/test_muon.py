@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from moss_audio_tokenizer.training.muon import Muon, orthogonal
+from moss_audio_tokenizer.training.optim import Muon, orthogonal
 
 SHAPES = [(8, 4), (4, 8), (8, 4), (6, 6), (8, 4)]
 

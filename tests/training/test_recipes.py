@@ -13,7 +13,7 @@ from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.llm import make_text
 from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
 from moss_audio_tokenizer.training.codec.assembly import codec_config
-from moss_audio_tokenizer.training.codec.codec_trainer import Trainer
+from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.overrides import override
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 
@@ -54,7 +54,7 @@ def test_the_shipped_models_recipes_run_shortened(name, spoken, tmp_path):
     shorter = (*SHORTER, "max_steps=3", "decoder_only_from=2", f"data.manifest={spoken}")
     config = override(recipe(name), [*shorter, f"output={tmp_path / 'run'}"])
     before = MossAudioTokenizerModel.from_pretrained("bundled").codec
-    Trainer(config, report=lambda _: None).run()
+    CodecTrainer(config, report=lambda _: None).run()
     after = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final").codec
     moved = before.quantizer.codebooks != after.quantizer.codebooks
     # Two steps of all parts, and rows that were chosen in them.
@@ -70,7 +70,7 @@ def test_the_recipe_of_its_low_band_runs_shortened(spoken, tmp_path):
     shorter = (*SHORTER, "max_steps=2", "warm_start.samples=1024", f"data.manifest={spoken}")
     lines = []
     config = override(recipe("low_band"), [*shorter, f"output={tmp_path / 'run'}"])
-    Trainer(config, report=lines.append).run()
+    CodecTrainer(config, report=lines.append).run()
     assert "low band given 22, 36, 64, 120 channels in the stages of the encoder" in lines
     trained = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final")
     low = 0.1 * torch.sin(2 * torch.pi * 170 * torch.arange(24_000) / 24_000)[None]

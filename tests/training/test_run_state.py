@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.llm import ByteText, random_language_model
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training import checkpointing as run_state
 from moss_audio_tokenizer.training.checkpointing import (
@@ -16,7 +16,7 @@ from moss_audio_tokenizer.training.checkpointing import (
     save_final,
     saved_state,
 )
-from moss_audio_tokenizer.training.codec.codec_config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.codec.codec_config import CodecOptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.codec.codec_state import (
     Training,
     checkpoint_files,
@@ -24,7 +24,7 @@ from moss_audio_tokenizer.training.codec.codec_state import (
     load_run,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.moving_mean import MovingMean
+from moss_audio_tokenizer.training.codec.ema_codebooks import MovingMean
 from moss_audio_tokenizer.training.distributed import Processes
 from moss_audio_tokenizer.training.optim import make_optimizer
 
@@ -47,7 +47,7 @@ def make_training(make_codec):
         codec = make_codec(channels).requires_grad_(requires_grad=True)
         reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
         task = CodecTask(codec, reader, TrainingConfig())
-        optimizer = make_optimizer(task, OptimizerConfig())
+        optimizer = make_optimizer(task, CodecOptimizerConfig())
         return Training(task, optimizer, mean=MovingMean(codec, 0.9))
 
     return make

@@ -11,13 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moss_audio_tokenizer.training.checkpointing import Fill
 from moss_audio_tokenizer.training.loop import Loop
-from moss_audio_tokenizer.training.run_config import OptimizerConfig, RunConfig, ValidationSchedule
-from moss_audio_tokenizer.training.speech.module_trainer import (
+from moss_audio_tokenizer.training.module_task import (
     HeldOutLosses,
     ModuleTask,
-    ModuleTrainer,
+    held_out_losses,
+    load_module,
+    module_files,
+    restore_module,
 )
+from moss_audio_tokenizer.training.optim import make_optimizer
+from moss_audio_tokenizer.training.run_config import OptimizerConfig, RunConfig, ValidationSchedule
 
 ROWS = 4
 
@@ -78,9 +83,44 @@ class ToyTask(ModuleTask[ToyRows]):
         return {"total": squared, "error": (wrong.abs() * rows.counts).sum() / num_tokens}
 
 
-class ToyTrainer(ModuleTrainer[ToyConfig, ToyRows]):
+class ToyTrainer(Loop[ToyConfig, ToyRows]):
     def make_task(self) -> ToyTask:
         return ToyTask(self.config.width)
+
+    def build(self) -> None:
+        self.task = self.make_task().to(self.processes.device)
+        self.distributed = self.processes.distribute(self.task, [])
+        self.optimizer = make_optimizer(self.task.model, self.config.optimizer)
+
+    def restore(self, checkpoint: Path) -> None:
+        saved = load_module(checkpoint, ToyModel)
+        restore_module(checkpoint, saved, self.task.model, self.optimizer)
+
+    def checkpoint_files(self) -> Fill:
+        return module_files(self.task.model, self.optimizer)
+
+    def final_files(self) -> Fill:
+        return self.task.model.save_pretrained
+
+    def passes(self, batch: ToyRows) -> list[ToyRows]:
+        return [batch.part(part, self.config.accumulate) for part in range(self.config.accumulate)]
+
+    def num_targets(self, rows: ToyRows) -> int:
+        return self.task.num_tokens(rows)
+
+    def autocast(self) -> torch.autocast:
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bf16)
+
+    def losses(self, rows: ToyRows, num_targets: float) -> dict[str, Tensor]:
+        with self.autocast():
+            return self.distributed(rows, num_targets)
+
+    def trained_module(self) -> nn.Module:
+        return self.task.model
+
+    def audio_seconds(self, batch: ToyRows) -> float:
+        return batch.audio_seconds
 
     def open_data(self) -> None:
         self.held_out = [self.rows(1_000_000 + index) for index in range(2)]
@@ -102,7 +142,9 @@ class ToyTrainer(ModuleTrainer[ToyConfig, ToyRows]):
         return 1.0
 
     def validate(self) -> HeldOutLosses | None:
-        return self.held_out_losses(self.held_out) if self.config.validation.clips else None
+        if not self.config.validation.clips:
+            return None
+        return held_out_losses(self.task, self.held_out, self.processes, self.autocast)
 
 
 def toy_config(output: str, **changes) -> ToyConfig:
@@ -128,14 +170,14 @@ class InterruptionError(Exception):
 
 def run_until(trainer: Loop, step: int) -> None:
     """Run and break off, without a word, before step ``step`` + 1."""
-    optimise = trainer.optimise
+    optimize = trainer.optimize
 
     def interrupted(batch):
         if trainer.step == step:
             raise InterruptionError
-        return optimise(batch)
+        return optimize(batch)
 
-    trainer.optimise = interrupted
+    trainer.optimize = interrupted
     with contextlib.suppress(InterruptionError):
         trainer.run()
     assert trainer.step == step

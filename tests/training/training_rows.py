@@ -5,7 +5,7 @@ import torch
 
 from moss_audio_tokenizer.config import CodecConfig
 from moss_audio_tokenizer.training.codec.codec_config import TrainingConfig
-from moss_audio_tokenizer.training.codec.micro_batches import RowPlan, StepRows
+from moss_audio_tokenizer.training.codec.micro_batches import MicroBatch, MicroBatchPlanner
 from moss_audio_tokenizer.training.data import Batch
 
 
@@ -21,7 +21,7 @@ def make_batch(audio: torch.Tensor, texts: tuple[str, ...] = (), lengths=None) -
 
 def make_rows(
     audio: torch.Tensor, recipe: TrainingConfig, codec: CodecConfig, step: int = 0, **batch
-) -> StepRows:
+) -> MicroBatch:
     """The only pass of a step over ``audio``."""
-    plan = RowPlan(recipe, codec, torch.device("cpu"))
+    plan = MicroBatchPlanner(recipe, codec, torch.device("cpu"))
     return plan.passes(make_batch(audio, **batch), step)[0]

@@ -4,13 +4,22 @@ The only package that touches sound files. Audio is ``(channels, samples)`` floa
 scale at -1 and 1. It knows nothing of models or codes, and never imports torch.
 """
 
+from .containers import SOUND_SUFFIXES
 from .cropping import crop_start, load_crop
-from .reading import AudioInfo, AudioSource, audio_info, load_audio, read_audio
+from .reading import (
+    AudioInfo,
+    AudioSource,
+    audio_info,
+    load_audio,
+    load_with_info,
+    read_audio,
+)
 from .resampling import resample
 from .samples import as_float_audio, check_audio, convert_channels
 from .writing import encode_audio, save_audio
 
 __all__ = [
+    "SOUND_SUFFIXES",
     "AudioInfo",
     "AudioSource",
     "as_float_audio",
@@ -21,6 +30,7 @@ __all__ = [
     "encode_audio",
     "load_audio",
     "load_crop",
+    "load_with_info",
     "read_audio",
     "resample",
     "save_audio",

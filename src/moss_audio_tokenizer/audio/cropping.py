@@ -1,7 +1,8 @@
 """Crops of sound files, decoded without the rest of the file.
 
-Owns which samples of a file a crop needs, the resampler's reach included. A crop equals the same
-samples of the whole file to within the rounding of float32; it does not know who wants crops.
+Owns which samples of a file a crop needs, so that resampler and decoder are in the state that they
+are in when the whole file is read. A crop equals the same samples of the whole file to within the
+rounding of float32 (of Opus, whose decoder never forgets entirely, to within 1e-3 of full scale).
 """
 
 import math
@@ -13,11 +14,16 @@ from .reading import UNKNOWN_LENGTH, AudioSource, ForwardFile, load_audio, open_
 from .resampling import check_sampling_rate, resample
 from .samples import check_channels, check_finite, convert_channels
 
-# What the resampler hears on either side of a sample; measured, 256 are enough (at a ratio of 1).
+# Samples on either side that the resampler uses; measured, 256 are enough (at a ratio of 1).
 _REACH_SAMPLES = 1024
 # Where libsndfile's seeking lands on the very sample; in Vorbis it lands beside it.
 _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "MP3")
 _EXACT_SUBTYPES = ("OPUS",)
+# Frames of MP3 take bits of earlier ones, up to 511 bytes back. The smallest frames hold 24 bytes,
+# 11 of them side information: 40 frames of 1,152 samples reach back far enough.
+_MP3_RUN_UP_SAMPLES = 40 * 1152
+# What decoders of Opus should be given before a sample (RFC 7845, section 4.6), several times over.
+_OPUS_RUN_UP_SECONDS = 0.4
 
 
 def load_crop(
@@ -43,7 +49,7 @@ def load_crop(
     check_channels(channels)
     with open_audio(path) as file:
         exact = file.format in _EXACT_FORMATS or file.subtype in _EXACT_SUBTYPES
-        if exact and file.frames < UNKNOWN_LENGTH:
+        if exact and file.frames < UNKNOWN_LENGTH and isinstance(file, ForwardFile):
             total = -(-file.frames * sampling_rate // file.samplerate)
             start = crop_start(total, num_samples, place)
             part = _read_part(path, file, start, num_samples, sampling_rate, channels)
@@ -75,13 +81,21 @@ def _read_part(
     rate = file.samplerate
     reach = _REACH_SAMPLES * max(1, math.ceil(rate / sampling_rate))
     step = rate // math.gcd(rate, sampling_rate)
-    first = max(0, start * rate // sampling_rate - reach) // step * step
+    wanted = start * rate // sampling_rate - reach
+    first = max(0, wanted - _run_up(file)) // step * step
     end = min(file.frames, math.ceil((start + num_samples) * rate / sampling_rate) + reach)
     file.seek(first)
     samples = file.read(end - first, dtype="float32", always_2d=True).T
     if samples.shape[1] < end - first or not samples.shape[1]:
         return None
-    check_finite(samples, source=source_name(path))
+    check_finite(samples, source_name(path), first)
     skipped = start - first * sampling_rate // rate
     part = resample(convert_channels(samples, channels), rate, sampling_rate)
     return part[:, skipped : skipped + num_samples]
+
+
+def _run_up(file: ForwardFile) -> int:
+    """Samples before a crop that bring its decoder into the state of one that read them all."""
+    if file.format == "MP3":
+        return _MP3_RUN_UP_SAMPLES
+    return round(_OPUS_RUN_UP_SECONDS * file.samplerate) if file.subtype in _EXACT_SUBTYPES else 0

@@ -1,25 +1,45 @@
-"""Signs that a sound file was cut short or altered, read from its own bookkeeping.
+"""How much sound a file holds, read from its own bookkeeping, and signs that it was cut or altered.
 
-libsndfile plays what is left of a truncated WAV, Ogg or MP3 file without a word, and skips
-Ogg pages whose checksum is wrong. This module compares the sizes and checksums that such
-files carry with what is there. It decodes nothing; FLAC needs no help, its decoder complains.
+libsndfile plays what is left of a truncated WAV, Ogg or MP3 file without a word, skips Ogg pages
+whose checksum is wrong, and reads only the first of several joined streams. This module compares
+sizes, checksums and streams that such files declare with what is there, in both directions. It
+decodes nothing; FLAC needs no help, its decoder complains.
 """
 
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import BinaryIO
 
-# Writers to a pipe cannot know the size: ffmpeg puts 0xFFFFFFFF, sox and others about 2 GiB.
-_UNKNOWN_WAV_SIZE = 0x7FFF0000
+from .mpeg import mp3_links
 
-# Flag of the page that ends a stream (RFC 3533): without it, a cut between two pages.
-_OGG_END_OF_STREAM = 4
+# Writers to a pipe cannot know the size: ffmpeg puts 0xFFFFFFFF, sox and others about 2 GiB.
+_UNKNOWN_SIZE = 0x7FFF0000
+
+# Flags of the pages that begin and end a stream (RFC 3533).
+_OGG_BEGIN, _OGG_END = 2, 4
 
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def find_damage(file: BinaryIO, size: int) -> str | None:
-    """What is wrong with the file, in a few words; None when nothing can be seen.
+@dataclass(frozen=True)
+class Contents:
+    """What the bookkeeping of a file says.
+
+    Attributes:
+        links: (first byte, bytes) of every stream that can be decoded by itself; of joined files
+            there are several.
+        damage: what is wrong with the file, in a few words; None when nothing can be seen.
+        num_parallel: streams that run at the same time, as in a film.
+    """
+
+    links: tuple[tuple[int, int], ...]
+    damage: str | None = None
+    num_parallel: int = 1
+
+
+def examine(file: BinaryIO, size: int) -> Contents:
+    """Compare what a file declares with what is there.
 
     Args:
         file: open for reading; its position is moved.
@@ -29,94 +49,135 @@ def find_damage(file: BinaryIO, size: int) -> str | None:
         OSError: the file cannot be read.
     """
     file.seek(0)
-    start = file.read(12)
-    if start[:4] == b"RIFF" and start[8:] == b"WAVE":
-        return _wav_damage(file, size)
+    start = file.read(16)
+    whole = ((0, size),)
     if start[:4] == b"OggS":
-        file.seek(0)
-        return _ogg_damage(file)
-    return _mp3_damage(file, size)
+        return _examine_ogg(file, size)
+    if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
+        return Contents(whole, _chunk_damage(file, size, 12, b"data", "<4sI"))
+    if start[:4] == b"FORM" and start[8:11] == b"AIF":
+        return Contents(whole, _chunk_damage(file, size, 12, b"SSND", ">4sI"))
+    if start[:4] == b"caff":
+        return Contents(whole, _chunk_damage(file, size, 8, b"data", ">4sQ", padding=1))
+    if start[:4] == b".snd":
+        return Contents(whole, _au_damage(start, size))
+    if start[4:8] == b"ftyp":
+        return Contents(whole, _mp4_damage(file, size))
+    links, damage = mp3_links(file, size)
+    return Contents(links or whole, damage)
 
 
-def _wav_damage(file: BinaryIO, size: int) -> str | None:
-    while len(chunk := file.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            left = size - file.tell()
-            if left < length < _UNKNOWN_WAV_SIZE:
-                return f"cut short: {left} bytes of samples where its header promises {length}"
-            return None
-        file.seek(length + length % 2, 1)
+def _chunk_damage(
+    file: BinaryIO, size: int, first: int, wanted: bytes, layout: str, padding: int = 2
+) -> str | None:
+    """Compare the length of the chunk of samples with what is left of the file."""
+    header = struct.calcsize(layout)
+    file.seek(first)
+    while len(chunk := file.read(header)) == header:
+        name, length = struct.unpack(layout, chunk)
+        if name == wanted:
+            return _cut_short(size - file.tell(), length)
+        file.seek(min(file.tell() + length + length % padding, size))
     return None
 
 
-def _ogg_damage(file: BinaryIO) -> str | None:
-    number, is_last = 0, False
+def _cut_short(left: int, length: int) -> str | None:
+    if left < length < _UNKNOWN_SIZE:
+        return f"cut short: {left} bytes of samples where its header promises {length}"
+    return None
+
+
+def _au_damage(start: bytes, size: int) -> str | None:
+    offset, length = struct.unpack(">II", start[4:12]) if len(start) >= 12 else (0, 0)
+    return _cut_short(size - offset, length)
+
+
+def _mp4_damage(file: BinaryIO, size: int) -> str | None:
+    """Of the boxes of an MP4 file: whether the last is whole, and whether there is one movie."""
+    place = num_movies = 0
+    while place + 8 <= size:
+        file.seek(place)
+        length, name = struct.unpack(">I4s", file.read(8))
+        if length == 1:
+            length = int.from_bytes(file.read(8), "big")
+        num_movies += name == b"moov"
+        if length == 0:  # to the end of the file
+            break
+        if length < 8:
+            return None  # the decoder has its own opinion of such boxes
+        place += length
+    if place > size:
+        return f"cut short: its last part has {size - place + length} of {length} bytes"
+    if num_movies > 1:
+        return f"{num_movies} files joined into one, of which only the first would be read"
+    return None
+
+
+@dataclass
+class _OggLink:
+    """A link of a chain of Ogg streams: where it begins, and the streams that are open in it."""
+
+    first: int
+    serials: set[bytes]
+    has_data: bool = False
+    num_streams: int = 1
+
+
+def _examine_ogg(file: BinaryIO, size: int) -> Contents:
+    links: list[_OggLink] = []
+    number = place = 0
+    file.seek(0)
     while header := file.read(27):
         number += 1
-        if header[:4] != b"OggS":
-            return f"altered: Ogg page {number} does not start where page {number - 1} ends"
-        lacing = file.read(header[26]) if len(header) == 27 else b""
-        body = file.read(sum(lacing))
-        if len(header) < 27 or len(lacing) < header[26] or len(body) < sum(lacing):
-            return f"cut short inside Ogg page {number}"
-        page = header[:22] + bytes(4) + header[26:] + lacing + body
-        if ogg_checksum(page) != int.from_bytes(header[22:26], "little"):
-            return f"altered: Ogg page {number} does not match its checksum"
-        is_last = bool(header[5] & _OGG_END_OF_STREAM)
-    return None if is_last else f"cut short behind Ogg page {number}, which is not the last"
+        page, damage = _ogg_page(file, header, number)
+        if damage:
+            return Contents(((0, size),), damage)
+        serial = header[14:18]
+        if not header[5] & _OGG_BEGIN:
+            links[-1:] = [_with_data(links[-1])] if links else []
+        elif links and not links[-1].has_data and serial not in links[-1].serials:
+            links[-1].serials.add(serial)
+            links[-1].num_streams += 1
+        elif links and links[-1].serials:
+            return Contents(
+                ((0, size),), f"cut short behind Ogg page {number - 1}, where another file begins"
+            )
+        else:
+            links.append(_OggLink(place, {serial}))
+        if links and header[5] & _OGG_END:
+            links[-1].serials.discard(serial)
+        place += len(page)
+    if not links or links[-1].serials:
+        return Contents(((0, size),), f"cut short behind Ogg page {number}, which is not the last")
+    ends = [link.first for link in links[1:]] + [size]
+    parts = [(link.first, end - link.first) for link, end in zip(links, ends, strict=True)]
+    return Contents(tuple(parts), num_parallel=max(link.num_streams for link in links))
+
+
+def _with_data(link: _OggLink) -> _OggLink:
+    link.has_data = True
+    return link
+
+
+def _ogg_page(file: BinaryIO, header: bytes, number: int) -> tuple[bytes, str | None]:
+    """The rest of a page, checked against its checksum."""
+    if header[:4] != b"OggS":
+        return b"", f"altered: Ogg page {number} does not start where page {number - 1} ends"
+    lacing = file.read(header[26]) if len(header) == 27 else b""
+    body = file.read(sum(lacing))
+    if len(header) < 27 or len(lacing) < header[26] or len(body) < sum(lacing):
+        return b"", f"cut short inside Ogg page {number}"
+    page = header[:22] + bytes(4) + header[26:] + lacing + body
+    if ogg_checksum(page) != int.from_bytes(header[22:26], "little"):
+        return b"", f"altered: Ogg page {number} does not match its checksum"
+    return page, None
 
 
 def ogg_checksum(page: bytes) -> int:
-    """CRC-32 with the bit order and start value of Ogg (RFC 3533), out of zlib's.
+    """CRC-32 with the bit order and start value of Ogg (RFC 3533), computed with zlib.
 
     The two have the same polynomial. zlib runs it on reversed bits, from a complemented
     start to a complemented end, so all three are undone here.
     """
     reversed_crc = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reversed_crc:032b}"[::-1], 2)
-
-
-def _mp3_damage(file: BinaryIO, size: int) -> str | None:
-    tag = _length_tag(file)
-    if tag is None:
-        return None
-    start, length = tag
-    if size - start < length:
-        return f"cut short: {size - start} bytes of MP3 where its header promises {length}"
-    return None
-
-
-def has_length_tag(file: BinaryIO) -> bool:
-    """Whether an MP3 file states its length (Xing, Info or VBRI) instead of leaving a guess."""
-    return _length_tag(file) is not None
-
-
-def _length_tag(file: BinaryIO) -> tuple[int, int] | None:
-    """Where the MP3 frames start and how many bytes they should be (0: not said), if tagged."""
-    file.seek(0)
-    head = file.read(10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        # four bytes of seven bits each, after which comes the first frame
-        shifts = (21, 14, 7, 0)
-        start = 10 + sum(byte << shift for byte, shift in zip(head[6:], shifts, strict=True))
-    file.seek(start)
-    frame = file.read(64)
-    if len(frame) < 64 or frame[0] != 0xFF or frame[1] < 0xE0:
-        return None
-    if frame[36:40] == b"VBRI":
-        return start, int.from_bytes(frame[46:50], "big")
-    # behind side information of 9, 17 or 32 bytes, with or without a frame checksum of 2
-    for place in (13, 21, 36, 15, 23, 38):
-        if frame[place : place + 4] in (b"Xing", b"Info"):
-            return start, _xing_length(frame[place + 4 : place + 16])
-    return None
-
-
-def _xing_length(fields: bytes) -> int:
-    """Bytes of the stream, the second optional field after the flags; 0 when absent."""
-    flags, first, second = struct.unpack(">III", fields)
-    if not flags & 2:
-        return 0
-    return second if flags & 1 else first

@@ -1,7 +1,8 @@
 """Reading sound files: what is in them, their samples, and their samples at a wanted rate.
 
-It trusts libsndfile with the decoding, but not with the lengths: files are read forward to
-their end, and one that holds less than it declares is refused. It does not know models.
+It trusts decoders with the samples, but not with the lengths: files are read forward to their
+end, and one that holds less than it declares is refused. Memory follows the result: blocks are
+mixed and resampled as they come. It does not know models.
 """
 
 import os
@@ -11,16 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
 from ..errors import AudioError, AudioFileError
-from ..files import require_file
-from .integrity import find_damage, has_length_tag
-from .resampling import check_sampling_rate, resample
+from ..files import PartOfFile, require_file
+from .containers import Kind, kind_of
+from .ffmpeg import open_with_ffmpeg
+from .integrity import Contents, examine
+from .mpeg import length_tag
+from .resampling import StreamResampler, check_sampling_rate
 from .samples import check_channels, check_finite, convert_channels
 
 _BLOCK_VALUES = 1 << 20
@@ -29,6 +33,7 @@ UNKNOWN_LENGTH = 1 << 62
 
 # A path, or a binary file object that can seek, such as io.BytesIO.
 AudioSource: TypeAlias = str | os.PathLike[str] | BinaryIO
+_Blocks: TypeAlias = Iterator[Float[np.ndarray, "samples channels"]]
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,36 @@ class AudioInfo:
         num_samples: samples of each channel.
         sampling_rate: samples a second and channel.
         num_channels: channels.
+        format: of the file, such as "WAV" or "MP3".
     """
 
     num_samples: int
     sampling_rate: int
     num_channels: int
+    format: str = ""
 
     @property
     def duration_seconds(self) -> float:
         """Length in seconds."""
         return self.num_samples / self.sampling_rate
+
+
+class OpenedSound(Protocol):
+    """Sound that is read forward, whichever decoder stands behind it."""
+
+    samplerate: int
+    channels: int
+    frames: int
+    format: str
+    subtype: str
+
+    def blocks(self) -> _Blocks:
+        """All samples, in order.
+
+        Raises:
+            AudioFileError: there are fewer than the file declares.
+        """
+        ...
 
 
 class ForwardFile(soundfile.SoundFile):
@@ -62,6 +87,49 @@ class ForwardFile(soundfile.SoundFile):
         """No, for soundfile's own bookkeeping; `seek` works all the same."""
         return False
 
+    def blocks(self) -> _Blocks:
+        """See `OpenedSound.blocks`; the declared length is not worth an allocation."""
+        length, num_samples = max(1, _BLOCK_VALUES // self.channels), 0
+        while True:
+            block = self.read(length, dtype="float32", always_2d=True)
+            num_samples += len(block)
+            yield block
+            if len(block) < length:
+                break
+        if num_samples < self.frames < UNKNOWN_LENGTH:
+            raise AudioFileError(
+                f"it is damaged: {num_samples} of its {self.frames} samples can be decoded; "
+                "get a whole copy, or encode it again"
+            )
+
+
+class _JoinedSound:
+    """Several streams joined in one file, read one behind the other.
+
+    Args:
+        open_link: opens one of them.
+        links: where they are.
+    """
+
+    def __init__(self, open_link: Any, links: tuple[tuple[int, int], ...]) -> None:
+        self._open_link, self._links = open_link, links
+        with open_link(*links[0]) as first:
+            self.samplerate, self.channels = first.samplerate, first.channels
+            self.format, self.subtype = f"{first.format} ({len(links)} joined)", ""
+        self.frames = UNKNOWN_LENGTH
+
+    def blocks(self) -> _Blocks:
+        """See `OpenedSound.blocks`."""
+        for number, link in enumerate(self._links, 1):
+            with self._open_link(*link) as sound:
+                if (sound.samplerate, sound.channels) != (self.samplerate, self.channels):
+                    raise AudioFileError(
+                        f"it holds {len(self._links)} streams, joined; stream {number} has "
+                        f"{sound.channels} channels at {sound.samplerate} Hz, the first "
+                        f"{self.channels} at {self.samplerate} Hz: join them by encoding again"
+                    )
+                yield from sound.blocks()
+
 
 def load_audio(
     path: AudioSource,
@@ -70,13 +138,16 @@ def load_audio(
     *,
     max_seconds: float | None = None,
 ) -> Float[np.ndarray, "channels samples"]:
-    """The samples of a wav, flac, ogg, opus or mp3 file, ready for a model.
+    """The samples of a sound file, ready for a model.
+
+    wav, flac, ogg, opus, mp3 and aiff; m4a, mp4, aac, webm, mka and wma where PyAV or the program
+    ffmpeg is installed.
 
     Args:
         path: the file, or a binary file object that can seek; its content decides the format,
             not its extension.
         sampling_rate: samples a second to resample to, 8,000 to 192,000; None keeps the file's.
-        channels: 1 mixes to mono by the mean, 2 makes stereo of mono; None keeps the file's.
+        channels: 1 mixes to mono by the mean, 2 makes stereo; None keeps the file's.
         max_seconds: refuse longer audio, without reading on; None takes any length.
 
     Returns:
@@ -87,16 +158,49 @@ def load_audio(
             or more than ``max_seconds``.
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
+    return load_with_info(path, sampling_rate, channels, max_seconds=max_seconds)[0]
+
+
+def load_with_info(
+    path: AudioSource,
+    sampling_rate: int | None = None,
+    channels: int | None = None,
+    *,
+    max_seconds: float | None = None,
+) -> tuple[Float[np.ndarray, "channels samples"], AudioInfo]:
+    """What `load_audio` gives, and what the file held before it was converted.
+
+    Raises:
+        AudioError, AudioFileError: as `load_audio`.
+    """
     if sampling_rate is not None:
         check_sampling_rate(sampling_rate)
     if channels is not None:
         check_channels(channels)
-    samples, own_rate = read_audio(path, max_seconds)
-    if channels is not None:
-        samples = convert_channels(samples, channels)
-    if sampling_rate is None:
-        return samples
-    return resample(samples, own_rate, sampling_rate)
+    with open_audio(path) as sound:
+        own_rate = sound.samplerate
+        resampler = None
+        parts, num_samples = [], 0
+        for block in sound.blocks():
+            samples = block.T
+            check_finite(samples, source_name(path), num_samples)
+            num_samples += samples.shape[1]
+            _check_length(num_samples, own_rate, max_seconds)
+            if channels is not None:
+                samples = convert_channels(samples, channels)
+            if sampling_rate is not None:
+                resampler = resampler or StreamResampler(own_rate, sampling_rate, len(samples))
+                samples = resampler.add(samples)
+            parts.append(samples)
+        if num_samples == 0:
+            raise AudioFileError(f"{source_name(path)} holds no samples; expected at least one")
+        info = AudioInfo(num_samples, own_rate, sound.channels, sound.format)
+    if resampler is not None:
+        parts.append(resampler.finish())
+    audio = np.concatenate(parts, axis=1)
+    if resampler is not None and own_rate != sampling_rate:
+        check_finite(audio, f"{source_name(path)}, resampled,")
+    return audio, info
 
 
 def read_audio(
@@ -111,27 +215,23 @@ def read_audio(
         AudioError: samples that are not finite, or more than ``max_seconds``.
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
-    with open_audio(path) as file:
-        blocks = [block.T for block in _bounded(_blocks(file), file.samplerate, max_seconds)]
-        samples = np.concatenate(blocks, axis=1)
-        _check_length(path, file, samples.shape[1])
-        check_finite(samples, source=source_name(path))
-        return samples, file.samplerate
+    samples, info = load_with_info(path, max_seconds=max_seconds)
+    return samples, info.sampling_rate
 
 
 def audio_info(path: AudioSource) -> AudioInfo:
     """Length, rate and channels of a file, from its header where the header knows them.
 
-    Only a FLAC or MP3 file that does not state its length is decoded, to count.
+    Only a file that does not state its length, or holds several joined streams, is decoded.
 
     Raises:
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
-    with open_audio(path) as file:
-        num_samples = file.frames
+    with open_audio(path) as sound:
+        num_samples = sound.frames
         if num_samples >= UNKNOWN_LENGTH:
-            num_samples = sum(len(block) for block in _blocks(file))
-        return AudioInfo(num_samples, file.samplerate, file.channels)
+            num_samples = sum(len(block) for block in sound.blocks())
+        return AudioInfo(num_samples, sound.samplerate, sound.channels, sound.format)
 
 
 def source_name(source: AudioSource) -> str:
@@ -142,23 +242,71 @@ def source_name(source: AudioSource) -> str:
 
 
 @contextmanager
-def open_audio(source: AudioSource) -> Iterator[ForwardFile]:
-    """The file, after a look for damage; every complaint of libsndfile as an AudioFileError."""
+def open_audio(source: AudioSource) -> Iterator[OpenedSound]:
+    """The file, after a look for damage; every complaint of a decoder as an AudioFileError.
+
+    Raises:
+        AudioError: the source is neither a path nor a file object that can seek.
+        AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
+    """
+    _check_source(source)
     name = source_name(source)
     try:
-        with _bytes_of(source) as (stream, size):
-            if damage := find_damage(stream, size):
-                raise AudioFileError(f"{name} is {damage}; get a whole copy, or encode it again")
-        with _sound_file(source) as file:
-            yield file
-    except AudioFileError:
-        raise
+        with _bytes_of(source) as (file, size):
+            kind = _known_kind(file, name)
+            contents = examine(file, size)
+        if contents.damage:
+            raise AudioFileError(
+                f"{name} is {contents.damage}; get a whole copy, or encode it again"
+            )
+        with _decoder(source, name, kind, contents) as sound:
+            yield sound
+    except AudioFileError as problem:
+        if not str(problem).startswith("it "):
+            raise
+        raise AudioFileError(f"{name} {str(problem)[3:]}") from problem
     # TypeError: soundfile wants to be told the rate of headerless files (.raw)
     except (soundfile.SoundFileError, OSError, TypeError) as problem:
         reason = " ".join(str(problem).rsplit(": ", 1)[-1].split())
         raise AudioFileError(
-            f"{name} is damaged or not a wav, flac, ogg, opus or mp3 file ({reason})"
+            f"{name} cannot be read ({reason}); get a whole copy, or encode it again"
         ) from problem
+
+
+def _check_source(source: AudioSource) -> None:
+    if isinstance(source, str | os.PathLike) or hasattr(source, "seek"):
+        return
+    raise AudioError(
+        f"got {type(source).__name__}; expected a path, or a binary file object that can seek: "
+        "put bytes into io.BytesIO"
+    )
+
+
+def _known_kind(file: BinaryIO, name: str) -> Kind:
+    kind = kind_of(file)
+    if kind is None:
+        raise AudioFileError(
+            f"{name} is not a wav, flac, ogg, opus or mp3 file, nor another kind of sound that can "
+            f"be read; if it is sound, convert it first: ffmpeg -i {name} out.flac"
+        )
+    return kind
+
+
+@contextmanager
+def _decoder(
+    source: AudioSource, name: str, kind: Kind, contents: Contents
+) -> Iterator[OpenedSound]:
+    if contents.num_parallel > 1:
+        kind = Kind(f"Ogg with {contents.num_parallel} streams at once", "ogg")
+    if kind.demuxer:
+        with _bytes_of(source) as (file, _), open_with_ffmpeg(file, name, kind) as sound:
+            yield sound
+        return
+    if len(contents.links) == 1:
+        with _link(source, *contents.links[0], is_whole=True) as sound:
+            yield sound
+        return
+    yield _JoinedSound(lambda first, size: _link(source, first, size), contents.links)
 
 
 @contextmanager
@@ -179,27 +327,32 @@ def _bytes_of(source: AudioSource) -> Iterator[tuple[BinaryIO, int]]:
 
 
 @contextmanager
-def _sound_file(source: AudioSource) -> Iterator[ForwardFile]:
-    if not isinstance(source, str | os.PathLike):
-        source.seek(0)
-    with ForwardFile(source) as file:
-        if file.format != "MP3" or _is_tagged(source):
-            yield file
-            return
+def _link(
+    source: AudioSource, first: int, size: int, is_whole: bool = False
+) -> Iterator[ForwardFile]:
+    """One stream of a file, which may be all there is."""
+    with _bytes_of(source) as (file, _):
+        states_length = length_tag(file, first) is not None
+        file.seek(0)
+        part: Any = file if is_whole else PartOfFile(file, first, size)
+        if is_whole and isinstance(source, str | os.PathLike):
+            part = os.fsencode(source)  # names are bytes: they need not be UTF-8
+        with ForwardFile(part) as sound:
+            if sound.format != "MP3" or states_length:
+                yield sound
+                return
     # Without a tag the length is guessed from the first frame, and reading stops there. From
     # a pipe there is nothing to guess from, so the decoder goes on to the end.
-    with _poured(source) as descriptor, ForwardFile(descriptor, closefd=False) as file:
-        yield file
-
-
-def _is_tagged(source: AudioSource) -> bool:
-    with _bytes_of(source) as (stream, _):
-        return has_length_tag(stream)
+    with (
+        _poured(source, first, size) as descriptor,
+        ForwardFile(descriptor, closefd=False) as sound,
+    ):
+        yield sound
 
 
 @contextmanager
-def _poured(source: AudioSource) -> Iterator[int]:
-    """The read end of a pipe that a thread fills with the bytes of a file."""
+def _poured(source: AudioSource, first: int, size: int) -> Iterator[int]:
+    """The read end of a pipe that a thread fills with some bytes of a file."""
     reader, writer = os.pipe()
 
     problems: list[OSError] = []
@@ -208,7 +361,7 @@ def _poured(source: AudioSource) -> Iterator[int]:
         try:
             # The pipe comes first, so that it is closed when the file does not open.
             with os.fdopen(writer, "wb") as sink, _bytes_of(source) as (stream, _):
-                shutil.copyfileobj(stream, sink)
+                shutil.copyfileobj(PartOfFile(stream, first, size), sink)
         except BrokenPipeError:
             pass  # the reader has had enough
         except OSError as problem:
@@ -225,34 +378,7 @@ def _poured(source: AudioSource) -> Iterator[int]:
         raise problems[0]
 
 
-def _blocks(file: ForwardFile) -> Iterator[Float[np.ndarray, "samples channels"]]:
-    """The rest of the file, piece by piece: declared lengths are not worth an allocation."""
-    length = max(1, _BLOCK_VALUES // file.channels)
-    while True:
-        block = file.read(length, dtype="float32", always_2d=True)
-        yield block
-        if len(block) < length:
-            return
-
-
-def _bounded(
-    blocks: Iterator[Float[np.ndarray, "samples channels"]], rate: int, max_seconds: float | None
-) -> Iterator[Float[np.ndarray, "samples channels"]]:
-    """The same blocks, as long as they are not too many: a small file can hold days of silence."""
-    num_samples = 0
-    for block in blocks:
-        num_samples += len(block)
-        if max_seconds is not None and num_samples > max_seconds * rate:
-            raise AudioError(f"audio is longer than {max_seconds:g} s; cut it, or send it in parts")
-        yield block
-
-
-def _check_length(source: AudioSource, file: ForwardFile, num_samples: int) -> None:
-    name = source_name(source)
-    if num_samples < file.frames < UNKNOWN_LENGTH:
-        raise AudioFileError(
-            f"{name} is damaged: {num_samples} of its {file.frames} samples can be decoded; "
-            "get a whole copy, or encode it again"
-        )
-    if num_samples == 0:
-        raise AudioFileError(f"{name} holds no samples; expected at least one")
+def _check_length(num_samples: int, rate: int, max_seconds: float | None) -> None:
+    """Refuse audio that is too long, while it is read: a small file can hold days of silence."""
+    if max_seconds is not None and num_samples > max_seconds * rate:
+        raise AudioError(f"audio is longer than {max_seconds:g} s; cut it, or send it in parts")

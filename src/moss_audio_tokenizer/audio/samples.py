@@ -17,6 +17,20 @@ _PCM_SCALES = {"uint8": (128, 2.0**7), "int8": (0, 2.0**7), "int16": (0, 2.0**15
     "int32": (0, 2.0**31)
 }
 
+# Loudspeakers by their number, in the order of WAV files, and what the left channel of stereo takes
+# of each; the right channel takes the same of its mirror image.
+_TO_LEFT = {
+    3: "FL FR FC",
+    4: "FL FR BL BR",
+    5: "FL FR FC BL BR",
+    6: "FL FR FC LFE BL BR",
+    7: "FL FR FC LFE BC SL SR",
+    8: "FL FR FC LFE BL BR SL SR",
+}
+_MIRRORED = {"FL": "FR", "FR": "FL", "BL": "BR", "BR": "BL", "SL": "SR", "SR": "SL"}
+_GAINS = {"FL": 1.0, "FC": 0.5**0.5, "BL": 0.5**0.5, "SL": 0.5**0.5, "BC": 0.5}
+_GAINS |= {"FR": 0.0, "BR": 0.0, "SR": 0.0, "LFE": 0.0}
+
 
 def as_float_audio(array: ArrayLike) -> Float[np.ndarray, "..."]:
     """Samples as float32, integer PCM divided by the full scale of its type.
@@ -54,7 +68,7 @@ def check_audio(
 
     Raises:
         AudioError: wrong type, rank or channel count, no samples, or NaN or infinite samples
-            (with the place of the first one).
+            (the message names the first one).
     """
     samples = check_shape(as_float_audio(audio), num_channels)
     check_finite(samples)
@@ -84,15 +98,23 @@ def check_shape(samples: np.ndarray, num_channels: int | None = None) -> np.ndar
     return samples
 
 
-def check_finite(samples: Float[np.ndarray, "channels samples"], source: str = "audio") -> None:
-    """Raise an AudioError that names the earliest sample that is NaN or infinite."""
+def check_finite(
+    samples: Float[np.ndarray, "channels samples"], source: str = "audio", first: int = 0
+) -> None:
+    """Raise an AudioError that names the earliest sample that is NaN or infinite.
+
+    Args:
+        samples: a clip, or a block of one.
+        source: what messages call the clip.
+        first: samples of the clip before this block.
+    """
     finite = np.isfinite(samples)
     if finite.all():
         return
     index = int(np.argmin(finite.all(axis=0)))
     channel = int(np.argmin(finite[:, index]))
     raise AudioError(
-        f"{source} is not finite: sample {index} of channel {channel} is "
+        f"{source} is not finite: sample {first + index} of channel {channel} is "
         f"{samples[channel, index]}; expected finite numbers: repair or replace it"
     )
 
@@ -106,7 +128,11 @@ def check_channels(channels: int) -> None:
 def convert_channels(
     audio: Float[np.ndarray, "channels samples"], channels: int
 ) -> Float[np.ndarray, "converted samples"]:
-    """Audio with another channel count: any to mono by the mean, mono to stereo by repeating.
+    """Audio with another channel count.
+
+    Any to mono by the mean, mono to stereo by repeating, and layouts of 3 to 8 loudspeakers, in the
+    order of WAV files, to stereo: center and surround channels 3 dB lower, no low-frequency
+    channel, and all scaled so that nothing exceeds full scale that did not before.
 
     Raises:
         AudioError: any other conversion, or a channel count below 1.
@@ -120,7 +146,12 @@ def convert_channels(
         return audio.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
     if found == 1 and channels == 2:
         return np.repeat(audio, 2, axis=0)
+    if found in _TO_LEFT and channels == 2:
+        left = np.array([_GAINS[name] for name in _TO_LEFT[found].split()])
+        right = np.array([_GAINS[_MIRRORED.get(name, name)] for name in _TO_LEFT[found].split()])
+        mixed = np.stack([left, right]) @ audio.astype(np.float64) / left.sum()
+        return mixed.astype(np.float32)
     raise AudioError(
-        f"cannot make {channels} channels from {found}; expected any to 1, or 1 to 2: "
+        f"cannot make {channels} channels from {found}; expected any to 1, or 1 to 8 to 2: "
         "mix them before"
     )

@@ -193,5 +193,5 @@ def _as_pcm(
 
 
 def _as_double(block: np.ndarray) -> Float[np.ndarray, "channels samples"]:
-    """float64, in which every 32-bit integer has its place."""
+    """float64, in which every 32-bit integer is exact."""
     return block.astype(np.float64)

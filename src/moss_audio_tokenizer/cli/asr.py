@@ -15,41 +15,21 @@ if TYPE_CHECKING:
 
     from ..asr import Transcriber
 
-LanguageModel = Annotated[
-    str,
-    typer.Option(
-        "--model", metavar="M", show_default=False, help="Folder or Hugging Face id of the model."
-    ),
-]
-Codec = Annotated[
-    str, typer.Option("--codec", metavar="C", help="The codec that the model was trained on.")
-]
-
 
 def asr(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IN",
+            metavar="IN...",
             readable=False,
             show_default=False,
-            help="Sound files, or codes: .moss, .safetensors or .npz.",
+            help="Sound files, or codes files: .moss, .safetensors or .npz.",
         ),
     ],
-    model: LanguageModel,
-    codec: Codec = "bundled",
+    model: options.LanguageModel,
+    codec: options.Codec = "bundled",
     num_quantizers: options.NumQuantizers = None,
-    beams: Annotated[
-        int,
-        typer.Option(
-            "--beams",
-            "--num-beams",
-            metavar="N",
-            min=0,
-            max=64,
-            help="Width of the search; 1 is greedy, 0 reads by the frames alone.",
-        ),
-    ] = 1,
+    beams: options.Beams = 1,
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
@@ -86,10 +66,10 @@ def _gather(
 
 def _codes(reader: "Transcriber", path: Path, num_quantizers: int | None) -> "np.ndarray":
     """Codes of one input, of layers that the model can read."""
-    from ..llm import check_codes
+    from ..speech.codes_batch import check_codes
 
     codes = _encoded_or_stored(reader, path, num_quantizers)
-    return check_codes(codes, reader.model.config, num_quantizers)
+    return check_codes(codes, reader.model.facts, num_quantizers)
 
 
 def _encoded_or_stored(

@@ -27,26 +27,9 @@ def options_of_all() -> None:
 
 @app.command()
 def prepare(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MANIFEST_OR_FOLDER",
-            show_default=False,
-            help="JSON-lines manifest, or a folder of sound files.",
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", show_default=False, help="Folder to write, a new one."
-        ),
-    ],
-    split: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--split", metavar="SPLIT", show_default="all", help="Write this split; repeatable."
-        ),
-    ] = None,
+    source: options.SoundDataSet,
+    output: options.NewFolder,
+    split: options.Splits = None,
     audio_format: Annotated[
         str,
         typer.Option(
@@ -82,12 +65,8 @@ def prepare(
         bool,
         typer.Option("--drop-duplicates", help="Leave out recordings that have come before."),
     ] = False,
-    domain: Annotated[
-        str, typer.Option("--domain", metavar="NAME", help="Domain of the files of a folder.")
-    ] = "speech",
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Threads that decode and encode.")
-    ] = 2,
+    domain: options.Domain = "speech",
+    workers: options.Threads = 2,
     as_json: options.Json = False,
 ) -> None:
     """Decode and measure every recording, and write WebDataset shards of those that are whole.
@@ -122,12 +101,7 @@ def prepare(
 
 @app.command()
 def speak(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", show_default=False, help="Folder to write, a new one."
-        ),
-    ],
+    output: options.NewFolder,
     texts: Annotated[
         Path | None,
         typer.Option(
@@ -166,10 +140,8 @@ def speak(
     valid_share: Annotated[
         float, typer.Option("--valid-share", metavar="X", help="Share of clips for validation.")
     ] = 0.02,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all choices.")] = 0,
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Clips that are made at a time.")
-    ] = 2,
+    seed: options.Seed = 0,
+    workers: options.Threads = 2,
     as_json: options.Json = False,
 ) -> None:
     """Have espeak-ng say texts in many voices, and write the clips and their manifest.
@@ -213,7 +185,7 @@ def _lines(path: Path | None) -> list[str]:
 
 def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     from ..training.data.preparing import ERRORS_NAME
-    from ..training.data.summary_text import GROUP_HEADINGS, group_rows, totals
+    from ..training.data.survey import GROUP_HEADINGS, group_rows, totals
 
     if as_json:
         display.print_json(summary)

@@ -1,13 +1,15 @@
 """`moss-audio decode`: codes files to sound files."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ModelMismatchError
 from . import display, loading, options
-from .batch import work_through
-from .destinations import AUDIO_SUFFIXES, Job, make_folders, plan
+from .destinations import AUDIO_SUFFIXES, CODES_SUFFIXES, Job, is_pipe, make_folders, plan
+from .file_jobs import find_inputs, opened, work_through, write_to_pipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,7 @@ def decode(
     output: options.Output,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
+    kbps: options.Kbps = None,
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
@@ -38,26 +41,46 @@ def decode(
     Example: moss-audio decode speech.moss -o speech.wav
     """
     suffix = file_format.value if file_format else None
-    jobs = plan(inputs, output, AUDIO_SUFFIXES, suffix)
+    found = find_inputs(inputs, [suffix[1:] for suffix in CODES_SUFFIXES], "codes files")
+    jobs = plan(found, output, AUDIO_SUFFIXES, suffix)
     with display.progress("loading the model"):
         codec = loading.load_codec(model, "decoder", device, backend=backend)
-    loading.check_num_quantizers(num_quantizers, codec.info)
+    layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)
 
     def work(job: Job) -> dict[str, Any]:
-        codes = _load(job, num_quantizers)
+        codes = _load(job, layers)
         if not force:
             check_same_model(codes, codec.info, job)
-        return _write(job, codes, decode_codes(codec, codes, chunk_duration), codec.info)
+        audio = decode_codes(codec, codes, chunk_duration)
+        return _write(job, codes, audio, codec.info, suffix or "wav")
 
     work_through(jobs, "decoding", work, as_json)
 
 
 def _load(job: Job, num_quantizers: int | None) -> "AudioCodes":
+    codes = load_codes(job.source)
+    return codes if num_quantizers is None else codes.first(num_quantizers)
+
+
+def load_codes(path: Path) -> "AudioCodes":
+    """The codes of a file, or of one that comes through a pipe.
+
+    Raises:
+        CodesFileError, InputError: see each message.
+    """
     from ..codes import AudioCodes
 
-    codes = AudioCodes.load(job.source)
-    return codes if num_quantizers is None else codes.first(num_quantizers)
+    source = opened(path)
+    if isinstance(source, Path):
+        return AudioCodes.load(source)
+    data = source.getvalue()
+    # By content, for a pipe has no name: a zip archive, a file of MOSS's, or safetensors.
+    suffix = {b"PK": ".npz", b"MO": ".moss"}.get(data[:2], ".safetensors")
+    with TemporaryDirectory(prefix="moss-audio-") as folder:
+        copy = Path(folder) / f"standard input{suffix}"
+        copy.write_bytes(data)
+        return AudioCodes.load(copy)
 
 
 def check_same_model(codes: "AudioCodes", info: "CodecInfo", job: Job) -> None:
@@ -70,7 +93,7 @@ def check_same_model(codes: "AudioCodes", info: "CodecInfo", job: Job) -> None:
         made, here = f"model {codes.model}", f"model {info.identity}"
     elif _rates(codes) != _rates(info):
         made, here = (
-            f"a model of {rate} Hz, {step} samples a frame and {size} codes a book"
+            f"a model of {rate} Hz, {step} samples a frame and codebooks of {size} entries"
             for rate, step, size in (_rates(codes), _rates(info))
         )
     else:
@@ -93,15 +116,24 @@ def decode_codes(codec: "Codec", codes: "AudioCodes", chunk_duration: float | No
     return audio[:, : round(share * audio.shape[1])]
 
 
-def _write(job: Job, codes: "AudioCodes", audio: "np.ndarray", info: "CodecInfo") -> dict[str, Any]:
-    from ..audio import save_audio
+def _write(
+    job: Job, codes: "AudioCodes", audio: "np.ndarray", info: "CodecInfo", file_format: str
+) -> dict[str, Any]:
+    from ..audio import encode_audio, save_audio
 
+    facts = _facts(codes, audio, info)
+    if is_pipe(job.output):
+        write_to_pipe(encode_audio(audio, info.sampling_rate, f".{file_format}"))
+        return facts
     save_audio(job.output, audio, info.sampling_rate)
+    return facts | {"bytes": job.output.stat().st_size}
+
+
+def _facts(codes: "AudioCodes", audio: "np.ndarray", info: "CodecInfo") -> dict[str, Any]:
     return {
         "num_quantizers": codes.num_quantizers,
         "sampling_rate": info.sampling_rate,
         "num_samples": audio.shape[1],
         "duration_seconds": audio.shape[1] / info.sampling_rate,
         "kbps": codes.bitrate / 1000,
-        "bytes": job.output.stat().st_size,
     }

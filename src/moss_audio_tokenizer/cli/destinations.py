@@ -15,6 +15,29 @@ CODES_SUFFIXES = (".moss", ".safetensors", ".npz")
 AUDIO_SUFFIXES = (".wav", ".flac")
 
 
+PIPE = "-"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input, and what its output is called.
+
+    Attributes:
+        path: of the input.
+        name: below the output folder, with the input's ending.
+        keep_ending: whether the output's name keeps it, because another input differs in it alone.
+    """
+
+    path: Path
+    name: Path
+    keep_ending: bool = False
+
+    @property
+    def stem(self) -> str:
+        """Name of the output, without its own ending."""
+        return self.name.name if self.keep_ending else self.name.stem
+
+
 @dataclass(frozen=True)
 class Job:
     """One input and the file that is made from it."""
@@ -24,29 +47,52 @@ class Job:
 
 
 def plan(
-    inputs: Sequence[Path], output: str, suffixes: Sequence[str], file_format: str | None = None
+    inputs: Sequence[Found],
+    output: str,
+    suffixes: Sequence[str],
+    file_format: str | None = None,
+    is_stem: bool = False,
 ) -> list[Job]:
     """The output of every input.
 
     Args:
         inputs: what to read.
-        output: as the user wrote it: a file, or a folder.
+        output: as the user wrote it: a file, a folder, or "-" for standard output.
         suffixes: extensions that can be written; the first is the default in a folder.
         file_format: the extension asked for, without its dot.
+        is_stem: whether the outputs will get longer names, which the caller checks.
 
     Raises:
         InputError: names collide, have the wrong extension, or would overwrite an input.
     """
     suffix = f".{file_format}" if file_format else None
-    if is_folder(output, inputs, suffixes):
-        names = [source.stem + (suffix or suffixes[0]) for source in inputs]
-        jobs = [Job(a, Path(output) / name) for a, name in zip(inputs, names, strict=True)]
+    if is_stream(output):
+        if len(inputs) > 1:
+            raise InputError(f"-o {output!r} takes one file; {len(inputs)} inputs need a folder")
+        return [Job(inputs[0].path, Path(PIPE))]
+    if is_folder(output, [found.path for found in inputs], suffixes):
+        jobs = [_in_folder(found, Path(output), suffix or suffixes[0]) for found in inputs]
     else:
         check_suffix(output, [suffix] if suffix else suffixes, or_folder=True)
-        jobs = [Job(inputs[0], Path(output))]
+        jobs = [Job(inputs[0].path, Path(output))]
     _check_collisions(jobs)
-    check_outputs([job.output for job in jobs], inputs)
+    if not is_stem:
+        check_outputs([job.output for job in jobs], [found.path for found in inputs])
     return jobs
+
+
+def _in_folder(found: Found, folder: Path, suffix: str) -> Job:
+    return Job(found.path, folder / found.name.parent / (found.stem + suffix))
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is "-": standard input or output."""
+    return str(path) == PIPE
+
+
+def is_stream(output: str) -> bool:
+    """Whether what stands after ``-o`` is standard output."""
+    return output in (PIPE, "/dev/stdout")
 
 
 def is_folder(output: str, inputs: Sequence[Path], suffixes: Sequence[str]) -> bool:
@@ -86,8 +132,10 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     Raises:
         InputError: see above.
     """
-    kept = {_identity(path): path for path in inputs}
+    kept = {_identity(path): path for path in inputs if not is_pipe(path)}
     for output in outputs:
+        if is_pipe(output):
+            continue
         if _identity(output) in kept:
             raise InputError(f"{str(output)!r} is an input and would be overwritten; choose a -o")
         if output.is_dir():
@@ -114,7 +162,7 @@ def require_new(output: Path, option: str) -> None:
 
 def make_folders(outputs: Iterable[Path]) -> None:
     """Make the folders that outputs lie in."""
-    for folder in {output.parent for output in outputs}:
+    for folder in {output.parent for output in outputs if not is_pipe(output)}:
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -123,7 +171,7 @@ def _identity(path: Path) -> object:
     try:
         status = path.stat()
     except OSError:
-        return path.resolve()
+        return os.path.realpath(path)  # which bears with loops of links
     return status.st_dev, status.st_ino
 
 

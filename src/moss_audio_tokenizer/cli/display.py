@@ -20,17 +20,41 @@ _BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 def print_json(document: Any) -> None:
     """The one document that `--json` promises."""
-    print_line(json.dumps(document, indent=2, ensure_ascii=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    if not text.isprintable() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
+        text = json.dumps(document, indent=2)
+    sys.stdout.write(f"{text}\n")
 
 
 def print_line(line: str) -> None:
-    """A line of result, never wrapped or coloured."""
-    sys.stdout.write(f"{line}\n")
+    """A line of result, never wrapped or colored; each line of a text as it is."""
+    sys.stdout.write("\n".join(map(printable, line.split("\n"))) + "\n")
+
+
+def printable(text: str) -> str:
+    """A text as one line that no terminal takes for commands, with escapes for what is no letter.
+
+    File names, texts and tensor names come from elsewhere: they may hold anything.
+    """
+    if not text.isprintable():
+        text = "".join(
+            letter if letter.isprintable() or letter == "\t" else _escaped(letter)
+            for letter in text
+        )
+    return text
+
+
+def _escaped(letter: str) -> str:
+    # Bytes of names that are not UTF-8 reach Python as half surrogates.
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def print_progress_line(line: str) -> None:
     """A line of progress."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
 
 
@@ -44,7 +68,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table.add_column(headings[-1], overflow="fold")
     for row in rows:
         # Literal text: file names may hold square brackets, which rich would read as markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     _print(table)
 
 
@@ -56,8 +80,12 @@ def print_facts(facts: dict[str, Any]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _flat(facts):
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(printable(name)), Text(_lines(value)))
     _print(table)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _flat(facts: dict[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:

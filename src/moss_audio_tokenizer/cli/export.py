@@ -151,6 +151,14 @@ def export_checkpoint(
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
     ] = "5GB",
+    remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--remote-code",
+            help="Add Python files, so that transformers' AutoModel loads the folder without this "
+            "package.",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a checkpoint in a released layout, which other engines load too.
@@ -158,7 +166,7 @@ def export_checkpoint(
     Example: moss-audio export hf runs/voice/final -o voice --layout v2
     """
     with needs_extra("torch", "writing checkpoints"):
-        from ..model.hf import MossAudioTokenizerModel
+        from ..hf.modeling import MossAudioTokenizerModel
     require_new(output, "-o")
     if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
         raise InputError(
@@ -172,6 +180,10 @@ def export_checkpoint(
             weight_dtype=weight_dtype.value,
             max_shard_size=max_shard_size,
         )
+        if remote_code:
+            from ..export.remote_code import add_remote_code
+
+            add_remote_code(folder)
     facts = {
         "folder": str(output),
         "layout": layout.value,
@@ -190,7 +202,7 @@ def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":
     if not files:
         return []
     from ..audio import load_audio
-    from ..model.stored_weights import StoredWeights
+    from ..checkpoint.stored_weights import StoredWeights
     from ..onnx.folder import folder_path
 
     config = StoredWeights(folder_path(model)).config

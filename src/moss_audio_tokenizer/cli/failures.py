@@ -7,12 +7,12 @@ machine (a full disk, a missing dependency, a bug), 130 that the user interrupte
 
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError
+from .display import print_progress_line
 
 FAILURE = 1
 BAD_INPUT = 2
@@ -69,7 +69,7 @@ def message_of(error: BaseException) -> str:
 
 def print_error(message: str) -> None:
     """One line on stderr, in the form of all command-line errors."""
-    print(f"moss-audio: error: {message}", file=sys.stderr)  # noqa: T201
+    print_progress_line(f"moss-audio: error: {message}")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""`moss-audio info`: what a model or a codes file is.
+"""`moss-audio info`: what a model, a codes file or a sound file is.
 
-Owns only the looks; codes describe themselves, and models are `model.describe`'s.
+Owns only the looks; codes describe themselves, and models are `checkpoint.describe`'s.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import AudioFileError, InputError
 from . import display, options
 from .destinations import CODES_SUFFIXES
 from .failures import needs_extra
@@ -19,34 +19,64 @@ def info(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL_OR_CODES",
+            metavar="MODEL_OR_FILE",
             show_default=False,
-            help="Codes file (.moss, .safetensors, .npz), model folder, Hugging Face id, or "
-            "'bundled'.",
+            help="Codes file (.moss, .safetensors, .npz), sound file, model folder, Hugging Face "
+            "id, or 'bundled'.",
         ),
     ],
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Also list inputs and outputs of exported graphs.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show sizes, rates and bitrates of a model or a codes file.
+    """Show sizes, rates and bitrates of a model, a codes file or a sound file.
 
     Example: moss-audio info speech.moss
     """
     path = Path(subject)
-    facts = describe_codes(path) if _is_codes(path) else _describe_model(subject)
+    if _is_codes(path):
+        facts = describe_codes(path)
+    else:
+        facts = _describe_sound(path) if path.is_file() else _describe_model(subject)
     if as_json:
         display.print_json(facts)
     else:
-        display.print_facts(_for_people(facts))
+        display.print_facts(_for_people(facts, graphs))
 
 
 def _is_codes(path: Path) -> bool:
-    """Whether the name says codes; a file that says neither codes nor model is refused."""
-    known = path.suffix.lower() in CODES_SUFFIXES
-    if path.is_file() and not known:
+    """Whether the name says codes."""
+    return path.suffix.lower() in CODES_SUFFIXES and not path.is_dir()
+
+
+def _describe_sound(path: Path) -> dict[str, Any]:
+    """What a sound file holds, and how long its codes would be.
+
+    Raises:
+        InputError: it is neither sound nor codes.
+        AudioFileError: it is sound, but cannot be read.
+    """
+    from ..audio import audio_info
+
+    try:
+        sound = audio_info(path)
+    except AudioFileError as error:
+        if "is not a wav" not in str(error):
+            raise
         raise InputError(
-            f"{str(path)!r} is neither codes ({', '.join(CODES_SUFFIXES)}) nor a model folder"
-        )
-    return known and not path.is_dir()
+            f"{str(path)!r} is neither codes ({', '.join(CODES_SUFFIXES)}) nor a model folder, and "
+            "not sound that can be read"
+        ) from error
+    return {
+        "sound": str(path),
+        "format": sound.format,
+        "duration_seconds": sound.duration_seconds,
+        "sampling_rate": sound.sampling_rate,
+        "channels": sound.num_channels,
+        "num_samples": sound.num_samples,
+        "bytes": path.stat().st_size,
+    }
 
 
 def describe_codes(path: Path) -> dict[str, Any]:
@@ -76,7 +106,7 @@ def describe_codes(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(name: str) -> dict[str, Any]:
-    from ..model.describe import describe_model
+    from ..checkpoint.describe import describe_model
 
     if speaks_or_reads(Path(name)):
         with needs_extra("torch", "models on codes"):
@@ -105,9 +135,27 @@ def _describe_graphs(name: str) -> dict[str, Any]:
     return {"onnx": {key: manifest[key] for key in kept if key in manifest}}
 
 
-def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
+def _for_people(facts: dict[str, Any], graphs: bool) -> dict[str, Any]:
     """The same facts with units, and sizes that can be read at a glance."""
-    return dict(_with_unit(name, value) for name, value in facts.items())
+    shown = dict(_with_unit(name, value) for name, value in facts.items())
+    if "onnx" in shown:
+        shown["onnx"] = _graphs(facts["onnx"]) if graphs else _export_summary(facts["onnx"])
+    return shown
+
+
+def _export_summary(export: dict[str, Any]) -> dict[str, Any]:
+    """An export in a few lines."""
+    shown: dict[str, Any] = {key: export[key] for key in ("opset", "codes_type") if key in export}
+    if "graphs" in export:
+        shown["graphs"] = ", ".join(export["graphs"]) + " (--graphs lists them)"
+    compared = (export.get("checks") or {}).get("pytorch") or {}
+    if "codes_changed" in compared:
+        shown["against_PyTorch"] = f"{compared['codes_changed']:.2%} of codes differ"
+    return shown
+
+
+def _graphs(export: dict[str, Any]) -> dict[str, Any]:
+    return export | {"graphs": {name: _graph(graph) for name, graph in export["graphs"].items()}}
 
 
 def _with_unit(name: str, value: Any) -> tuple[str, Any]:
@@ -121,8 +169,6 @@ def _with_unit(name: str, value: Any) -> tuple[str, Any]:
         return "bitrate", _bitrate(value)
     if name == "files" and isinstance(value, dict):
         return name, {file: display.file_size(size) for file, size in sorted(value.items())}
-    if name == "onnx":
-        return name, value | {"graphs": {n: _graph(g) for n, g in value["graphs"].items()}}
     return name, value
 
 

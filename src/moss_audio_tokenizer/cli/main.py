@@ -13,7 +13,6 @@ from .bench import bench
 from .data import app as data
 from .decode import decode
 from .demo import demo
-from .detokenize import detokenize
 from .encode import encode
 from .evaluate import compare, evaluate
 from .evaluate_speech import evaluate_asr, evaluate_tts
@@ -31,9 +30,8 @@ from .listening import listening_results, listening_test
 from .reconstruct import reconstruct
 from .serve import serve
 from .stats import stats
-from .study import study
-from .tokenize import tokenize
-from .train import train
+from .tokenize import detokenize, tokenize
+from .train import RecipeCommand, study, train
 from .tts import tts
 from .verify import verify
 
@@ -81,27 +79,48 @@ def _usage_message(error: Any, message: str) -> str:
     return f"{' '.join(message.split()).rstrip('.')}; see {command} --help"
 
 
+_HELP = """A neural audio codec: sound to discrete codes, at 12.5 frames a second, and back.
+
+Hear it: moss-audio reconstruct speech.wav -o out.wav --kbps 1,2,4
+
+Encode and decode: moss-audio encode speech.wav -o speech.moss, then
+moss-audio decode speech.moss -o speech-2.wav
+"""
+
 app = typer.Typer(
     name="moss-audio",
     cls=Commands,
-    help="A neural audio codec: sound to discrete codes, at 12.5 frames a second, and back.",
+    help=_HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(encode, decode, reconstruct, info, train, study, bench, demo, serve),
-    *(tokenize, detokenize, stats, tts, asr, verify),
-    *(compare, listening_test, listening_results),
-)
-for command in _COMMANDS:
-    app.command()(command)
-app.command("eval")(evaluate)
-app.command("eval asr")(evaluate_asr)
-app.command("eval tts")(evaluate_tts)
-app.add_typer(data)
-app.add_typer(export, name="export")
+# The groups of the help, in its order.
+_GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Use": {"encode": encode, "decode": decode, "reconstruct": reconstruct, "info": info},
+    "Data sets": {"tokenize": tokenize, "detokenize": detokenize, "stats": stats},
+    "Train": {"study": study},
+    "Measure": {
+        "eval": evaluate,
+        "compare": compare,
+        "eval asr": evaluate_asr,
+        "eval tts": evaluate_tts,
+        "verify": verify,
+        "bench": bench,
+        "listening-test": listening_test,
+        "listening-results": listening_results,
+    },
+    "Serve": {"serve": serve, "demo": demo},
+    "Speech": {"tts": tts, "asr": asr},
+}
+for group, commands in _GROUPS.items():
+    if group == "Train":
+        app.command("train", cls=RecipeCommand, rich_help_panel=group)(train)
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=group)(command)
+app.add_typer(data, rich_help_panel="Data sets")
+app.add_typer(export, name="export", rich_help_panel="Serve")
 
 
 def _print_version(wanted: bool) -> None:

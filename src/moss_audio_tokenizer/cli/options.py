@@ -1,10 +1,17 @@
-"""Options that several commands share, so that they read and behave the same everywhere."""
+"""Options that several commands share, so that they read and behave the same everywhere.
 
+Owns names, aliases and help of shared options. The descriptive name comes first, then shorter
+aliases, then the letter: ``--num-quantizers --layers -n``. Commands own what they do with values.
+"""
+
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from ..errors import InputError
 
 
 class CodesFormat(str, Enum):
@@ -29,23 +36,51 @@ class BackendName(str, Enum):
     torch = "torch"
 
 
+SOUND_FORMATS = (
+    "wav, flac, ogg, opus, mp3 and aiff; m4a, aac, mp4, webm, mka and wma with ffmpeg or the "
+    "formats extra"
+)
+
 # Not checked for being readable here: one bad file must not stop the others.
 AudioInputs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IN",
+        metavar="IN...",
         readable=False,
         show_default=False,
-        help="Sound files: wav, flac, ogg, opus or mp3.",
+        help=f"Sound files, folders of them, or - for standard input: {SOUND_FORMATS}.",
     ),
 ]
 CodesInputs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IN",
+        metavar="IN...",
         readable=False,
         show_default=False,
-        help="Codes files: .moss, .safetensors or .npz.",
+        help="Codes files (.moss, .safetensors, .npz), folders of them, or - for standard input.",
+    ),
+]
+DataSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER",
+        show_default=False,
+        help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
+        "Hugging Face data set (Parquet or Arrow).",
+    ),
+]
+SoundDataSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER",
+        show_default=False,
+        help="JSON-lines manifest, or a folder of sound files.",
+    ),
+]
+ShardsFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", show_default=False, help="Folder that moss-audio tokenize wrote."
     ),
 ]
 # A string and not a path: a path forgets the slash at its end, which says "folder".
@@ -56,10 +91,29 @@ Output = Annotated[
         "-o",
         metavar="OUT",
         show_default=False,
-        help="File to write; or a folder (one that exists, or ends in /), made if missing. "
-        "Several inputs need a folder.",
+        help="File to write; a folder (one that exists, or ends in /), made if missing; or - for "
+        "standard output. Several inputs need a folder.",
     ),
 ]
+OutputFolder = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Folder to write."),
+]
+NewFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        show_default=False,
+        help="Folder to write; it must not exist yet, or be empty.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")
+]
+
+# How a model is found and run.
 Model = Annotated[
     str,
     typer.Option(
@@ -77,15 +131,9 @@ Backend = Annotated[
         help="What runs the model; torch needs the torch extra. Both give the same codes.",
     ),
 ]
-NumQuantizers = Annotated[
-    int | None,
-    typer.Option(
-        "--num-quantizers",
-        metavar="N",
-        min=1,
-        show_default="all",
-        help="Use only the first N layers of codes: fewer layers, lower bitrate.",
-    ),
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="On a GPU: the same codes, bit for bit, in every run."),
 ]
 ChunkDuration = Annotated[
     float | None,
@@ -97,27 +145,190 @@ ChunkDuration = Annotated[
         "same result.",
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")
+
+# How many layers of codes.
+NumQuantizers = Annotated[
+    int | None,
+    typer.Option(
+        "--num-quantizers",
+        "--layers",
+        "-n",
+        metavar="N",
+        min=1,
+        show_default="all",
+        help="Use only the first N layers of codes. In the released and bundled models 1 layer "
+        "is 0.125 kbps and there are 32.",
+    ),
+]
+Kbps = Annotated[
+    float | None,
+    typer.Option(
+        "--kbps",
+        metavar="K",
+        show_default=False,
+        help="Bitrate instead of -n: as many layers as fit in K kilobits a second.",
+    ),
+]
+SeveralNumQuantizers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--num-quantizers",
+        "--layers",
+        "-n",
+        metavar="N,N,...",
+        show_default="all",
+        help="Use only the first N layers of codes; several to compare, as -n 8,16,32. In the "
+        "released and bundled models 1 layer is 0.125 kbps and there are 32.",
+    ),
+]
+SeveralKbps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kbps",
+        metavar="K,K,...",
+        show_default=False,
+        help="Bitrates instead of -n, as --kbps 1,2,4: as many layers as fit in K kilobits a "
+        "second.",
+    ),
 ]
 
-# How speech is drawn, in `tts` and in `eval tts`; see `SpeechSampling`.
-Temperature = Annotated[float, typer.Option("--temperature", help="Of codes.")]
+# Whole data sets.
+Splits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split", metavar="SPLIT", show_default="all", help="Use only this split; repeatable."
+    ),
+]
+Domain = Annotated[
+    str,
+    typer.Option(
+        "--domain",
+        metavar="NAME",
+        help="Domain of recordings that do not state one: speech, music, sound, ...",
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="local (processes), or ray (a cluster; needs the ray extra).",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        show_default="one a core, or one with --device cuda",
+        help="Processes, or Ray actors; each loads the model.",
+    ),
+]
+Threads = Annotated[
+    int, typer.Option("--workers", metavar="N", min=1, help="Clips to work on at the same time.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an interrupted run in the output folder.")
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="A",
+        show_default="a new cluster here",
+        help="Address of a Ray cluster; auto for the cluster that this machine belongs to.",
+    ),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus",
+        metavar="G",
+        min=0.0,
+        show_default="1 with --device cuda, else 0",
+        help="GPUs of each Ray actor; a fraction lets several share one.",
+    ),
+]
+
+# Speech models, and how `tts` and `eval tts` sample; see `SpeechSampling`.
+LanguageModel = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="M", show_default=False, help="Folder or Hugging Face id of the model."
+    ),
+]
+Codec = Annotated[
+    str,
+    typer.Option("--codec", metavar="C", help="Codec that the model was trained on."),
+]
+Beams = Annotated[
+    int,
+    typer.Option(
+        "--num-beams",
+        "--beams",
+        metavar="N",
+        min=0,
+        max=64,
+        help="Beams of the search: 1 is greedy, 0 uses the CTC output of the frames alone.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output."),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temperature", help="Sampling temperature: lower is steadier, higher more varied."
+    ),
+]
 TopK = Annotated[
-    int, typer.Option("--top-k", min=0, help="Codes that stay in question; 0 for all.")
+    int,
+    typer.Option("--top-k", min=0, help="Sample from the k likeliest codes; 0 samples from all."),
 ]
 TopP = Annotated[
-    float, typer.Option("--top-p", help="Share of the probability that stays in question.")
+    float,
+    typer.Option(
+        "--top-p", help="Sample from the likeliest codes that make up this share of probability."
+    ),
 ]
 RepetitionPenalty = Annotated[
-    float, typer.Option("--repetition-penalty", help="Of codes that were had; 1 for none.")
+    float,
+    typer.Option("--repetition-penalty", help="Penalty on repeated codes; 1 turns it off."),
 ]
 Guidance = Annotated[
     float,
     typer.Option(
         "--guidance",
         metavar="G",
-        help="Above 1, codes follow the text's place more clearly, with twice the rows; 0 for "
-        "the model's own.",
+        help="Guidance scale: above 1 follows the text more closely and computes twice as much; "
+        "0 uses the model's own.",
     ),
 ]
+
+_Number = TypeVar("_Number", int, float)
+
+
+def numbers(values: Sequence[str] | None, kind: type[_Number], option: str) -> list[_Number]:
+    """Different numbers above 0 of an option that may be repeated or hold several, ascending.
+
+    Args:
+        values: what the user wrote after each mention of the option, such as ["8,16", "32"].
+        kind: int or float.
+        option: its name, for the message.
+
+    Raises:
+        InputError: a value is not such a number.
+    """
+    words = [word for value in values or () for word in value.split(",")]
+    try:
+        found = {kind(word) for word in words}
+    except ValueError:
+        found = {kind(0)}
+    if not all(0 < number < float("inf") for number in found):  # NaN neither
+        raise InputError(
+            f"{option} is {','.join(values or ())!r}; expected one or more numbers above 0 with "
+            "commas between them, such as 8,16,32"
+        )
+    return sorted(found)

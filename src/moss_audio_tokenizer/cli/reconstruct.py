@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import AudioFileError, InputError
 from . import display, loading, options
-from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
+from .destinations import AUDIO_SUFFIXES, Job, check_outputs, is_pipe, make_folders, plan
 from .failures import needs_extra
+from .file_jobs import find_inputs, notes, opened, work_through, write_to_pipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..codes import Codec
 
 _REPORT_SUFFIXES = (".html", ".htm")
+_LARGE_PAGE_BYTES = 10_000_000
 _IN_TABLE = {"stoi": "STOI", "mel_distance": "mel distance"}
 
 
@@ -36,38 +38,22 @@ class Version:
     output: Path
     audio: "np.ndarray"
     metrics: Mapping[str, float] = field(default_factory=dict)
+    replaced: bool = False
 
 
-Source = Annotated[
-    Path,
-    typer.Argument(
-        metavar="IN",
-        readable=False,
-        show_default=False,
-        help="Sound file: wav, flac, ogg, opus or mp3.",
-    ),
-]
-Output = Annotated[
-    str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        show_default=False,
-        help="Sound file to write, .wav or .flac; for several N: OUT-8.wav, OUT-16.wav, ...",
-    ),
-]
-Depths = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--num-quantizers",
-        metavar="N",
-        min=1,
-        show_default="all",
-        help="Layers of codes to use: fewer layers, lower bitrate. Give it several times to "
-        "compare.",
-    ),
-]
+@dataclass(frozen=True)
+class _Original:
+    """A recording as the model takes it, and the channels that it had before."""
+
+    samples: "np.ndarray"
+    num_channels: int
+
+    @property
+    def mixed(self) -> dict[str, int]:
+        """What a result says of it, if it was mixed to mono."""
+        return {"mixed_channels": self.num_channels} if self.num_channels > 1 else {}
+
+
 Report = Annotated[
     Path | None,
     typer.Option(
@@ -82,9 +68,20 @@ Report = Annotated[
 
 
 def reconstruct(
-    source: Source,
-    output: Output,
-    num_quantizers: Depths = None,
+    inputs: options.AudioInputs,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            show_default=False,
+            help="Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
+            "- for standard output. Several bitrates become OUT-8.wav, OUT-16.wav, ...",
+        ),
+    ],
+    num_quantizers: options.SeveralNumQuantizers = None,
+    kbps: options.SeveralKbps = None,
     model: options.Model = "bundled",
     device: options.Device = "cpu",
     backend: options.Backend = None,
@@ -93,60 +90,107 @@ def reconstruct(
 ) -> None:
     """Hear what the codec makes of a recording: encode and decode in one go.
 
-    Example: moss-audio reconstruct song.flac -o out.wav --num-quantizers 8 --num-quantizers 32
+    Example: moss-audio reconstruct song.flac -o out.wav -n 8,16,32
+
+    As a page to listen to: moss-audio reconstruct song.flac -o out.wav --kbps 1,2,4 --report a.html
     """
-    depths = sorted(set(num_quantizers or []))
-    outputs = _plan(source, output, depths, report)
-    if report:
-        _require_report()
+    from ..audio import SOUND_SUFFIXES
+
+    counts = options.numbers(num_quantizers, int, "--num-quantizers")
+    rates = options.numbers(kbps, float, "--kbps")
+    found = find_inputs(inputs, SOUND_SUFFIXES, "sound files")
+    several = len(counts) + len(rates) > 1
+    jobs = plan(found, output, AUDIO_SUFFIXES, is_stem=several)
+    _check(jobs, report, len(counts) + len(rates), as_json)
     with display.progress("loading the model"):
         codec = loading.load_codec(model, "all", device, backend=backend)
-    loading.check_num_quantizers(max(depths, default=None), codec.info)
-    original, versions = _reconstruct(codec, source, depths, outputs)
+    layers = loading.several_num_quantizers(counts, rates, codec.info)
+    outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]
+    check_outputs(outputs, [job.source for job in jobs])
+    if len(jobs) == 1:
+        _one(codec, jobs[0], layers, several, model, report, as_json)
+        return
+
+    def work(job: Job) -> dict[str, Any]:
+        original, versions = _reconstruct(codec, job, layers, several)
+        _save(versions, codec.info.sampling_rate)
+        return _described(job.source, codec, original, versions)
+
+    work_through(jobs, "reconstructing", work, as_json)
+
+
+def _check(jobs: Sequence[Job], report: Path | None, num_versions: int, as_json: bool) -> None:
+    """All checks that need no model."""
+    to_pipe = is_pipe(jobs[0].output)
+    if to_pipe and (num_versions > 1 or as_json):
+        raise InputError("-o - takes one sound; give one bitrate, and no --json")
+    if report is None:
+        return
+    if report.suffix.lower() not in _REPORT_SUFFIXES:
+        raise InputError(f"--report {str(report)!r} should end in .html")
+    if len(jobs) > 1:
+        raise InputError(f"--report shows one recording; got {len(jobs)}")
+    check_outputs([report], [jobs[0].source])
+    _require_report()
+
+
+def _one(
+    codec: "Codec",
+    job: Job,
+    layers: Sequence[int],
+    several: bool,
+    model: str,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Reconstruct one recording, and show a table of it."""
+    original, versions = _reconstruct(codec, job, layers, several)
     _save(versions, codec.info.sampling_rate)
     if report:
-        versions = _measure(original, versions, codec.info.sampling_rate)
-        _write_report(report, source, model, codec, original, versions)
-    _print(source, versions, codec, original.shape[1], report, as_json)
-
-
-def _plan(source: Path, output: str, depths: Sequence[int], report: Path | None) -> list[Path]:
-    """The file of every depth, after all checks that need no model."""
-    path = Path(output)
-    check_suffix(output, AUDIO_SUFFIXES)
-    several = len(depths) > 1
-    outputs = [path.with_stem(f"{path.stem}-{depth}") for depth in depths] if several else [path]
-    check_outputs(outputs, [source])
-    if report is not None:
-        if report.suffix.lower() not in _REPORT_SUFFIXES:
-            raise InputError(f"--report {str(report)!r} should end in .html")
-        check_outputs([report], [source])
-    return outputs
+        versions = _measure(original.samples, versions, codec.info.sampling_rate)
+        _write_report(report, job.source, model, codec, original.samples, versions)
+    if as_json:
+        facts = _described(job.source, codec, original, versions)
+        display.print_json(facts | {"report": str(report) if report else None})
+    elif not is_pipe(job.output):
+        _print(versions, original, report)
 
 
 def _reconstruct(
-    codec: "Codec", source: Path, depths: Sequence[int], outputs: Sequence[Path]
-) -> tuple["np.ndarray", list[Version]]:
-    """Encode once at the largest depth; shallower codes are its first layers."""
-    from ..audio import load_audio
+    codec: "Codec", job: Job, layers: Sequence[int], several: bool
+) -> "tuple[_Original, list[Version]]":
+    """Encode once with the most layers; fewer layers are the first of these codes."""
+    from ..audio import load_with_info
 
     info = codec.info
-    audio = load_audio(source, info.sampling_rate, info.num_channels)
-    depths = depths or [info.num_quantizers]
+    audio, sound = load_with_info(opened(job.source), info.sampling_rate, info.num_channels)
+    original = _Original(audio, sound.num_channels if info.num_channels == 1 else 1)
+    layers = layers or [info.num_quantizers]
     versions = []
-    with display.progress("encoding", len(depths)) as bar:
-        codes = codec.encode(audio, num_quantizers=depths[-1])
-        for depth, output in zip(depths, outputs, strict=True):
-            bar.update(bar.task_ids[0], description=f"decoding {depth} layers")
-            decoded = codec.decode(codes[:depth])[:, : audio.shape[1]]
-            versions.append(Version(depth, info.bitrate(depth) / 1000, output, decoded))
+    with display.progress("encoding", len(layers)) as bar:
+        codes = codec.encode(audio, num_quantizers=layers[-1])
+        for count in layers:
+            bar.update(bar.task_ids[0], description=f"decoding {count} layers")
+            decoded = codec.decode(codes[:count])[:, : audio.shape[1]]
+            output = _output_of(job.output, count, several)
+            replaced = output.is_file()
+            versions.append(
+                Version(count, info.bitrate(count) / 1000, output, decoded, replaced=replaced)
+            )
             bar.advance(bar.task_ids[0])
-    return audio, versions
+    return original, versions
+
+
+def _output_of(output: Path, num_quantizers: int, several: bool) -> Path:
+    return output.with_stem(f"{output.stem}-{num_quantizers}") if several else output
 
 
 def _save(versions: Sequence[Version], sampling_rate: int) -> None:
-    from ..audio import save_audio
+    from ..audio import encode_audio, save_audio
 
+    if is_pipe(versions[0].output):
+        write_to_pipe(encode_audio(versions[0].audio, sampling_rate, ".wav"))
+        return
     make_folders(version.output for version in versions)
     for version in versions:
         save_audio(version.output, version.audio, sampling_rate)
@@ -190,34 +234,37 @@ def _write_report(
     with needs_extra("eval", "--report"), display.progress("writing the report"):
         page = build_report(source.name, command, name, original, codec.info.sampling_rate, rows)
     make_folders([path])
-    with atomic_path(path) as temporary:
+    with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _print(
-    source: Path,
-    versions: Sequence[Version],
-    codec: "Codec",
-    num_samples: int,
-    report: Path | None,
-    as_json: bool,
-) -> None:
-    if as_json:
-        display.print_json(
-            {
-                "input": str(source),
-                "model": codec.info.identity,
-                "sampling_rate": codec.info.sampling_rate,
-                "num_samples": num_samples,
-                "duration_seconds": num_samples / codec.info.sampling_rate,
-                "reconstructions": [_facts(version) for version in versions],
-                "report": str(report) if report else None,
-            }
+    if (size := path.stat().st_size) > _LARGE_PAGE_BYTES:
+        display.print_progress_line(
+            f"{path} has {display.file_size(size)}: it holds the sound; a shorter one is smaller"
         )
-        return
+
+
+def _described(
+    source: Path, codec: "Codec", original: "_Original", versions: Sequence[Version]
+) -> dict[str, Any]:
+    num_samples = original.samples.shape[1]
+    return {
+        "input": str(source),
+        "model": codec.info.identity,
+        "sampling_rate": codec.info.sampling_rate,
+        "num_samples": num_samples,
+        "duration_seconds": num_samples / codec.info.sampling_rate,
+        "kbps": versions[-1].kbps,
+        "reconstructions": [_facts(version) for version in versions],
+        **original.mixed,
+    }
+
+
+def _print(versions: Sequence[Version], original: "_Original", report: Path | None) -> None:
     measured = _IN_TABLE if report else {}
     rows = [_row(version, measured) for version in versions]
     display.print_table(("layers", "kbps", *measured.values(), "file"), rows)
+    replaced = any(version.replaced for version in versions)
+    for note in notes(original.mixed | {"replaced": replaced}):
+        display.print_progress_line(note)
     if report:
         display.print_line(f"report: {report}")
 

@@ -8,13 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from . import display, options
-from .detokenize import Shards
-from .tokenize import Splits
 
 
 def stats(
-    source: Shards,
-    split: Splits = None,
+    source: options.ShardsFolder,
+    split: options.Splits = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every shard with its hash first.")
     ] = False,

@@ -1,6 +1,6 @@
-"""`moss-audio tokenize`: a whole data set to shards of codes.
+"""`moss-audio tokenize` and `detokenize`: a whole data set to shards of codes, and back.
 
-Owns options and looks; the work is `bulk.tokenizing`'s.
+Owns options and looks; the work is `bulk`'s.
 """
 
 from pathlib import Path
@@ -13,76 +13,20 @@ from . import display, options
 if TYPE_CHECKING:
     from ..bulk.progress import Progress
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="MANIFEST_OR_FOLDER",
-        show_default=False,
-        help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
-        "Hugging Face data set (Parquet or Arrow).",
-    ),
-]
-Folder = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Folder to write."),
-]
-Splits = Annotated[
-    list[str] | None,
-    typer.Option("--split", metavar="SPLIT", show_default="all", help="This split; repeatable."),
-]
-Engine = Annotated[
-    str,
-    typer.Option(
-        "--engine", metavar="ENGINE", help="local (processes), or ray (a cluster; the extra ray)."
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=1,
-        show_default="one a core, or one with --device cuda",
-        help="Processes, or actors of Ray; each opens the model.",
-    ),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with a run that was interrupted, in its folder.")
-]
-RayAddress = Annotated[
-    str,
-    typer.Option(
-        "--ray-address",
-        metavar="A",
-        show_default="a new cluster here",
-        help="Of a Ray cluster; auto for the one that this machine is part of.",
-    ),
-]
-Gpus = Annotated[
-    float | None,
-    typer.Option(
-        "--gpus",
-        metavar="G",
-        min=0.0,
-        show_default="1 with --device cuda, else 0",
-        help="GPUs of each actor of Ray; a fraction lets several share one.",
-    ),
-]
-
 
 def tokenize(
-    source: Source,
-    output: Folder,
+    source: options.DataSet,
+    output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
-    engine: Engine = "local",
-    resume: Resume = False,
-    split: Splits = None,
+    engine: options.Engine = "local",
+    resume: options.Resume = False,
+    split: options.Splits = None,
     shard_format: Annotated[
         str,
         typer.Option("--format", metavar="FORMAT", help="parquet, webdataset, or moss (folders)."),
     ] = "parquet",
-    workers: Workers = None,
+    workers: options.Workers = None,
     loaders: Annotated[
         int,
         typer.Option(
@@ -120,11 +64,9 @@ def tokenize(
     shard_clips: Annotated[
         int, typer.Option("--shard-clips", metavar="N", min=1, help="Most clips in a shard.")
     ] = 5000,
-    domain: Annotated[
-        str, typer.Option("--domain", metavar="NAME", help="Domain of what does not say its own.")
-    ] = "speech",
-    ray_address: RayAddress = "",
-    gpus: Gpus = None,
+    domain: options.Domain = "speech",
+    ray_address: options.RayAddress = "",
+    gpus: options.Gpus = None,
     as_json: options.Json = False,
 ) -> None:
     """Turn a data set into shards of codes.
@@ -161,6 +103,52 @@ def tokenize(
             lambda progress: bar.update(bar.task_ids[0], description=_described(progress)),
         )
     _show(summary, output, as_json)
+
+
+def detokenize(
+    source: options.ShardsFolder,
+    output: options.OutputFolder,
+    model: options.Model = "bundled",
+    num_quantizers: options.NumQuantizers = None,
+    engine: options.Engine = "local",
+    resume: options.Resume = False,
+    split: options.Splits = None,
+    audio_format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="flac or wav.")
+    ] = "flac",
+    workers: options.Workers = None,
+    device: options.Device = "cpu",
+    backend: options.Backend = None,
+    ray_address: options.RayAddress = "",
+    gpus: options.Gpus = None,
+    as_json: options.Json = False,
+) -> None:
+    """Turn shards of codes back into sound, a file a clip, with a manifest.
+
+    Example: moss-audio detokenize codes -o sound
+    """
+    from ..bulk import detokenize
+
+    with display.progress("detokenizing") as bar:
+        summary = detokenize(
+            source,
+            output,
+            choose(model, device, "fp32", backend),
+            num_quantizers or 0,
+            audio_format,
+            tuple(split or ()),
+            engine,
+            workers or default_workers(device),
+            resume,
+            ray_options(ray_address, gpus, device, 1),
+            lambda done, total: bar.update(
+                bar.task_ids[0], description=f"detokenizing {done}/{total}"
+            ),
+        )
+    if as_json:
+        display.print_json(summary)
+    else:
+        display.print_facts(summary)
 
 
 def choose(model: str, device: str, dtype: str, backend: options.BackendName | None) -> Any:

@@ -1,4 +1,4 @@
-"""`moss-audio train`: a recipe, some keys changed, and a run.
+"""`moss-audio train` and `study`: a recipe, some keys changed, and a run or several.
 
 Owns nothing of training: recipes, keys and the loop are `training`'s.
 """
@@ -6,6 +6,7 @@ Owns nothing of training: recipes, keys and the loop are `training`'s.
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import InputError, TrainingError
 from . import display
@@ -16,12 +17,27 @@ if TYPE_CHECKING:
     from ..training.run_config import RunConfig
 
 
+class RecipeCommand(TyperCommand):
+    """A command whose help ends with the recipes that there are."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; only now are the recipes imported."""
+        from ..training.recipes import RECIPES
+
+        lines = [f"{name}: {_summary(make)}" for name, make in RECIPES.items()]
+        self.epilog = "\n\n".join(["Recipes:", *lines])
+        super().format_help(ctx, formatter)
+
+
+def _summary(function: Any) -> str:
+    """The first line of a docstring, without its period."""
+    return (function.__doc__ or "").strip().partition("\n")[0].rstrip(".:")
+
+
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(
-            metavar="RECIPE", show_default=False, help="Name of a recipe, such as bundled."
-        ),
+        typer.Argument(metavar="RECIPE", show_default=False, help="Name of a recipe (see below)."),
     ],
     assignments: Annotated[
         list[str] | None,
@@ -33,7 +49,7 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in output=DIR.")
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in output=DIR.")
     ] = False,
 ) -> None:
     """Train a model; progress on stderr, the folder of the trained model on stdout.
@@ -62,3 +78,37 @@ def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
         return trainer_for(config, resume, report=display.print_progress_line)
     except TrainingError as error:
         raise InputError(str(error)) from error
+
+
+def study(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            show_default=False,
+            help="batch, end_to_end, reading_depth, sequence_dropout or width.",
+        ),
+    ],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="output=DIR and data.manifest=PATH are needed; other keys change every run.",
+        ),
+    ] = None,
+) -> None:
+    """Compare small training runs that differ in one thing; what is done already is kept.
+
+    Example: moss-audio study width output=runs/width data.manifest=data/manifest.jsonl
+    """
+    with needs_extra("train", "training"):
+        from ..training.studies import run_study
+    keys = list(assignments or [])
+    outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
+    others = [key for key in keys if not key.startswith("output=")]
+    try:
+        folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
+    except TrainingError as error:
+        raise InputError(str(error)) from error
+    display.print_line(str(folder))

@@ -10,13 +10,13 @@ import typer
 
 from ..errors import InputError
 from . import display, options
-from .asr import Codec, LanguageModel
 from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
 from .failures import needs_extra
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..speech.synthesizer import SpeechStream
     from ..tts import Synthesizer
 
 _PIPE = "-"
@@ -25,7 +25,7 @@ _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 def tts(
     text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")],
-    model: LanguageModel,
+    model: options.LanguageModel,
     output: Annotated[
         str,
         typer.Option(
@@ -43,12 +43,12 @@ def tts(
     prompt_text: Annotated[
         str, typer.Option("--prompt-text", metavar="T", help="What is said in it.")
     ] = "",
-    codec: Codec = "bundled",
+    codec: options.Codec = "bundled",
     num_quantizers: options.NumQuantizers = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all chance.")] = 0,
+    seed: options.Seed = 0,
     temperature: options.Temperature = 1.0,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,
@@ -127,7 +127,8 @@ def _say_streaming(
     import numpy as np
 
     began, waited, parts = time.monotonic(), 0.0, []
-    for part in _spoken(speaker, text, wanted):
+    stream = speaker.stream(text, **wanted)
+    for part in _spoken(stream):
         waited = waited or time.monotonic() - began
         parts.append(part)
         if output == _PIPE:
@@ -142,14 +143,13 @@ def _say_streaming(
     return {
         "duration_seconds": len(samples) / rate,
         "first_sound_seconds": waited,
-        # A part is a frame, and the frame at which a text ends is no part.
-        "finished": len(parts) < wanted["max_frames"],
+        "finished": stream.finished,
     }
 
 
-def _spoken(speaker: "Synthesizer", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
+def _spoken(stream: "SpeechStream") -> "Iterator[np.ndarray]":
     with display.progress("speaking"):
-        yield from speaker.stream(text, **wanted)
+        yield from stream
 
 
 def _save(output: str, samples: "np.ndarray", sampling_rate: int) -> None:

@@ -42,6 +42,7 @@ _QUANTIZER_NAMES = {
     "rvq": "rvq",
     "spec_rvq": "rvq",
 }
+LAYOUTS = ("v1", "v2")
 ALIASES = {
     "sample_rate": "sampling_rate",
     "channels_numbers": "number_channels",
@@ -201,12 +202,62 @@ def _quantizer(values: Mapping[str, Any]) -> QuantizerConfig:
     return QuantizerConfig(**sizes, quantizer_type=_QUANTIZER_NAMES[name])
 
 
-def released_from_codec_config(config: CodecConfig) -> dict[str, Any]:
-    """The config.json keys of a `CodecConfig`, readable by this package and others."""
+def released_from_codec_config(config: CodecConfig, layout: str = "v2") -> dict[str, Any]:
+    """The config.json keys of a `CodecConfig`, readable by this package and others.
+
+    Args:
+        config: the codec.
+        layout: "v2" states the attention window of every stage. "v1" has one window for all of
+            them, and none of the keys that the v1 family of released models does not know.
+
+    Raises:
+        ConfigError: the layout cannot describe this codec, or there is no such layout.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    values = _all_keys(config)
+    return _as_v1(config, values) if layout == "v1" else values
+
+
+def default_layout(config: CodecConfig) -> str:
+    """The released layout that other programs read a codec in: v1 where v1 can describe it."""
+    mono = config.number_channels == 1
+    plain = not any(stage.always_project for stage in _transformers(config))
+    return "v1" if mono and plain and len(_windows(config)) <= 1 else "v2"
+
+
+def _as_v1(config: CodecConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """Without what code for the v1 family refuses or takes for a sign of the v2 family."""
+    windows = sorted(_windows(config))
+    if len(windows) > 1:
+        shown = ", ".join(f"{window:g}" for window in windows)
+        raise ConfigError(
+            f"the stages have attention windows of {shown} s, but layout v1 has one window for "
+            "all stages; write it with --layout v2 (layout='v2')"
+        )
+    for side in ("encoder_kwargs", "decoder_kwargs"):
+        values[side] = [_without(stage, "context_duration") for stage in values[side]]
+    if config.number_channels == 1:
+        values = _without(values, "number_channels", "enable_channel_interleave")
+    return values if values["always_project"] else _without(values, "always_project")
+
+
+def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _windows(config: CodecConfig) -> set[float]:
+    return {stage.context_seconds for stage in _transformers(config)}
+
+
+def _transformers(config: CodecConfig) -> list[TransformerStage]:
+    stages = config.encoder + config.decoder
+    return [stage for stage in stages if isinstance(stage, TransformerStage)]
+
+
+def _all_keys(config: CodecConfig) -> dict[str, Any]:
     quantizer = {key: getattr(config.quantizer, key) for key in _QUANTIZER_KEYS}
-    stages = [
-        item for item in config.encoder + config.decoder if isinstance(item, TransformerStage)
-    ]
+    stages = _transformers(config)
     return {
         "sampling_rate": config.sampling_rate,
         "downsample_rate": config.downsample_rate,

@@ -165,6 +165,25 @@ BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Window], Tensor]] = {
 }
 
 
+def usable_backend(name: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """The backend to compute with where ``name`` is preferred, and why it is another if it is.
+
+    Only flash_attention_2 has needs of its own; where they are not met, SDPA computes the same
+    function.
+    """
+    if name != "flash_attention_2":
+        return name, ""
+    if device.type != "cuda":
+        return "sdpa", f"it needs a CUDA GPU, and the model is on {device.type!r}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return "sdpa", "it computes in fp16 or bf16 alone: set_compute_dtype chooses one"
+    try:
+        _flash_attention_function()
+    except MissingDependencyError:
+        return "sdpa", "the package flash-attn is not installed"
+    return name, ""
+
+
 def check_backend(name: str) -> str:
     """Return ``name`` if there is such a backend, else raise `ConfigError`."""
     if not isinstance(name, str) or name not in BACKENDS:

@@ -7,10 +7,10 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ..audio import AudioSource
 from ..errors import AudioFileError
+from ..files import PartOfFile
 from ..manifest import ManifestEntry
 from .tables import open_row
 
@@ -42,35 +42,9 @@ def open_entry(entry: ManifestEntry) -> Iterator[AudioSource]:
                 f"'{location(entry)}' is cut short: {max(0, there)} of its {size} bytes are there; "
                 "get a whole copy of the shard"
             )
-        part = _Part(archive, first, size, location(entry))
+        part = PartOfFile(archive, first, size, location(entry))
         with io.BufferedReader(part, _BUFFER_BYTES) as file:
             yield file
-
-
-class _Part(io.RawIOBase):
-    """Some bytes of an open file, as a file with a name of its own."""
-
-    def __init__(self, file: io.FileIO, first: int, size: int, name: str) -> None:
-        self._file, self._first, self._size, self.name = file, first, size, name
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._place))
-        self._file.seek(self._first + self._place)
-        count = self._file.readinto(memoryview(buffer)[:wanted]) or 0
-        self._place += count
-        return count
 
 
 def location(entry: ManifestEntry) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .codec.codec_config import TrainingConfig
-from .codec.codec_trainer import Trainer
+from .codec.codec_trainer import CodecTrainer
 from .loop import Loop
 from .run_config import RunConfig
 from .speech.asr_task import AsrTrainer
@@ -13,7 +13,7 @@ from .speech.tts_task import TtsTrainer
 
 TRAINERS: dict[type[RunConfig], type[Loop[Any, Any]]] = {
     AsrTrainingConfig: AsrTrainer,
-    TrainingConfig: Trainer,
+    TrainingConfig: CodecTrainer,
     TtsTrainingConfig: TtsTrainer,
 }
 

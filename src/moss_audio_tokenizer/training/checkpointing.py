@@ -1,7 +1,7 @@
 """Checkpoints of a run: folders that are whole or not there at all, whatever trains.
 
 Owns the folder layout ``checkpoints/step-NNNNNN/`` and ``final/``, what every checkpoint has
-(state.json, the moments of an optimiser), and which of them are kept. What else lies in one is
+(state.json, the moments of an optimizer), and which of them are kept. What else lies in one is
 that of the kind of run, which fills the folders. Safetensors and JSON only.
 """
 
@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..checkpoint.codec_checkpoint import CONFIG_NAME, write_json
 from ..errors import TrainingError
 from ..files import atomic_path
-from ..model.checkpoint import CONFIG_NAME, write_json
 from .distributed import Processes, spread_like, whole
-from .optimisation import Optimizing
+from .optim import Optimizing
 
 OPTIMIZER_NAME = "optimizer.safetensors"
 STATE_NAME = "state.json"
@@ -106,7 +106,7 @@ def saved_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise unreadable(folder / STATE_NAME, error) from error
     return state
 
@@ -136,7 +136,7 @@ def prune_runs(output: Path, keep: int, best: int | None = None) -> None:
 
 
 def load_optimizer(folder: Path, name: str, module: nn.Module, optimizer: Optimizing) -> None:
-    """Restore a module's optimiser from the file ``name`` of a checkpoint.
+    """Restore a module's optimizer from the file ``name`` of a checkpoint.
 
     Raises:
         TrainingError: the file is damaged, or the checkpoint belongs to another model.
@@ -147,7 +147,7 @@ def load_optimizer(folder: Path, name: str, module: nn.Module, optimizer: Optimi
         if not moments:  # it has had no gradient yet
             continue
         if set(moments) not in (_OF_ADAMW, _OF_MUON):
-            raise TrainingError(f"{folder} has no whole state of an optimiser for {own}")
+            raise TrainingError(f"{folder} has no whole state of an optimizer for {own}")
         shapes = [saved[f"{own}/{key}"].shape for key in moments if key != "step"]
         if any(shape != parameter.shape for shape in shapes):
             raise TrainingError(f"{folder} belongs to another model: {own} differs in shape")

@@ -1,12 +1,14 @@
-"""The processes of a run: one, or several that hold copies (DDP) or shares (FSDP2) of the weights.
+"""The processes of a run: one, or several that hold copies (DDP) or shards (FSDP2) of the weights.
 
-Owns devices, ranks, what processes say to each other, and whole tensors out of sharded ones;
-Accelerate finds out who takes part. Knows nothing of codecs.
+Owns devices, ranks, collectives, full tensors out of sharded ones, and SIGTERM as a request to
+stop; Accelerate finds out which processes take part. Knows nothing of codecs.
 """
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -177,3 +179,20 @@ def set_state(module: nn.Module, state: dict[str, Tensor]) -> None:
         )
     for name, parameter in parameters.items():
         parameter.copy_(spread_like(state[name], parameter))
+
+
+@contextmanager
+def on_sigterm(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on SIGTERM within the block; the previous handler comes back after it.
+
+    Python lets only the main thread set handlers: elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop())
+    try:
+        yield
+    finally:
+        # None: a handler that Python did not set and cannot set again.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

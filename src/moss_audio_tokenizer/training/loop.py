@@ -5,12 +5,13 @@ what a step is, how good it is and how it is saved. Whose the folder is, is `run
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from ..runtime.hardware import computing_rate
 from .checkpointing import (
@@ -21,14 +22,31 @@ from .checkpointing import (
     save_final,
     saved_state,
 )
-from .distributed import Processes
+from .distributed import Processes, on_sigterm
 from .logging import ProgressLog, Throughput, Validation
+from .optim import (
+    Optimizing,
+    begin_step,
+    clip_gradients,
+    learning_rate_at,
+    mean_tokens,
+    means,
+    require_finite,
+)
 from .run_config import RunConfig
 from .run_folder import RunFolder
-from .termination import on_sigterm
+
+
+class NamedRows(Protocol):
+    """A batch whose rows have names, for error messages."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One name for each row."""
+
 
 Config = TypeVar("Config", bound=RunConfig)
-BatchType = TypeVar("BatchType")
+BatchType = TypeVar("BatchType", bound=NamedRows)
 # Called at the end of a run; returns a line that says what has been proved.
 Proof = Callable[[], str]
 
@@ -37,9 +55,10 @@ class Loop(ABC, Generic[Config, BatchType]):
     """One run in one folder, which it holds until `run` ends.
 
     The hooks are called in this order: `build`, `restore` where a run goes on, `open_data`,
-    `begin_proof`; then `batches`, and `train_step` (with `optimise` in it), `audio_seconds`,
-    `validate` and `checkpoint_files` as they come; at last `final_files`. All processes call all
-    of them, but for `begin_proof`, which is the first one's.
+    `begin_proof`; then, for every batch of `batches`, `train_step` with the hooks of `optimize`
+    (`before_step`, `passes`, `before_passes`, `num_targets`, `losses`, `after_step`), and
+    `audio_seconds`, `validate` and `checkpoint_files` as they come; at last `final_files`. All
+    processes call all of them, except `begin_proof`, which the first one alone calls.
 
     Args:
         config: the resolved recipe.
@@ -47,13 +66,18 @@ class Loop(ABC, Generic[Config, BatchType]):
         report: called with a line of progress now and then, in the first process.
 
     Attributes:
-        step: optimiser steps made so far.
+        step: optimizer steps made so far.
         stopping: set to stop after the step at hand.
+        optimizer: set by `build`: the optimizer of `trained_module`.
+        distributed: set by `build`: the module that a pass calls, wrapped for several processes.
 
     Raises:
         ConfigError: the recipe asks for what its model or this machine cannot do.
         TrainingError: the folder holds another run, or the data cannot be used.
     """
+
+    optimizer: Optimizing
+    distributed: nn.Module
 
     def __init__(
         self, config: Config, resume: bool = False, report: Callable[[str], None] = print
@@ -99,19 +123,42 @@ class Loop(ABC, Generic[Config, BatchType]):
         """This process's batches from a step on; closed at the end."""
 
     @abstractmethod
-    def optimise(self, batch: BatchType) -> dict[str, float]:
-        """One optimiser step.
+    def passes(self, batch: BatchType) -> list[Any]:
+        """What a step computes one after another: ``accumulate`` parts of this process's batch."""
 
-        Returns:
-            The named losses, "total" among them, the gradient's norm and the learning rate.
+    @abstractmethod
+    def num_targets(self, rows: Any) -> int:
+        """How many targets (tokens) the losses of one pass are sums over; 0 if they are means."""
 
-        Raises:
-            TrainingError: the loss or its gradient is not finite.
+    @abstractmethod
+    def losses(self, rows: Any, num_targets: float) -> dict[str, Tensor]:
+        """The losses of one pass, "total" among them, with gradients.
+
+        Args:
+            rows: one of `passes`.
+            num_targets: the mean of `num_targets` over all passes and processes, to divide by.
         """
 
     @abstractmethod
+    def trained_module(self) -> nn.Module:
+        """The module whose gradients are clipped together."""
+
+    def before_step(self) -> None:
+        """Prepare weights for the step that comes next; nothing by default."""
+
+    def before_passes(self, passes: list[Any], batch: BatchType) -> None:
+        """Work that needs all passes of a step before the first gradient; nothing by default."""
+
+    def step_scalars(self) -> dict[str, float]:
+        """Scalars to log beside the losses, once all passes of a step have been computed."""
+        return {}
+
+    def after_step(self) -> None:
+        """Update what follows the weights, after the optimizer; nothing by default."""
+
+    @abstractmethod
     def audio_seconds(self, batch: BatchType) -> float:
-        """Audio in this process's batch."""
+        """Seconds of audio in this process's batch."""
 
     @abstractmethod
     def operations(self) -> float:
@@ -120,6 +167,14 @@ class Loop(ABC, Generic[Config, BatchType]):
     @abstractmethod
     def validate(self) -> Validation | None:
         """Measure held-out data; None where none are given or wanted."""
+
+    def starts_trained(self) -> bool:
+        """Whether the model is a trained one already, which is then validated before step 1."""
+        return False
+
+    def next_step(self, folder: Path) -> str:  # noqa: ARG002
+        """A line that says what to do with the trained model in ``folder``; empty for none."""
+        return ""
 
     @abstractmethod
     def checkpoint_files(self) -> Fill:
@@ -197,7 +252,9 @@ class Loop(ABC, Generic[Config, BatchType]):
         """The logs, which the first process alone writes."""
         if not self.processes.first:
             return None
-        log = ProgressLog(self.output, self.step, self.report, self.config.wandb)
+        log = ProgressLog(
+            self.output, self.step, self.report, self.config.wandb, self.config.max_steps
+        )
         return stack.enter_context(log)
 
     def _stop(self) -> None:
@@ -205,6 +262,8 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     def _run_steps(self, log: ProgressLog | None) -> Path:
         settings = self.config
+        if self.step == 0 and self.starts_trained():
+            self._validate(log)
         throughput = self._throughput()
         with closing(self.batches(self.step)) as batches:
             while self.step < settings.max_steps and not self.processes.any(self.stopping):
@@ -221,10 +280,50 @@ class Loop(ABC, Generic[Config, BatchType]):
         return self._save()
 
     def train_step(self, batch: BatchType) -> dict[str, float]:
-        """One step on this process's batch: what `optimise` returns."""
-        scalars = self.optimise(batch)
+        """One step on this process's batch: what `optimize` returns."""
+        scalars = self.optimize(batch)
         self.step += 1
         return scalars
+
+    def optimize(self, batch: BatchType) -> dict[str, float]:
+        """One optimizer step.
+
+        Returns:
+            The named losses, "total" among them, the norm of the gradient and the learning rate.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite.
+        """
+        self.before_step()
+        settings = self.config.optimizer
+        rate = learning_rate_at(self.step, self.config.max_steps, settings)
+        begin_step(self.optimizer, rate)
+        scalars = self._accumulate_gradients(batch)
+        parameters = self.trained_module().parameters()
+        scalars["gradient_norm"] = clip_gradients(parameters, settings.clip_norm)
+        self.require_finite(scalars, batch)
+        self.optimizer.step()
+        self.after_step()
+        return scalars | {"learning_rate": rate}
+
+    def _accumulate_gradients(self, batch: BatchType) -> dict[str, float]:
+        """Add up the gradients of all passes; the losses are means over passes and processes."""
+        passes = self.passes(batch)
+        self.before_passes(passes, batch)
+        counts = [self.num_targets(rows) for rows in passes]
+        num_targets = mean_tokens(counts, self.processes)
+        share, sums = 1 / len(passes), dict[str, Tensor]()
+        for number, rows in enumerate(passes, start=1):
+            with self.processes.waiting(self.distributed, number == len(passes)):
+                losses = self.losses(rows, num_targets)
+                (losses["total"] * share).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() * share
+        return means(sums, self.processes) | self.step_scalars()
+
+    def require_finite(self, scalars: dict[str, float], batch: BatchType) -> None:
+        """Stop the run where a scalar of this step is not finite; all processes must call it."""
+        require_finite(scalars, batch.names, self.step + 1, self.processes)
 
     def _throughput(self) -> Throughput:
         kind = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
@@ -243,7 +342,7 @@ class Loop(ABC, Generic[Config, BatchType]):
         if log:
             log.validation(self.step, result)
         score, best = result.scalars["score"], self._state.get("best_score")
-        if self.config.keep_best and (best is None or score < best):
+        if self.step and self.config.keep_best and (best is None or score < best):
             self._state |= {"best_score": score, "best_step": self.step}
             self._save()
 
@@ -264,7 +363,10 @@ class Loop(ABC, Generic[Config, BatchType]):
             self.report("stopped; go on with --resume")
             return checkpoint
         self.processes.at_first(self._finish_proof)
-        return save_final(self.output, self.final_files(), self.processes)
+        final = save_final(self.output, self.final_files(), self.processes)
+        if line := self.next_step(final):
+            self.report(line)
+        return final
 
 
 def _silent(_: str) -> None:

@@ -1,16 +1,186 @@
-"""The optimiser and its learning rate. Source: training.md section 5."""
+"""Optimizers, their learning rate, and the parts of an optimizer step that all trainers share.
+
+Owns AdamW, Muon and their combination, the schedule, gradient clipping, means over processes and
+the check that losses are finite. Knows nothing of losses or data. Muon is that of Jordan et al.
+2024 (kellerjordan.github.io/posts/muon), whose constants these are; its step size follows
+arXiv 2502.16982. PyTorch's own Muon takes one matrix after another, which on a GPU is a quarter of
+all kernels that a small codec's training step launches; this one takes all matrices of a shape at
+once.
+"""
 
 import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..model.transformer import Block
-from .muon import Muon
-from .optimisation import Optimizers
+from .distributed import Processes, whole
 from .run_config import OptimizerConfig
+
+
+class Optimizers:
+    """Optimisers of different parameters, to be used as one.
+
+    Attributes:
+        param_groups: of all of them.
+        state: likewise, by parameter.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self._parts = parts
+        self.param_groups: list[dict[str, Any]] = [g for part in parts for g in part.param_groups]
+        self.state: defaultdict[Any, Any] = defaultdict(dict)
+        for part in parts:
+            part.state = self.state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """One step of each."""
+        for part in self._parts:
+            part.step()
+
+
+# Whatever makes a step.
+Optimizing: TypeAlias = torch.optim.Optimizer | Optimizers
+
+
+def begin_step(optimizer: Optimizing, rate: float) -> None:
+    """Forget the gradients of the step before, and take on this step's learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> float:
+    """Clip the gradients that there are; their norm before, in shares or not."""
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    return float(whole(torch.nn.utils.clip_grad_norm_(trained, clip_norm)))
+
+
+def means(values: dict[str, Tensor], processes: Processes) -> dict[str, float]:
+    """Means over the processes, as numbers; all of them must ask, with the same names."""
+    names = sorted(values)
+    stacked = torch.stack([values[name].detach().float() for name in names])
+    return dict(zip(names, processes.mean(stacked).tolist(), strict=True))
+
+
+def mean_tokens(counts: Sequence[int], processes: Processes) -> float:
+    """Targets of a pass, on average over all passes and processes; never 0, to divide by.
+
+    Args:
+        counts: of this process's passes.
+        processes: those of the run.
+    """
+    mean = torch.tensor(sum(counts) / len(counts), device=processes.device)
+    return max(1.0 / len(counts), float(processes.mean(mean)))
+
+
+def require_finite(
+    scalars: dict[str, float], names: Sequence[str], step: int, processes: Processes
+) -> None:
+    """Refuse numbers that would spoil the weights; all processes must ask.
+
+    Args:
+        scalars: of a step, the same in all processes.
+        names: of this process's rows in its batch.
+        step: that is being made, from 1 on.
+        processes: those of the run.
+
+    Raises:
+        TrainingError: some are not finite; the message names step and rows.
+    """
+    if all(math.isfinite(value) for value in scalars.values()):
+        return
+    shown = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
+    files = ", ".join(name for rows in processes.gather(list(names)) for name in rows)
+    raise TrainingError(
+        f"step {step} is not finite ({shown}) on rows of {files}; lower "
+        "optimizer.learning_rate, or look at these files, and go on with --resume"
+    )
+
+
+# Of the quintic that drives all singular values towards 1.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_SMALLEST_NORM = 1e-7
+# Makes a step as large as AdamW's usually is, so that one learning rate does for both.
+_STEP_RMS = 0.2
+
+
+class Muon(torch.optim.Optimizer):
+    """Decoupled weight decay, Nesterov momentum, and updates with singular values near 1.
+
+    Args:
+        matrices: of any shapes; those without a gradient stay as they are.
+        lr: learning rate, in the size of AdamW's.
+        weight_decay: share of a matrix, times ``lr``, that a step takes off it.
+        momentum: of the running mean of gradients.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step of all matrices that have a gradient."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            of_shape = defaultdict[torch.Size, list[Tensor]](list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    of_shape[matrix.shape].append(matrix)
+            for matrices in of_shape.values():
+                self._step_together(matrices, group)
+
+    def _step_together(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        """A step of matrices of one shape."""
+        rate, momentum = group["lr"], group["momentum"]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        means = [self._running_mean(matrix) for matrix in matrices]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        updates = orthogonal(torch.stack(torch._foreach_lerp(gradients, means, momentum)))
+        size = rate * _STEP_RMS * max(matrices[0].shape) ** 0.5
+        torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+        torch._foreach_add_(matrices, list(updates.to(matrices[0].dtype)), alpha=-size)
+
+    def _running_mean(self, matrix: Tensor) -> Tensor:
+        state = self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        mean: Tensor = state["momentum_buffer"]
+        return mean
+
+
+def orthogonal(
+    matrices: Float[Tensor, "count rows columns"],
+) -> Float[Tensor, "count rows columns"]:
+    """U V^T of each matrix U S V^T, nearly, in bfloat16: singular values end around 1."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.transpose(1, 2) if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(_SMALLEST_NORM)
+    a, b, c = _QUINTIC
+    for _ in range(_ITERATIONS):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x
 
 
 def learning_rate_at(step: int, max_steps: int, config: OptimizerConfig) -> float:
@@ -24,15 +194,20 @@ def learning_rate_at(step: int, max_steps: int, config: OptimizerConfig) -> floa
     return config.learning_rate * warmup * decay
 
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizers:
+def make_optimizer(module: nn.Module, config: OptimizerConfig, kind: str = "adamw") -> Optimizers:
     """AdamW on all parameters, or Muon on what it is for: matrices within Transformer blocks.
 
     Parameters without a gradient stay as they are.
 
+    Args:
+        module: the module whose parameters are optimized.
+        config: learning rate, weight decay and the rest.
+        kind: "adamw", or "muon".
+
     Raises:
         ConfigError: Muon is asked for a module without blocks of a codec.
     """
-    matrices = _matrices(module) if config.kind == "muon" else []
+    matrices = _matrices(module) if kind == "muon" else []
     chosen = set(matrices)
     adamw = _adamw([item for item in module.parameters() if item not in chosen], config)
     if not matrices:

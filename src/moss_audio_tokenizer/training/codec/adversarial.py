@@ -1,15 +1,21 @@
-"""Adversarial losses, as pure functions of the discriminators' maps.
+"""Adversarial training: the losses, and the step of the discriminators.
 
-Least squares or hinge, and the distance of the maps. Sums over discriminators, as the paper
-writes them; means over each map. Source: training.md section 3.
+Least squares or hinge, and feature matching; sums over discriminators, as the paper writes them
+(section 3.2), means over each map. `Adversary` owns one step of the discriminators and the crop of
+audio that they see; their architecture is in `discriminators.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from ..distributed import Processes
+from .codec_config import TrainingConfig
+from .discriminators import Discriminators
+from .micro_batches import MicroBatch
 
 
 def discriminator_loss(
@@ -50,3 +56,110 @@ def feature_loss(
 
 def _sum(losses: list[Tensor]) -> Float[Tensor, ""]:
     return torch.stack(losses).sum()
+
+
+# Of the discriminators' AdamW (DAC's), and of the norm of their gradient.
+_BETAS = (0.8, 0.99)
+_CLIP_NORM = 10.0
+
+Audio = Float[Tensor, "rows channels samples"]
+
+
+class Adversary:
+    """Judges reconstructions beside recordings.
+
+    Every process holds all discriminators, however the codec is spread.
+
+    Args:
+        config: the recipe.
+        sampling_rate: of the audio.
+        processes: those of the run.
+        autocast: the precision of the recipe on a device.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        sampling_rate: int,
+        processes: Processes,
+        autocast: Callable[[torch.device], torch.autocast],
+    ) -> None:
+        settings = config.adversarial
+        self._settings = settings
+        self._samples = round(settings.crop_seconds * sampling_rate)
+        self._processes = processes
+        self._autocast = autocast
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.discriminators = Discriminators(settings.discriminators).to(processes.device)
+        self.optimizer = torch.optim.AdamW(
+            self.discriminators.parameters(),
+            lr=settings.learning_rate,
+            betas=_BETAS,
+            weight_decay=0.0,
+            foreach=True,
+        )
+
+    def active(self, step: int) -> bool:
+        """Whether it takes part in this step."""
+        return 0 < self._settings.start <= step
+
+    def train_step(self, passes: list[tuple[MicroBatch, Audio]]) -> dict[str, Tensor]:
+        """Teach the discriminators to tell recordings from estimates, over all passes of a step.
+
+        They are left as they were where the gradient is not finite.
+
+        Returns:
+            Their loss and their gradient's norm.
+        """
+        self.discriminators.requires_grad_(requires_grad=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = [self._judge(rows, estimate.detach()) for rows, estimate in passes]
+        self._processes.average_gradients(self.discriminators)
+        norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), _CLIP_NORM)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        return {
+            "discriminator": torch.stack(losses).mean(),
+            "discriminator_gradient_norm": norm.detach(),
+        }
+
+    def _judge(self, rows: MicroBatch, estimate: Audio) -> Tensor:
+        """Add one pass to the gradients: its loss, which counts as one of several."""
+        audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
+        with self._autocast(audio.device):
+            real, fake = self.discriminators(audio), self.discriminators(estimate)
+        loss = discriminator_loss(_judgements(real), _judgements(fake), self._settings.kind)
+        (loss * rows.share).backward()
+        return loss.detach()
+
+    def losses(self, rows: MicroBatch, estimate: Audio) -> dict[str, Tensor]:
+        """What the codec is told, by name; the discriminators get no gradient."""
+        audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
+        self.discriminators.requires_grad_(requires_grad=False)
+        with self._autocast(audio.device):
+            with torch.no_grad():
+                real = _in_float32(self.discriminators(audio))
+            fake = _in_float32(self.discriminators(estimate))
+        return {
+            "adversarial": generator_loss(fake, self._settings.kind),
+            "features": feature_loss(real, fake),
+        }
+
+    def _stretch(self, audio: Audio, rows: MicroBatch) -> Audio:
+        """A place of each row, the same in recording and estimate, before its padding."""
+        if audio.shape[-1] <= self._samples:
+            return audio
+        latest = (rows.lengths - self._samples).clamp_min(0)
+        starts = (rows.stretch * (latest + 1)).long().clamp_max(latest)
+        places = starts[:, None] + torch.arange(self._samples, device=audio.device)
+        return audio.gather(-1, places[:, None].expand(-1, audio.shape[1], -1))
+
+
+def _judgements(maps: list[list[Tensor]]) -> list[list[Tensor]]:
+    """The last map of each alone: copies of all of them would fill a GPU."""
+    return [[of_one[-1].float()] for of_one in maps]
+
+
+def _in_float32(maps: list[list[Tensor]]) -> list[list[Tensor]]:
+    return [[item.float() for item in of_one] for of_one in maps]

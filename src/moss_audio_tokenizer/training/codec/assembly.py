@@ -1,4 +1,4 @@
-"""The parts of a run, built from its recipe: codec, language model, task, optimisers.
+"""The parts of a run, built from its recipe: codec, language model, task, optimizers.
 
 Owns what follows from a recipe and what a recipe cannot ask of its model; knows nothing of steps.
 """
@@ -8,24 +8,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
+from ...checkpoint.hub import find_checkpoint
 from ...config import CodecConfig, preset
 from ...errors import ConfigError
 from ...llm import load_language_model, make_text, random_language_model
-from ...model.checkpoint import Checkpoint, load_codec
 from ...model.codec import Codec
-from ...model.hub import find_checkpoint
 from ...model.transformer import Block, Transformer
 from ...semantic import SemanticHead
 from ..distributed import Processes
 from ..initialization.sample_rate import at_rate, config_at_rate
 from ..optim import make_optimizer
-from .adversary import Adversary
-from .codec_config import LossWeights, SemanticConfig, TrainingConfig
+from .adversarial import Adversary
+from .codec_config import SemanticConfig, SpectraConfig, TrainingConfig
 from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
-from .ema_codebooks import RunningCodebooks
+from .ema_codebooks import MovingMean, RunningCodebooks
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
-from .moving_mean import MovingMean
 
 # Modules of the task that are trained or frozen as one.
 PARTS = ("encoder", "quantizer", "decoder", "semantic")
@@ -67,7 +66,7 @@ def assemble(
     called = processes.distribute(task, _blocks(task) if processes.sharded else [])
     training = Training(
         task=task,
-        optimizer=make_optimizer(task, config.optimizer),
+        optimizer=make_optimizer(task, config.optimizer, config.optimizer.kind),
         adversary=_adversary(config, chosen, processes, task),
         mean=MovingMean(codec, config.ema_decay) if config.ema_decay else None,
     )
@@ -155,7 +154,7 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
             f"{codec.downsample_rate / codec.sampling_rate:g} s, such as "
             f"{fitting / codec.sampling_rate:g}"
         )
-    _check_windows(config.losses)
+    _check_windows(config.spectra)
     rows = codec.quantizer.codebook_size
     if 0 < config.warm_start.samples < rows:
         raise ConfigError(
@@ -166,12 +165,12 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
         _check_judged(config, codec.sampling_rate)
 
 
-def _check_windows(losses: LossWeights) -> None:
+def _check_windows(spectra: SpectraConfig) -> None:
     for name, there in (("mel", NUM_MEL_WINDOWS), ("phase", NUM_PHASE_WINDOWS)):
-        wanted = getattr(losses, f"{name}_windows")
+        wanted = getattr(spectra, f"{name}_windows")
         if wanted > there:
             raise ConfigError(
-                f"losses.{name}_windows is {wanted}; expected at most the {there} that there are"
+                f"spectra.{name}_windows is {wanted}; expected at most the {there} that there are"
             )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...checkpoint.codec_checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
 from ...errors import CheckpointError, ConfigError, TrainingError
-from ...model.checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
 from ...model.codec import Codec
 from ..checkpointing import (
     OPTIMIZER_NAME,
@@ -22,11 +22,11 @@ from ..checkpointing import (
     write_tensors,
 )
 from ..distributed import Processes, set_state, whole_state
-from ..optimisation import Optimizing
-from .adversary import Adversary
+from ..optim import Optimizing
+from .adversarial import Adversary
 from .codec_task import CodecTask
 from .discriminators import load_discriminators, save_discriminators
-from .moving_mean import MovingMean
+from .ema_codebooks import MovingMean
 
 DISCRIMINATORS_NAME = "discriminators.safetensors"
 DISCRIMINATORS_OPTIMIZER_NAME = "discriminators-optimizer.safetensors"
@@ -42,7 +42,7 @@ class Training:
     Attributes:
         task: codec and language model.
         optimizer: theirs.
-        adversary: discriminators with their optimiser, if there are any.
+        adversary: discriminators with their optimizer, if there are any.
         mean: running mean of the codec's weights, if one is kept.
     """
 

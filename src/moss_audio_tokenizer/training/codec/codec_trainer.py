@@ -13,30 +13,28 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...config.costs import clip_costs
-from ...errors import TrainingError
 from ..checkpointing import Fill
 from ..data import Batch, Clip, TrainingData, find_clips, load_clips
-from ..initialization.fitting import Fitting
+from ..initialization.kmeans import Fitting
 from ..loop import Loop, Proof
-from ..optim import learning_rate_at
-from ..optimisation import begin_step, clip_gradients, mean_tokens, means, require_finite
-from .adversary import Adversary, Audio
+from ..optim import means
+from .adversarial import Adversary, Audio
 from .assembly import PARTS, assemble, codec_config, part_of
 from .codec_config import TrainingConfig
 from .codec_state import checkpoint_files, final_files, load_run
-from .micro_batches import RowPlan, StepRows
+from .micro_batches import MicroBatch, MicroBatchPlanner
 from .validation import ValidationResult, measure, summarise
 from .verify_frozen import FrozenProof
 
 # Forward and backward pass together are three forward passes' work.
 _PASSES = 3
-Passes = list[tuple[StepRows, Audio]]
+Passes = list[tuple[MicroBatch, Audio]]
 
 
-class Trainer(Loop[TrainingConfig, Batch]):
+class CodecTrainer(Loop[TrainingConfig, Batch]):
     """A run that trains a codec; arguments, attributes and errors are `Loop`'s.
 
     Attributes:
@@ -55,8 +53,8 @@ class Trainer(Loop[TrainingConfig, Batch]):
 
     def build(self) -> None:
         """Codec, language model and discriminators."""
-        self.training, self._called = assemble(self.config, self._codec_config, self.processes)
-        self.task = self.training.task
+        self.training, self.distributed = assemble(self.config, self._codec_config, self.processes)
+        self.task, self.optimizer = self.training.task, self.training.optimizer
 
     def restore(self, checkpoint: Path) -> None:
         """Weights, moments and the running mean."""
@@ -65,7 +63,7 @@ class Trainer(Loop[TrainingConfig, Batch]):
     def open_data(self) -> None:
         """Clips to train and to validate on, and what is fitted to them."""
         config, processes = self.config, self.processes
-        self._plan = RowPlan(
+        self._plan = MicroBatchPlanner(
             config, self._codec_config, processes.device, processes.rank, processes.world
         )
         self.data = self._training_data()
@@ -84,6 +82,7 @@ class Trainer(Loop[TrainingConfig, Batch]):
             processes.rank,
             processes.world,
             self.report,
+            self._fits,
         )
         count = len(data.unreadable)
         self.report(f"{data.num_clips - count} training clips, {count} unreadable")
@@ -131,88 +130,78 @@ class Trainer(Loop[TrainingConfig, Batch]):
         costs = [c for side in ("encode", "decode") for c in clip_costs(codec, side, frames)]
         return _PASSES * sum(cost.operations for cost in costs) / seconds
 
-    def optimise(self, batch: Batch) -> dict[str, float]:
-        """One step of codec and language model, after one of the discriminators."""
+    def before_step(self) -> None:
+        """Fit to data what is due, and choose what trains in this step."""
         self._fitting.before_step(self.step, self.training, self.processes)
         self._choose_trained_parts()
-        settings, optimizer = self.config.optimizer, self.training.optimizer
-        rate = learning_rate_at(self.step, self.config.max_steps, settings)
-        begin_step(optimizer, rate)
-        scalars = self._gradients(self._plan.passes(batch, self.step), batch)
-        scalars["gradient_norm"] = clip_gradients(self.task.parameters(), settings.clip_norm)
-        self._require_finite(scalars, batch)
-        optimizer.step()
-        if self.task.codebooks is not None:
-            self.task.codebooks.update(self.processes, self.step)
-        if self.training.mean is not None:
-            self.training.mean.update()
-            if self.task.codebooks is not None:
-                # These are running means already, but for rows that have moved.
-                self.training.mean.restart("quantizer.codebooks")
-        return scalars | {"learning_rate": rate}
 
-    def _gradients(self, passes: list[StepRows], batch: Batch) -> dict[str, float]:
-        """Add up the gradients of all passes; the losses are means over passes and processes."""
-        judged = self._judge_beforehand(passes, batch)
-        tokens = self._mean_tokens(passes)
-        sums: dict[str, Tensor] = {}
-        for number, rows in enumerate(passes):
-            last = number + 1 == len(passes)
-            with self.processes.waiting(self._called, last):
-                estimate, losses = self._called(rows, tokens)
-                if self._judging:
-                    if len(passes) == 1:
-                        judged = self._judge([(rows, estimate)], batch)
-                    adversary = cast(Adversary, self.training.adversary)
-                    losses |= adversary.losses(rows, estimate)
-                losses["total"] = self.task.total(losses)
-                (losses["total"] * rows.share).backward()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach() * rows.share
-        return means(sums, self.processes) | judged
+    def passes(self, batch: Batch) -> list[MicroBatch]:
+        """Parts of the batch with everything random in them."""
+        return self._plan.passes(batch, self.step)
+
+    def before_passes(self, passes: list[MicroBatch], batch: Batch) -> None:
+        """The discriminators' step, which comes before the generator's.
+
+        Of several passes it needs the estimates of all, without gradients: keeping all of their
+        graphs would undo what passes are for. Of a single one it is made in `losses`, on the
+        estimate that has a graph anyway.
+        """
+        self._batch, self._discriminator_scalars = batch, dict[str, float]()
+        if len(passes) > 1 and self._adversary_active:
+            with torch.no_grad():
+                estimates: Passes = [(rows, self.distributed(rows)[0]) for rows in passes]
+            self._train_discriminators(estimates)
+
+    def step_scalars(self) -> dict[str, float]:
+        """The discriminators' loss and the norm of their gradient."""
+        return self._discriminator_scalars
+
+    def num_targets(self, rows: MicroBatch) -> int:
+        """Tokens of all texts."""
+        semantic = self.task.semantic
+        if semantic is None:
+            return 0
+        return sum(len(semantic.targets(text)) for text in rows.texts if text)
+
+    def losses(self, rows: MicroBatch, num_targets: float) -> dict[str, Tensor]:
+        """The task's losses, with the discriminators' where they take part."""
+        estimate, losses = self.distributed(rows, num_targets)
+        if self._adversary_active:
+            if rows.share == 1:
+                self._train_discriminators([(rows, estimate)])
+            losses |= cast(Adversary, self.training.adversary).losses(rows, estimate)
+        return losses | {"total": self.task.total(losses)}
+
+    def trained_module(self) -> nn.Module:
+        """Codec and language model."""
+        return self.task
+
+    def after_step(self) -> None:
+        """Moving averages: of codebooks, and of all weights."""
+        codebooks, average = self.task.codebooks, self.training.mean
+        if codebooks is not None:
+            codebooks.update(self.processes, self.step)
+        if average is not None:
+            average.update()
+            if codebooks is not None:
+                # Codebooks are moving averages already, except for entries that were replaced.
+                average.restart("quantizer.codebooks")
 
     @property
-    def _judging(self) -> bool:
+    def _adversary_active(self) -> bool:
         adversary = self.training.adversary
         return adversary is not None and adversary.active(self.step)
 
-    def _judge_beforehand(self, passes: list[StepRows], batch: Batch) -> dict[str, float]:
-        """Of several passes: estimates without gradients, for the discriminators' step.
-
-        They must have made theirs before the codec is told anything, and keeping the graphs of
-        all passes until then would undo what passes are for.
-        """
-        if len(passes) == 1 or not self._judging:
-            return {}
-        with torch.no_grad():
-            estimates: Passes = [(rows, self._called(rows)[0]) for rows in passes]
-        return self._judge(estimates, batch)
-
-    def _judge(self, passes: Passes, batch: Batch) -> dict[str, float]:
+    def _train_discriminators(self, passes: Passes) -> None:
         adversary = cast(Adversary, self.training.adversary)
-        judged = means(adversary.train_step(passes), self.processes)
-        self._require_finite(judged, batch)
-        return judged
+        scalars = means(adversary.train_step(passes), self.processes)
+        self.require_finite(scalars, self._batch)
+        self._discriminator_scalars = scalars
 
-    def _mean_tokens(self, passes: list[StepRows]) -> float:
-        """Target tokens of a pass, on average over all passes and processes."""
+    def _fits(self, text: str) -> bool:
+        """Whether a text is short enough for the language model."""
         semantic = self.task.semantic
-        if semantic is None:
-            return 1.0
-        texts = [[len(semantic.targets(t)) for t in rows.texts if t] for rows in passes]
-        self._require_short(max((max(counts, default=0) for counts in texts), default=0))
-        return mean_tokens([sum(counts) for counts in texts], self.processes)
-
-    def _require_short(self, tokens: int) -> None:
-        most = self.config.semantic.max_tokens
-        if tokens > most:
-            raise TrainingError(
-                f"a text of step {self.step + 1} has {tokens} tokens; expected at most {most}: "
-                "raise semantic.max_tokens, or lower data.text_seconds"
-            )
-
-    def _require_finite(self, scalars: dict[str, float], batch: Batch) -> None:
-        require_finite(scalars, batch.names, self.step + 1, self.processes)
+        return semantic is None or len(semantic.targets(text)) <= self.config.semantic.max_tokens
 
     def _choose_trained_parts(self) -> None:
         decoder_only = 0 < self.config.decoder_only_from <= self.step
@@ -230,12 +219,20 @@ class Trainer(Loop[TrainingConfig, Batch]):
         if not self.validation_clips:
             return None
         processes = self.processes
-        quantized = self.step > self.config.warm_start.steps
+        quantized = self.step > self.config.warm_start.steps or self.starts_trained()
         codec = self.training.shipped_codec(processes)
         mine = self.validation_clips[processes.rank :: processes.world]
         reader = None if processes.sharded else self.task.semantic
         measures = measure(codec, mine, self.config.validation, quantized, reader)
         return summarise(processes.gather(measures), self._codec_config, quantized)
+
+    def starts_trained(self) -> bool:
+        """Fine-tuning: the first validation is what the run is compared with."""
+        return bool(self.config.train.checkpoint)
+
+    def next_step(self, folder: Path) -> str:
+        """How to hear what the trained codec makes of a recording."""
+        return f"to listen to it: moss-audio reconstruct IN.wav -o OUT.wav --model {folder}"
 
     def checkpoint_files(self) -> Fill:
         """Codec, language model, discriminators, moments and the running mean."""

@@ -1,18 +1,17 @@
-"""Codebooks that follow the encoder as running means, in place of gradients.
+"""Exponential moving averages: of the codec's weights, and codebooks that follow the encoder.
 
-Owns the counts of use and the arithmetic; knows nothing of the loop. By gradient codebooks lose an
-encoder that learns fast (docs/experiments.md); a mean over the last hundred steps does not. The
-layers' projections stay as they were fitted. Source: van den Oord et al. 2017 (arXiv 1711.00937),
-appendix A.1; rows that hardly anything chooses move to where something is, after SoundStream
-(arXiv 2107.03312).
+Codebooks trained by gradient fall behind a fast-learning encoder (docs/experiments.md); a mean
+over the last hundred steps follows it. The projections of the quantizer stay as they were fitted.
+Source: van den Oord et al. 2017 (arXiv 1711.00937), appendix A.1; entries that are hardly ever
+selected move to where data are, after SoundStream (arXiv 2107.03312). Knows nothing of the loop.
 """
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...model.quantizer import QuantizerOutput, ResidualQuantizer
-from ..distributed import Processes
+from ..distributed import Processes, spread_like, whole
 
 # A row that is chosen less often than this, of what is its even share, is dead: a row for rare
 # frames is worth less than one where frames are dense, for deeper layers correct what is rare.
@@ -42,7 +41,7 @@ class RunningCodebooks:
         self._clear()
 
     def lead(self, follows: bool) -> None:
-        """Take codebooks and the layers' projections from the optimiser, for the steps to come.
+        """Take codebooks and the layers' projections from the optimizer, for the steps to come.
 
         Args:
             follows: whether the codebooks follow; else they stay as they are.
@@ -131,3 +130,39 @@ class RunningCodebooks:
         books = self._quantizer.codebooks
         books.copy_(torch.where(revived[..., None], fresh, books))
         self.shares.masked_fill_(revived, _REVIVED_SHARE)
+
+
+class MovingMean:
+    """mean += (1 - decay) * (weights - mean), after every step.
+
+    Args:
+        module: whose weights; the mean starts as they are.
+        decay: close to 1 means a long memory.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._module = module
+        self._decay = decay
+        self._means = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are now."""
+        weights = [parameter.detach() for parameter in self._module.parameters()]
+        torch._foreach_lerp_(list(self._means.values()), weights, 1 - self._decay)
+
+    @torch.no_grad()
+    def restart(self, prefix: str = "") -> None:
+        """Begin anew with the weights as they are, of names that begin so: they were set."""
+        for name, parameter in self._module.named_parameters():
+            if name.startswith(prefix):
+                self._means[name].copy_(parameter)
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """The means by name, whole, on the CPU; all processes must ask."""
+        return {name: whole(mean).cpu() for name, mean in self._means.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        for name, parameter in self._module.named_parameters():
+            self._means[name] = spread_like(state[name], parameter.detach())

@@ -18,7 +18,7 @@ from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 
 
 @dataclass
-class StepRows:
+class MicroBatch:
     """Rows of one pass.
 
     Attributes:
@@ -58,7 +58,7 @@ class StepRows:
         return torch.arange(total, device=self.audio.device) < counts[:, None]
 
 
-class RowPlan:
+class MicroBatchPlanner:
     """Draws what is random in a step.
 
     Args:
@@ -83,16 +83,16 @@ class RowPlan:
         self._rank = rank
         self._world = world
 
-    def passes(self, batch: Batch, step: int) -> list[StepRows]:
+    def passes(self, batch: Batch, step: int) -> list[MicroBatch]:
         """The passes that this process makes over its share of a step's batch."""
-        count, losses = self._config.accumulate, self._config.losses
+        count, spectra = self._config.accumulate, self._config.spectra
         mine = len(batch.names)
         random = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
         active = self._active_layers(mine * self._world, random)
         stretch = torch.rand(mine * self._world, generator=random)
         windows = (
-            _drawn(losses.mel_windows, NUM_MEL_WINDOWS, random),
-            _drawn(losses.phase_windows, NUM_PHASE_WINDOWS, random),
+            _drawn(spectra.mel_windows, NUM_MEL_WINDOWS, random),
+            _drawn(spectra.phase_windows, NUM_PHASE_WINDOWS, random),
         )
         first = self._rank * mine
         size = mine // count
@@ -111,12 +111,12 @@ class RowPlan:
         active: Tensor,
         stretch: Tensor,
         windows: tuple[list[int] | None, list[int] | None],
-    ) -> StepRows:
+    ) -> MicroBatch:
         rows = range(first, first + len(batch.names))
         quantized = step >= self._config.warm_start.steps
         hop = self._codec.downsample_rate
         lengths = torch.from_numpy(batch.lengths)
-        return StepRows(
+        return MicroBatch(
             audio=torch.from_numpy(batch.audio).to(self._device),
             lengths=lengths.to(self._device),
             padded=bool((lengths < batch.audio.shape[-1]).any()),

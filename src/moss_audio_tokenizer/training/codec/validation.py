@@ -13,9 +13,8 @@ from ...config import CodecConfig
 from ...metrics import gross_pitch_error, mel_distance, stoi
 from ...model.codec import Codec
 from ...semantic import SemanticHead
-from ..board import Board
 from ..data import Clip
-from ..pictures import compared
+from ..logging import Board, compared
 from .codec_config import ValidationConfig
 
 
@@ -64,7 +63,9 @@ class ValidationResult:
         board.picture("recording above estimate", picture, step)
         if self.text:
             board.text("reading", f"{self.text!r} read as {self.reading!r}", step)
-            board.report(f"read {step} {self.text!r} as {self.reading!r}")
+            board.report(
+                f"valid {step} the language model transcribes {self.text!r} as {self.reading!r}"
+            )
 
 
 @torch.no_grad()

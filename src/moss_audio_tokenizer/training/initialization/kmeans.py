@@ -1,13 +1,17 @@
-"""A start for the quantizer from data: greedy principal directions and k-means.
+"""Initialization of the quantizer from data: principal directions and k-means, layer by layer.
 
-Owns the arithmetic; knows nothing of the loop. Each layer looks at the directions in which
-what the layers before it left varies most, and its codebook is fitted there, so that every
-layer reduces the error from the first step on, where random weights would have to find out.
+Each layer looks at the directions in which the residual of the layers before it varies most, and
+its codebook is fitted there, so that every layer reduces the error from the first step on. The
+quantizer compares directions only (cosine), so one of the code's dimensions is set to a constant
+far larger than the others' spread: seen from the origin the data then lie on a nearly flat patch,
+and the nearest direction is the nearest point.
 
-The rlfq quantizer compares directions only. One of the code's dimensions is therefore set
-to a constant far larger than the others' spread: seen from the origin the data then lie on a
-nearly flat patch, and the nearest direction is the nearest point.
+`Fitting` also decides when this happens in a run, and when the low-band pass-through is opened.
+With several processes each one fits the same to the same samples.
 """
+
+import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import TrainingError
+from ...model.codec import Codec
 from ...model.quantizer import LayeredLinear, ResidualQuantizer
+from ..codec.codec_config import TrainingConfig
+from ..codec.codec_state import Training
+from ..data import TrainingData
+from ..distributed import Processes, set_state, whole_state
+from .low_band import start_low_band
 
 _FLATNESS = 4.0
 _ITERATIONS = 12
@@ -103,3 +113,93 @@ def _set_linear(linear: LayeredLinear | None, layer: int, weight: Tensor, bias: 
     linear.direction[layer] = F.normalize(weight, dim=-1) * _DIRECTION_LENGTH
     linear.gain[layer] = weight.norm(dim=-1)
     linear.bias[layer] = bias
+
+
+# Batches that fit come from here on, far behind any step of training.
+_CALIBRATION_STEP = 1 << 40
+_LANE_ROWS = 256
+
+
+class Fitting:
+    """Fits what a recipe's warm start asks for.
+
+    Args:
+        config: the recipe.
+        data: whose batches are the samples.
+        report: called with a line of what was fitted.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, data: TrainingData, report: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._report = report
+
+    def before_step(self, step: int, run: Training, processes: Processes) -> None:
+        """Fit whatever is due before ``step``."""
+        if step == 0 and self._config.warm_start.low_band:
+            self._open_lane(run, processes)
+        if self._quantizer_due(step):
+            self._fit_quantizer(run, processes)
+
+    def _open_lane(self, run: Training, processes: Processes) -> None:
+        codec = Codec(run.task.codec.config)
+        codec.load_state_dict(whole_state(run.task.codec))
+        batches = itertools.count(_CALIBRATION_STEP)
+        audio: list[Tensor] = []
+        while sum(map(len, audio)) < _LANE_ROWS:
+            batch = self._data.batch(next(batches))
+            audio += [torch.from_numpy(rows) for rows in processes.gather(batch.audio)]
+        length = min(rows.shape[-1] for rows in audio)
+        audio = [rows[..., :length] for rows in audio]
+        counts = start_low_band(codec, torch.cat(audio), self._config.warm_start.low_band)
+        set_state(run.task.codec, whole_state(codec))
+        if run.mean is not None:
+            run.mean.restart()
+        shown = ", ".join(map(str, counts))
+        self._report(f"low band given {shown} channels in the stages of the encoder")
+
+    def _quantizer_due(self, step: int) -> bool:
+        start, decoder_only = self._config.warm_start, self._config.decoder_only_from
+        past = step - start.steps
+        if not start.samples or past < 0 or 0 < decoder_only < step:
+            return False
+        again = start.refit_every > 0 and past % start.refit_every == 0
+        return past == 0 or again or step == decoder_only
+
+    def _fit_quantizer(self, run: Training, processes: Processes) -> None:
+        codec = run.shipped_codec(processes, mean=False)
+        hidden = self._hidden_frames(codec, processes)
+        random = torch.Generator().manual_seed(self._config.seed)
+        quantizer = ResidualQuantizer(codec.quantizer.config)
+        quantizer.load_state_dict(codec.quantizer.state_dict())
+        left = start_from_data(quantizer, hidden, random)
+        set_state(run.task.codec.quantizer, whole_state(quantizer))
+        # The optimizer's moments and the mean belong to the weights that were there before.
+        for parameter in run.task.codec.quantizer.parameters():
+            run.optimizer.state.pop(parameter, None)
+        if run.task.codebooks is not None:
+            run.task.codebooks.restart()
+        if run.mean is not None:
+            run.mean.restart("quantizer.")
+        shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))
+        self._report(f"quantizer fitted to {len(hidden)} frames; energy left after layer {shown}")
+
+    @torch.no_grad()
+    def _hidden_frames(self, codec: Codec, processes: Processes) -> Tensor:
+        """At least as many frames of the encoder's output as wanted, in float32, on the CPU."""
+        wanted = self._config.warm_start.samples
+        was_training = codec.training
+        codec.eval()
+        frames: list[Tensor] = []
+        for step in itertools.count(_CALIBRATION_STEP):
+            batch = self._data.batch(step)
+            hidden = codec.require_encoder()(torch.from_numpy(batch.audio).to(processes.device))
+            hop = codec.config.downsample_rate
+            mine = [row[: -(-n // hop)].cpu() for row, n in zip(hidden, batch.lengths, strict=True)]
+            frames += [row for rows in processes.gather(mine) for row in rows]
+            if sum(map(len, frames)) >= wanted:
+                break
+        codec.train(was_training)
+        return torch.cat(frames)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
 from ...llm import load_language_model
-from ..board import Board
 from ..data import CodedRow
-from .module_trainer import ModuleTask
+from ..logging import Board
+from ..module_task import ModuleTask
 from .speech_config import AsrTrainingConfig
 from .speech_trainer import (
     DrawnRows,

@@ -6,7 +6,7 @@ Owns how a recipe becomes a language model that knows codes; what it learns is `
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import lcm
@@ -20,12 +20,22 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
+from ...checkpoint.hub import find_checkpoint
 from ...errors import ConfigError, TrainingError
 from ...llm import CharacterText, TextCodec, language_model_config, make_text
-from ...model.checkpoint import Checkpoint, load_codec
-from ...model.hub import find_checkpoint
+from ..checkpointing import Fill
 from ..data import CodedBatch, CodedData, CodedRow
-from .module_trainer import ModuleTrainer
+from ..loop import Loop
+from ..module_task import (
+    HeldOutLosses,
+    ModuleTask,
+    held_out_losses,
+    load_module,
+    module_files,
+    restore_module,
+)
+from ..optim import make_optimizer
 from .speech_config import AsrTrainingConfig, LanguageModelConfig, TtsTrainingConfig
 
 LanguageConfig = TypeVar("LanguageConfig", AsrTrainingConfig, TtsTrainingConfig)
@@ -66,7 +76,7 @@ class DrawnRows:
         return DrawnRows(part, depths, self.seeds[own])
 
 
-class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
+class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
     """A run that trains a language model on codes; arguments and errors are `Loop`'s.
 
     Attributes:
@@ -76,6 +86,20 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
     """
 
     config: LanguageConfig
+
+    def __init__(
+        self, config: LanguageConfig, resume: bool = False, report: Callable[[str], None] = print
+    ) -> None:
+        if config.shard:
+            raise ConfigError(
+                f"shard is set, but a run of kind {config.kind!r} copies its weights to all "
+                "processes; set shard=False"
+            )
+        super().__init__(config, resume, report)  # type: ignore[arg-type]
+
+    @abstractmethod
+    def make_task(self) -> ModuleTask[DrawnRows]:
+        """The task before its first step, on any device; the same in all processes."""
 
     def build(self) -> None:
         """The data first: they say what codes there are."""
@@ -92,7 +116,10 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
             spell=self.text.spell,
         )
         self.text = self.text_of_data()
-        super().build()
+        self.task = self.make_task().to(processes.device)
+        self.task.train()
+        self.distributed = processes.distribute(self.task, [])
+        self.optimizer = make_optimizer(self.task.model, settings.optimizer)
         if self.config.precision == "bf16" and self.processes.device.type == "cpu":
             # In 16 bits on a CPU the gradients of PyTorch's own attention take the longest.
             for module in self.task.modules():
@@ -101,21 +128,68 @@ class LanguageTrainer(ModuleTrainer[LanguageConfig, DrawnRows]):
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Without cuDNN's attention: it plans anew for every shape, and rows are of any length."""
-        with super().autocast(), sdpa_kernel(_ATTENTION):
+        """The precision of the recipe, without cuDNN's attention.
+
+        That one makes a new plan for every shape, and rows are of any length.
+        """
+        bf16 = self.config.precision == "bf16"
+        device = self.processes.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), sdpa_kernel(_ATTENTION):
             yield
 
-    def _load(self, checkpoint: Path) -> nn.Module:
-        """The model of a checkpoint, refused where the recipe's codec is no longer its own."""
-        model = super()._load(checkpoint)
-        learned = getattr(model.config, "codec", "")
+    def passes(self, batch: DrawnRows) -> list[DrawnRows]:
+        """The parts of a batch."""
+        count = self.config.accumulate
+        return [batch.part(index, count) for index in range(count)]
+
+    def num_targets(self, rows: DrawnRows) -> int:
+        """The task's."""
+        return self.task.num_tokens(rows)
+
+    def losses(self, rows: DrawnRows, num_targets: float) -> dict[str, Tensor]:
+        """The task's, in the precision of the recipe."""
+        with self.autocast():
+            losses: dict[str, Tensor] = self.distributed(rows, num_targets)
+        return losses
+
+    def trained_module(self) -> nn.Module:
+        """The language model with its code tables and heads."""
+        model: nn.Module = self.task.model
+        return model
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights and optimizer state; refused where the recipe's codec is another one now."""
+        saved = load_module(checkpoint, type(self.task.model))
+        learned = getattr(saved.config, "codec", "")
         if learned != self.data.info.identity:
             raise TrainingError(
                 f"the run in {self.output} learned the codes of model {learned}, and its data are "
                 f"those of {self.data.info.identity}; set data.codec to the model it had, or start "
                 "a run in another output=DIR"
             )
-        return model
+        restore_module(checkpoint, saved, self.task.model, self.optimizer)
+
+    def next_step(self, folder: Path) -> str:
+        """How to use the trained model."""
+        words = "asr IN.wav" if self.config.kind == "asr" else "tts 'SOME TEXT' -o OUT.wav"
+        return f"to use it: moss-audio {words} --model {folder}"
+
+    def checkpoint_files(self) -> Fill:
+        """The model in its own format, and the optimizer state."""
+        return module_files(self.task.model, self.optimizer)
+
+    def final_files(self) -> Fill:
+        """The model in its own format."""
+        fill: Fill = self.task.model.save_pretrained
+        return fill
+
+    def audio_seconds(self, batch: DrawnRows) -> float:
+        """The batch's."""
+        return batch.audio_seconds
+
+    def held_out_losses(self, batches: Iterable[DrawnRows]) -> HeldOutLosses:
+        """The losses on held-out rows; all processes must call it, with their own rows."""
+        return held_out_losses(self.task, batches, self.processes, self.autocast)
 
     def text_of_recipe(self) -> TextCodec:
         """The tokens that clips must be spelled in to be used, before the data are read."""

@@ -1,0 +1,212 @@
+"""Sound of containers that libsndfile cannot open (m4a, webm, wma, ...), decoded by FFmpeg.
+
+Through PyAV where that is installed (the extra ``formats``), else by the program ``ffmpeg``. Either
+is told which container to expect, so that no file is taken for a playlist of other files.
+"""
+
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import AudioFileError
+from .containers import Kind
+
+# Containers state lengths in coarse units, and encoders pad: less may be missing than this.
+_TOLERANCE_SECONDS = 0.5
+_BLOCK_VALUES = 1 << 18
+_FLOAT_BYTES = 4
+
+_Blocks = Iterator[Float[np.ndarray, "samples channels"]]
+
+
+class FFmpegSound:
+    """Sound that is decoded forward, block by block.
+
+    Attributes:
+        samplerate: samples a second.
+        channels: channels.
+        frames: samples of each channel; not known before all are decoded.
+        format: what the container is.
+        subtype: empty; libsndfile's streams have one.
+    """
+
+    frames = 1 << 62
+    subtype = ""
+
+    def __init__(self, name: str, samplerate: int, blocks: _Blocks, kind: Kind) -> None:
+        self._name, self._blocks = name, blocks
+        first = next(blocks, None)
+        if first is None:
+            raise AudioFileError(f"{name} holds no sound that can be decoded")
+        self._first = first
+        self.samplerate, self.channels, self.format = samplerate, first.shape[1], kind.name
+
+    def blocks(self) -> _Blocks:
+        """All samples, once."""
+        yield self._first
+        yield from self._blocks
+
+
+@contextmanager
+def open_with_ffmpeg(file: BinaryIO, name: str, kind: Kind) -> Iterator[FFmpegSound]:
+    """Sound of a container that libsndfile does not read.
+
+    Args:
+        file: the file, open for reading, which can seek.
+        name: what messages call it.
+        kind: its container.
+
+    Raises:
+        AudioFileError: it cannot be decoded, or neither PyAV nor ffmpeg is installed.
+    """
+    file.seek(0)
+    program = shutil.which("ffmpeg")
+    if find_spec("av"):
+        import av
+
+        with _opened_by_av(av, file, name, kind) as sound:
+            yield sound
+        return
+    if program is None:
+        raise AudioFileError(
+            f"{name} is {kind.name}, which needs FFmpeg: pip install "
+            f"'moss-audio-tokenizer[formats]', or convert it first: ffmpeg -i {name} "
+            f"{_converted(name)}"
+        )
+    with _opened_by_program(program, file, name, kind) as sound:
+        yield sound
+
+
+def _converted(name: str) -> str:
+    return repr(Path(name.strip("'\"")).with_suffix(".flac").name)
+
+
+@contextmanager
+def _opened_by_av(av: Any, file: BinaryIO, name: str, kind: Kind) -> Iterator[FFmpegSound]:
+    try:
+        with av.open(file, format=kind.demuxer, metadata_errors="ignore") as container:
+            stream = next(iter(container.streams.audio), None)
+            if stream is None:
+                raise AudioFileError(f"{name} is {kind.name} without a sound track")
+            frames = _packed_frames(av, container, stream, name)
+            first = next(frames, None)
+            if first is None:
+                raise AudioFileError(f"{name} holds no samples; expected at least one")
+            blocks = (_samples(frame) for frame in chain([first], frames))
+            yield FFmpegSound(name, first.sample_rate, blocks, kind)
+    # ValueError: PyAV's, where rate or channels change within a stream
+    except (av.error.FFmpegError, ValueError) as problem:
+        if isinstance(problem, AudioFileError):
+            raise
+        reason = " ".join(str(problem).split())
+        raise AudioFileError(
+            f"{name} is damaged, or not {kind.name} ({reason}); get a whole copy"
+        ) from problem
+
+
+def _packed_frames(av: Any, container: Any, stream: Any, name: str) -> Iterator[Any]:
+    """The frames of a stream as interleaved floats; the last of them says whether it was whole."""
+    to_float = av.AudioResampler(format="flt")
+    num_samples = rate = 0
+    for frame in container.decode(stream):
+        for packed in to_float.resample(frame):
+            num_samples, rate = num_samples + packed.samples, packed.sample_rate
+            yield packed
+    for packed in to_float.resample(None):
+        num_samples += packed.samples
+        yield packed
+    stated = _stated_seconds(container, stream)
+    if rate and num_samples / rate < stated - _TOLERANCE_SECONDS:
+        raise AudioFileError(
+            f"{name} is cut short: it has {num_samples / rate:.2f} of {stated:.2f} s; get a whole "
+            "copy"
+        )
+
+
+def _stated_seconds(container: Any, stream: Any) -> float:
+    """The length that a file states; 0 if it states none of its sound alone."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return float(container.duration / 1e6)
+    return 0.0
+
+
+def _samples(frame: Any) -> Float[np.ndarray, "samples channels"]:
+    return np.asarray(frame.to_ndarray(), np.float32).reshape(-1, frame.layout.nb_channels)
+
+
+@contextmanager
+def _opened_by_program(
+    program: str, file: BinaryIO, name: str, kind: Kind
+) -> Iterator[FFmpegSound]:
+    with _file_on_disk(file) as path, tempfile.TemporaryFile() as complaints:
+        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-xerror"]
+        command += ["-protocol_whitelist", "file,pipe", "-f", kind.demuxer, "-i", b"file:" + path]
+        command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        process = subprocess.Popen(  # noqa: S603 - the program that the user installed
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+        )
+        output: Any = process.stdout
+        try:
+            rate, channels = _wav_header(output)
+            blocks = _blocks_of(process, complaints, channels, name)
+            yield FFmpegSound(name, rate, blocks, kind)
+        finally:
+            output.close()
+            with suppress(OSError):
+                process.kill()
+            process.wait()
+
+
+@contextmanager
+def _file_on_disk(file: BinaryIO) -> Iterator[bytes]:
+    """The path of a file, or of a temporary copy of one that is in memory."""
+    path = getattr(file, "name", None)
+    if isinstance(path, str | bytes) and os.path.isfile(path):  # noqa: PTH113 - it may be bytes
+        yield os.fsencode(os.path.abspath(path))  # noqa: PTH100 - the same
+        return
+    with tempfile.NamedTemporaryFile(prefix="moss-audio-") as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield os.fsencode(copy.name)
+
+
+def _wav_header(stream: Any) -> tuple[int, int]:
+    """Rate and channels of a WAV file that comes through a pipe, up to its samples; else zeros."""
+    stream.read(12)
+    rate = channels = 0
+    while len(chunk := stream.read(8)) == 8:
+        name, length = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            return rate, channels
+        content = stream.read(length + length % 2)
+        if name == b"fmt ":
+            _, channels, rate = struct.unpack("<HHI", content[:8])
+    return 0, 0
+
+
+def _blocks_of(
+    process: "subprocess.Popen[bytes]", complaints: Any, channels: int, name: str
+) -> _Blocks:
+    output: Any = process.stdout
+    size = max(1, _BLOCK_VALUES // max(1, channels)) * channels * _FLOAT_BYTES
+    while channels and (data := output.read(size)):
+        whole = len(data) // (channels * _FLOAT_BYTES) * channels * _FLOAT_BYTES
+        yield np.frombuffer(data[:whole], "<f4").astype(np.float32).reshape(-1, channels)
+    if process.wait() or not channels:
+        complaints.seek(0)
+        lines = complaints.read(10_000).decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else "it has no sound"
+        raise AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")

@@ -1,0 +1,337 @@
+"""Checkpoints on disk: released layouts in, either layout out; safetensors only.
+
+Owns finding, reading, checking and writing weights and config.json; the names are
+`key_names.py`'s. Never unpickles anything.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..config import (
+    CodecConfig,
+    TransformerStage,
+    codec_config_from_released,
+    released_from_codec_config,
+)
+from ..config.released import default_layout
+from ..errors import CheckpointError
+from ..files import atomic_path
+from ..model.codec import Codec
+from .key_names import (
+    canonical_name,
+    equal_projections,
+    layout_of,
+    released_slots,
+    to_released_shape,
+)
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+CONFIG_NAME = "config.json"
+_CONFIG_HEADER = {
+    "model_type": "moss-audio-tokenizer",
+    "architectures": ["MossAudioTokenizerModel"],
+}
+
+
+class Checkpoint:
+    """A folder with config.json and safetensors weights, open for reading.
+
+    Use as a context manager. Tensors are read one by one, so that loading half of a model
+    reads half of the file.
+
+    Attributes:
+        folder: where it is.
+        released: the parsed config.json.
+        files: the weight files.
+        layout: "v1" or "v2", told from the names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.released = _read_json(folder / CONFIG_NAME)
+        self._stack = ExitStack()
+        self._open: dict[str, Any] = {}
+        self.files = _weight_files(folder)
+        for path in self.files:
+            self._open_file(path)
+        self.layout = layout_of(self._open)
+
+    def _open_file(self, path: Path) -> None:
+        try:
+            file = self._stack.enter_context(safe_open(path, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{path} cannot be read as safetensors ({reason}); copy it again from its source"
+            ) from error
+        twice = sorted(set(self._open).intersection(file.keys()))
+        if twice:
+            raise CheckpointError(f"{path} repeats {twice[0]}, which an earlier shard has too")
+        self._open.update(dict.fromkeys(file.keys(), file))
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def names(self) -> list[str]:
+        """Released tensor names, as written."""
+        return list(self._open)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return tuple(self._open[name].get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        """Read a tensor.
+
+        Raises:
+            CheckpointError: it holds no numbers that weights can have.
+        """
+        tensor: Tensor = self._open[name].get_tensor(name)
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{self.folder}: {name} holds {tensor.dtype} values that are no finite weights; "
+                "copy the checkpoint again, or go back to one before training diverged"
+            )
+        return tensor
+
+    def codec_config(self) -> CodecConfig:
+        """The configuration, with what only the weights tell: whether equal sizes project."""
+        config = codec_config_from_released(self.released, always_project=False)
+        self._check_depths(config)
+        equal = equal_projections(config)
+        present = {name: canonical_name(name) for name in self.names}
+        if any(
+            equal.get(canonical) and not _is_identity(self.tensor(name))
+            for name, canonical in present.items()
+        ):
+            return codec_config_from_released(self.released, always_project=True)
+        return config
+
+    def _check_depths(self, config: CodecConfig) -> None:
+        """Refuse absurd depths before building them takes for ever: every layer has tensors."""
+        stages = [*config.encoder, *config.decoder]
+        depths = [stage.num_layers for stage in stages if isinstance(stage, TransformerStage)]
+        layers = sum(depths) + config.quantizer.num_quantizers
+        if layers > len(self._open):
+            raise CheckpointError(
+                f"{self.folder} does not fit its config.json: that has {layers} layers, but there "
+                f"are only {len(self._open)} tensors; copy both again from one source"
+            )
+
+
+def _is_identity(tensor: Tensor) -> bool:
+    return tensor.ndim == 2 and torch.equal(tensor, torch.eye(*tensor.shape, dtype=tensor.dtype))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is no regular file")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no {path.name} in {path.parent}; expected a model folder with config.json and "
+            "safetensors weights, a hub id, or 'bundled'"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / INDEX_NAME
+    if index.exists():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index} has no usable weight_map; copy it again")
+        return [_shard(folder, name) for name in sorted(set(map(str, weight_map.values())))]
+    if (folder / WEIGHTS_NAME).is_file():
+        return [folder / WEIGHTS_NAME]
+    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(
+        path.name for suffix in ("*.pt", "*.pth", "*.ckpt") for path in folder.glob(suffix)
+    )
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code "
+            "when read and are refused; convert them to safetensors where you trust them"
+        )
+    raise CheckpointError(f"no {WEIGHTS_NAME} or {INDEX_NAME} in {folder}")
+
+
+def _shard(folder: Path, name: str) -> Path:
+    # A shard stays inside its folder, whatever a downloaded index says.
+    if Path(name).name != name:
+        raise CheckpointError(f"{folder / INDEX_NAME} names an unusable shard {name!r}")
+    if not (folder / name).is_file():
+        raise CheckpointError(f"{folder} lacks the shard {name} that its index names")
+    return folder / name
+
+
+def load_codec(checkpoint: Checkpoint, parts: str = "all") -> Codec:
+    """Build the codec of an open checkpoint and fill it, in float32 on the CPU.
+
+    Raises:
+        CheckpointError: tensors are missing, extra or of the wrong shape; all are listed.
+    """
+    config = checkpoint.codec_config()
+    with torch.device("meta"):
+        codec = Codec(config, parts)
+    expected = codec.state_dict()
+    slots = dict(released_slots(expected, codec.config.quantizer.num_quantizers, "v1"))
+    sources = _match(checkpoint, codec, set(slots))
+    _check_shapes(checkpoint, sources, slots, expected)
+    pieces: dict[str, list[Tensor]] = {}
+    for name, slot in slots.items():
+        # A copy: memory mapped from the file may be aligned, and so round, differently.
+        tensor = checkpoint.tensor(sources[name]).to(torch.float32, copy=True)
+        shape = expected[slot.parameter].shape[0 if slot.layer is None else 1 :]
+        pieces.setdefault(slot.parameter, []).append(tensor.reshape(shape))
+    state = {
+        key: torch.stack(items) if slots_are_layers else items[0]
+        for key, items in pieces.items()
+        for slots_are_layers in (items[0].ndim < expected[key].ndim,)
+    }
+    codec.load_state_dict(state, assign=True)
+    return codec.requires_grad_(requires_grad=True)
+
+
+def _match(checkpoint: Checkpoint, codec: Codec, wanted: set[str]) -> dict[str, str]:
+    """The checkpoint's own name of every wanted tensor; extra and missing ones are an error."""
+    absent = tuple(f"{side}." for side in ("encoder", "decoder") if getattr(codec, side) is None)
+    sources: dict[str, str] = {}
+    extra = []
+    identities = equal_projections(codec.config)
+    for name in checkpoint.names:
+        canonical = canonical_name(name)
+        if canonical in sources:
+            raise CheckpointError(f"{name} and {sources[canonical]} name the same tensor")
+        if canonical in wanted:
+            sources[canonical] = name
+        elif not canonical.startswith(absent or ("\0",)) and canonical not in identities:
+            extra.append(name)
+    missing = sorted(wanted - set(sources))
+    if any(name.endswith(".int8") for name in extra):
+        raise CheckpointError(
+            f"{checkpoint.folder} holds weights in 8 bits, which run in ONNX alone; take the model "
+            "that it was exported from"
+        )
+    if missing or extra:
+        raise CheckpointError(
+            f"{checkpoint.folder} does not fit its config.json:"
+            f"{_listing(' missing', missing)}{_listing(' extra', extra)}"
+        )
+    return sources
+
+
+def _listing(title: str, names: list[str], limit: int = 5) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return f"{title} {len(names)} tensors ({shown})"
+
+
+def _check_shapes(
+    checkpoint: Checkpoint, sources: dict[str, str], slots: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    wrong = []
+    for name, slot in slots.items():
+        shape = tuple(expected[slot.parameter].shape[0 if slot.layer is None else 1 :])
+        wanted = tuple(to_released_shape(name, torch.empty(shape, device="meta")).shape)
+        got = checkpoint.shape(sources[name])
+        if got != wanted and got != shape:
+            wrong.append(f"{sources[name]} is {list(got)}, expected {list(wanted)}")
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.folder} does not fit its config.json:{_listing(' misshapen', wrong)}"
+        )
+
+
+def released_tensors(
+    codec: Codec, layout: str, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The codec's tensors under released names; v2 gets identity projections where v1 has none.
+
+    ``dtype`` is that of encoder and decoder; the quantizer stays in float32.
+    """
+    state = codec.state_dict()
+    tensors = {}
+    for name, slot in released_slots(state, codec.config.quantizer.num_quantizers, layout):
+        tensor = state[slot.parameter] if slot.layer is None else state[slot.parameter][slot.layer]
+        tensors[name] = to_released_shape(name, tensor.detach()).contiguous().clone()
+    if layout == "v2":
+        for name, width in equal_projections(codec.config).items():
+            if getattr(codec, name.split(".")[0]) is not None:
+                tensors.setdefault(name, torch.eye(width))
+    return {
+        name: tensor if name.startswith("quantizer.") else tensor.to(dtype)
+        for name, tensor in tensors.items()
+    }
+
+
+def save_codec(
+    codec: Codec,
+    folder: Path,
+    layout: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "5GB",
+    settings: Mapping[str, str] | None = None,
+) -> None:
+    """Write config.json and weights, in shards with an index if need be; each file atomically.
+
+    Args:
+        codec: all of it.
+        folder: exists already.
+        layout: "v1" or "v2" (default: v1 if it can describe the codec, else v2).
+        dtype: of encoder and decoder; the quantizer stays in float32.
+        max_shard_size: bytes of a shard at most, such as "5GB".
+        settings: more keys for config.json.
+    """
+    layout = layout or default_layout(codec.config)
+    keys = released_from_codec_config(codec.config, layout)
+    tensors = released_tensors(codec, layout, dtype)
+    plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
+    for file_name, names in plan.filename_to_tensors.items():
+        with atomic_path(folder / file_name) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            save_file({name: tensors[name] for name in names}, temporary, {"format": "pt"})
+            temporary.chmod(mode)  # safetensors leaves files that only their owner may read
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        write_json(folder / INDEX_NAME, index)
+    _remove_stale(folder, set(plan.filename_to_tensors), plan.is_sharded)
+    write_json(
+        folder / CONFIG_NAME,
+        {**_CONFIG_HEADER, **keys, **(settings or {})},
+    )
+
+
+def _remove_stale(folder: Path, written: Iterable[str], sharded: bool) -> None:
+    """Drop the shards of an earlier save, which an index no longer names."""
+    for path in folder.glob("model*.safetensors"):
+        if path.name not in written:
+            path.unlink()
+    if not sharded:
+        (folder / INDEX_NAME).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically."""
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
