@@ -2,9 +2,9 @@
 
 `python benchmarks/hostile_server.py --count 20` starts `moss-audio serve`, then sends every kind of
 bad input so many times. Beside each kind a well-behaved stream encodes and another decodes, both in
-real time: codes must equal those of an idle server, and audio be equal but for rounding. An input is
-well handled if it is answered with an error or closed in time. Prints a table in Markdown; ends with
-1 if anything failed.
+real time. Codes must equal those of an idle server, and audio too but for rounding. An input is
+well handled if it is answered with an error or closed in time. Prints a table in Markdown, and ends
+with 1 if anything failed.
 """
 
 import argparse
