@@ -19,6 +19,12 @@ from typing import Any, BinaryIO
 
 from .errors import MossAudioError
 
+# What readers run into where a file is damaged or made to harm: each becomes an error of ours.
+MALFORMED = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RecursionError, NotImplementedError),
+)
+
 ErrorType = Callable[[str], Exception]
 
 # What programs use to reach their own standard output: never something to rename over.
@@ -87,6 +93,11 @@ class PartOfFile(io.RawIOBase):
         memoryview(buffer)[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def printable_path(path: str | os.PathLike[str]) -> str:
+    """A path as text that fits into JSON and tables: bytes that are not UTF-8 become escapes."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @contextmanager
