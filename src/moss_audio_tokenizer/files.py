@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,10 @@ MALFORMED = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(OverflowError, RecursionError, NotImplementedError),
 )
+
+_FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
+# What a killed program left beside its target is swept away once it is so old.
+_LEFT_BEHIND_SECONDS = 86_400
 
 ErrorType = Callable[[str], Exception]
 
@@ -140,6 +145,16 @@ def atomic_path(
         raise error(f"cannot write {os.fspath(path)!r}: {_reason(problem)}") from problem
 
 
+def is_machine_failure(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is a fault of the machine: a full disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FAILURES_OF_THE_MACHINE:
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def lock_file(descriptor: int) -> None:
     """Take the lock or raise OSError; the system lets go of it when the process ends."""
     if sys.platform == "win32":
@@ -187,6 +202,7 @@ def _renamed(target: Path, replace_folder: bool) -> Iterator[Path]:
     if not target.parent.is_dir():
         reason = "its folder does not exist: make that first"
         raise FileNotFoundError(errno.ENOENT, reason, str(target))
+    _sweep(target.parent)
     # Not made from the target's name, which may already be as long as names can be.
     temporary = _beside(target)
     try:
@@ -202,6 +218,15 @@ def _renamed(target: Path, replace_folder: bool) -> Iterator[Path]:
 
 def _beside(target: Path) -> Path:
     return target.parent / f".moss-{secrets.token_hex(8)}.partial"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what programs that were killed have left in a folder, a day ago or longer."""
+    with suppress(OSError):
+        for path in folder.glob(".moss-*.partial"):
+            newest = max(item.lstat().st_mtime for item in (path, *path.rglob("*")))
+            if time.time() - newest > _LEFT_BEHIND_SECONDS:
+                _remove(path)
 
 
 def _move_file(temporary: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.errors import InputError
 from moss_audio_tokenizer.manifest import manifest_lines
 from moss_audio_tokenizer.sources.entries import open_entry
-from moss_audio_tokenizer.sources.inputs import find_recordings
+from moss_audio_tokenizer.sources.recordings import find_recordings
 
 RATE = 8000
 

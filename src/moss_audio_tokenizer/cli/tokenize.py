@@ -76,7 +76,7 @@ def tokenize(
     Example: moss-audio tokenize data/manifest.jsonl -o codes --workers 8
     """
     from ..bulk import Tokenizing, tokenize
-    from ..bulk.settings import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
+    from ..bulk.shard_plan import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 
     on_cpu = device == "cpu"
     settings = Tokenizing(
@@ -148,7 +148,12 @@ def detokenize(
     if as_json:
         display.print_json(summary)
     else:
-        display.print_facts(summary)
+        hours = summary.pop("hours")
+        display.print_facts(summary | {"audio": display.duration(hours * 3600)})
+    if count := summary["errors"]:
+        display.print_progress_line(
+            f"{count} clips could not be read; {output / 'errors.jsonl'} says why"
+        )
 
 
 def choose(model: str, device: str, dtype: str, backend: options.BackendName | None) -> Any:
@@ -177,10 +182,11 @@ def ray_options(address: str, gpus: float | None, device: str, cpus: int) -> Any
 
 
 def _described(progress: "Progress") -> str:
+    left = progress.seconds_left
     return (
-        f"tokenizing: {progress.hours_done:.2f} h done, {progress.hours_left:.2f} h left, "
-        f"{progress.hours_per_hour:,.0f} h an hour, "
-        f"shard {progress.shards_done}/{progress.shards}"
+        f"tokenizing: {progress.clips_so_far:,}/{progress.clips:,} clips, "
+        f"{progress.hours_done:.2f} h of audio, shard {progress.shards_done}/{progress.shards}"
+        + (f", {display.duration(left)} left" if left is not None else "")
     )
 
 
@@ -188,8 +194,13 @@ def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     if as_json:
         display.print_json(summary)
     else:
-        named = {key: value for key, value in summary.items() if key not in ("head", "sha256")}
-        named |= {"bytes": display.file_size(summary["bytes"]), "hours": round(summary["hours"], 4)}
+        named = {k: v for k, v in summary.items() if k not in ("head", "sha256", "speed", "hours")}
+        speed = summary["speed"]["audio_hours_per_hour"]
+        named |= {
+            "bytes": display.file_size(summary["bytes"]),
+            "audio": display.duration(summary["hours"] * 3600),
+            "speed": f"{speed:,.0f} times real time",
+        }
         display.print_facts(named)
     if count := summary["errors"]:
         where = output / "errors.jsonl"

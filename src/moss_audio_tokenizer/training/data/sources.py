@@ -13,7 +13,7 @@ from ...audio import audio_info
 from ...errors import MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
 from ...sources.entries import explain, open_entry
-from ...sources.shards import has_shards, read_shards
+from ...sources.tar_shards import has_shards, read_shards
 from .config import SourcesConfig
 
 _PROBING_THREADS = 4

@@ -13,8 +13,8 @@ from typing import Any, TextIO
 from ..errors import InputError
 from ..files import MALFORMED, printable_path
 from ..manifest import ManifestEntry, make_entry, manifest_lines
-from .shards import AUDIO_SUFFIXES, find_shards, packed_shards, read_shards
 from .tables import find_tables, table_entries
+from .tar_shards import AUDIO_SUFFIXES, find_shards, packed_shards, read_shards
 
 # Beside the sound files of a Hugging Face "audiofolder": a line for each, by its file_name.
 _FOLDER_LISTS = ("metadata.jsonl", "metadata.csv")
