@@ -27,7 +27,7 @@ import json, sys, time
 from pathlib import Path
 import torch
 from moss_audio_tokenizer import AudioCodes, load_audio
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 manifest, output, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 codec = TorchCodec.from_pretrained("bundled", parts="encoder")

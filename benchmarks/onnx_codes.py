@@ -15,8 +15,8 @@ import numpy as np
 
 from moss_audio_tokenizer import load_audio
 from moss_audio_tokenizer.export.folder import export_onnx
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.manifest import read_manifest
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 
 # Encoder and decoder.

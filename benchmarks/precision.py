@@ -18,7 +18,7 @@ import torch
 
 from moss_audio_tokenizer import load_audio
 from moss_audio_tokenizer.config import preset
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 
 DTYPES = ("fp32", "bf16", "fp16")
 _TURNS = 5

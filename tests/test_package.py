@@ -25,7 +25,7 @@ TORCH_FREE_MODULES = [
         "evaluation.speed",
         "export.folder",
         "metrics",
-        "model.describe",
+        "checkpoint.describe",
     ),
     *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.workers"),

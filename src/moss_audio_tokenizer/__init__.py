@@ -7,13 +7,13 @@ never brings in PyTorch; only touching a model does.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .model.registration import register_lazily
+from .hf.registration import register_lazily
 
 if TYPE_CHECKING:
     from .audio import load_audio, save_audio
     from .codes import AudioCodes
     from .errors import MossAudioError
-    from .model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
+    from .hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 
 __version__ = "0.1.0"
 
@@ -29,8 +29,8 @@ __all__ = [
 _HOMES = {
     "AudioCodes": "codes",
     "MossAudioError": "errors",
-    "MossAudioTokenizerConfig": "model.hf",
-    "MossAudioTokenizerModel": "model.hf",
+    "MossAudioTokenizerConfig": "hf.modeling",
+    "MossAudioTokenizerModel": "hf.modeling",
     "load_audio": "audio",
     "save_audio": "audio",
 }

@@ -4,9 +4,9 @@ import torch
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig, Transcriber
 from moss_audio_tokenizer.errors import AudioError, CodesError, ModelMismatchError
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
 
 TEXT = CharacterText("abc ")
 

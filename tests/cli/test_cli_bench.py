@@ -41,7 +41,7 @@ def test_tables_are_written(moss_audio, config_file, tmp_path):
 
 def test_the_same_table_in_onnx(moss_audio, make_exported, monkeypatch):
     _, folder = make_exported()
-    monkeypatch.setitem(sys.modules, "moss_audio_tokenizer.model.numpy_codec", None)
+    monkeypatch.setitem(sys.modules, "moss_audio_tokenizer.hf.torch_codec", None)
     options = ("--backend", "onnx", "--model", str(folder), "--threads", "1", "--json")
     done = moss_audio("bench", *options, *QUICK)
     assert done.exit_code == 0, done.stderr

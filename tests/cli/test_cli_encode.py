@@ -208,8 +208,8 @@ def test_impossible_num_quantizers(codec, refused, write_wav, tmp_path, names_in
 def no_torch(monkeypatch):
     """What the base installation is like."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("numpy_codec", "hf"):
-        monkeypatch.delitem(sys.modules, f"moss_audio_tokenizer.model.{name}", raising=False)
+    for name in ("torch_codec", "modeling"):
+        monkeypatch.delitem(sys.modules, f"moss_audio_tokenizer.hf.{name}", raising=False)
 
 
 @pytest.mark.usefixtures("no_torch")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
 from moss_audio_tokenizer.export import folder as export_folder
 from moss_audio_tokenizer.export.folder import export_onnx
 from moss_audio_tokenizer.export.identity import codes_identity
 from moss_audio_tokenizer.export.linear import BLOCK
 from moss_audio_tokenizer.export.precision import to_int8
-from moss_audio_tokenizer.model.stored_weights import StoredWeights
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 
 GRAPHS = ("encoder", "decoder", "encoder_step", "decoder_step")
@@ -214,7 +214,7 @@ def test_no_pytorch_is_needed(checkpoint, tmp_path):
 def test_half_a_bfloat16_is_read_exactly(tmp_path):
     from safetensors.torch import save_file
 
-    from moss_audio_tokenizer.model.stored_weights import read_header
+    from moss_audio_tokenizer.checkpoint.stored_weights import read_header
 
     values = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
     save_file({"x": values}, tmp_path / "x.safetensors")

@@ -50,7 +50,7 @@ def test_a_rank_beyond_any_tables_is_refused_before_anything_is_made(size, width
     vectors = torch.randn(4, size, 12, generator=torch.Generator().manual_seed(1))
     CodeEmbedding(4, size, width, 8).start_from(vectors)
     for rank in (9, 1 << 62):
-        with pytest.raises(ConfigError, match=rf"code_rank is {rank}; expected at most 8 .*whole"):
+        with pytest.raises(ConfigError, match=rf"code_rank is {rank}; expected at most 8 .*full"):
             CodeEmbedding(4, size, width, rank)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from moss_audio_tokenizer import MossAudioTokenizerModel, load_audio
+from moss_audio_tokenizer.checkpoint.hub import BUNDLED
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.metrics import mel_distance, stoi
-from moss_audio_tokenizer.model.hub import BUNDLED
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "hello.flac"
 

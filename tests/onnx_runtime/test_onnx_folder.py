@@ -49,7 +49,7 @@ def test_the_bundled_graphs_belong_to_the_bundled_weights():
 
 
 def test_bundled_codes_are_those_of_pytorch():
-    from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+    from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 
     audio = load_audio(SAMPLE, 24_000, channels=1)[:, : 24_000 * 4]
     codec, reference = OnnxCodec.from_pretrained("bundled"), TorchCodec.from_pretrained("bundled")

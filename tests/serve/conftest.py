@@ -47,7 +47,7 @@ def make_speech_codec():
         QuantizerConfig,
         TransformerStage,
     )
-    from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+    from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 
     def make():
         encoder = (PatchStage(640), TransformerStage(640, 12, 12, 2, 1, 24, 0.4, layer_scale=0.5))

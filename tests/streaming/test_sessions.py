@@ -14,7 +14,7 @@ from stream_checks import (
 )
 
 from moss_audio_tokenizer.errors import AudioError, CodesError, InputError, SlotsFull
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 
 STEP = 8  # samples a frame
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from training_rows import make_rows
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.training.codec.adversarial import Adversary
 from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,

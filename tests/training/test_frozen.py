@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.model.codec import Codec
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import (

@@ -9,13 +9,13 @@ from toy_speech import BOOK, KINDS, LAYERS, SMALL, language_config, write_codes
 
 from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.errors import ConfigError, ModelMismatchError, TrainingError
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.llm import (
     CodeEmbedding,
     language_model_config,
     load_language_model,
     made_language_model,
 )
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.data import CodesDataConfig
 from moss_audio_tokenizer.training.overrides import override

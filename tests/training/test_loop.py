@@ -11,9 +11,9 @@ import pytest
 import soundfile
 import torch
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.config import PRESETS, preset
 from moss_audio_tokenizer.errors import ConfigError, InputError, TrainingError
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import (
     DataConfig,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.llm import ByteText, random_language_model
-from moss_audio_tokenizer.model.checkpoint import Checkpoint, load_codec, save_codec
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training import checkpointing as run_state
 from moss_audio_tokenizer.training.checkpointing import (

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_tts import leaning, tiny_tts
 
-from moss_audio_tokenizer.model.hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.tts import CatTts
 from moss_audio_tokenizer.tts.model import CONTINUE
 

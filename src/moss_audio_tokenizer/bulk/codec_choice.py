@@ -101,7 +101,7 @@ class CodecChoice:
 
     def _open_torch(self, parts: str) -> Codec:
         try:
-            from ..model.numpy_codec import TorchCodec
+            from ..hf.torch_codec import TorchCodec
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
                 f"running {self.model!r} in PyTorch needs {error.name}, which is not installed; "
@@ -129,7 +129,7 @@ class CodecChoice:
     def _folder(self) -> Path:
         if self.runs_on == "onnx":
             return folder_path(self.model)
-        from ..model.hub import find_checkpoint
+        from ..checkpoint.hub import find_checkpoint
 
         return find_checkpoint(self.model, {})
 

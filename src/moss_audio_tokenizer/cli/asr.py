@@ -66,10 +66,10 @@ def _gather(
 
 def _codes(reader: "Transcriber", path: Path, num_quantizers: int | None) -> "np.ndarray":
     """Codes of one input, of layers that the model can read."""
-    from ..llm import check_codes
+    from ..speech.codes_batch import check_codes
 
     codes = _encoded_or_stored(reader, path, num_quantizers)
-    return check_codes(codes, reader.model.config, num_quantizers)
+    return check_codes(codes, reader.model.facts, num_quantizers)
 
 
 def _encoded_or_stored(

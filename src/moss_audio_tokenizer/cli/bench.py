@@ -101,7 +101,7 @@ def _in_torch(
 ) -> "tuple[Any, Callable[[], Machine]]":
     """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
-        from ..model.numpy_codec import TorchCodec
+        from ..hf.torch_codec import TorchCodec
         from ..runtime.hardware import use_threads
     use_threads(threads)
     if untrained is None:

@@ -158,7 +158,7 @@ def export_checkpoint(
     Example: moss-audio export hf runs/voice/final -o voice --layout v2
     """
     with needs_extra("torch", "writing checkpoints"):
-        from ..model.hf import MossAudioTokenizerModel
+        from ..hf.modeling import MossAudioTokenizerModel
     require_new(output, "-o")
     if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
         raise InputError(
@@ -190,7 +190,7 @@ def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":
     if not files:
         return []
     from ..audio import load_audio
-    from ..model.stored_weights import StoredWeights
+    from ..checkpoint.stored_weights import StoredWeights
     from ..onnx.folder import folder_path
 
     config = StoredWeights(folder_path(model)).config

@@ -1,6 +1,6 @@
 """`moss-audio info`: what a model, a codes file or a sound file is.
 
-Owns only the looks; codes describe themselves, and models are `model.describe`'s.
+Owns only the looks; codes describe themselves, and models are `checkpoint.describe`'s.
 """
 
 import json
@@ -106,7 +106,7 @@ def describe_codes(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(name: str) -> dict[str, Any]:
-    from ..model.describe import describe_model
+    from ..checkpoint.describe import describe_model
 
     if speaks_or_reads(Path(name)):
         with needs_extra("torch", "models on codes"):

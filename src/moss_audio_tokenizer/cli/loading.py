@@ -11,6 +11,7 @@ from ..errors import CodesError, InputError
 from .failures import needs_extra
 
 if TYPE_CHECKING:
+    from ..asr import Transcriber
     from ..codes.codec import Codec, CodecInfo
     from ..tts import Synthesizer
 
@@ -46,7 +47,7 @@ def load_codec(
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
     with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
-        from ..model.numpy_codec import TorchCodec
+        from ..hf.torch_codec import TorchCodec
         from ..runtime.hardware import use_threads
     if num_threads is not None:
         use_threads(num_threads)
@@ -77,11 +78,34 @@ def load_speaker(
     """
     with needs_extra("torch", "speaking"):
         from ..runtime.hardware import use_threads
-        from ..tts import Synthesizer
+    from ..tts import Synthesizer
+
     if num_threads is not None:
         use_threads(num_threads)
     codec: Any = load_codec(model, "decoder", device, backend=backend, num_threads=num_threads)
     return Synthesizer.from_pretrained(folder, codec, device)
+
+
+def load_transcriber(
+    folder: str,
+    model: str,
+    device: str = "cpu",
+    backend: str | None = None,
+    num_threads: int | None = None,
+) -> "Transcriber":
+    """Load CAT-ASR with the encoder of its codec; the arguments are those of `load_speaker`.
+
+    Raises:
+        InputError, MissingDependencyError, CheckpointError: A model cannot be loaded.
+        ModelMismatchError: It was trained on another codec.
+    """
+    with needs_extra("torch", "transcribing"):
+        from ..asr import Transcriber
+        from ..runtime.hardware import use_threads
+    if num_threads is not None:
+        use_threads(num_threads)
+    codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
+    return Transcriber.from_pretrained(folder, codec, device)
 
 
 def _purpose(model: str, asked_for: bool) -> str:

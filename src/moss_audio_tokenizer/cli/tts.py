@@ -16,6 +16,7 @@ from .failures import needs_extra
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..speech.synthesizer import SpeechStream
     from ..tts import Synthesizer
 
 _PIPE = "-"
@@ -126,7 +127,8 @@ def _say_streaming(
     import numpy as np
 
     began, waited, parts = time.monotonic(), 0.0, []
-    for part in _spoken(speaker, text, wanted):
+    stream = speaker.stream(text, **wanted)
+    for part in _spoken(stream):
         waited = waited or time.monotonic() - began
         parts.append(part)
         if output == _PIPE:
@@ -141,14 +143,13 @@ def _say_streaming(
     return {
         "duration_seconds": len(samples) / rate,
         "first_sound_seconds": waited,
-        # A part is a frame, and the frame at which a text ends is no part.
-        "finished": len(parts) < wanted["max_frames"],
+        "finished": stream.finished,
     }
 
 
-def _spoken(speaker: "Synthesizer", text: str, wanted: dict[str, Any]) -> "Iterator[np.ndarray]":
+def _spoken(stream: "SpeechStream") -> "Iterator[np.ndarray]":
     with display.progress("speaking"):
-        yield from speaker.stream(text, **wanted)
+        yield from stream
 
 
 def _save(output: str, samples: "np.ndarray", sampling_rate: int) -> None:

@@ -13,10 +13,10 @@ import onnx
 from onnx import ModelProto
 
 from .. import __version__
+from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..config import released_from_codec_config
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
-from ..model.stored_weights import CONFIG_NAME, StoredWeights
 from ..onnx.codec import OnnxCodec
 from ..onnx.folder import folder_path, hash_file
 from ..onnx.manifest import FORMAT, MANIFEST_NAME, sealed
@@ -167,7 +167,7 @@ def _check_against_pytorch(
         CheckpointError: it is more than rounding.
     """
     try:
-        from ..model.numpy_codec import TorchCodec
+        from ..hf.torch_codec import TorchCodec
     except ImportError:
         return None
     distance = compare(TorchCodec.from_pretrained(model), _codec(folder), clips)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from ..model.stored_weights import StoredTensor
+from ..checkpoint.stored_weights import StoredTensor
 
 OPSET = 20
 # Operators of onnxruntime that are no part of ONNX: products in 8 bits.

@@ -3,8 +3,8 @@
 Owns the order of stages, patches and channels, and the names of what comes in and goes out.
 """
 
+from ..checkpoint.stored_weights import StoredWeights
 from ..config import CodecConfig, PatchStage, TransformerStage
-from ..model.stored_weights import StoredWeights
 from .graph import Graph
 from .linear import Linears
 from .quantizer import QuantizerWriter

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 
+from ..checkpoint.key_names import released_slots
+from ..checkpoint.stored_weights import StoredWeights
 from ..config import CodecConfig, QuantizerConfig
-from ..model.key_names import released_slots
-from ..model.stored_weights import StoredWeights
 
 
 def codes_identity(weights: StoredWeights) -> str:

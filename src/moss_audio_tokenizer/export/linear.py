@@ -7,7 +7,7 @@ they were written (`precision.py`).
 
 import numpy as np
 
-from ..model.stored_weights import StoredWeights
+from ..checkpoint.stored_weights import StoredWeights
 from .graph import MICROSOFT, Graph
 
 # Values of a row that share a scale, in 8 bits.

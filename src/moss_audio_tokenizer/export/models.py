@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx import ModelProto, ValueInfoProto, helper
 
-from ..model.stored_weights import StoredWeights
+from ..checkpoint.stored_weights import StoredWeights
 from .graph import IR_VERSION, OPSET, Graph, value_info
 from .halves import HalfWriter
 from .transformer import Ring, Rows

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from ..checkpoint.stored_weights import INDEX_NAME, StoredWeights
 from ..config import TransformerStage
 from ..errors import CheckpointError, ConfigError
-from ..model.stored_weights import INDEX_NAME, StoredWeights
 from .linear import BLOCK, head_rows, int8_names
 
 PRECISIONS = ("stored", "fp32", "fp16", "int8")

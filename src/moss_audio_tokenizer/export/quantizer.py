@@ -5,8 +5,8 @@ export. What follows from the choice of one layer for the later ones is a produc
 layer (see `model.quantizer`), so that no table grows with the codebooks.
 """
 
+from ..checkpoint.stored_weights import StoredWeights
 from ..config import QuantizerConfig
-from ..model.stored_weights import StoredWeights
 from .graph import TYPES, Graph
 
 _PREFIX = "quantizer.quantizers"

@@ -1,4 +1,4 @@
-"""What the verbs return; the names are those of `model.outputs`."""
+"""What the verbs return; the names are those of `hf.model_outputs`."""
 
 from dataclasses import dataclass
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..checkpoint.codec_checkpoint import CONFIG_NAME, write_json
 from ..errors import TrainingError
 from ..files import atomic_path
-from ..model.checkpoint import CONFIG_NAME, write_json
 from .distributed import Processes, spread_like, whole
 from .optim import Optimizing
 

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..checkpoint.codec_checkpoint import WEIGHTS_NAME
 from ..errors import MossAudioError
-from ..model.checkpoint import WEIGHTS_NAME
 from .checkpointing import (
     OPTIMIZER_NAME,
     Fill,

@@ -437,7 +437,7 @@ def test_shards_without_the_split_say_what_they_have(make_coded, sharded):
 
 
 def test_sound_is_encoded_by_the_model_of_the_recipe(write_data):
-    from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+    from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 
     folder = Path(write_data(*told(4))).parent
     config = CodesDataConfig(manifest=str(folder / "manifest.jsonl"), batch_seconds=2.0)

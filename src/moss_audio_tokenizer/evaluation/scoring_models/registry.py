@@ -105,8 +105,8 @@ def _cat_transcriber(name: str, codec: str = "") -> Transcribe:
     from ...asr import Transcriber
 
     transcriber = Transcriber.from_pretrained(name, codec or "bundled")
-    num_quantizers = transcriber.model.config.num_quantizers
-    beams = 0 if transcriber.model.config.frame_scores else 1
+    num_quantizers = transcriber.model.facts.num_quantizers
+    beams = 0 if transcriber.model.facts.has_frame_scores else 1
 
     def transcribe(samples: np.ndarray, sampling_rate: int) -> str:
         clip = np.asarray(samples, np.float32), sampling_rate

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
+from ...checkpoint.hub import find_checkpoint
 from ...config import CodecConfig, preset
 from ...errors import ConfigError
 from ...llm import load_language_model, make_text, random_language_model
-from ...model.checkpoint import Checkpoint, load_codec
 from ...model.codec import Codec
-from ...model.hub import find_checkpoint
 from ...model.transformer import Block, Transformer
 from ...semantic import SemanticHead
 from ..distributed import Processes

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...checkpoint.codec_checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
 from ...errors import CheckpointError, ConfigError, TrainingError
-from ...model.checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
 from ...model.codec import Codec
 from ..checkpointing import (
     OPTIMIZER_NAME,

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ...checkpoint.codec_checkpoint import write_json
 from ...errors import TrainingError
 from ...files import atomic_path
-from ...model.checkpoint import write_json
 from ...model.codec import Codec
 from ...runtime.inference_codec import InferenceEncoder
 from ...runtime.offline import encode_rows

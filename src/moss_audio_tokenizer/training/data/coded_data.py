@@ -215,6 +215,6 @@ def _row(entries: Sequence[ManifestEntry], parts: Sequence[np.ndarray]) -> Coded
 
 
 def _opened(model: str, device: str) -> Codec:
-    from ...model.numpy_codec import TorchCodec
+    from ...hf.torch_codec import TorchCodec
 
     return TorchCodec.from_pretrained(model, parts="encoder", device=device)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
+from ...checkpoint.hub import find_checkpoint
 from ...errors import ConfigError, TrainingError
 from ...llm import CharacterText, TextCodec, language_model_config, make_text
-from ...model.checkpoint import Checkpoint, load_codec
-from ...model.hub import find_checkpoint
 from ..checkpointing import Fill
 from ..data import CodedBatch, CodedData, CodedRow
 from ..loop import Loop

@@ -16,8 +16,8 @@ from transformers import PreTrainedConfig
 from ...asr import Aligner, CatAsr
 from ...codes import Codec
 from ...errors import ConfigError
+from ...hf.torch_codec import TorchCodec
 from ...llm import TextCodec, load_language_model
-from ...model.numpy_codec import TorchCodec
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
 from ..data import CodedBatch, CodedRow
 from ..logging import Board
@@ -334,7 +334,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         sampling = SpeechSampling(max_frames=most, seed=self.config.seed)
         spoken = generate(self.task.model, [self.valid[0].text], sampling=sampling)
         self.task.train()
-        codes = spoken.audio_codes[:, 0].cpu().numpy()
+        codes = spoken.audio_codes[:, 0]
         mono: np.ndarray = decoder.decode(codes).mean(0) if codes.size else np.zeros(0, np.float32)
         return mono
 

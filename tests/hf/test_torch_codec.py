@@ -5,7 +5,7 @@ import pytest
 
 from moss_audio_tokenizer.codes.codec import BatchCodec, encode_clips
 from moss_audio_tokenizer.errors import AudioError, CodesError
-from moss_audio_tokenizer.model.numpy_codec import TorchCodec
+from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 
 
 @pytest.fixture

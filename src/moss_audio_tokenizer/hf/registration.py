@@ -25,8 +25,8 @@ def register_lazily() -> None:
 def _register() -> None:
     from transformers import AutoConfig, AutoModel
 
-    from .hf import MossAudioTokenizerModel
-    from .hf_config import MossAudioTokenizerConfig
+    from .configuration import MossAudioTokenizerConfig
+    from .modeling import MossAudioTokenizerModel
 
     AutoConfig.register(
         MossAudioTokenizerConfig.model_type, MossAudioTokenizerConfig, exist_ok=True

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
+from moss_audio_tokenizer.checkpoint.describe import describe_model
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.model.describe import describe_model
 
 load = MossAudioTokenizerModel.from_pretrained
 

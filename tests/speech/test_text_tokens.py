@@ -14,7 +14,7 @@ from moss_audio_tokenizer.llm import (
     random_language_model,
     save_text,
 )
-from moss_audio_tokenizer.llm.text import TEXT_NAME
+from moss_audio_tokenizer.speech.tokens import TEXT_NAME
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é ü 漢字 🎵"])

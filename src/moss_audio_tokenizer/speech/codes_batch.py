@@ -1,13 +1,9 @@
-"""Codes as input of a language model: checked, and padded to a batch."""
+"""Codes as input of a speech model: checked."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64, Integer
-from torch import Tensor
+from jaxtyping import Int64, Integer
 
 from ..errors import CodesError
 
@@ -15,8 +11,15 @@ from ..errors import CodesError
 class CodesConfig(Protocol):
     """The codes that a model knows."""
 
-    num_quantizers: int
-    codebook_size: int
+    @property
+    def num_quantizers(self) -> int:
+        """Number of codebooks."""
+        ...
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of entries of each."""
+        ...
 
 
 def check_codes(
@@ -52,15 +55,3 @@ def check_codes(
             f"codes lie in {codes.min()} .. {codes.max()}; expected 0 .. {config.codebook_size - 1}"
         )
     return codes[:layers].astype(np.int64)
-
-
-def pad_in_front(
-    rows: Sequence[Float[Tensor, "_ width"]],
-) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, "batch steps"]]:
-    """Left-padded rows, and their attention mask."""
-    longest = max(map(len, rows))
-    missing = [longest - len(row) for row in rows]
-    padded = [F.pad(row, (0, 0, count, 0)) for row, count in zip(rows, missing, strict=True)]
-    first = torch.tensor(missing, device=rows[0].device)
-    mask = torch.arange(longest, device=rows[0].device) >= first[:, None]
-    return torch.stack(padded), mask.long()

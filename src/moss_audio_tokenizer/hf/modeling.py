@@ -15,26 +15,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
+from ..checkpoint.hub import find_checkpoint
 from ..config.arguments import check_num_quantizers, frames_of_duration, require_list
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
+from ..model.attention import check_backend, usable_backend
+from ..model.codec import Codec
+from ..model.devices import DTYPES, require_device, require_dtype
+from ..model.inputs import as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
 from ..runtime.fingerprint import fingerprint
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
 from ..runtime.offline import decode_rows, encode_rows
 from ..runtime.weight_cache import InferenceCache
 from ..streaming.batching import CallersBatches
-from .attention import check_backend, usable_backend
-from .checkpoint import Checkpoint, load_codec, save_codec
-from .codec import Codec
-from .devices import DTYPES, require_device, require_dtype
-from .hf_config import MossAudioTokenizerConfig
-from .hf_streams import StreamingVerbs
-from .hub import find_checkpoint
-from .inputs import as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
-from .outputs import (
+from .configuration import MossAudioTokenizerConfig
+from .model_outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
     MossAudioTokenizerOutput,
 )
+from .streaming_verbs import StreamingVerbs
 
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 # Options that transformers' Auto classes pass along and that change nothing here.

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
+from ..model.devices import require_device
+from ..model.inputs import as_waveform_rows, check_clip, check_num_quantizers
 from ..runtime.offline import encode_rows
 from ..streaming import DecoderStream, EncoderStream
-from .devices import require_device
-from .hf import MossAudioTokenizerConfig, MossAudioTokenizerModel
-from .inputs import as_waveform_rows, check_clip, check_num_quantizers
+from .modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 
 
 class TorchCodec:

@@ -25,7 +25,7 @@ from ..config import (
 from ..config.released import default_layout
 from ..errors import CheckpointError
 from ..files import atomic_path
-from .codec import Codec
+from ..model.codec import Codec
 from .key_names import (
     canonical_name,
     equal_projections,

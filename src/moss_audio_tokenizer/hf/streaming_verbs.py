@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..config.arguments import check_num_quantizers, require_count
 from ..errors import CodesError
+from ..model.inputs import as_code_chunk, pad_rows
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
 from ..runtime.stream_engine import TorchDecoderEngine, TorchEncoderEngine
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.batching import CallersBatches
-from .inputs import as_code_chunk, pad_rows
-from .outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
+from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
 
 
 class StreamingVerbs:
