@@ -33,7 +33,7 @@ TORCH_FREE_MODULES = [
     *(
         "bulk.tokenizing",
         "bulk.detokenizing",
-        "bulk.shard_statistics",
+        "bulk.code_statistics",
         "codes.shards",
         "sources.recordings",
     ),

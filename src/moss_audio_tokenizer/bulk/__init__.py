@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .code_statistics import shard_statistics
     from .codec_choice import CodecChoice
     from .detokenizing import detokenize
     from .shard_plan import Tokenizing
-    from .shard_statistics import shard_statistics
     from .tokenizing import tokenize
 
 __all__ = ["CodecChoice", "Tokenizing", "detokenize", "shard_statistics", "tokenize"]
@@ -21,7 +21,7 @@ _HOMES = {
     "CodecChoice": ".codec_choice",
     "Tokenizing": ".shard_plan",
     "detokenize": ".detokenizing",
-    "shard_statistics": ".shard_statistics",
+    "shard_statistics": ".code_statistics",
     "tokenize": ".tokenizing",
 }
 

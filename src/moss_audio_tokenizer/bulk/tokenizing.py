@@ -60,6 +60,8 @@ def tokenize(
         info = _checked(choice.open("encoder").info, settings)
         made = {"name": choice.model, "revision": choice.revision(), "dtype": choice.dtype}
         made |= {"device": choice.device.partition(":")[0], "backend": choice.runs_on}
+        if attention := getattr(choice, "attention", None):
+            made |= {"attention": attention}
         plan = _plan(folder, settings, info, made)
         names = [shard["name"] for shard in plan["shards"]]
         missing = [name for name in names if folder.manifest(name) is None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import display, options
+from . import display, loading, options
 
 if TYPE_CHECKING:
     from ..bulk.progress import Progress
@@ -19,6 +19,7 @@ def tokenize(
     output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
+    kbps: options.Kbps = None,
     engine: options.Engine = "local",
     resume: options.Resume = False,
     split: options.Splits = None,
@@ -35,9 +36,8 @@ def tokenize(
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="T", help="Compute in fp32, bf16 or fp16.")
-    ] = "fp32",
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     batching: Annotated[
         str | None,
         typer.Option(
@@ -79,11 +79,12 @@ def tokenize(
     from ..bulk.shard_plan import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 
     on_cpu = device == "cpu"
+    choice = choose(model, device, compute_dtype.value, backend, attention)
     settings = Tokenizing(
         source,
         tuple(split or ()),
         domain,
-        num_quantizers or 0,
+        _layers(choice, "encoder", num_quantizers, kbps),
         shard_format,
         shard_hours,
         shard_clips,
@@ -94,7 +95,7 @@ def tokenize(
         summary = tokenize(
             settings,
             output,
-            choose(model, device, dtype, backend),
+            choice,
             engine,
             workers or default_workers(device),
             loaders,
@@ -110,6 +111,7 @@ def detokenize(
     output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
+    kbps: options.Kbps = None,
     engine: options.Engine = "local",
     resume: options.Resume = False,
     split: options.Splits = None,
@@ -119,6 +121,8 @@ def detokenize(
     workers: options.Workers = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     ray_address: options.RayAddress = "",
     gpus: options.Gpus = None,
     as_json: options.Json = False,
@@ -129,12 +133,13 @@ def detokenize(
     """
     from ..bulk import detokenize
 
+    choice = choose(model, device, compute_dtype.value, backend, attention)
     with display.progress("detokenizing") as bar:
         summary = detokenize(
             source,
             output,
-            choose(model, device, "fp32", backend),
-            num_quantizers or 0,
+            choice,
+            _layers(choice, "decoder", num_quantizers, kbps),
             audio_format,
             tuple(split or ()),
             engine,
@@ -156,11 +161,26 @@ def detokenize(
         )
 
 
-def choose(model: str, device: str, dtype: str, backend: options.BackendName | None) -> Any:
+def choose(
+    model: str,
+    device: str,
+    dtype: str,
+    backend: options.BackendName | None,
+    attention: options.AttentionName | None = None,
+) -> Any:
     """What workers open; tests put a toy codec here."""
     from ..bulk import CodecChoice
 
-    return CodecChoice(model, device, dtype, backend and backend.value)
+    return CodecChoice(
+        model, device, dtype, backend and backend.value, attention and attention.value
+    )
+
+
+def _layers(choice: Any, parts: str, num_quantizers: int | None, kbps: float | None) -> int:
+    """Layers of codes; 0 for all. The model is opened only to turn a bitrate into layers."""
+    if kbps is None:
+        return num_quantizers or 0
+    return loading.num_quantizers_of(num_quantizers, kbps, choice.open(parts).info) or 0
 
 
 def default_workers(device: str) -> int:

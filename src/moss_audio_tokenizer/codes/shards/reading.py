@@ -189,11 +189,12 @@ def _manifest(name: str, path: Path) -> tuple[Path, dict[str, Any]]:
         item = json.loads(path.read_text(encoding="utf-8"))
         shard = path.parent / Path(item["file"]).name
         _check_manifest(item, name)
+        is_there = shard.exists()
     except MALFORMED as error:
         raise CodesFileError(
             f"{path} is no manifest of a shard of codes ({error}); get a whole copy of the folder"
         ) from error
-    if not shard.exists():
+    if not is_there:
         raise CodesFileError(f"{shard} is not there, but its manifest is; get a whole copy")
     return shard, item
 
@@ -204,7 +205,8 @@ def _check_manifest(item: dict[str, Any], name: str) -> None:
     Raises:
         ValueError: see above.
     """
-    if item["name"] != name:
+    item.setdefault("seconds", 0.0)
+    if item.setdefault("name", name) != name:
         raise ValueError(f"its shard is {name!r}, and its name {str(item['name'])[:80]!r}")
     counts = (item["clips"], item["seconds"])
     is_number = all(isinstance(n, int | float) and not isinstance(n, bool) for n in counts)
