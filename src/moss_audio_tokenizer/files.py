@@ -20,12 +20,6 @@ from typing import Any, BinaryIO
 
 from .errors import MossAudioError
 
-# What readers run into where a file is damaged or made to harm: each becomes an error of ours.
-MALFORMED = (
-    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(OverflowError, RecursionError, NotImplementedError),
-)
-
 _FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
 # What a killed program left beside its target is swept away once it is so old.
 _LEFT_BEHIND_SECONDS = 86_400

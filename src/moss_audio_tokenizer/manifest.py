@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .files import MALFORMED
+from .errors import MALFORMED, InputError
 
 # Splits become the names of files.
 _SPLIT = re.compile(r"\w[\w.+ -]{0,63}")

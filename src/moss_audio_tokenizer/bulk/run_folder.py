@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..codes.shards import manifest_path
-from ..errors import BulkError, InputError, MossAudioError
-from ..files import MALFORMED, atomic_path, lock_file
+from ..errors import MALFORMED, BulkError, InputError, MossAudioError
+from ..files import atomic_path, lock_file
 from .shard_plan import PlannedShard, write_planned
 
 PLAN_NAME = "plan.json"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..codes.shards import SHARD_FORMATS
-from ..errors import BulkError, InputError
-from ..files import MALFORMED, atomic_path
+from ..errors import MALFORMED, BulkError, InputError
+from ..files import atomic_path
 from ..manifest import ManifestEntry
 from ..sources.recordings import Line
 from ..sources.tables import row_bytes

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import InputError
-from ..files import MALFORMED, printable_path
+from ..errors import MALFORMED, InputError
+from ..files import printable_path
 from ..manifest import ManifestEntry, make_entry, manifest_lines
 from .tables import find_tables, table_entries
 from .tar_shards import AUDIO_SUFFIXES, find_shards, packed_shards, read_shards

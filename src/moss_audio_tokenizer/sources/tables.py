@@ -13,8 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..errors import AudioFileError, InputError, MissingDependencyError
-from ..files import MALFORMED
+from ..errors import MALFORMED, AudioFileError, InputError, MissingDependencyError
 from ..manifest import ManifestEntry
 
 TABLE_SUFFIXES = (".parquet", ".arrow")

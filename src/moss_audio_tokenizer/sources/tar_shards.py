@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import SOUND_SUFFIXES
-from ..errors import InputError
-from ..files import MALFORMED, atomic_path, printable_path
+from ..errors import MALFORMED, InputError
+from ..files import atomic_path, printable_path
 from ..manifest import ManifestEntry, make_entry
 
 AUDIO_SUFFIXES = SOUND_SUFFIXES

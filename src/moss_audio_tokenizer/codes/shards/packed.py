@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import CodesError, CodesFileError
-from ...files import MALFORMED
+from ...errors import MALFORMED, CodesError, CodesFileError
 from ..container import AudioCodes
 from ..moss_format import from_bytes, to_bytes
 from .clip import TEXT_KEYS, CodedClip, ShardHead

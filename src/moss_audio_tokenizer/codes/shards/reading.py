@@ -12,8 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
-from ...errors import CodesFileError, InputError
-from ...files import MALFORMED
+from ...errors import MALFORMED, CodesFileError, InputError
 from .clip import CodedClip, ShardHead
 from .packed import PackedShard
 from .parquet import ParquetShard
