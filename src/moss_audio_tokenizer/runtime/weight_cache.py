@@ -1,5 +1,7 @@
 """A codec's halves made ready when first needed, and made anew when its weights have changed."""
 
+from copy import copy, deepcopy
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,11 @@ class InferenceCache:
         encoder = codec.require_encoder()
         stamp = _stamp(encoder, codec, dtype)
         if self._encoder is None or self._encoder[0] != stamp:
-            self._encoder = (stamp, _weights(encoder, codec), InferenceEncoder(codec, dtype))
+            self._encoder = (
+                stamp,
+                _weights(encoder, codec),
+                InferenceEncoder(_in_float32(codec, "encoder"), dtype),
+            )
         return self._encoder[2]
 
     def decoder(self, codec: Codec, dtype: torch.dtype) -> InferenceDecoder:
@@ -32,12 +38,28 @@ class InferenceCache:
         decoder = codec.require_decoder()
         stamp = _stamp(decoder, codec, dtype)
         if self._decoder is None or self._decoder[0] != stamp:
-            self._decoder = (stamp, _weights(decoder, codec), InferenceDecoder(codec, dtype))
+            self._decoder = (
+                stamp,
+                _weights(decoder, codec),
+                InferenceDecoder(_in_float32(codec, "decoder"), dtype),
+            )
         return self._decoder[2]
 
     def forget(self) -> None:
         """Prepare afresh at the next use."""
         self._encoder = self._decoder = None
+
+
+def _in_float32(codec: Codec, side: str) -> Codec:
+    """The codec with its quantizer and one side in float32, from weights of whatever type."""
+    parts = {name: getattr(codec, name) for name in (side, "quantizer")}
+    if all(
+        weight.dtype == torch.float32 for part in parts.values() for weight in part.parameters()
+    ):
+        return codec
+    converted = copy(codec)
+    converted._modules = codec._modules | {name: deepcopy(p).float() for name, p in parts.items()}
+    return converted
 
 
 def _stamp(part: StageStack, codec: Codec, dtype: torch.dtype) -> object:
