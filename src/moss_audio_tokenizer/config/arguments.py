@@ -59,8 +59,8 @@ def refuse_batch_first(shape: Sequence[int], config: CodecConfig) -> None:
         return
     remedy = "codes.T" if len(shape) == 2 else "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1))"
     raise CodesError(
-        f"codes have shape {list(shape)}, but the model has num_quantizers {layers}; the first "
-        f"axis is the layers: pass {remedy}"
+        f"num_quantizers is {shape[0]}; expected 1 to {layers} for this model. Codes of shape "
+        f"{list(shape)} may have their layers in another axis: pass {remedy}"
     )
 
 
