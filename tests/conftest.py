@@ -19,8 +19,8 @@ settings.load_profile("steady")
 _CHECKED = {
     "model": "attention codec decoder encoder patchify quantizer rope stack transformer",
     "runtime": (
-        "bands chunk_cache folded_quantizer fused_norms inference_codec inference_stack offline "
-        "packed_linear pieces ring_cache rotation stage triton_attention"
+        "chunk_cache folded_quantizer inference_codec offline packed_linear ring_cache stage "
+        "triton_attention"
     ),
     "training": (
         "losses quantizer_start reconstruction data.batch data.coded_batch data.coded_clips "
@@ -73,7 +73,7 @@ def make_codec():
     def make(channels: int = 1, **quantizer) -> Codec:
         random = torch.Generator().manual_seed(1)
         codec = Codec(small_config(channels, **quantizer)).eval()
-        codec.initialise(random)
+        codec.initialize(random)
         for name, parameter in codec.quantizer.named_parameters():
             if name.endswith(("gain", "bias")):
                 parameter.data.add_(0.3 * torch.rand(parameter.shape, generator=random))

@@ -1,6 +1,7 @@
 """`moss-audio demo`: what is served, and, where there is a browser, that the page works."""
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from moss_audio_tokenizer.cli import demo
 from moss_audio_tokenizer.cli.demo import make_server, site_files
+from moss_audio_tokenizer.errors import CheckpointError
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,25 @@ def test_what_is_served_and_what_is_not(runtime, serve):
     for path in ("model/README.md", "../demo.py", "runtime/", "model/..%2f..%2ferrors.py"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{address}/{path}")
+
+
+def test_the_slider_gets_its_maximum_before_its_value():
+    """A browser lowers a value above the maximum, which was 1: the page started at the worst."""
+    page = (Path(demo.__file__).parent / "demo_page" / "page.js").read_text()
+    assert 'element("layers").max = element' not in page
+    assert page.index('element("layers").max = ') < page.index('element("layers").value = ')
+
+
+@pytest.mark.parametrize("name", ["../secret.bin", "/etc/hostname", "link.bin"])
+def test_files_outside_of_the_model_are_not_published(tmp_path, name):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_text("secret")
+    (folder / "link.bin").symlink_to("../secret.bin")
+    with pytest.raises(CheckpointError, match="a file of the folder itself"):
+        demo._in_folder(folder, name)
+    (folder / "weights.bin").write_text("x")
+    assert demo._in_folder(folder, "weights.bin") == folder / "weights.bin"
 
 
 def test_a_static_site(runtime, moss_audio, refused, names_in, tmp_path):
@@ -135,6 +157,15 @@ class Browser:
             assert state[1] is None, state
             time.sleep(0.1)
 
+    def keep_picture(self, name):
+        """A screenshot, for people who ask for one."""
+        if folder := os.environ.get("MOSS_AUDIO_SCREENSHOTS"):
+            for width in (1300, 400):
+                size = {"width": width, "height": 1000}
+                self._ask("POST", f"{self._session}/window/rect", size)
+                picture = self._ask("GET", f"{self._session}/screenshot")
+                (Path(folder) / f"{name}-{width}.png").write_bytes(base64.b64decode(picture))
+
     def close(self):
         self._ask("DELETE", self._session)
 
@@ -165,6 +196,16 @@ def test_the_page(browser, serve, tmp_path):
     soundfile.write(tmp_path / "clip.wav", clip, 24_000, subtype="FLOAT")
     browser.open(serve(site_files("bundled", RUNTIME)))
     browser.wait_for("window.demo && demo.state === 'ready'")
+    slider = "const s = document.getElementById('layers'); return [s.value, s.max]"
+    assert browser.run(slider) == ["32", "32"]  # the best quality first
+    browser.click("sample")
+    browser.wait_for("demo.codes !== null && demo.state === 'ready'")
+    assert browser.run("return demo.codes[0].length") == 104
+    browser.keep_picture("demo")
+    browser.click("original")
+    browser.wait_for("demo.state === 'original'")
+    browser.click("original")
+    browser.wait_for("demo.state === 'ready'")
     browser.type("file", str(tmp_path / "clip.wav"))
     browser.wait_for("demo.codes !== null && demo.state === 'ready'")
     codes = np.array(browser.run("return demo.codes.map((layer) => Array.from(layer))"))
@@ -177,7 +218,12 @@ def test_the_page(browser, serve, tmp_path):
     slider = "const s = document.getElementById('layers'); s.value = 8; s.oninput();"
     browser.run(slider)
     assert browser.run("return document.getElementById('bitrate').innerText") == (
-        "8 of 32 layers: 1 kbps"
+        "8 of 32 quantizers: 1 kbps"
+    )
+    browser.click("download")
+    browser.wait_for("demo.saved && demo.state === 'ready'")
+    saved = base64.b64decode(
+        browser.run("return btoa(String.fromCharCode(...new Uint8Array(demo.saved)))")
     )
     browser.click("play")
     browser.wait_for("demo.played !== null && demo.state === 'ready'")
@@ -190,3 +236,6 @@ def test_the_page(browser, serve, tmp_path):
     heard = np.frombuffer(b"".join(map(base64.b64decode, packed.split("|"))), np.float32)
     sound = codec.decode(codes[:8])[0]
     assert np.abs(heard - sound).max() <= 1e-3 * sound.std()
+    written, rate = soundfile.read(io.BytesIO(saved))
+    assert rate == 24_000
+    assert np.abs(written - sound[: len(clip)]).max() <= 1e-3 * sound.std() + 2**-15

@@ -11,9 +11,9 @@ import torch
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
+from moss_audio_tokenizer.speech.sampling import CodeSampler
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 from moss_audio_tokenizer.tts.model import CONTINUE, END
-from moss_audio_tokenizer.tts.sampling import CodeSampler
 
 TEXT = CharacterText("abc ")
 
@@ -79,7 +79,7 @@ def frames_before_the_end(monkeypatch):
 
     def end_after(count: int) -> None:
         decisions = itertools.cycle([CONTINUE] * count + [END])
-        monkeypatch.setattr(CodeSampler, "choice", lambda *_: torch.tensor([next(decisions)]))
+        monkeypatch.setattr(CodeSampler, "choice", lambda *_: np.array([next(decisions)]))
 
     return end_after
 

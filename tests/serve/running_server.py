@@ -17,17 +17,31 @@ from moss_audio_tokenizer.serve.settings import ServerSettings
 class Running:
     """A running server, and how to reach it."""
 
-    def __init__(self, codec, settings, speaker=None):
+    def __init__(self, codec, settings, speaker=None, max_connections=1000, transcriber=None):
         open_synthesizer = None if speaker is None else lambda: speaker
-        self.server = CodecServer(lambda: codec, settings, open_synthesizer)
+        open_transcriber = None if transcriber is None else lambda: transcriber
+        self.server = CodecServer(lambda: codec, settings, open_synthesizer, open_transcriber)
         self.speeches = self.server.speeches
         self.streams = self.server.streams
         self.listener = _listener("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.runner = uvicorn_of(self.server)
+        self.runner = uvicorn_of(self.server, max_connections)
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.runner.serve([self.listener])), daemon=True
         )
+
+    @contextmanager
+    def run(self):
+        self.thread.start()
+        try:
+            self.wait_until(lambda: self.runner.started and self.streams.is_ready)
+            self.wait_until(lambda: all(each.is_ready for each in self.server._services))
+            yield self
+        finally:
+            self.runner.should_exit = True
+            self.thread.join(20)
+            assert not self.thread.is_alive()
+            self.listener.close()
 
     def client(self, **options):
         return CodecClient(self.url, **{"timeout_seconds": 10} | options)
@@ -55,17 +69,8 @@ class Running:
 
 @contextmanager
 def running_server(codec, settings=None, speaker=None):
-    running = Running(codec, settings or ServerSettings(), speaker)
-    running.thread.start()
-    try:
-        running.wait_until(lambda: running.runner.started and running.streams.is_ready)
-        running.wait_until(lambda: speaker is None or running.speeches.is_ready)
+    with Running(codec, settings or ServerSettings(), speaker).run() as running:
         yield running
-    finally:
-        running.runner.should_exit = True
-        running.thread.join(20)
-        assert not running.thread.is_alive()
-        running.listener.close()
 
 
 def next_document(socket, timeout=10):

@@ -1,20 +1,15 @@
-"""Forced alignment: the text token of each frame, by the CTC scores of a CAT-ASR model.
-
-Owns the Viterbi search in the lattice of CTC.
-"""
+"""Forced alignment: the text token of each frame, by the CTC scores of a CAT-ASR model."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import ConfigError
-from ..llm import check_codes
+from ..speech.codes_batch import check_codes
+from ..speech.ctc import token_steps
 from .model import CatAsr
-
-_IMPOSSIBLE = -np.inf
 
 
 class Aligner:
@@ -76,49 +71,3 @@ class Aligner:
         given = torch.from_numpy(padded).to(device), counts, torch.tensor(layers, device=device)
         found = self.model.frame_scores(*given).double().cpu().numpy()
         return [of_one[: count + 1] for of_one, count in zip(found, counts, strict=True)]
-
-
-def token_steps(
-    scores: Float[np.ndarray, "steps classes"], ids: Sequence[int], blank: int
-) -> Int64[np.ndarray, " tokens"]:
-    """The step at which the most likely path emits each token.
-
-    Args:
-        scores: log-probabilities of the classes in each step.
-        ids: token ids, in order.
-        blank: class of steps that emit no token.
-
-    Returns:
-        Ascending steps; evenly spaced where there are more tokens than steps.
-    """
-    steps, count = len(scores), len(ids)
-    repeats = sum(a == b for a, b in pairwise(ids))
-    if count + repeats > steps:
-        return np.linspace(0, steps - 1, count).round().astype(np.int64)
-    classes = np.full(2 * count + 1, blank)
-    classes[1::2] = ids
-    # The blank between two different tokens may be skipped.
-    skips = np.zeros(len(classes), bool)
-    skips[3::2] = classes[3::2] != classes[1:-2:2]
-    came_from = np.zeros((steps, len(classes)), np.int64)
-    best = np.full(len(classes), _IMPOSSIBLE)
-    best[:2] = scores[0, classes[:2]]
-    for step in range(1, steps):
-        moves = np.stack([best, _shifted(best, 1), np.where(skips, _shifted(best, 2), _IMPOSSIBLE)])
-        came_from[step] = moves.argmax(0)
-        best = moves.max(0) + scores[step, classes]
-    return _first_steps(came_from, len(classes) - 1 - int(best[-2:].argmax() == 0), count)
-
-
-def _shifted(values: np.ndarray, by: int) -> np.ndarray:
-    return np.concatenate((np.full(by, _IMPOSSIBLE), values))[: len(values)]
-
-
-def _first_steps(came_from: np.ndarray, state: int, count: int) -> Int64[np.ndarray, " tokens"]:
-    """Backtrack: the first step in the state of each token."""
-    emitted = np.zeros(count, np.int64)
-    for step in range(len(came_from) - 1, -1, -1):
-        if state % 2:
-            emitted[state // 2] = step
-        state -= int(came_from[step, state])
-    return emitted

@@ -11,24 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
 from ..errors import InputError
 from ..llm import (
     ByteText,
     CodeEmbedding,
     TextCodec,
-    check_codes,
+    cache_argument,
     made_language_model,
+    pad_left,
 )
 from ..llm.folder import FolderModel
 from ..llm.llm import checked_language_model
+from ..speech.asr_decoding import AsrFacts, transcribe_codes
 from .config import CatAsrConfig
 
 _STD = 0.02
-MOST_BEAMS = 64
 
 
 @dataclass
@@ -190,96 +192,86 @@ class CatAsr(FolderModel):
         scores: Tensor = self.frame_head(states).float().log_softmax(-1)
         return scores
 
-    @torch.no_grad()
+    @property
+    def facts(self) -> AsrFacts:
+        """Sizes of the model, as decoding needs them."""
+        config = self.config
+        most = int(getattr(self.language_model.config, "max_position_embeddings", 1 << 30))
+        return AsrFacts(
+            num_quantizers=config.num_quantizers,
+            codebook_size=config.codebook_size,
+            has_frame_scores=self.frame_head is not None,
+            codec=config.codec,
+            max_steps=most,
+        )
+
+    def ctc_scores(
+        self, codes: Int64[np.ndarray, "num_quantizers frames"]
+    ) -> Float[np.ndarray, "steps classes"]:
+        """CTC log-probabilities of one clip, as decoding needs them."""
+        given = torch.from_numpy(codes).to(self.device)[:, None]
+        scores: np.ndarray = self.frame_scores(given)[0].cpu().numpy()
+        return scores
+
+    def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "TorchAsrDecoder":
+        """Read the frames of clips as one batch (`speech.asr_decoding`)."""
+        given = [torch.from_numpy(codes).to(self.device)[:, None] for codes in clips]
+        with torch.no_grad():
+            return TorchAsrDecoder(
+                self, [self._prompts(codes, [codes.shape[-1]], None)[0] for codes in given]
+            )
+
     def transcribe_codes(
         self,
-        clips: Sequence[Int[np.ndarray, "num_quantizers _"]],
+        clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
         num_quantizers: int | None = None,
         num_beams: int = 1,
         max_tokens: int = 256,
     ) -> list[str]:
-        """Transcripts of clips, computed as one batch.
+        """Transcripts of clips; arguments and errors as of `asr_decoding.transcribe_codes`."""
+        return transcribe_codes(self, clips, num_quantizers, num_beams, max_tokens)
 
-        Args:
-            clips: codes of each clip, of any number of frames.
-            num_quantizers: number of codebooks to read (default: all that a clip and the model
-                have).
-            num_beams: 1 decodes greedily; 0 decodes the CTC head, which is fastest and uses no
-                language model; 64 at most.
-            max_tokens: most tokens of a transcript.
 
-        Raises:
-            CodesError: there are no frames, or codebooks or codes that the model does not have.
-            InputError: a number out of range, or no CTC head.
-        """
-        if not 0 <= num_beams <= MOST_BEAMS or max_tokens < 1:
-            raise InputError(
-                f"num_beams is {num_beams} and max_tokens {max_tokens}; expected 0 to "
-                f"{MOST_BEAMS}, and 1 or more"
-            )
-        if not clips:
-            return []
-        if not num_beams:
-            given = [self._checked(clip, num_quantizers) for clip in clips]
-            self._require_room(max(codes.shape[-1] for codes in given) + 1)
-            return [self._greedy_ctc(codes) for codes in given]
-        prompts = [
-            self._prompts(codes, [codes.shape[-1]], None)[0]
-            for codes in (self._checked(clip, num_quantizers) for clip in clips)
-        ]
-        self._require_room(max(map(len, prompts)) + max_tokens)
-        ids = self._generate(prompts, num_beams, max_tokens)
-        return [self.text.decode(row) for row in ids.tolist()]
+class TorchAsrDecoder:
+    """The language model behind the frames of some clips, with its KV cache.
 
-    def _require_room(self, steps: int) -> None:
-        """Raise for input beyond the language model's positions."""
-        most = int(getattr(self.language_model.config, "max_position_embeddings", steps))
-        if steps > most:
-            raise InputError(
-                f"the longest clip and its text take {steps} steps, and this model has {most}; "
-                "cut the recording"
-            )
+    Args:
+        model: CAT-ASR.
+        prompts: [frames][start of text] of each clip.
+    """
 
-    def _greedy_ctc(self, codes: Int[Tensor, "num_quantizers 1 frames"]) -> str:
-        """Greedy CTC decoding: drops blanks and repeats."""
-        best = self.frame_scores(codes)[0].argmax(-1).tolist()
-        blank = self.text.num_tokens
-        tokens = [
-            token
-            for token, before in zip(best, [blank, *best], strict=False)
-            if token not in (before, blank)
-        ]
-        return self.text.decode(tokens)
+    @torch.no_grad()
+    def __init__(self, model: CatAsr, prompts: Sequence[Float[Tensor, "steps width"]]) -> None:
+        self._model, self._cache = model, DynamicCache()
+        steps, self._mask = pad_left(prompts)
+        self._next = steps.new_zeros(0)
+        self._run(steps, (self._mask.cumsum(-1) - 1).clamp_min(0))
 
-    def _generate(
-        self, prompts: list[Tensor], num_beams: int, max_tokens: int
-    ) -> Int[Tensor, "batch tokens"]:
-        """Decode by transformers, on left-padded prompts."""
-        longest = max(map(len, prompts))
-        rows = [F.pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts]
-        mask = [
-            F.pad(prompt.new_ones(len(prompt)), (longest - len(prompt), 0)) for prompt in prompts
-        ]
-        found: Tensor = self.language_model.generate(
-            inputs_embeds=torch.stack(rows),
-            attention_mask=torch.stack(mask).long(),
-            do_sample=False,
-            num_beams=num_beams,
-            max_new_tokens=max_tokens,
-            eos_token_id=self.text.end,
-            pad_token_id=self.text.end,
-            suppress_tokens=self._unused,
-        )
-        return found
+    def scores(self) -> Float[np.ndarray, "rows num_tokens"]:
+        """Log-probabilities of the next token, of text tokens alone."""
+        logits = self._logits[:, : self._model.text.num_tokens].float()
+        scores: np.ndarray = logits.log_softmax(-1).cpu().numpy()
+        return scores
 
-    @property
-    def _unused(self) -> list[int] | None:
-        """Ids of the language model that are not text tokens."""
-        ids = range(self.text.num_tokens, self.language_model.config.vocab_size)
-        return list(ids) or None
+    @torch.no_grad()
+    def advance(self, tokens: np.ndarray, origins: np.ndarray) -> None:
+        """Append a token to each row; row i continues row ``origins[i]`` of before."""
+        device = self._model.device
+        order = torch.from_numpy(origins).to(device)
+        if len(origins) != len(self._mask) or (origins != np.arange(len(origins))).any():
+            self._cache.batch_select_indices(order)
+        self._mask, self._next = self._mask[order], self._next[order]
+        self._mask = torch.cat((self._mask, torch.ones_like(self._mask[:, :1])), 1)
+        embed = self._model.language_model.get_input_embeddings()
+        self._run(embed(torch.from_numpy(tokens).to(device))[:, None], self._next)
 
-    def _checked(
-        self, clip: np.ndarray, num_quantizers: int | None
-    ) -> Int[Tensor, "num_quantizers 1 frames"]:
-        codes = check_codes(clip, self.config, num_quantizers)
-        return torch.from_numpy(codes).to(self.device)[:, None]
+    def _run(self, steps: Tensor, positions: Tensor) -> None:
+        self._next = positions[:, -1:] + 1
+        language_model = self._model.language_model
+        states = language_model.base_model(
+            inputs_embeds=steps,
+            attention_mask=self._mask,
+            position_ids=positions,
+            **cache_argument(language_model, self._cache),
+        ).last_hidden_state[:, -1]
+        self._logits: Tensor = language_model.get_output_embeddings()(states)

@@ -1,7 +1,6 @@
 """`moss-audio demo`: the codec in a browser, served to this machine or written as a static site.
 
-Owns which files make up the site and how they are served. The page does the work itself; there
-is no model behind the server.
+Owns the files of the site and their server. The page itself runs the codec.
 """
 
 import mimetypes
@@ -14,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from . import display, options
 
 _PAGE = Path(__file__).parent / "demo_page"
@@ -24,7 +23,7 @@ _RUNTIME_FILES = (
     "ort-wasm-simd-threaded.wasm",
 )
 _IN_NODE_MODULES = Path("node_modules") / "onnxruntime-web" / "dist"
-# What .mjs and .wasm are, on systems that do not know them.
+# The types of .mjs and .wasm, which some systems do not know.
 _TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
 
 
@@ -69,8 +68,8 @@ def site_files(model: str, runtime: Path) -> dict[str, Path]:
     """Every file of the site, by its path in the site.
 
     Raises:
-        CheckpointError: the model was not exported.
-        InputError: onnxruntime-web is not where it should be.
+        CheckpointError: The model was not exported, or names files outside of its folder.
+        InputError: onnxruntime-web is missing.
     """
     from ..onnx.folder import find_folder
     from ..onnx.manifest import MANIFEST_NAME
@@ -85,7 +84,7 @@ def site_files(model: str, runtime: Path) -> dict[str, Path]:
             "its folder with --runtime"
         )
     steps = [folder.graph(f"{side}_step") for side in ("encoder", "decoder")]
-    weights = [folder.path / name for name in folder.manifest["weights"]]
+    weights = [_in_folder(folder.path, name) for name in folder.manifest["weights"]]
     model_files = [folder.path / MANIFEST_NAME, *steps, *weights]
     return {
         **{path.name: path for path in sorted(_PAGE.iterdir())},
@@ -94,11 +93,27 @@ def site_files(model: str, runtime: Path) -> dict[str, Path]:
     }
 
 
+def _in_folder(folder: Path, name: str) -> Path:
+    """A file of the model, which must lie in its folder: the site publishes it.
+
+    Raises:
+        CheckpointError: It lies elsewhere.
+    """
+    path = folder / name
+    # A snapshot of the hub's cache links to the folder of blobs beside the snapshots.
+    own = {folder.resolve(), folder.parent.parent.resolve() / "blobs"}
+    if "/" in name or "\\" in name or path.resolve().parent not in own:
+        raise CheckpointError(
+            f"{str(folder)!r} names the weights {name!r:.80}; expected a file of the folder itself"
+        )
+    return path
+
+
 def write_site(files: dict[str, Path], output: Path) -> None:
     """Copy the site into a new folder, whole or not at all.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: The folder cannot be written.
     """
     from ..files import atomic_path
 
@@ -109,10 +124,10 @@ def write_site(files: dict[str, Path], output: Path) -> None:
 
 
 def make_server(files: dict[str, Path], port: int) -> ThreadingHTTPServer:
-    """A server of these files and no others, on this machine alone.
+    """Create a server of exactly these files, for this machine only.
 
     Raises:
-        InputError: the port is taken.
+        InputError: The port is in use.
     """
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, files))
@@ -121,14 +136,14 @@ def make_server(files: dict[str, Path], port: int) -> ThreadingHTTPServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Gives out the files of a site."""
+    """Serves the files of a site."""
 
     def __init__(self, files: dict[str, Path], *connection: object) -> None:
         self._files = files
         super().__init__(*connection)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        """Answer with a file of the site."""
+        """Send a file of the site."""
         name = self.path.partition("?")[0].lstrip("/") or "index.html"
         source = self._files.get(name)
         if source is None:
@@ -138,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", kind or "application/octet-stream")
         self.send_header("Content-Length", str(source.stat().st_size))
-        # With these two a page may use threads.
+        # These two headers allow the page to use threads.
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         self.end_headers()
@@ -146,4 +161,4 @@ class _Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(stream, self.wfile)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the terminal is the user's."""
+        """Log nothing to the terminal."""

@@ -12,12 +12,18 @@ from ..errors import InputError
 from . import display, loading, options
 from .failures import needs_extra
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 
 def serve(
     model: options.Model = "bundled",
     tts: Annotated[
         str | None,
-        typer.Option("--tts", metavar="FOLDER", help="CAT-TTS weights: speak too, one at a time."),
+        typer.Option("--tts", metavar="FOLDER", help="CAT-TTS weights: also synthesize speech."),
+    ] = None,
+    asr: Annotated[
+        str | None,
+        typer.Option("--asr", metavar="FOLDER", help="CAT-ASR weights: also transcribe speech."),
     ] = None,
     max_streams: Annotated[
         int, typer.Option("--max-streams", metavar="N", min=1, help="Live streams at once.")
@@ -28,20 +34,22 @@ def serve(
     ] = 8000,
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU."),
     ] = None,
     voices: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep codes of reference recordings there."),
+        typer.Option(metavar="DIR", help="Store codes of reference recordings there."),
     ] = None,
     voice_megabytes: Annotated[
         int, typer.Option(min=1, help="Size of that cache; the longest unused go first.")
     ] = 256,
     api_keys: Annotated[
         Path | None,
-        typer.Option("--api-keys", metavar="FILE", help="Ask for one of these keys, one a line."),
+        typer.Option("--api-keys", metavar="FILE", help="Require a key of FILE, one a line."),
     ] = None,
     max_clip_seconds: Annotated[float, typer.Option(min=0.1, help="Longest whole file.")] = 600.0,
     max_speech_seconds: Annotated[float, typer.Option(min=0.1, help="Longest speech.")] = 20.0,
@@ -60,6 +68,27 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long streams may go on after SIGTERM.")
     ] = 30.0,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="Site whose web pages may use the server, or '*'; repeatable."
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="this machine's own names, on 127.0.0.1; else any",
+            help="Name by which clients may address the server; repeatable.",
+        ),
+    ] = None,
+    trust_proxy: Annotated[
+        bool,
+        typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For."),
+    ] = False,
+    streams_a_client: Annotated[
+        int, typer.Option(min=0, help="Live streams of one client; 0 for no limit.")
+    ] = 0,
 ) -> None:
     """Serve the codec over HTTP and WebSockets.
 
@@ -83,27 +112,45 @@ def serve(
         voice_folder=voices,
         max_voice_bytes=voice_megabytes << 20,
         api_keys=_read_keys(api_keys),
+        cors_origins=frozenset(site.lower().rstrip("/") for site in cors or ()),
+        allowed_hosts=_allowed_hosts(host, allowed_host or []),
+        trusts_proxy=trust_proxy,
+        max_streams_a_client=streams_a_client,
     )
 
-    # One core is the network's: who computes must not wait for who waits for messages.
+    # One core is left to the network.
     num_threads = threads or max(1, (os.cpu_count() or 2) - 1)
 
-    # Two threads that import transformers at once find it half made.
+    # Two threads that import transformers at the same time fail.
     opening = threading.Lock()
 
     def open_codec() -> Any:
-        """On the thread that will step the codec."""
+        """Open the codec, on the thread that will step it."""
         with opening:
             return loading.load_codec(
-                model, device=device, backend=backend, num_threads=num_threads
+                model,
+                device=device,
+                backend=backend,
+                num_threads=num_threads,
+                **loading.computing(compute_dtype, attention),
             )
 
     def open_synthesizer() -> Any:
-        """On the thread that will speak."""
+        """Open the TTS model, on the thread that will run it."""
         with opening:
             return loading.load_speaker(str(tts), model, device, backend, num_threads)
 
-    server = CodecServer(open_codec, settings, None if tts is None else open_synthesizer)
+    def open_transcriber() -> Any:
+        """Open the ASR model, on the thread that will run it."""
+        with opening:
+            return loading.load_transcriber(str(asr), model, device, backend, num_threads)
+
+    server = CodecServer(
+        open_codec,
+        settings,
+        None if tts is None else open_synthesizer,
+        None if asr is None else open_transcriber,
+    )
     run(server, host, port, _announce)
 
 
@@ -112,11 +159,22 @@ def _announce(address: str) -> None:
     sys.stdout.flush()
 
 
+def _allowed_hosts(host: str, names: list[str]) -> frozenset[str] | None:
+    """The names by which clients may address the server; None for any.
+
+    A server on the loopback is reachable from web pages in the browser of its user: pages whose
+    domain points to this machine are kept out by their Host header.
+    """
+    if not names and host not in _LOOPBACK:
+        return None
+    return frozenset(name.lower() for name in (host, *names, *_LOOPBACK))
+
+
 def _read_keys(path: Path | None) -> frozenset[str]:
-    """The keys of a file, one a line.
+    """Read API keys from a file, one a line.
 
     Raises:
-        InputError: there is no such file, or no key in it.
+        InputError: The file cannot be read or has no key.
     """
     if path is None:
         return frozenset()

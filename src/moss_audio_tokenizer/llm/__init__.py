@@ -3,25 +3,18 @@
 Owns text tokens, decoder-only language models, embeddings of codes, and model folders.
 """
 
+from ..speech.tokens import ByteText, CharacterText, TextCodec
 from .code_embedding import CodeEmbedding
-from .codes_batch import check_codes, pad_in_front
 from .folder import describe_language_folder
 from .llm import (
     cache_argument,
     language_model_config,
     load_language_model,
     made_language_model,
+    pad_left,
     random_language_model,
 )
-from .text import (
-    ByteText,
-    CharacterText,
-    PretrainedText,
-    TextCodec,
-    load_text,
-    make_text,
-    save_text,
-)
+from .text import PretrainedText, load_text, make_text, save_text
 
 __all__ = [
     "ByteText",
@@ -30,14 +23,13 @@ __all__ = [
     "PretrainedText",
     "TextCodec",
     "cache_argument",
-    "check_codes",
     "describe_language_folder",
     "language_model_config",
     "load_language_model",
     "load_text",
     "made_language_model",
     "make_text",
-    "pad_in_front",
+    "pad_left",
     "random_language_model",
     "save_text",
 ]

@@ -12,10 +12,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..checkpoint.hub import find_checkpoint
-from ..codes.codec import CodecInfo
-from ..errors import CheckpointError, ConfigError, ModelMismatchError
+from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
-from .text import TextCodec, load_text, save_text
+from ..speech.tokens import TextCodec
+from .text import load_text, save_text
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -47,29 +47,6 @@ class FolderModel(PreTrainedModel):
     def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
         """Write config.json, the weights and the tokens of texts."""
         save_model_folder(self, Path(path))
-
-
-def check_codec(config: Any, info: CodecInfo) -> None:
-    """Check that a model was trained on the codes of a codec.
-
-    Args:
-        config: configuration of the model, with ``codec``, the identity of its codec, and
-            ``codebook_size``.
-        info: facts of the codec that it is used with.
-
-    Raises:
-        ModelMismatchError: it was trained on another codec.
-    """
-    if config.codec and config.codec != info.identity:
-        raise ModelMismatchError(
-            f"the model knows codes of the codec {config.codec}, and this one is {info.identity}; "
-            "name the codec that it was trained on"
-        )
-    if info.codebook_size != config.codebook_size:
-        raise ModelMismatchError(
-            f"the model knows codebooks of {config.codebook_size} entries, and the "
-            f"codec has {info.codebook_size}; name the codec that it was trained on"
-        )
 
 
 def save_model_folder(model: Any, folder: Path) -> None:

@@ -5,10 +5,13 @@ KV cache argument, whose name changed between versions of transformers.
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -147,3 +150,15 @@ def cache_argument(model: nn.Module, cache: DynamicCache) -> dict[str, Any]:
     """
     known = inspect.signature(type(model).forward).parameters
     return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": True}
+
+
+def pad_left(
+    rows: Sequence[Float[Tensor, "_ width"]],
+) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, "batch steps"]]:
+    """Left-padded rows, and their attention mask."""
+    longest = max(map(len, rows))
+    missing = [longest - len(row) for row in rows]
+    padded = [F.pad(row, (0, 0, count, 0)) for row, count in zip(rows, missing, strict=True)]
+    first = torch.tensor(missing, device=rows[0].device)
+    mask = torch.arange(longest, device=rows[0].device) >= first[:, None]
+    return torch.stack(padded), mask.long()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from ..llm import TextCodec
 from ..llm.llm import cache_argument
-from ..llm.text import TextCodec
 
 # The order is that of the rows of `SemanticHead.tasks`.
 TASKS = ("asr", "ms_asr", "caption")

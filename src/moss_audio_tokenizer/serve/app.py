@@ -11,8 +11,9 @@ from importlib import resources
 from pathlib import Path
 
 import swagger_ui_bundle
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -21,6 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..errors import MossAudioError
+from .asr_thread import SpeechTranscriber, Transcriptions
 from .auth import Gate
 from .batching import StreamingCodec
 from .file_routes import file_routes
@@ -34,17 +36,21 @@ from .http_errors import (
 )
 from .metrics import Metrics
 from .settings import ServerSettings
-from .speech_routes import OPENAI_PATHS, speech_routes
+from .speech_routes import MODEL as TTS_MODEL
+from .speech_routes import OPENAI_PATHS, model_routes, speech_routes
 from .stream_routes import stream_routes
 from .streams import Streams
+from .transcription_routes import MODEL as ASR_MODEL
+from .transcription_routes import transcription_routes
 from .tts_thread import SpeechQueue, SpeechSynthesizer
 from .voices import VoiceCache, voice_routes
 
 _DESCRIPTION = """Audio to discrete codes and back. Whole files go over HTTP. Live streams go over
 WebSockets at `/v1/encode/stream` and `/v1/decode/stream`, which this page cannot show: the first
 message describes the codec, binary messages carry audio one way and packed frames of codes the
-other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` synthesizes texts, in the form of
-OpenAI's interface. Errors are `{"error": {"code", "message"}}`."""
+other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` synthesizes texts and
+`/v1/audio/transcriptions` transcribes recordings, in the form of OpenAI's interface.
+Errors are `{"error": {"code", "message"}}`."""
 _CLIENT_CLOSED = 499
 
 
@@ -56,11 +62,14 @@ class CodecServer:
         settings: The server's limits.
         open_synthesizer: Opens the TTS model, on the thread that will run it; None for a server
             without speech.
+        open_transcriber: Opens the ASR model, on the thread that will run it; None for a server
+            without transcription.
 
     Attributes:
         app: The ASGI application.
         streams: All streams; `Streams.opened` waits for the codec.
         speeches: All speech requests; None without a TTS model.
+        transcriptions: All transcriptions; None without an ASR model.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class CodecServer:
         open_codec: Callable[[], StreamingCodec],
         settings: ServerSettings | None = None,
         open_synthesizer: Callable[[], SpeechSynthesizer] | None = None,
+        open_transcriber: Callable[[], SpeechTranscriber] | None = None,
     ) -> None:
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
@@ -75,6 +85,11 @@ class CodecServer:
         self.speeches: SpeechQueue | None = None
         if open_synthesizer is not None:
             self.speeches = SpeechQueue(open_synthesizer, self.settings, self.metrics)
+        self.transcriptions: Transcriptions | None = None
+        if open_transcriber is not None:
+            self.transcriptions = Transcriptions(open_transcriber, self.settings, self.metrics)
+        services = (self.streams, self.speeches, self.transcriptions)
+        self._services = [service for service in services if service is not None]
         self._voices: VoiceCache | None = None
         self.metrics.watch(
             self.streams.waiting_frames,
@@ -97,16 +112,28 @@ class CodecServer:
         )
         # The version that the bundled documentation page supports.
         app.openapi_version = "3.0.3"
-        gate = Gate(self.settings, self.metrics)
+        gate = Gate(self.settings)
         app.include_router(file_routes(self.streams, gate))
         app.include_router(voice_routes(self.streams, gate, lambda: self._voices))
         app.include_router(stream_routes(self.streams, gate))
+        models = [TTS_MODEL] if self.speeches else []
+        models += [ASR_MODEL] if self.transcriptions else []
+        app.include_router(model_routes(models, gate))
         app.include_router(speech_routes(self.speeches, gate, lambda: self._voices))
-        self._add_state(app)
+        app.include_router(transcription_routes(self.transcriptions, gate))
+        app.include_router(self._state_routes(gate))
         _add_pages(app)
         errors = (Refused, MossAudioError, RequestValidationError, HTTPException, ClientDisconnect)
         for error in errors:
             app.add_exception_handler(error, self._answer)
+        if self.settings.cors_origins:
+            app.add_middleware(
+                CORSMiddleware,
+                allow_origins=sorted(self.settings.cors_origins),
+                allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Content-Encoding"],
+                expose_headers=["Retry-After"],
+            )
         return app
 
     @asynccontextmanager
@@ -114,43 +141,43 @@ class CodecServer:
         await self.streams.start()
         if self.speeches is not None:
             self.speeches.start()
+        if self.transcriptions is not None:
+            self.transcriptions.start()
         opening = asyncio.create_task(self.open())
         try:
             yield
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-            if self.speeches is not None:
-                await self.speeches.stop()
-            await self.streams.stop()
+            await asyncio.gather(*(service.stop() for service in self._services))
 
     async def drain(self) -> None:
         """Refuse new work, and wait for open work up to the limit."""
-        speaking = [self.speeches.drain()] if self.speeches is not None else []
-        await asyncio.gather(self.streams.drain(), *speaking)
+        await asyncio.gather(*(service.drain() for service in self._services))
 
     async def open(self) -> None:
         """Wait for the models to load, then open the voice cache."""
-        speaking = [self.speeches.opened()] if self.speeches is not None else []
-        info, *_ = await asyncio.gather(self.streams.opened(), *speaking)
+        info, *_ = await asyncio.gather(*(service.opened() for service in self._services))
         if self.settings.voice_folder is not None and self._voices is None:
             self._voices = VoiceCache(
                 self.settings.voice_folder, info.identity, self.settings.max_voice_bytes
             )
 
-    def _add_state(self, app: FastAPI) -> None:
-        @app.get("/health", tags=["server"])
+    def _state_routes(self, gate: Gate) -> APIRouter:
+        router = APIRouter(tags=["server"], dependencies=gate.open_guards())
+
+        @router.get("/health")
+        @router.head("/health", include_in_schema=False)
         async def health() -> JSONResponse:
             """Whether the server works (200) or must be restarted (503)."""
-            healthy = self.streams.is_healthy and (
-                self.speeches is None or self.speeches.is_healthy
-            )
+            healthy = all(service.is_healthy for service in self._services)
             return JSONResponse({"healthy": healthy}, 200 if healthy else 503)
 
-        @app.get("/ready", tags=["server"])
+        @router.get("/ready")
+        @router.head("/ready", include_in_schema=False)
         async def ready() -> JSONResponse:
             """Whether new work is accepted: the model is loaded, and no stop is under way."""
-            is_ready = self.streams.is_ready and (self.speeches is None or self.speeches.is_ready)
+            is_ready = all(service.is_ready for service in self._services)
             state = {
                 "ready": is_ready,
                 "draining": self.streams.is_draining,
@@ -159,10 +186,12 @@ class CodecServer:
             }
             return JSONResponse(state, 200 if is_ready else 503)
 
-        @app.get("/metrics", tags=["server"], response_class=Response)
+        @router.get("/metrics", response_class=Response)
         async def metrics() -> Response:
             """Metrics for Prometheus."""
             return Response(self.metrics.text(), media_type=self.metrics.content_type)
+
+        return router
 
     async def _answer(self, request: Request, error: Exception) -> Response:
         if isinstance(error, ClientDisconnect):
@@ -199,6 +228,7 @@ def _add_pages(app: FastAPI) -> None:
     app.mount("/docs/assets", StaticFiles(directory=Path(swagger_ui_bundle.swagger_ui_path)))
 
     @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
     async def microphone() -> HTMLResponse:
         return HTMLResponse(page)
 

@@ -1,13 +1,14 @@
-"""Admission: API keys, and how often a client may send requests.
+"""Admission: API keys, web pages of other sites, and how often a client may send requests.
 
-Owns the checks that come before a request or a stream is read.
+Owns the checks that come before the body of a request or a stream is read.
 """
 
 import asyncio
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.params import Depends as Dependency
@@ -15,11 +16,14 @@ from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
 from .http_errors import Refused
-from .metrics import Metrics
 from .settings import ServerSettings
 
 # The number of clients with a bucket; the longest unseen are dropped first.
 _MAX_CLIENTS = 10_000
+# The length of a client's name that is remembered.
+_MAX_NAME = 128
+# An address that sends more wrong keys a minute is told to wait.
+_WRONG_KEYS_A_MINUTE = 60.0
 
 
 class TokenBucket:
@@ -87,12 +91,13 @@ def is_known_key(key: str, keys: Collection[str]) -> bool:
 
 
 class Gate:
-    """Admits requests: checks the API key and the rate of each client."""
+    """Admits requests: checks where they come from, the API key, and the rate of each client."""
 
-    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
         self._keys = settings.api_keys
         self._rates = RequestRates(settings.max_requests_a_minute)
-        self._metrics = metrics
+        self._wrong_keys = RequestRates(_WRONG_KEYS_A_MINUTE)
 
     def guards(self) -> list[Dependency]:
         """The dependencies of every router that needs admission."""
@@ -103,22 +108,98 @@ class Gate:
         # HTTPBearer only describes the key in the OpenAPI document; `check` compares it.
         return [Depends(HTTPBearer(auto_error=False)), Depends(admit)]
 
+    def open_guards(self) -> list[Dependency]:
+        """The dependencies of routes that need no key."""
+
+        async def admit(request: Request) -> None:
+            check_origin(request, self._settings)
+            check_query(request)
+
+        return [Depends(admit)]
+
     def check(self, connection: HTTPConnection) -> None:
-        """Admit a request or a WebSocket.
+        """Admit a request or a WebSocket; its client is `client_of` from then on.
 
         Raises:
-            Refused: The key is missing or wrong, or the client sends too many requests.
+            Refused: It comes from a foreign web page, the key is missing or wrong, or the client
+                sends too many requests.
         """
+        check_origin(connection, self._settings)
+        host = connection.client.host[:_MAX_NAME] if connection.client else "?"
         key = _key_of(connection)
-        if self._keys and not is_known_key(key, self._keys):
-            raise Refused(
-                "unauthorized", "no valid API key; send it as 'Authorization: Bearer KEY'"
-            )
-        host = connection.client.host if connection.client else "?"
-        if wait := self._rates.admit(key if self._keys else host):
-            raise Refused(
-                "too_many_requests", f"too many requests; try again in {wait:.1f} s", wait
-            )
+        if self._keys:
+            self._check_key(key, host)
+        client = key[:_MAX_NAME] if self._keys else host
+        if wait := self._rates.admit(client):
+            raise _too_many("requests", wait)
+        connection.state.client = client
+        check_query(connection)
+
+    def _check_key(self, key: str, host: str) -> None:
+        # A valid key always passes: others behind the same proxy must not lock it out.
+        if is_known_key(key, self._keys):
+            return
+        if wait := self._wrong_keys.admit(host):
+            raise _too_many("wrong API keys", wait)
+        raise Refused("unauthorized", "no valid API key; send it as 'Authorization: Bearer KEY'")
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """The client of an admitted request: its key, or its address without keys."""
+    client: str = connection.state.client
+    return client
+
+
+def check_origin(connection: HTTPConnection, settings: ServerSettings) -> None:
+    """Keep web pages of other sites from using a server that their reader can reach.
+
+    Raises:
+        Refused: The Host is not one of this server, or the Origin is another site's.
+    """
+    host = connection.headers.get("host", "").lower()
+    if settings.allowed_hosts is not None and _without_port(host) not in settings.allowed_hosts:
+        raise Refused(
+            "forbidden",
+            f"the Host {host!r:.80} is not allowed; start the server with --allowed-host NAME",
+        )
+    origin = connection.headers.get("origin", "").lower()
+    if not origin or urlsplit(origin).netloc == host:
+        return
+    if not {origin, "*"} & settings.cors_origins:
+        raise Refused(
+            "forbidden",
+            f"web pages of {origin!r:.80} are not allowed; start the server with --cors ORIGIN",
+        )
+
+
+def _without_port(host: str) -> str:
+    name = host.partition("]")[0].strip("[") if host.startswith("[") else host.partition(":")[0]
+    return name.rstrip(".")
+
+
+def check_query(connection: HTTPConnection) -> None:
+    """Refuse names in the query that the route does not know.
+
+    Raises:
+        Refused: There is one.
+    """
+    names = getattr(connection.scope.get("route"), "dependant", None)
+    if names is None or connection.scope["type"] == "websocket":
+        return
+    known = [parameter.alias for parameter in names.query_params]
+    for name in connection.query_params:
+        if name not in known:
+            raise unknown_name(name, known)
+
+
+def unknown_name(name: str, known: Sequence[str]) -> Refused:
+    """The refusal of an unknown name in a query."""
+    expected = f"expected {', '.join(known)}" if known else "expected none"
+    return Refused("bad_input", f"the query has {name!r:.60}; {expected}")
+
+
+def _too_many(what: str, wait: float) -> Refused:
+    return Refused("too_many_requests", f"too many {what}; try again in {wait:.1f} s", wait)
 
 
 def _key_of(connection: HTTPConnection) -> str:

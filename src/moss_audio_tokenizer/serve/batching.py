@@ -73,6 +73,11 @@ class QueuedStream:
             return False
         return self.num_waiting >= self.batch.unit or self.is_finished
 
+    def is_ahead(self, now: float, frame_seconds: float) -> bool:
+        """Whether its next frame is due only in more than two frames' time."""
+        due = self._started + (self._num_frames - 2) * frame_seconds
+        return self._num_put > 0 and due > now
+
     def take(self, max_frames: int) -> Chunk:
         """Remove the next whole frames; pads the last frame of a finished stream with zeros."""
         unit = self.batch.unit
@@ -178,13 +183,21 @@ class StreamBatch:
         """Whether any of its streams can advance."""
         return any(stream.is_ready for stream in self.streams)
 
-    def step(self, lock: AbstractContextManager[Any]) -> list[StepResult]:
-        """Advance all ready streams in one step; holds the lock only around the queues."""
+    def step(
+        self, lock: AbstractContextManager[Any], max_frames: int | None = None
+    ) -> list[StepResult]:
+        """Advance all ready streams in one step; holds the lock only around the queues.
+
+        Args:
+            lock: Guards the queues.
+            max_frames: The largest number of frames of one stream; ``step_frames`` by default.
+        """
+        limit = self.step_frames if max_frames is None else max_frames
         with lock:
             ready = [stream for stream in self.streams if stream.is_ready]
             # A finished stream without input gets its last result without a step.
             over = [stream for stream in ready if not stream.num_waiting]
-            batch = {s: s.take(self.step_frames) for s in ready if s.num_waiting}
+            batch = {s: s.take(limit) for s in ready if s.num_waiting}
         results = [*self._advance(batch), *(StepResult(stream, is_last=True) for stream in over)]
         with lock:
             for result in results:

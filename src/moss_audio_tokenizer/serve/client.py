@@ -4,9 +4,11 @@ Needs httpx and websockets, but no FastAPI. A refusal of the server is raised as
 package.
 """
 
+import io
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -32,6 +34,7 @@ _ERRORS: dict[str, type[MossAudioError]] = {
     "too_long": InputError,
 }
 _AUDIO = "pcm_f32le"
+_MAX_ANSWER_BYTES = 1 << 28
 _Connect = Callable[[], AbstractContextManager[ClientConnection]]
 _Self = TypeVar("_Self", bound="_LiveStream")
 
@@ -67,21 +70,21 @@ class CodecClient(AbstractContextManager["CodecClient"]):
 
     def model(self) -> dict[str, Any]:
         """The codec's facts and the server's limits."""
-        return _document(self._request("GET", "/v1/model").text)
+        return _document(self._request("GET", "/v1/model"))
 
     def encode(
         self, recording: str | Path | bytes, num_quantizers: int | None = None
     ) -> AudioCodes:
         """Encode a sound file, given as a path or as bytes."""
         document = self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers)
-        return _codes(document.content)
+        return _codes(document)
 
     def decode(
         self, codes: AudioCodes, num_quantizers: int | None = None, audio_format: str = "wav"
     ) -> bytes:
         """Decode codes to the bytes of a sound file: "wav", "flac" or "opus"."""
         where = f"/v1/decode?format={audio_format}"
-        return self._request("POST", where, to_bytes(codes), num_quantizers).content
+        return self._request("POST", where, to_bytes(codes), num_quantizers, "audio/")
 
     def add_voice(self, recording: str | Path | bytes, text: str = "") -> dict[str, Any]:
         """Upload a reference recording; "voice" of the answer is its name.
@@ -89,12 +92,12 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         To `speak` in this voice, ``text`` must be the transcript of the recording.
         """
         where = f"/v1/voices?{urlencode({'text': text})}" if text else "/v1/voices"
-        return _document(self._request("POST", where, _bytes_of(recording)).text)
+        return _document(self._request("POST", where, _bytes_of(recording)))
 
     def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
         """The codes of a voice."""
         found = self._request("GET", f"/v1/voices/{voice}", num_quantizers=num_quantizers)
-        return _codes(found.content)
+        return _codes(found)
 
     def drop_voice(self, voice: str) -> None:
         """Delete a voice."""
@@ -105,12 +108,13 @@ class CodecClient(AbstractContextManager["CodecClient"]):
 
         Args:
             text: The text.
-            audio_format: "wav", "flac", "opus", or raw "pcm".
+            audio_format: "wav", "flac", "opus", "mp3", or raw "pcm".
             options: ``voice``, ``seed``, ``temperature``, ``top_k``, ``top_p``,
                 ``guidance``, ``num_quantizers``, ``max_seconds``.
         """
         document = {"input": text, "response_format": audio_format} | options
-        return self._request("POST", "/v1/audio/speech", json.dumps(document).encode()).content
+        body = json.dumps(document).encode()
+        return self._request("POST", "/v1/audio/speech", body, media_type="audio/")
 
     def speech(self, text: str, **options: Any) -> Iterator[Float[np.ndarray, " samples"]]:
         """Synthesize a text; iterates over samples at 24 kHz as they arrive.
@@ -121,10 +125,21 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         try:
             with self._http.stream("POST", "/v1/audio/speech", json=document) as response:
                 if response.is_error:
-                    raise _error_of(response.read().decode())
+                    raise _error_of(self._content(response).decode(errors="replace"))
                 yield from _samples(response.iter_bytes())
         except httpx.HTTPError as problem:
             raise ServerError(f"no speech from {self._url}: {problem}") from problem
+
+    def transcribe(self, recording: str | Path | bytes) -> dict[str, Any]:
+        """Transcribe a sound file: its "text", and "words" with "start" and "end" in seconds."""
+        request = self._http.build_request(
+            "POST",
+            "/v1/audio/transcriptions",
+            files={"file": _bytes_of(recording)},
+            data={"response_format": "verbose_json"},
+        )
+        headers = {"Content-Type": request.headers["Content-Type"]}
+        return _document(self._request("POST", request.url.path, request.read(), headers=headers))
 
     def encode_stream(self, num_quantizers: int | None = None) -> "EncodeStream":
         """Open a live stream of audio to codes, for a ``with`` block."""
@@ -155,16 +170,34 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         where: str,
         body: bytes | None = None,
         num_quantizers: int | None = None,
-    ) -> httpx.Response:
+        media_type: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
         if num_quantizers is not None:
             where += f"{'&' if '?' in where else '?'}num_quantizers={num_quantizers}"
         try:
-            response = self._http.request(method, where, content=body)
+            with self._http.stream(method, where, content=body, headers=headers) as response:
+                content = self._content(response)
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
             raise ServerError(f"no answer from {self._url}: {problem}") from problem
         if not response.is_success:
-            raise _error_of(response.text)
-        return response
+            raise _error_of(content.decode(errors="replace"))
+        found = response.headers.get("content-type", "")
+        if not found.startswith(media_type):
+            raise ServerError(f"the server answered {found!r:.60}; expected {media_type}")
+        return content
+
+    def _content(self, response: httpx.Response) -> bytes:
+        """Read an answer, within limits of size and time: the server may be hostile."""
+        deadline = time.monotonic() + self._timeout_seconds
+        content = io.BytesIO()
+        for chunk in response.iter_bytes():
+            content.write(chunk)
+            if content.tell() > _MAX_ANSWER_BYTES:
+                raise ServerError(f"the answer has more than {_MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise ServerError(f"the answer took more than {self._timeout_seconds:g} s")
+        return content.getvalue()
 
 
 class _LiveStream:
@@ -204,6 +237,8 @@ class _LiveStream:
         self._send(json.dumps({"type": "end"}))
 
     def _send(self, message: str | bytes) -> None:
+        if not message:  # an empty chunk; servers refuse empty messages
+            return
         try:
             self._connection.send(message)
         except ConnectionClosed:
@@ -318,7 +353,7 @@ def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
     )
 
 
-def _document(text: str) -> dict[str, Any]:
+def _document(text: str | bytes) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
@@ -329,7 +364,9 @@ def _document(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ServerError(_nonsense(text))
+        raise ServerError(
+            _nonsense(text if isinstance(text, str) else text.decode(errors="replace"))
+        )
     return found
 
 

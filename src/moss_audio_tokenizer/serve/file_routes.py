@@ -4,7 +4,6 @@ A whole file is a stream that is fed at once. So a long file delays live streams
 most, and gives the codes and the audio of offline encoding and decoding.
 """
 
-import asyncio
 import io
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -49,6 +48,7 @@ def file_routes(streams: Streams, gate: Gate) -> APIRouter:
 
 def _add_model(router: APIRouter, streams: Streams) -> None:
     @router.get("/model", tags=["server"])
+    @router.head("/model", include_in_schema=False)
     async def model() -> dict[str, Any]:
         """The codec's facts and the server's limits."""
         info, settings = streams.info, streams.settings
@@ -84,7 +84,7 @@ def _add_encode(router: APIRouter, streams: Streams) -> None:
         async def work(recording: bytes) -> AudioCodes:
             return await encode_clip(streams, recording, num_quantizers)
 
-        codes = await with_body(request, streams, work)
+        codes = await with_body(request, streams, work, "a sound file")
         return _codes_json(codes) if format == "json" else moss_response(codes)
 
 
@@ -107,7 +107,7 @@ def _add_decode(router: APIRouter, streams: Streams) -> None:
             return await decode_clip(streams, document, num_quantizers, format)
 
         largest = largest_document(streams.info, streams.settings.max_clip_seconds)
-        sound = await with_body(request, streams, work, largest)
+        sound = await with_body(request, streams, work, "a .moss document", largest)
         return Response(sound, media_type=_MEDIA_TYPES[format])
 
 
@@ -130,8 +130,10 @@ async def encode_clip(streams: Streams, recording: bytes, num_quantizers: int | 
     info = streams.info
     num_quantizers = _checked_quantizers(num_quantizers, info)
     async with streams.clip("encode") as stream:
-        read = partial(_read, recording, info, streams.settings.max_clip_seconds)
-        audio = await asyncio.to_thread(read)
+        file = Upload(recording)
+        with file:
+            read = partial(_read, file, info, streams.settings.max_clip_seconds)
+            audio = await streams.in_thread(read)
         await stream.feed(audio)
         stream.finish()
         chunks = [codes async for codes, _ in stream.results()]
@@ -156,7 +158,7 @@ async def decode_clip(
             cannot be used.
         ServerError: The stream was broken off.
     """
-    codes = await asyncio.to_thread(from_bytes, document, "the document")
+    codes = await streams.in_thread(partial(from_bytes, document, "the document"))
     require_model(codes, streams.info)
     if codes.duration_seconds > streams.settings.max_clip_seconds:
         raise CodesError(
@@ -170,7 +172,7 @@ async def decode_clip(
         chunks = [audio async for audio, _ in stream.results()]
         audio = np.concatenate(chunks, axis=1)[:, : codes.num_samples]
         rate = streams.info.sampling_rate
-        return await asyncio.to_thread(encode_audio, audio, rate, f".{audio_format}")
+        return await streams.in_thread(partial(encode_audio, audio, rate, f".{audio_format}"))
 
 
 def largest_document(info: CodecInfo, max_seconds: float) -> float:
@@ -197,12 +199,28 @@ def _checked_quantizers(num_quantizers: int | None, info: CodecInfo) -> int:
     return wanted
 
 
+class Upload(io.BytesIO):
+    """A file in memory that ends early once its block is left, so that a reading thread stops."""
+
+    is_dropped = False
+
+    def __exit__(self, *_: object) -> None:
+        self.is_dropped = True
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read bytes; none after the block was left."""
+        return b"" if self.is_dropped else super().read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer; none after the block was left."""
+        return 0 if self.is_dropped else super().readinto(buffer)
+
+
 def _read(
-    recording: bytes, info: CodecInfo, max_seconds: float
+    file: io.BytesIO, info: CodecInfo, max_seconds: float
 ) -> Float[np.ndarray, "channels samples"]:
-    with open_audio(io.BytesIO(recording)) as file:
-        values_a_second = file.samplerate * file.channels
+    with open_audio(file) as sound:
+        values_a_second = sound.samplerate * sound.channels
+    file.seek(0)
     allowed = max_seconds * min(1.0, _MAX_VALUES_A_SECOND / values_a_second)
-    return load_audio(
-        io.BytesIO(recording), info.sampling_rate, info.num_channels, max_seconds=allowed
-    )
+    return load_audio(file, info.sampling_rate, info.num_channels, max_seconds=allowed)

@@ -5,7 +5,10 @@ checks before new work, and a drain that waits for open work up to a limit. Know
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..codes.codec import CodecInfo
@@ -16,6 +19,8 @@ from .settings import ServerSettings
 _LAST_MESSAGE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 0.05
+# One client never gets the last of so many parts of the places.
+_RESERVED = 4
 
 
 class OpenWork(Protocol):
@@ -51,6 +56,11 @@ class ModelService:
         self._opened = opened
         self._info: CodecInfo | None = None
         self._open_work: set[Any] = set()
+        self._held: Counter[tuple[str, str]] = Counter()
+
+    async def stop(self) -> None:
+        """Stop the model's thread."""
+        raise NotImplementedError
 
     async def opened(self) -> CodecInfo:
         """Wait until the model is loaded.
@@ -94,6 +104,32 @@ class ModelService:
         if not self.is_healthy:
             raise ServerBusy(f"the {self._name} has stopped; the server must be restarted")
         _ = self.info
+
+    @contextmanager
+    def _place(self, kind: str, client: str, num_taken: int, num_places: int) -> Iterator[None]:
+        """Count a request of a client, which never gets the last quarter of the places alone.
+
+        Raises:
+            ServerBusy: The client has too many of them.
+        """
+        share = num_places - num_places // _RESERVED
+        if self._held[kind, client] >= share and num_taken >= share:
+            raise ServerBusy(
+                f"{self._held[kind, client]} of {num_places} places are taken by this client, and "
+                "the rest is for others; try again later"
+            )
+        with self._counted(kind, client):
+            yield
+
+    @contextmanager
+    def _counted(self, kind: str, client: str) -> Iterator[None]:
+        self._held[kind, client] += 1
+        try:
+            yield
+        finally:
+            self._held[kind, client] -= 1
+            if not self._held[kind, client]:
+                del self._held[kind, client]
 
     def _is_busy(self) -> bool:
         return bool(self._open_work)

@@ -174,17 +174,29 @@ class ModelThread:
             ready = [batch for batch in self._all() if batch.is_ready()]
         live = [batch for batch in ready if batch.is_live]
         overdue = time.monotonic() - self._clips_stepped > self._settings.clip_patience_seconds
+        limit = 1 if live and self._is_company_in_real_time() else None
         for batch in live:
-            self._step_batch(batch)
+            self._step_batch(batch, limit)
         if not live or overdue:
             for batch in ready:
                 if not batch.is_live:
                     self._step_batch(batch)
             self._clips_stepped = time.monotonic()
 
-    def _step_batch(self, batch: StreamBatch) -> None:
+    def _is_company_in_real_time(self) -> bool:
+        """Whether live streams of real time share the model with live streams ahead of it.
+
+        Steps are then short: a stream that is fed faster than real time must not delay the others.
+        """
+        now = time.monotonic()
+        with self._changed:
+            streams = [s for batch in self._all() if batch.is_live for s in batch.streams]
+            ahead = [stream.is_ahead(now, self._frame_seconds) for stream in streams]
+        return any(ahead) and not all(ahead)
+
+    def _step_batch(self, batch: StreamBatch, max_frames: int | None = None) -> None:
         start = time.monotonic()
-        results = batch.step(self._changed)
+        results = batch.step(self._changed, max_frames)
         now = time.monotonic()
         if num_streams := sum(result.num_frames > 0 for result in results):
             self._metrics.stepped(batch.name, batch.is_live, now - start, num_streams)

@@ -4,6 +4,7 @@ Owns the coder's state and the resampling between Opus's 48 kHz and the codec's 
 FFmpeg's, through PyAV. Opus delays audio by 6.5 ms; this delay is not removed.
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..errors import AudioError, InputError, MissingDependencyError
 _DECODED_RATE = 48_000
 _ENCODED_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 _PACKETS_A_SECOND = 50
+_BITRATES = (6_000, 510_000)
 _LAYOUTS = {1: "mono", 2: "stereo"}
 # The largest packet that Opus allows (RFC 6716): three frames of 1275 bytes and their lengths.
 _MAX_PACKET_BYTES = 3 * 1275 + 7
@@ -39,6 +41,10 @@ class OpusDecoder:
         self._resampler = soxr.ResampleStream(
             _DECODED_RATE, info.sampling_rate, info.num_channels, dtype="float32"
         )
+
+    def parts(self, message: bytes, num_samples: int) -> Iterator[bytes]:  # noqa: ARG002
+        """A packet is one part."""
+        yield message
 
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
         """Decode a packet.
@@ -85,6 +91,10 @@ class OpusEncoder:
         if info.sampling_rate not in _ENCODED_RATES:
             raise InputError(
                 f"Opus cannot hold {info.sampling_rate} samples a second; use pcm_s16le"
+            )
+        if not _BITRATES[0] <= bitrate <= _BITRATES[1]:
+            raise InputError(
+                f"bitrate is {bitrate}; expected {_BITRATES[0]} to {_BITRATES[1]} bits a second"
             )
         self._info = info
         self._size = info.sampling_rate // _PACKETS_A_SECOND

@@ -1,19 +1,27 @@
 """Request bodies: read within limits of size and time, and only while the client is connected.
 
-Knows no routes, and does not interpret a body.
+Owns the ways in which a file may come: as the body itself, compressed, or in a form. Knows no
+routes.
 """
 
 import asyncio
+import io
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from ..codes.moss_format import MAGIC
+from ..errors import AudioFileError, CodesFileError
+from .auth import client_of
+from .forms import file_of_form
 from .http_errors import Refused
 from .lifecycle import end_tasks
+from .settings import ServerSettings
 from .streams import Streams
 
 _Result = TypeVar("_Result")
@@ -23,11 +31,24 @@ _LEAST_BYTES_A_SECOND = 4000
 # read.
 _DISCARDED_BYTES = 1 << 20
 _DISCARDED_SECONDS = 0.5
+# What a form adds to its file.
+_FORM_BYTES = 1 << 14
+_URL_FORM = "application/x-www-form-urlencoded"
+_MAGIC = {
+    b"RIFF": "a wav file",
+    b"RF64": "a wav file",
+    b"fLaC": "a flac file",
+    b"OggS": "an ogg file",
+    b"ID3": "an mp3 file",
+    b"\xff\xfb": "an mp3 file",
+    MAGIC: "a .moss document",
+}
 
 
 def file_body(what: str, media_type: str) -> dict[str, Any]:
-    """The OpenAPI description of a body that is a file."""
-    content = {media_type: BINARY}
+    """The OpenAPI description of a body that is a file, by itself or in a form."""
+    form = {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}
+    content = {media_type: BINARY, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "description": what, "content": content}}
 
 
@@ -35,13 +56,86 @@ async def with_body(
     request: Request,
     streams: Streams,
     work: Callable[[bytes], Coroutine[Any, Any, _Result]],
+    expected: str,
     max_bytes: float = float("inf"),
 ) -> _Result:
-    """Read the body in turn and run ``work`` on it while the client is connected."""
-    limit = min(max_bytes, streams.settings.max_upload_bytes)
-    async with answered_after_reading(request), streams.turn():
-        body = await read_body(request, int(limit), streams.settings.idle_seconds)
-        return await unless_gone(request, work(body))
+    """Read the body's file in turn and run ``work`` on it while the client is connected."""
+    limit = int(min(max_bytes, streams.settings.max_upload_bytes))
+    async with answered_after_reading(request), streams.turn(client_of(request)):
+        body = await read_body(request, limit + _FORM_BYTES, streams.settings, expected)
+        file = await asyncio.to_thread(_file_of, request, body, limit)
+        check_kind(file, expected)
+        with _explained(request):
+            return await unless_gone(request, work(file))
+
+
+@contextmanager
+def _explained(request: Request) -> Iterator[None]:
+    """Add a hint to the refusal of a file that ``curl -d`` may have altered."""
+    try:
+        yield
+    except (AudioFileError, CodesFileError) as problem:
+        if not request.headers.get("content-type", "").startswith(_URL_FORM):
+            raise
+        message = f"{' '.join(str(problem).split())}; curl -d alters files: send them by -F file=@"
+        raise Refused("bad_input", f"{message}FILE or --data-binary @FILE") from problem
+
+
+def _file_of(request: Request, body: bytes, limit: int) -> bytes:
+    """The file in a body.
+
+    Raises:
+        Refused: The form has no file, or the file is too large.
+    """
+    file = file_of_form(
+        request.headers.get("content-type", ""), _decompressed(request, body, limit)
+    )
+    if len(file) > limit:
+        raise _too_large(limit)
+    return file
+
+
+def _decompressed(request: Request, body: bytes, limit: int) -> bytes:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise Refused(
+            "bad_input", f"Content-Encoding is {encoding!r:.40}; expected gzip, deflate or none"
+        )
+    # 32: gzip and zlib are told apart by their header.
+    coder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    try:
+        plain = coder.decompress(body, limit + _FORM_BYTES + 1)
+    except zlib.error as problem:
+        raise Refused("bad_input", f"the body is not {encoding}: {problem}") from problem
+    if len(plain) > limit + _FORM_BYTES:
+        raise _too_large(limit)
+    if not coder.eof:
+        raise Refused("bad_input", f"the {encoding} body is cut short; send all of it")
+    return plain
+
+
+def check_kind(file: bytes, expected: str) -> None:
+    """Check that a file is not obviously of another kind.
+
+    Args:
+        file: Its first bytes, or all of it.
+        expected: "a sound file" or "a .moss document".
+
+    Raises:
+        Refused: It is of another kind.
+    """
+    kind = next((kind for magic, kind in _MAGIC.items() if file.startswith(magic)), None)
+    is_moss = kind == "a .moss document"
+    if kind is None or is_moss == (expected == "a .moss document"):
+        return
+    where = "/v1/decode" if is_moss else "/v1/encode"
+    raise Refused("bad_input", f"this is {kind}; expected {expected} (send it to {where}?)")
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused("too_large", f"the body has more than {limit} bytes; send it in parts")
 
 
 @asynccontextmanager
@@ -50,45 +144,59 @@ async def answered_after_reading(request: Request) -> AsyncIterator[None]:
     try:
         yield
     except Exception:
-        await _discard(request)
+        if not getattr(request.state, "is_body_read", False):
+            await _discard(request)
         raise
 
 
-async def read_body(request: Request, limit: int, idle_seconds: float) -> bytes:
+async def read_body(
+    request: Request, limit: int, settings: ServerSettings, expected: str = ""
+) -> bytes:
     """Read the whole body.
 
+    Args:
+        request: The request.
+        limit: The largest size in bytes.
+        settings: The server's limits.
+        expected: The kind of file, for a body that is obviously another; any if empty.
+
     Raises:
-        Refused: It has more than ``limit`` bytes, or arrives too slowly.
+        Refused: It is too large, arrives too slowly, or is obviously of another kind.
     """
-    too_large = Refused("too_large", f"the body has more than {limit} bytes; send it in parts")
-    if _declared_length(request) > limit:
-        raise too_large
-    body = bytearray()
-    async for chunk in _in_time(request.stream(), idle_seconds):
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
+    body = io.BytesIO()
+    declared = _declared_length(request)
+    async for chunk in _in_time(request.stream(), settings):
+        if expected and chunk and not body.tell():
+            check_kind(chunk, expected)
+        if max(declared, body.tell() + len(chunk)) > limit:
+            raise _too_large(limit)
+        body.write(chunk)
+    request.state.is_body_read = True
+    return body.getvalue()
 
 
 def _declared_length(request: Request) -> int:
     length = request.headers.get("content-length", "")
-    return int(length) if length.isdigit() else 0
+    return int(length) if length.isdigit() and len(length) < 20 else 0
 
 
-async def _in_time(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
+async def _in_time(chunks: AsyncIterator[bytes], settings: ServerSettings) -> AsyncIterator[bytes]:
     """Pass the chunks on; refuses a client that stops sending or sends too slowly."""
+    idle_seconds = settings.idle_seconds
+    end = time.monotonic() + settings.max_upload_seconds
     deadline = time.monotonic() + idle_seconds
     chunk: bytes | None = b""
     while chunk is not None:
-        left = min(idle_seconds, deadline - time.monotonic())
+        now = time.monotonic()
+        left = min(idle_seconds, deadline - now, end - now)
         try:
             chunk = await asyncio.wait_for(_next(chunks), max(0.0, left))
         except asyncio.TimeoutError:
             raise Refused(
                 "idle",
-                f"too little arrived within {idle_seconds:g} s; send the whole body, and faster "
-                f"than {_LEAST_BYTES_A_SECOND} bytes a second",
+                f"too little arrived within {idle_seconds:g} s; send the whole body, faster "
+                f"than {_LEAST_BYTES_A_SECOND} bytes a second and within "
+                f"{settings.max_upload_seconds:g} s",
             ) from None
         deadline += len(chunk or b"") / _LEAST_BYTES_A_SECOND
         yield chunk or b""

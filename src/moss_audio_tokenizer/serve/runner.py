@@ -15,8 +15,11 @@ import uvicorn
 
 from ..errors import ServerError
 from .app import CodecServer
+from .connections import LimitedWebSocket, http_protocol, raise_file_limit
 
 _SWITCH_SECONDS = 0.0005
+# Each round of accepting takes up to this many connections at once.
+_BACKLOG = 64
 
 
 def run(server: CodecServer, host: str, port: int, announce: Callable[[str], None]) -> None:
@@ -40,15 +43,18 @@ def run(server: CodecServer, host: str, port: int, announce: Callable[[str], Non
         asyncio.run(_serve(server, listener, announce))
 
 
-def uvicorn_of(server: CodecServer) -> "DrainingServer":
+def uvicorn_of(server: CodecServer, max_connections: int = 1000) -> "DrainingServer":
     """Create the uvicorn server with its limits."""
     config = uvicorn.Config(
         server.app,
-        ws="websockets-sansio",
+        ws=LimitedWebSocket,
         ws_max_size=server.settings.max_message_bytes,
         # A client that is slowed down cannot answer pings; streams have their own time limits.
         ws_ping_interval=None,
         ws_per_message_deflate=False,
+        http=http_protocol(max_connections),
+        proxy_headers=server.settings.trusts_proxy,
+        backlog=_BACKLOG,
         access_log=False,  # it would log API keys
         log_level="warning",
         timeout_graceful_shutdown=5,
@@ -92,7 +98,7 @@ async def _serve(
     server: CodecServer, listener: socket.socket, announce: Callable[[str], None]
 ) -> None:
     host, port = listener.getsockname()[:2]
-    runner = uvicorn_of(server)
+    runner = uvicorn_of(server, raise_file_limit())
     serving = asyncio.create_task(runner.serve([listener]))
     while not (runner.started or serving.done()):
         await asyncio.sleep(0.01)
@@ -110,7 +116,8 @@ async def _serve(
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only on sockets whose protocol is given.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

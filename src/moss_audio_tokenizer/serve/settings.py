@@ -19,6 +19,7 @@ class ServerSettings:
 
     Attributes:
         max_streams: The number of live streams; a further one is answered "busy".
+        max_streams_a_client: The number of live streams of one client; 0 for no limit.
         max_clips: The number of whole files of each direction that are processed together.
         max_waiting_clips: The number of whole files that may wait; a further one is "busy".
         step_frames: The largest number of frames of one live stream in a step.
@@ -28,7 +29,8 @@ class ServerSettings:
         max_speed: The speed at which a stream may be fed, in times real time.
         max_requests_a_minute: Requests and new streams of one client; 0 for no limit.
         max_message_bytes: The size of a WebSocket message.
-        max_upload_bytes: The size of a request's body.
+        max_upload_bytes: The size of a file in a request.
+        max_upload_seconds: How long a request's body may take to arrive.
         max_stream_seconds: The audio of one live stream.
         max_clip_seconds: The audio of one whole file.
         max_waiting_speeches: Texts that may wait behind the current one; a further one is "busy".
@@ -39,12 +41,16 @@ class ServerSettings:
         voice_folder: The folder of the voice cache; None for a server without voices.
         max_voice_bytes: The size of the voice cache; the longest unused voices are dropped.
         api_keys: The valid API keys; an empty set admits everybody.
+        cors_origins: Sites whose web pages may use the server; "*" stands for all.
+        allowed_hosts: The names by which the server may be addressed; None for any.
+        trusts_proxy: Whether X-Forwarded-For of a proxy on this machine names the client.
 
     Raises:
         ConfigError: A number is out of range, or an API key is too short.
     """
 
     max_streams: int = 16
+    max_streams_a_client: int = 0
     max_clips: int = 2
     max_waiting_clips: int = 16
     step_frames: int = 4
@@ -55,6 +61,7 @@ class ServerSettings:
     max_requests_a_minute: float = 600.0
     max_message_bytes: int = 1 << 20
     max_upload_bytes: int = 64 << 20
+    max_upload_seconds: float = 300.0
     max_stream_seconds: float = 4 * 3600.0
     max_clip_seconds: float = 600.0
     max_waiting_speeches: int = 8
@@ -65,14 +72,24 @@ class ServerSettings:
     voice_folder: Path | None = None
     max_voice_bytes: int = 256 << 20
     api_keys: frozenset[str] = frozenset()
+    cors_origins: frozenset[str] = frozenset()
+    allowed_hosts: frozenset[str] | None = None
+    trusts_proxy: bool = False
 
     def __post_init__(self) -> None:
         may_be_zero = {"max_waiting_clips", "clip_patience_seconds"}
-        may_be_zero |= {"max_waiting_speeches", "max_requests_a_minute", "drain_seconds"}
+        may_be_zero |= {
+            "max_waiting_speeches",
+            "max_streams_a_client",
+            "max_requests_a_minute",
+            "drain_seconds",
+        }
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            if isinstance(value, int | float) and not (
-                value > 0 or (value == 0 and name in may_be_zero)
+            if (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and not (value > 0 or (value == 0 and name in may_be_zero))
             ):
                 raise ConfigError(f"{name} is {value}; expected a number above 0")
         if any(len(key) < 8 or not key.isascii() for key in self.api_keys):

@@ -5,12 +5,14 @@ which a client must read. A speech that breaks off lacks its last chunk, so the 
 """
 
 import asyncio
+import io
 import struct
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 
 import numpy as np
+import soundfile
 import soxr
 from fastapi import Request, Response
 from jaxtyping import Float
@@ -18,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from ..audio import encode_audio
-from ..errors import MossAudioError
+from ..errors import AudioFileError, MossAudioError
 from .request_body import unless_gone
 from .tts_thread import Samples, SpeechRequest
 from .wire_format import PcmWriter
@@ -28,6 +30,7 @@ MEDIA_TYPES = {
     "pcm": "audio/pcm",
     "flac": "audio/flac",
     "opus": "audio/ogg",
+    "mp3": "audio/mpeg",
 }
 STREAMED = ("wav", "pcm")
 RAW_RATE = 24_000
@@ -76,7 +79,21 @@ def whole_sound(
     Raises:
         AudioFileError: The format does not support this sampling rate.
     """
-    return encode_audio(np.concatenate(chunks), sampling_rate, f".{audio_format}")
+    samples = np.concatenate(chunks)
+    if audio_format == "mp3":
+        return _mp3(samples, sampling_rate)
+    return encode_audio(samples, sampling_rate, f".{audio_format}")
+
+
+def _mp3(samples: Float[np.ndarray, " samples"], sampling_rate: int) -> bytes:
+    file = io.BytesIO()
+    try:
+        soundfile.write(file, samples, sampling_rate, format="MP3")
+    except (soundfile.LibsndfileError, ValueError) as problem:
+        raise AudioFileError(
+            f"this server's libsndfile cannot write mp3 at {sampling_rate} Hz; use wav or flac"
+        ) from problem
+    return file.getvalue()
 
 
 def _wav_header(sampling_rate: int) -> bytes:

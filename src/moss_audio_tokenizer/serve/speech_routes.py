@@ -5,7 +5,7 @@ Owns the requests and answers of that interface; `tts_thread` synthesizes.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
-from .auth import Gate
+from .auth import Gate, client_of
 from .http_errors import Refused
 from .request_body import BINARY, answered_after_reading, read_body, unless_gone
 from .settings import MAX_TEXT_CHARACTERS, ServerSettings
@@ -28,6 +28,8 @@ _ANY_VOICE = "default"
 # A character of JSON takes 12 bytes at most, and the other fields are short.
 _BYTES_A_CHARACTER = 12
 _BYTES_OF_FIELDS = 4096
+# Below this, float32 scores overflow; top_k=1 is greedy.
+_MIN_TEMPERATURE = 1e-3
 # Without null in the schema, which the documentation page cannot show.
 _Nothing = SkipJsonSchema[None]
 
@@ -43,13 +45,13 @@ class SpeechBody(BaseModel):
         str, Field(description="A voice of POST /v1/voices with a text, or 'default'.")
     ] = _ANY_VOICE
     response_format: Annotated[
-        Literal["wav", "pcm", "flac", "opus"],
+        Literal["wav", "pcm", "flac", "opus", "mp3"],
         Field(description="wav and pcm (24 kHz, 16 bits, mono) are streamed."),
     ] = "wav"
     speed: Annotated[float, Field(ge=1, le=1, description="Only 1 is supported.")] = 1.0
     stream_format: Literal["audio"] = "audio"
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | _Nothing = None
-    temperature: Annotated[float, Field(gt=0, lt=100)] | _Nothing = None
+    temperature: Annotated[float, Field(ge=_MIN_TEMPERATURE, lt=100)] | _Nothing = None
     top_k: Annotated[int, Field(ge=0, description="0 for all codes.")] | _Nothing = None
     top_p: Annotated[float, Field(gt=0, le=1)] | _Nothing = None
     guidance: (
@@ -71,19 +73,23 @@ def speech_routes(
 ) -> APIRouter:
     """Create the routes of speech; without ``speeches`` they answer that no model is served."""
     router = APIRouter(prefix="/v1", dependencies=gate.guards(), tags=["speech"])
-    _add_models(router, speeches is not None)
     _add_speech(router, speeches, voices)
     return router
 
 
-def _add_models(router: APIRouter, has_speech: bool) -> None:
+def model_routes(names: Sequence[str], gate: Gate) -> APIRouter:
+    """Create the route that lists the speech models by name."""
+    router = APIRouter(prefix="/v1", dependencies=gate.guards(), tags=["speech"])
     created = int(time.time())
 
     @router.get("/models")
+    @router.head("/models", include_in_schema=False)
     async def models() -> dict[str, Any]:
         """The models that requests may name."""
-        model = {"id": MODEL, "object": "model", "created": created, "owned_by": "moss-audio"}
-        return {"object": "list", "data": [model] if has_speech else []}
+        facts = {"object": "model", "created": created, "owned_by": "moss-audio"}
+        return {"object": "list", "data": [{"id": name} | facts for name in names]}
+
+    return router
 
 
 def _add_speech(
@@ -101,7 +107,7 @@ def _add_speech(
             raise Refused("not_found", "this server has no TTS model; start it with --tts FOLDER")
         async with AsyncExitStack() as turn:
             async with answered_after_reading(request):
-                speech = await turn.enter_async_context(speeches.turn())
+                speech = await turn.enter_async_context(speeches.turn(client_of(request)))
                 document = await _read(request, speeches.settings)
             body = _parsed(document, speeches.settings)
             options = await _options(body, speeches, voices())
@@ -124,7 +130,7 @@ def _json_body() -> dict[str, Any]:
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:
     limit = _BYTES_A_CHARACTER * MAX_TEXT_CHARACTERS + _BYTES_OF_FIELDS
-    return await read_body(request, limit, settings.idle_seconds)
+    return await read_body(request, limit, settings)
 
 
 def _parsed(document: bytes, settings: ServerSettings) -> SpeechBody:

@@ -11,13 +11,16 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from ..codes.codec import CodecInfo
-from .auth import Gate, TokenBucket
+from ..errors import MossAudioError
+from .auth import Gate, TokenBucket, client_of, unknown_name
 from .http_errors import STATUS, Refused, document_of, refusal_of
 from .lifecycle import end_tasks
 from .settings import MAX_MESSAGES_A_SECOND, ServerSettings
@@ -29,6 +32,11 @@ _Result = TypeVar("_Result")
 # The burst of a stream, in seconds of audio at the largest speed.
 _BURST_SECONDS = 1.0
 _DEFAULT_OPUS_BITRATE = 32_000
+# A long message is read in parts of so many frames, so that it never holds up other streams.
+_PART_FRAMES = 25
+# Texts of a client are short.
+_MAX_TEXT = 1000
+_MAX_DIGITS = 18
 
 
 def stream_routes(streams: Streams, gate: Gate) -> APIRouter:
@@ -36,27 +44,45 @@ def stream_routes(streams: Streams, gate: Gate) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/v1/encode/stream")
-    async def encode_stream(
-        socket: WebSocket, audio: str = "pcm_s16le", num_quantizers: int | None = None
-    ) -> None:
-        async def exchange() -> None:
-            await _encode(socket, streams, audio, num_quantizers)
-
-        await _serve(socket, streams, gate, exchange)
+    async def encode_stream(socket: WebSocket) -> None:
+        await _serve(socket, streams, gate, partial(_encode, socket, streams))
 
     @router.websocket("/v1/decode/stream")
-    async def decode_stream(
-        socket: WebSocket,
-        audio: str = "pcm_s16le",
-        num_quantizers: int | None = None,
-        bitrate: int = _DEFAULT_OPUS_BITRATE,
-    ) -> None:
-        async def exchange() -> None:
-            await _decode(socket, streams, audio, num_quantizers, bitrate)
-
-        await _serve(socket, streams, gate, exchange)
+    async def decode_stream(socket: WebSocket) -> None:
+        await _serve(socket, streams, gate, partial(_decode, socket, streams))
 
     return router
+
+
+@dataclass(frozen=True)
+class _Query:
+    """The options of a stream, from the query of its URL."""
+
+    audio: str = "pcm_s16le"
+    num_quantizers: int | None = None
+    bitrate: int = _DEFAULT_OPUS_BITRATE
+
+    @classmethod
+    def of(cls, socket: WebSocket, names: tuple[str, ...]) -> "_Query":
+        """Parse a query; the key is `auth`'s.
+
+        Raises:
+            Refused: A name is unknown, or a number is none.
+        """
+        given: dict[str, Any] = {}
+        for name, value in socket.query_params.items():
+            if name == "key":
+                continue
+            if name not in names:
+                raise unknown_name(name, names)
+            given[name] = value if name == "audio" else _number(name, value)
+        return cls(**given)
+
+
+def _number(name: str, value: str) -> int:
+    if len(value) > _MAX_DIGITS or not value.removeprefix("-").isdecimal():
+        raise Refused("bad_input", f"{name} is {value!r:.40}; expected a whole number")
+    return int(value)
 
 
 async def _serve(
@@ -73,9 +99,14 @@ async def _serve(
     except Exception as error:
         refusal = refusal_of(error)
         streams.metrics.refused(refusal.code)
-        if refusal.code == "server":
+        if refusal.code == "server" and _is_unexpected(error):
             _log.error("a stream failed", exc_info=error)
         await _end(socket, document_of(refusal) | {"type": "error"}, refusal.code)
+
+
+def _is_unexpected(error: Exception) -> bool:
+    """Whether an error is worth a traceback; a stream that the server's stop breaks off is not."""
+    return not isinstance(error, MossAudioError) or error.__cause__ is not None
 
 
 async def _end(socket: WebSocket, message: dict[str, Any], code: str | None = None) -> None:
@@ -87,20 +118,19 @@ async def _end(socket: WebSocket, message: dict[str, Any], code: str | None = No
             await asyncio.wait_for(socket.close(status, code), 1)
 
 
-async def _encode(
-    socket: WebSocket, streams: Streams, audio_format: str, num_quantizers: int | None
-) -> None:
-    frames = PackedFrames(streams.info, num_quantizers)
-    reader = audio_reader(audio_format, streams.info)
-    async with streams.live("encode") as stream:
-        source = _StreamInput(
-            socket, stream, streams.settings, streams.info, streams.info.sampling_rate
-        )
-        await socket.send_text(_first_message("encode", streams.info, frames, audio_format))
+async def _encode(socket: WebSocket, streams: Streams) -> None:
+    query = _Query.of(socket, ("audio", "num_quantizers"))
+    frames = PackedFrames(streams.info, query.num_quantizers)
+    reader = audio_reader(query.audio, streams.info)
+    async with streams.live("encode", client_of(socket)) as stream:
+        rate = streams.info.sampling_rate
+        source = _StreamInput(socket, stream, streams.settings, streams.info, rate)
+        await socket.send_text(_first_message("encode", streams.info, frames, query.audio))
 
         async def read() -> None:
             while (message := await source.next_message()) is not None:
-                await source.feed(reader.read(message))
+                for part in reader.parts(message, _PART_FRAMES * streams.info.downsample_rate):
+                    await source.feed(reader.read(part))
             await source.feed(reader.finish())
             await source.finish()
 
@@ -114,24 +144,19 @@ async def _encode(
         await _together(read(), write())
 
 
-async def _decode(
-    socket: WebSocket,
-    streams: Streams,
-    audio_format: str,
-    num_quantizers: int | None,
-    bitrate: int,
-) -> None:
-    frames = PackedFrames(streams.info, num_quantizers)
-    writer = audio_writer(audio_format, streams.info, bitrate)
-    async with streams.live("decode") as stream:
-        source = _StreamInput(
-            socket, stream, streams.settings, streams.info, streams.info.frame_rate
-        )
-        await socket.send_text(_first_message("decode", streams.info, frames, audio_format))
+async def _decode(socket: WebSocket, streams: Streams) -> None:
+    query = _Query.of(socket, ("audio", "num_quantizers", "bitrate"))
+    frames = PackedFrames(streams.info, query.num_quantizers)
+    writer = audio_writer(query.audio, streams.info, query.bitrate)
+    async with streams.live("decode", client_of(socket)) as stream:
+        rate = streams.info.frame_rate
+        source = _StreamInput(socket, stream, streams.settings, streams.info, rate)
+        await socket.send_text(_first_message("decode", streams.info, frames, query.audio))
 
         async def read() -> None:
             while (message := await source.next_message()) is not None:
-                await source.feed(frames.read(message))
+                for part in frames.parts(message, _PART_FRAMES):
+                    await source.feed(frames.read(part))
             await source.finish()
 
         async def write() -> None:
@@ -214,6 +239,8 @@ class _StreamInput:
         if data is None:
             _require_end(event.get("text") or "")
             return None
+        if not data:
+            raise Refused("bad_input", "a message is empty; send audio or codes, or end the stream")
         await self._messages.wait(1)
         return data
 
@@ -263,10 +290,11 @@ class _StreamInput:
 
 
 def _require_end(text: str) -> None:
-    with suppress(ValueError, RecursionError):
-        message = json.loads(text)
-        if isinstance(message, dict) and message.get("type") == "end":
-            return
+    if len(text) <= _MAX_TEXT:  # longer ones are not worth the time to parse them
+        with suppress(ValueError, RecursionError):
+            message = json.loads(text)
+            if isinstance(message, dict) and message.get("type") == "end":
+                return
     raise Refused(
         "bad_input", f'got the text {text[:40]!r}; expected binary messages, or {{"type": "end"}}'
     )

@@ -7,8 +7,9 @@ Knows no protocol: chunks are arrays, and refusals are errors.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 from ..errors import ServerBusy
 from .batching import Chunk, StepResult, StreamingCodec
@@ -16,6 +17,8 @@ from .lifecycle import ModelService
 from .metrics import Metrics
 from .model_thread import ModelThread
 from .settings import ServerSettings
+
+_Result = TypeVar("_Result")
 
 
 class Stream:
@@ -107,7 +110,25 @@ class Streams(ModelService):
         self._loop = asyncio.get_running_loop()
         limit = self.settings.max_clips
         self._clip_slots = {name: asyncio.Semaphore(limit) for name in ("encode", "decode")}
+        self._file_threads = ThreadPoolExecutor(2 * limit, thread_name_prefix="files")
         self._model_thread.start()
+
+    async def in_thread(self, work: Callable[[], _Result]) -> _Result:
+        """Run work on a file in a thread; does not return before the thread is done.
+
+        A thread cannot be cancelled. If this returned earlier, the place of a client that left
+        would be free while its file is still being read.
+        """
+        running = asyncio.ensure_future(self._loop.run_in_executor(self._file_threads, work))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # nobody waits for it
+            raise
 
     @property
     def is_healthy(self) -> bool:
@@ -132,7 +153,7 @@ class Streams(ModelService):
         return self._model_thread.num_bytes()
 
     @asynccontextmanager
-    async def live(self, name: str) -> AsyncIterator[Stream]:
+    async def live(self, name: str, client: str) -> AsyncIterator[Stream]:
         """Open a live stream of "encode" or "decode".
 
         Raises:
@@ -143,24 +164,30 @@ class Streams(ModelService):
             raise ServerBusy(
                 f"all {self.settings.max_streams} streams are taken; try again when one has ended"
             )
-        async with self._open(name, "live") as stream:
-            yield stream
+        most = self.settings.max_streams_a_client
+        if most and self._held["stream", client] >= most:
+            raise ServerBusy(f"this client has {most} streams; try again when one has ended")
+        with self._counted("stream", client):
+            async with self._open(name, "live") as stream:
+                yield stream
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, client: str) -> AsyncIterator[None]:
         """Count a request for a whole file, from its first byte to the end of the answer.
 
         Raises:
             ServerBusy: Too many files are queued, or the server is about to stop.
         """
         self.require_open()
-        if self.num_clips >= self.settings.max_clips + self.settings.max_waiting_clips:
+        places = self.settings.max_clips + self.settings.max_waiting_clips
+        if self.num_clips >= places:
             raise ServerBusy(f"{self.num_clips} files are in progress or wait; try again later")
-        self.num_clips += 1
-        try:
-            yield
-        finally:
-            self.num_clips -= 1
+        with self._place("file", client, self.num_clips, places):
+            self.num_clips += 1
+            try:
+                yield
+            finally:
+                self.num_clips -= 1
 
     @asynccontextmanager
     async def clip(self, name: str) -> AsyncIterator[Stream]:
@@ -190,6 +217,7 @@ class Streams(ModelService):
 
     async def stop(self) -> None:
         """Stop the model thread."""
+        self._file_threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._model_thread.stop)
 
     def _deliver(self, results: list[StepResult]) -> None:

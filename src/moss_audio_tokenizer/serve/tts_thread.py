@@ -140,23 +140,25 @@ class SpeechQueue(ModelService):
         return len(self._open_work)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[SpeechRequest]:
+    async def turn(self, client: str) -> AsyncIterator[SpeechRequest]:
         """Admit a request, from its first byte to the end of the answer.
 
         Raises:
             ServerBusy: The queue is full, or the server is about to stop.
         """
         self.require_open()
-        if self.num_requests > self.settings.max_waiting_speeches:
+        places = self.settings.max_waiting_speeches + 1
+        if self.num_requests >= places:
             raise ServerBusy(f"{self.num_requests} texts are spoken or wait; try again later")
         request = SpeechRequest(self._queue)
-        self._open_work.add(request)
-        try:
-            yield request
-        finally:
-            self._open_work.discard(request)
-            request.is_over = True
-            self.metrics.ended_speech(request.ending)
+        with self._place("speech", client, self.num_requests, places):
+            self._open_work.add(request)
+            try:
+                yield request
+            finally:
+                self._open_work.discard(request)
+                request.is_over = True
+                self.metrics.ended_speech(request.ending)
 
     async def stop(self) -> None:
         """Stop the thread after its frame; does not wait for a model that is still loading."""

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,9 @@ def voice_name(recording: bytes, text: str = "") -> str:
     """
     digest = hashlib.sha256(recording)
     if text:
-        digest.update(hashlib.sha256(text.encode()).digest())
+        # With a prefix that no sound file starts with, so no recording alone has this name.
+        pair = digest.digest() + hashlib.sha256(text.encode()).digest()
+        digest = hashlib.sha256(b"voice with transcript" + pair)
     return digest.hexdigest()[:32]
 
 
@@ -172,7 +175,7 @@ def voice_routes(
         said = _checked_text(text, MAX_TEXT_CHARACTERS)
 
         async def work(recording: bytes) -> dict[str, Any]:
-            voice = voice_name(recording, said)
+            voice = await streams.in_thread(partial(voice_name, recording, said))
             codes = await find(voice)
             facts = {"voice": voice, "was_cached": codes is not None}
             if codes is None:
@@ -180,7 +183,7 @@ def voice_routes(
                 await asyncio.to_thread(cache().keep, voice, codes, said)
             return facts | {"seconds": codes.duration_seconds, "frames": codes.num_frames}
 
-        return await with_body(request, streams, work)
+        return await with_body(request, streams, work, "a sound file")
 
     @router.get(
         "/voices/{voice}",

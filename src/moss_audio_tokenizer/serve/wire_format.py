@@ -4,6 +4,7 @@ Converts bytes to arrays and back. Audio is interleaved and little-endian. A fra
 padded with zero bits to whole bytes, so a message can hold any number of frames.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,14 @@ _FULL_SCALE = 32768.0
 
 class AudioReader(Protocol):
     """Decodes the messages of one stream to samples at the codec's rate."""
+
+    def parts(self, message: bytes, num_samples: int) -> Iterator[bytes]:
+        """Split a message so that each part holds at most so many samples.
+
+        Raises:
+            AudioError: The message ends inside a sample.
+        """
+        ...
 
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
         """Decode a message; the result may be empty."""
@@ -76,6 +85,23 @@ class PcmReader:
     def __init__(self, audio_format: str, info: CodecInfo) -> None:
         self._type = _sample_type(audio_format)
         self._num_channels = info.num_channels
+        self._sample_bytes = self._type.itemsize * info.num_channels
+
+    def parts(self, message: bytes, num_samples: int) -> Iterator[bytes]:
+        """Split a message so that each part holds at most so many samples.
+
+        Raises:
+            AudioError: The message ends inside a sample.
+        """
+        self._check_size(message)
+        return _split(message, num_samples * self._sample_bytes)
+
+    def _check_size(self, message: bytes) -> None:
+        if len(message) % self._sample_bytes:
+            raise AudioError(
+                f"a message has {len(message)} bytes; expected a multiple of "
+                f"{self._sample_bytes}: whole samples of {self._num_channels} channels"
+            )
 
     def read(self, message: bytes) -> Float[np.ndarray, "channels samples"]:
         """Decode a message.
@@ -83,12 +109,7 @@ class PcmReader:
         Raises:
             AudioError: The message ends inside a sample, or a sample is not finite.
         """
-        unit = self._type.itemsize * self._num_channels
-        if len(message) % unit:
-            raise AudioError(
-                f"a message has {len(message)} bytes; expected a multiple of {unit}: whole samples "
-                f"of {self._num_channels} channels"
-            )
+        self._check_size(message)
         values = np.frombuffer(message, self._type).reshape(-1, self._num_channels).T
         if not np.isfinite(values).all():
             raise AudioError("a message holds NaN or infinite samples; replace them before sending")
@@ -125,6 +146,11 @@ def _sample_type(audio_format: str) -> "np.dtype[np.generic]":
     return np.dtype(_PCM_TYPES[audio_format])
 
 
+def _split(message: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(message), size):
+        yield message[start : start + size]
+
+
 class PackedFrames:
     """Packs frames of codes, each into whole bytes.
 
@@ -148,17 +174,29 @@ class PackedFrames:
         self._bits = wanted * self.bits_per_code
         self.bytes_per_frame = packed_size(wanted, self.bits_per_code)
 
+    def parts(self, message: bytes, num_frames: int) -> Iterator[bytes]:
+        """Split a message so that each part holds at most so many frames.
+
+        Raises:
+            CodesError: The message ends inside a frame.
+        """
+        self._check_size(message)
+        return _split(message, num_frames * self.bytes_per_frame)
+
+    def _check_size(self, message: bytes) -> None:
+        if len(message) % self.bytes_per_frame:
+            raise CodesError(
+                f"a message has {len(message)} bytes; expected a multiple of {self.bytes_per_frame}"
+                f", the size of a frame with num_quantizers={self.num_quantizers}"
+            )
+
     def read(self, message: bytes) -> Integer[np.ndarray, "num_quantizers frames"]:
         """Unpack a message.
 
         Raises:
             CodesError: The message ends inside a frame, or holds an invalid code.
         """
-        if len(message) % self.bytes_per_frame:
-            raise CodesError(
-                f"a message has {len(message)} bytes; expected a multiple of {self.bytes_per_frame}"
-                f", the size of a frame with num_quantizers={self.num_quantizers}"
-            )
+        self._check_size(message)
         rows = np.frombuffer(message, np.uint8).reshape(-1, self.bytes_per_frame)
         bits = np.unpackbits(rows, axis=1)
         packed = np.packbits(bits[:, : self._bits]).tobytes()

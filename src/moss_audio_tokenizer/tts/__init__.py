@@ -3,11 +3,12 @@
 Source: the paper's section 3.3 and appendix C.
 """
 
+from ..speech.sampling import SpeechSampling
+from ..speech.synthesizer import Speech, SpeechRequest
+from ..speech.tts_generation import Frame, GeneratedSpeech, Prompt, frames, generate
 from .config import CatTtsConfig
-from .generation import Frame, GeneratedSpeech, Prompt, frames, generate
 from .model import CatTts, SequenceDropout, TtsBatch, TtsOutput
-from .sampling import SpeechSampling
-from .synthesizer import Speech, SpeechRequest, Synthesizer
+from .synthesizer import Synthesizer
 
 __all__ = [
     "CatTts",

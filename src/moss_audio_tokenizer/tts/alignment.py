@@ -1,15 +1,14 @@
 """Explicit text alignment of CAT-TTS: the text token of each frame, and how long it still lasts.
 
-Owns all of it: how an alignment conditions both Transformers, the loss of predicted durations,
-and the cursor that moves through a text during generation. An addition of this project for small
-data sets, off in the paper's recipe: an hour of speech does not teach a model to find its way
-through a text. A token's duration is predicted when the token begins, so that unclear speech of
-the model's own cannot stop the cursor.
+Owns how an alignment conditions both Transformers, and the loss of predicted durations; the
+cursor that moves through a text during generation is `speech.text_cursor`. An addition of this
+project for small data sets, off in the paper's recipe: an hour of speech does not teach a model
+to find its way through a text. A token's duration is predicted when the token begins, so that
+unclear speech of the model's own cannot stop the cursor.
 """
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,58 +129,3 @@ class DurationPredictor(nn.Module):
         first = alignment.begins & alignment.conditioned
         scores = self.scores(states[first], alignment.tokens[first])
         return F.cross_entropy(scores, alignment.remaining[first], reduction="sum")
-
-
-class TextCursor:
-    """The text position of each row during generation: token by token, without a skip.
-
-    Args:
-        predictor: of the model.
-        tokens: text tokens of each row, followed by the end token.
-        first: index of the token that each row says first.
-    """
-
-    def __init__(
-        self, predictor: DurationPredictor, tokens: Sequence[Sequence[int]], first: Sequence[int]
-    ) -> None:
-        device = predictor.beginning.device
-        self._predictor: Any = predictor
-        self._last = torch.tensor([len(row) - 1 for row in tokens], device=device)
-        self._ids = nn.utils.rnn.pad_sequence(
-            [torch.tensor(list(row), device=device) for row in tokens], batch_first=True
-        )
-        # Before the first token, at the end of what came before it.
-        self._position = torch.tensor(list(first), device=device) - 1
-        self._remaining = torch.zeros_like(self._position)
-
-    def scores(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows durations"]:
-        """Duration logits of the token that would begin in the next frame."""
-        following = (self._position + 1).minimum(self._last)
-        scores: Tensor = self._predictor.scores(hidden, self._token(following))
-        return scores
-
-    def step(self, durations: Int[Tensor, "rows"]) -> Float[Tensor, "rows width"]:
-        """Move to the next frame, and return its alignment embedding.
-
-        Args:
-            durations: number of frames behind the first, for rows whose next token begins now.
-        """
-        begins = (self._remaining == 0) & (self._position < self._last)
-        self._position = self._position + begins
-        self._remaining = torch.where(begins, durations, (self._remaining - 1).clamp_min(0))
-        embedded: Tensor = self._predictor(self.token, begins, self._remaining)
-        return embedded
-
-    def _token(self, position: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
-        return self._ids.gather(1, position[:, None])[:, 0]
-
-    @property
-    def token(self) -> Int[Tensor, "rows"]:
-        """The current token of each row."""
-        return self._token(self._position)
-
-    @property
-    def may_end(self) -> Bool[Tensor, "rows"]:
-        """Rows whose last token is over."""
-        ends = self._position == self._last - 1
-        return (self._position == self._last) | (ends & (self._remaining == 0))

@@ -20,12 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ..llm import ByteText, CodeEmbedding, TextCodec, made_language_model
 from ..llm.folder import FolderModel
 from ..llm.llm import checked_language_model
+from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput
 from .alignment import DurationPredictor, TokenAlignment
 from .config import CatTtsConfig
 from .depth import DepthTransformer
+from .torch_decoder import TorchTtsDecoder
 
 _STD = 0.02
-END, CONTINUE = 0, 1
 _DEPTH_GROUPS = 4
 
 
@@ -220,10 +221,28 @@ class CatTts(FolderModel):
         own = own + torch.arange(batch)[:, None] * states.shape[1]
         return F.embedding(own.to(self.device), states.flatten(0, 1))
 
-    def prompt(self, text: str) -> Float[Tensor, "steps width"]:
+    def prompt(self, ids: Sequence[int]) -> Float[Tensor, "steps width"]:
         """[text][start]."""
-        ids = torch.tensor(self.text.encode(text), dtype=torch.long, device=self.device)
-        return torch.cat((self.temporal.get_input_embeddings()(ids), self.start[None]))
+        given = torch.tensor(list(ids), dtype=torch.long, device=self.device)
+        return torch.cat((self.temporal.get_input_embeddings()(given), self.start[None]))
+
+    @property
+    def facts(self) -> TtsFacts:
+        """Sizes of the model, as generation needs them."""
+        config = self.config
+        most = int(getattr(self.temporal.config, "max_position_embeddings", 1 << 30))
+        return TtsFacts(
+            num_quantizers=config.num_quantizers,
+            codebook_size=config.codebook_size,
+            has_alignment=self.guide is not None,
+            guidance=float(config.guidance),
+            codec=config.codec,
+            max_steps=most,
+        )
+
+    def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> TorchTtsDecoder:
+        """Start to generate a batch (`speech.tts_generation`)."""
+        return TorchTtsDecoder(self, inputs, guided)
 
     def _ends(self, states: Tensor, counts: Tensor) -> tuple[Tensor, int]:
         """The decision is to continue before every frame, and to end after the last."""

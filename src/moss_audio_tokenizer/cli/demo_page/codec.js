@@ -1,9 +1,9 @@
-// The codec in a browser: exported step graphs, their state, and weights fetched once.
+// The codec in a browser: the exported step graphs, their state, and the weights.
 //
-// Owns what goes in and out of onnxruntime-web; knows nothing of the page.
+// Owns the inputs and outputs of onnxruntime-web; knows nothing of the page.
 
 /** Frames that are encoded at a time. */
-const PIECE_FRAMES = 25;
+const CHUNK_FRAMES = 25;
 
 const TYPES = { float32: Float32Array, int32: Int32Array, int64: BigInt64Array };
 
@@ -45,7 +45,7 @@ export class Codec {
     return new Codec(ort, manifest, sessions);
   }
 
-  /** Kilobits a second with so many layers. */
+  /** The bitrate in kbit/s with this many quantizers. */
   bitrate(layers) {
     return (layers * Math.ceil(Math.log2(this.codebookSize)) * this.frameRate) / 1000;
   }
@@ -53,22 +53,22 @@ export class Codec {
   /**
    * Codes of a clip.
    * @param channels a Float32Array for each channel, at the model's rate
-   * @param onProgress called with the share that is done
-   * @returns an Int32Array for each layer
+   * @param onProgress called with the finished share
+   * @returns an Int32Array for each quantizer
    */
   async encode(channels, onProgress = () => {}) {
     const unit = this.samplesPerFrame;
     const frames = Math.ceil(channels[0].length / unit);
     const layers = Array.from({ length: this.numQuantizers }, () => new Int32Array(frames));
-    const stream = new Stream(this, "encoder_step", Math.min(PIECE_FRAMES, frames));
-    for (let start = 0; start < frames; start += PIECE_FRAMES) {
-      const count = Math.min(PIECE_FRAMES, frames - start);
-      const piece = new Float32Array(channels.length * count * unit);
+    const stream = new Stream(this, "encoder_step", Math.min(CHUNK_FRAMES, frames));
+    for (let start = 0; start < frames; start += CHUNK_FRAMES) {
+      const count = Math.min(CHUNK_FRAMES, frames - start);
+      const chunk = new Float32Array(channels.length * count * unit);
       channels.forEach((samples, channel) => {
         const part = samples.subarray(start * unit, (start + count) * unit);
-        piece.set(part, channel * count * unit);
+        chunk.set(part, channel * count * unit);
       });
-      const given = this.tensor("float32", piece, [1, channels.length, count * unit]);
+      const given = this.tensor("float32", chunk, [1, channels.length, count * unit]);
       const { audio_codes: codes } = await stream.step({ input_values: given }, count);
       layers.forEach((layer, index) => {
         const row = codes.data.subarray(index * count, (index + 1) * count);
@@ -79,7 +79,7 @@ export class Codec {
     return layers;
   }
 
-  /** A stream that decodes chunks of at most so many frames. */
+  /** Open a stream that decodes chunks of up to this many frames. */
   decoder(maxChunkFrames) {
     return new Decoder(this, maxChunkFrames);
   }
@@ -89,15 +89,15 @@ export class Codec {
   }
 }
 
-/** One stream through a step graph: its position, and its rings of keys and values. */
+/** One stream through a step graph: its positions and its KV cache. */
 class Stream {
   constructor(codec, name, maxChunkFrames) {
     this.codec = codec;
     this.session = codec.sessions[name];
     this.state = { positions: codec.tensor("int64", new BigInt64Array(1), [1]) };
     for (const ring of codec.manifest.graphs[name].rings) {
-      const places = ring.context_steps + maxChunkFrames * ring.steps_per_frame;
-      const shape = [1, ring.num_heads, places, ring.head_dim];
+      const slots = ring.context_steps + maxChunkFrames * ring.steps_per_frame;
+      const shape = [1, ring.num_heads, slots, ring.head_dim];
       for (const kind of ["key", "value"]) {
         const empty = new Float32Array(shape.reduce((a, b) => a * b));
         this.state[`past_key_values.${ring.layer}.${kind}`] = codec.tensor("float32", empty, shape);
@@ -105,7 +105,7 @@ class Stream {
     }
   }
 
-  /** Run the next frames; what comes out as state goes in as state the next time. */
+  /** Run the next frames; the state that comes out goes into the next call. */
   async step(given, frames) {
     const active = this.codec.tensor("bool", new Uint8Array(frames).fill(1), [1, frames]);
     const found = await this.session.run({ ...given, active, ...this.state });
@@ -117,7 +117,7 @@ class Stream {
   }
 }
 
-/** A stream of codes to sound. */
+/** A stream that decodes codes. */
 class Decoder {
   constructor(codec, maxChunkFrames) {
     this.codec = codec;
@@ -125,8 +125,8 @@ class Decoder {
   }
 
   /**
-   * The sound of the next frames, with as many layers as wanted: it may differ from step to step.
-   * @param layers an Int32Array for each layer
+   * Decode the next frames; the number of quantizers may change from step to step.
+   * @param layers an Int32Array for each quantizer
    * @returns a Float32Array for each channel
    */
   async step(layers, start, count, used) {

@@ -57,7 +57,7 @@ class CatTtsSystem:
     def __init__(self, name: str, codec: str, device: str, **sampling: Any) -> None:
         self._sampling = SpeechSampling(**sampling)
         self._synthesizer = Synthesizer.from_pretrained(name, codec=codec, device=device)
-        self.num_quantizers = int(self._synthesizer.model.config.num_quantizers)
+        self.num_quantizers = int(self._synthesizer.model.facts.num_quantizers)
         self.kbps_per_quantizer = self._synthesizer.codec.info.bitrate(1) / 1000
 
     def speak(

@@ -334,7 +334,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         sampling = SpeechSampling(max_frames=most, seed=self.config.seed)
         spoken = generate(self.task.model, [self.valid[0].text], sampling=sampling)
         self.task.train()
-        codes = spoken.audio_codes[:, 0].cpu().numpy()
+        codes = spoken.audio_codes[:, 0]
         mono: np.ndarray = decoder.decode(codes).mean(0) if codes.size else np.zeros(0, np.float32)
         return mono
 

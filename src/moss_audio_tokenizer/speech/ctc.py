@@ -1,0 +1,111 @@
+"""Connectionist temporal classification in NumPy: greedy decoding, alignment and word times.
+
+Owns the Viterbi search in the lattice of CTC (Graves et al. 2006).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from .tokens import TextCodec
+
+_IMPOSSIBLE = -np.inf
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognized word.
+
+    Attributes:
+        text: the word.
+        start_seconds: its start.
+        end_seconds: its end.
+    """
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+
+
+def greedy_tokens(scores: Float[np.ndarray, "steps classes"], blank: int) -> list[int]:
+    """The most probable class of each step, without blanks and repeats."""
+    best = scores.argmax(-1).tolist()
+    return [token for before, token in pairwise([blank, *best]) if token not in (before, blank)]
+
+
+def word_times(
+    text: str, scores: Float[np.ndarray, "steps classes"], tokens: TextCodec, frame_rate: float
+) -> list[Word]:
+    """The words of a transcript with their times, by forced alignment.
+
+    A causal model emits a token when it is over: a word lasts from the last token of the word
+    before to its own last token.
+
+    Args:
+        text: transcript.
+        scores: CTC log-probabilities of its recording.
+        tokens: text tokens of the model.
+        frame_rate: frames a second.
+    """
+    ids, words = tokens.encode(text), text.split()
+    if not ids or not words:
+        return []
+    steps = token_steps(scores, ids, tokens.num_tokens)
+    ends = [0] * len(words)
+    for count, step in enumerate(steps.tolist(), start=1):
+        index = len(tokens.decode(ids[:count]).split()) - 1
+        ends[min(max(index, 0), len(words) - 1)] = step + 1
+    times = np.minimum(np.maximum.accumulate(ends), len(scores) - 1) / frame_rate
+    return [
+        Word(word, float(start), float(end))
+        for word, start, end in zip(words, [0.0, *times[:-1]], times, strict=True)
+    ]
+
+
+def token_steps(
+    scores: Float[np.ndarray, "steps classes"], ids: Sequence[int], blank: int
+) -> Int64[np.ndarray, " tokens"]:
+    """The step at which the most likely path emits each token.
+
+    Args:
+        scores: log-probabilities of the classes in each step.
+        ids: token ids, in order.
+        blank: class of steps that emit no token.
+
+    Returns:
+        Ascending steps; evenly spaced where there are more tokens than steps.
+    """
+    steps, count = len(scores), len(ids)
+    repeats = sum(a == b for a, b in pairwise(ids))
+    if count + repeats > steps:
+        return np.linspace(0, steps - 1, count).round().astype(np.int64)
+    classes = np.full(2 * count + 1, blank)
+    classes[1::2] = ids
+    # The blank between two different tokens may be skipped.
+    skips = np.zeros(len(classes), bool)
+    skips[3::2] = classes[3::2] != classes[1:-2:2]
+    came_from = np.zeros((steps, len(classes)), np.int64)
+    best = np.full(len(classes), _IMPOSSIBLE)
+    best[:2] = scores[0, classes[:2]]
+    for step in range(1, steps):
+        moves = np.stack([best, _shifted(best, 1), np.where(skips, _shifted(best, 2), _IMPOSSIBLE)])
+        came_from[step] = moves.argmax(0)
+        best = moves.max(0) + scores[step, classes]
+    return _first_steps(came_from, len(classes) - 1 - int(best[-2:].argmax() == 0), count)
+
+
+def _shifted(values: np.ndarray, by: int) -> np.ndarray:
+    return np.concatenate((np.full(by, _IMPOSSIBLE), values))[: len(values)]
+
+
+def _first_steps(came_from: np.ndarray, state: int, count: int) -> Int64[np.ndarray, " tokens"]:
+    """Backtrack: the first step in the state of each token."""
+    emitted = np.zeros(count, np.int64)
+    for step in range(len(came_from) - 1, -1, -1):
+        if state % 2:
+            emitted[state // 2] = step
+        state -= int(came_from[step, state])
+    return emitted

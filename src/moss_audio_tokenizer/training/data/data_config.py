@@ -1,0 +1,173 @@
+"""What a run trains on: the group ``data`` of a recipe, checked when built.
+
+`DataConfig` is for runs on audio (the codec), `CodesDataConfig` for runs on codes (CAT-TTS and
+CAT-ASR). Standard library only; knows nothing of files, sound or codes.
+"""
+
+from dataclasses import dataclass
+
+from ..overrides import check_types, require
+
+
+@dataclass(frozen=True)
+class SourcesConfig:
+    """Which recordings are used.
+
+    Attributes:
+        manifest: JSON-lines manifest, or a folder of shards; paths in a manifest are relative to
+            it.
+        sources: several of these with their weights, as (path, weight) pairs, in place of
+            ``manifest``.
+        speakers: train and validate on these speakers alone; empty for all.
+        languages: train and validate on these languages alone; empty for all.
+    """
+
+    manifest: str = ""
+    sources: tuple[tuple[str, float], ...] = ()
+    speakers: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        weights = dict(self.sources)
+        usable = all(path and weight > 0 for path, weight in self.sources)
+        usable = usable and len(weights) == len(self.sources)
+        require(usable, self, "sources", "(path, weight) pairs, weights above 0, a path once")
+        single = not (self.sources and self.manifest)
+        require(single, self, "sources", "none where data.manifest is set: use one of the two")
+
+    @property
+    def weighted_paths(self) -> tuple[tuple[str, float], ...]:
+        """Every manifest and folder with its weight."""
+        return self.sources or ((self.manifest, 1.0),)
+
+
+@dataclass(frozen=True)
+class DataConfig(SourcesConfig):
+    """Where audio comes from, and what is cut from it.
+
+    Attributes:
+        crop_seconds: length of a training crop; a whole number of frames.
+        batch_size: crops a step, of all processes together.
+        text_share: share of rows that are whole utterances with their text. Above 0, a batch
+            holds rows of about one length instead of ``batch_size`` crops of ``crop_seconds``.
+        text_seconds: the shortest and the longest utterance that is used.
+        batch_seconds: audio of a step when ``text_share`` is above 0, unless long rows in the
+            number that ``row_multiple`` asks for make it more.
+        batch_change: (step, factor): from this step on, batches are so many times as large; the
+            step 0 stands for never.
+        row_multiple: rows of each process are a multiple of this.
+        domain_weights: share of each domain in a batch, as (domain, weight) pairs.
+        gain_db: each row's level is drawn from this range of dBFS (RMS).
+        max_gain_db: quiet rows are not raised by more than this.
+        max_unreadable_share: a run ends when more of the training clips than this cannot be read.
+        cache_hours: data up to this length are decoded once and kept in memory, as 16-bit
+            samples; the rest is decoded when it is needed.
+        workers: processes that decode ahead what is not kept in memory; where all is, one thread
+            makes batches ahead; 0 does either in the loop.
+    """
+
+    crop_seconds: float = 0.64
+    batch_size: int = 8
+    text_share: float = 0.0
+    text_seconds: tuple[float, float] = (0.5, 30.0)
+    batch_seconds: float = 60.0
+    batch_change: tuple[int, float] = (0, 1.0)
+    row_multiple: int = 1
+    domain_weights: tuple[tuple[str, float], ...] = (
+        ("speech", 0.7),
+        ("sound", 0.15),
+        ("music", 0.15),
+    )
+    gain_db: tuple[float, float] = (-32.0, -14.0)
+    max_gain_db: float = 20.0
+    max_unreadable_share: float = 0.05
+    cache_hours: float = 4.0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("crop_seconds", "batch_seconds"):
+            require(getattr(self, name) > 0, self, name, "a time above 0")
+        for name in ("batch_size", "row_multiple"):
+            require(getattr(self, name) >= 1, self, name, "at least 1")
+        for name in ("text_share", "max_unreadable_share"):
+            require(0 <= getattr(self, name) <= 1, self, name, "0 to 1")
+        for name in ("cache_hours", "workers"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+        changed, factor = self.batch_change
+        require(changed >= 0 and factor > 0, self, "batch_change", "(step, factor), both above 0")
+        self._check_weights()
+        low, high = self.gain_db
+        require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")
+        low, high = self.text_seconds
+        require(0 < low < high, self, "text_seconds", "(shortest, longest) above 0 seconds")
+
+    def _check_weights(self) -> None:
+        shares = dict(self.domain_weights)
+        usable = all(share >= 0 for share in shares.values()) and sum(shares.values()) > 0
+        unique = len(shares) == len(self.domain_weights)
+        require(usable and unique, self, "domain_weights", "shares of 0 or more, a domain once")
+
+
+_MOST_VERSIONS = 10_000
+_MOST_JOINED = 64
+
+
+@dataclass(frozen=True)
+class CodesDataConfig(SourcesConfig):
+    """Where codes and their texts come from, and what rows are made of them.
+
+    A manifest may name sound files, which are encoded when they are first drawn, and files of
+    codes (.moss, .safetensors, .npz); a folder holds shards of sound or of codes.
+
+    Attributes:
+        codec: encodes sound; a model folder, a hub id, or "bundled". Stored codes must be this
+            model's. Empty: there is no sound, and the codes are what their files say.
+        num_quantizers: layers that are used; 0 for all that every source has.
+        versions: versions of each sound file that are encoded, up to 10,000. The first is the
+            recording as it is, the others differ in level, speed and noise.
+        speed: versions are played so many times as fast, with pitch and tempo.
+        gain_db: level of a version, in dBFS (RMS).
+        noise_db: how far white noise lies below the level of a version, in dB.
+        text_seconds: the shortest clip and the longest row that are used.
+        batch_seconds: about so much audio a step, of all processes together.
+        max_join: up to so many clips of one speaker and source make up a row; 64 at most.
+        join_share: share of the rows for which more than one clip is looked for.
+        row_multiple: rows of each process are a multiple of this.
+        max_unreadable_share: a run ends when more of the training clips than this cannot be read.
+        cache_hours: codes of so many hours are kept in memory: 3 MB an hour with 32 layers.
+    """
+
+    codec: str = "bundled"
+    num_quantizers: int = 0
+    versions: int = 1
+    speed: tuple[float, float] = (0.9, 1.1)
+    gain_db: tuple[float, float] = (-32.0, -14.0)
+    noise_db: tuple[float, float] = (30.0, 60.0)
+    text_seconds: tuple[float, float] = (0.3, 12.0)
+    batch_seconds: float = 60.0
+    max_join: int = 1
+    join_share: float = 0.5
+    row_multiple: int = 1
+    max_unreadable_share: float = 0.05
+    cache_hours: float = 300.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, most in (("versions", _MOST_VERSIONS), ("max_join", _MOST_JOINED)):
+            require(1 <= getattr(self, name) <= most, self, name, f"1 to {most}")
+        require(self.row_multiple >= 1, self, "row_multiple", "at least 1")
+        for name in ("num_quantizers", "cache_hours"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
+        for name in ("join_share", "max_unreadable_share"):
+            require(0 <= getattr(self, name) <= 1, self, name, "0 to 1")
+        require(self.batch_seconds > 0, self, "batch_seconds", "a time above 0")
+        low, high = self.text_seconds
+        require(0 < low < high, self, "text_seconds", "(shortest, longest) above 0 seconds")
+        low, high = self.speed
+        require(0.5 <= low <= high <= 2, self, "speed", "(slowest, fastest) from 0.5 to 2")
+        low, high = self.gain_db
+        require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")
+        low, high = self.noise_db
+        require(0 <= low <= high, self, "noise_db", "(lower, upper) in dB below the level")
