@@ -60,7 +60,7 @@ def peakedness(matrix: torch.Tensor) -> float:
 
 def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else():
     codec = Codec(preset("tiny"))
-    codec.initialise(torch.Generator().manual_seed(0))
+    codec.initialize(torch.Generator().manual_seed(0))
     optimizer = make_optimizer(codec, CodecOptimizerConfig(weight_decay=0.0), "muon")
     before = {name: parameter.detach().clone() for name, parameter in codec.named_parameters()}
     random = torch.Generator().manual_seed(1)

@@ -85,7 +85,7 @@ def part_of(task: CodecTask, name: str) -> nn.Module | None:
 def _codec(config: TrainingConfig, chosen: CodecConfig) -> Codec:
     codec = Codec(chosen)
     if not config.train.checkpoint:
-        codec.initialise(torch.Generator().manual_seed(config.seed))
+        codec.initialize(torch.Generator().manual_seed(config.seed))
         return codec
     with Checkpoint(find_checkpoint(config.train.checkpoint, {})) as opened:
         loaded = load_codec(opened)
