@@ -143,3 +143,20 @@ def test_autocast_is_kept_out(make_model):
         again = stream_all(model.decoder_stream(2, 4), codes, 7)
         stream_all(model.encoder_stream(2, 4), audio, 100)
     assert all(torch.equal(left, right) for left, right in zip(streamed, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_that_were_cast(make_codec, dtype):
+    """Weights are folded in float32, whatever type they are kept in."""
+    cast, rounded = make_codec().to(dtype), make_codec().to(dtype).float()
+    audio, codes = 0.3 * random(2, 1, 30 * STEP), torch.randint(16, (4, 2, 30))
+    results = []
+    for codec in (cast, rounded):
+        encoder = InferenceEncoder(codec, torch.float32)
+        decoder = InferenceDecoder(codec, torch.float32)
+        hidden = encoder.run_chunk(audio)
+        quantized = decoder.quantizer.decode(codes)
+        results.append((hidden, encoder.quantizer.encode(hidden, 4), decoder.run_chunk(quantized)))
+    for got, expected in zip(*results, strict=True):
+        assert got.dtype == expected.dtype
+        assert torch.equal(got, expected)
