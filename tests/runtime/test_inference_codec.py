@@ -1,6 +1,8 @@
 """Whole encoders and decoders for inference against the modules that are trained."""
 
 import dataclasses
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -160,3 +162,22 @@ def test_models_that_were_cast(make_codec, dtype):
     for got, expected in zip(*results, strict=True):
         assert got.dtype == expected.dtype
         assert torch.equal(got, expected)
+
+
+def test_compiled_models_answer_the_same():
+    """Inference is left out of compiled graphs: compilers do not know oneDNN's packed products."""
+    code = """
+import torch
+from moss_audio_tokenizer import MossAudioTokenizerModel
+model = MossAudioTokenizerModel.from_pretrained("bundled")
+def backend(graph, _inputs):
+    assert "linear" not in str(graph.graph)
+    return graph.forward
+audio = 0.1 * torch.randn(1, 1, 3840)
+expected = model.encode(audio).audio_codes
+sound = model.decode(expected).audio
+assert torch.equal(torch.compile(model.encode, backend=backend)(audio).audio_codes, expected)
+assert torch.equal(torch.compile(model.decode, backend=backend)(expected).audio, sound)
+torch.compile(model, backend=backend)(audio)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=200)
