@@ -15,7 +15,9 @@ PUBLIC_NAMES = [
     "MossAudioError",
     "MossAudioTokenizerConfig",
     "MossAudioTokenizerModel",
+    "OnnxAudioTokenizer",
     "load_audio",
+    "load_codec",
     "save_audio",
 ]
 TORCH_FREE_MODULES = [
