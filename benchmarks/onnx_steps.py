@@ -1,16 +1,19 @@
 """Steps of streams in onnxruntime beside PyTorch: latency of one frame past every window.
 
-`python benchmarks/onnx_steps.py [--threads 2] [--model bundled] [--model nano-24k]` exports each
+`python benchmarks/onnx_steps.py [--threads 2] [--neighbors 1] [--model bundled]` exports each
 model as it is and with an int8 decoder, and times steps of 1 frame in turns, so that a machine
-that slows down slows all of them. Needs the torch and export extras.
+that slows down slows all of them. Prints medians and, by the clock, 99th percentiles; neighbors
+are other processes that keep a core busy. Needs the torch and export extras.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -42,19 +45,35 @@ def stepper(codec: TimedCodec, side: str, streams: int) -> Callable[[], object]:
     return lambda: stream.step(chunks)
 
 
-def in_turns(
-    steps: dict[str, Callable[[], object]], count: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """The median milliseconds of each, measured in alternating stretches."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+def in_turns(steps: dict[str, Callable[[], object]], count: int) -> dict[str, str]:
+    """Processor median, clock median and 99th percentile of each, in alternating runs."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     for _ in range(_TURNS):
         for name, step in steps.items():
             step()
             for _ in range(count):
-                start = clock()
+                busy, start = time.process_time(), time.perf_counter()
                 step()
-                times[name].append(1e3 * (clock() - start))
-    return {name: median(found) for name, found in times.items()}
+                times[name].append((time.process_time() - busy, time.perf_counter() - start))
+    return {name: _summary(1e3 * np.array(found)) for name, found in times.items()}
+
+
+def _summary(milliseconds: np.ndarray) -> str:
+    busy, clock = milliseconds.T
+    return f"{np.median(busy):.2f} / {np.median(clock):.2f} / {np.quantile(clock, 0.99):.0f}"
+
+
+@contextmanager
+def busy_neighbors(count: int) -> Iterator[None]:
+    """Other processes that keep a core busy each."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def codecs_of(name: str, folder: Path, threads: int) -> dict[str, TimedCodec]:
@@ -81,14 +100,12 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="folder, 'bundled' or preset; repeatable")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--streams", type=int, action="append", help="repeatable (default: 1)")
-    parser.add_argument("--steps", type=int, default=20, help="a turn")
+    parser.add_argument("--neighbors", type=int, default=0, help="busy processes beside this one")
+    parser.add_argument("--steps", type=int, default=20, help="in each turn")
     options = parser.parse_args()
     use_threads(options.threads)
-    # One thread's own time does not depend on who else uses the machine.
-    alone = options.threads == 1
-    clock = time.process_time if alone else time.perf_counter
-    kind = "processor" if alone else "wall-clock"
-    print(f"{options.threads} thread(s), median {kind} ms of a 1-frame step past every window\n")
+    print(f"{options.threads} thread(s), {options.neighbors} busy neighbor(s); milliseconds of a")
+    print("1-frame step past every window: processor median / clock median / clock p99\n")
     print("| model | side | streams | torch | onnx | onnx, int8 decoder |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.model or ["bundled", "nano-24k"]:
@@ -97,8 +114,9 @@ def main() -> None:
             for side in ("encode", "decode"):
                 for streams in options.streams or [1]:
                     steps = {key: stepper(codec, side, streams) for key, codec in codecs.items()}
-                    found = in_turns(steps, options.steps, clock)
-                    cells = " | ".join(f"{found[key]:.2f}" for key in codecs)
+                    with busy_neighbors(options.neighbors):
+                        found = in_turns(steps, options.steps)
+                    cells = " | ".join(found[key] for key in codecs)
                     print(f"| {name} | {side} | {streams} | {cells} |", flush=True)
 
 

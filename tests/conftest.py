@@ -19,8 +19,8 @@ settings.load_profile("steady")
 _CHECKED = {
     "model": "attention codec decoder encoder patchify quantizer rope stack transformer",
     "runtime": (
-        "bands chunk_cache folded_quantizer fused_norms inference_codec inference_stack offline "
-        "packed_linear pieces ring_cache rotation stage triton_attention"
+        "chunk_cache folded_quantizer inference_codec offline packed_linear ring_cache stage "
+        "triton_attention"
     ),
     "training": (
         "losses quantizer_start reconstruction data.batch data.coded_batch data.coded_clips "

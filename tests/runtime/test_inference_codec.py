@@ -44,18 +44,18 @@ def codec(request, make_config, make_codec):
 
 
 @pytest.mark.parametrize("frames", [1, 4, 90])
-def test_one_piece(codec, frames):
+def test_one_chunk(codec, frames):
     audio, hidden = 0.3 * random(3, 2, frames * STEP), random(3, frames, 12)
     encoder, decoder = (
         InferenceEncoder(codec, torch.float32),
         InferenceDecoder(codec, torch.float32),
     )
-    assert relative_error(encoder.run_piece(audio), codec.encoder(audio)) < 1e-5
-    assert relative_error(decoder.run_piece(hidden), codec.decoder(hidden)) < 1e-5
+    assert relative_error(encoder.run_chunk(audio), codec.encoder(audio)) < 1e-5
+    assert relative_error(decoder.run_chunk(hidden), codec.decoder(hidden)) < 1e-5
 
 
 @pytest.mark.parametrize("sizes", [[1] * 30, [2, 7, 1, 20], [29, 1], [80, 3, 40]])
-def test_several_pieces(codec, sizes):
+def test_several_chunks(codec, sizes):
     frames = sum(sizes)
     audio, hidden = 0.3 * random(2, 2, frames * STEP), random(2, frames, 12)
     samples = [size * STEP for size in sizes]
@@ -63,13 +63,13 @@ def test_several_pieces(codec, sizes):
         InferenceEncoder(codec, torch.float32),
         InferenceDecoder(codec, torch.float32),
     )
-    for half, x, cut, axis, expected in [
+    for coder, x, cut, axis, expected in [
         (encoder, audio, samples, 2, codec.encoder(audio)),
         (decoder, hidden, sizes, 1, codec.decoder(hidden)),
     ]:
-        state = half.stack.init_pieces()
-        parts = [half.run_piece(part, state) for part in x.split(cut, dim=axis)]
-        got = torch.cat(parts, dim=1 if half is encoder else 2)
+        state = coder.stack.init_chunks()
+        parts = [coder.run_chunk(part, state) for part in x.split(cut, dim=axis)]
+        got = torch.cat(parts, dim=1 if coder is encoder else 2)
         assert relative_error(got, expected) < 1e-5
 
 
@@ -81,8 +81,8 @@ def test_the_folded_codec_is_as_it_was(codec):
     )
     audio, hidden = 0.3 * random(1, 2, 80), random(1, 10, 12)
     kept = audio.clone(), hidden.clone()
-    encoder.run_piece(audio)
-    decoder.run_piece(hidden)
+    encoder.run_chunk(audio)
+    decoder.run_chunk(hidden)
     assert torch.equal(audio, kept[0])
     assert torch.equal(hidden, kept[1])
     assert all(torch.equal(before[name], value) for name, value in codec.state_dict().items())

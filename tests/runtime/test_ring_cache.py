@@ -6,12 +6,12 @@ import torch
 from moss_audio_tokenizer.config import TransformerStage
 from moss_audio_tokenizer.errors import InputError
 from moss_audio_tokenizer.model.transformer import Transformer
-from moss_audio_tokenizer.runtime.compiled import CompiledStage, load_kernels
 from moss_audio_tokenizer.runtime.ring_cache import (
+    RingAttention,
     RingKVCache,
-    RingStage,
     StepBatch,
     contiguous_runs,
+    init_ring,
 )
 from moss_audio_tokenizer.runtime.stage import InferenceStage
 
@@ -31,36 +31,27 @@ def make_stage(context, width, heads, hidden, in_width=None, out_width=None, lay
     return stage
 
 
-def stepper_of(kind, stage, steps_per_frame):
-    if kind == "rings":
-        return RingStage(InferenceStage(stage, steps_per_frame, torch.float32), torch.empty(0))
-    kernels = load_kernels()
-    if kernels is None:
-        pytest.skip("Numba is not installed, or has no threads")
-    return CompiledStage(stage, steps_per_frame, kernels)
-
-
 class Streams:
-    """A stage's rings, and the sequences that are stepped through them."""
+    """A stage's ring, and the sequences that are stepped through it."""
 
-    def __init__(self, stepper, x, max_chunk_frames, steps_per_frame):
-        self.stepper, self.x, self.rate = stepper, x, steps_per_frame
-        entries = stepper.init_entries(len(x), max_chunk_frames)
-        self.state = RingKVCache(torch.zeros(len(x), dtype=torch.long), [entries])
+    def __init__(self, stage, x, max_chunk_frames):
+        self.stage, self.x, self.rate = stage, x, stage.steps_per_frame
+        ring = init_ring(stage, len(x), max_chunk_frames, torch.float32, torch.device("cpu"))
+        self.state = RingKVCache(torch.zeros(len(x), dtype=torch.long), [ring])
         self.parts = [[] for _ in x]
 
     def step(self, num_frames):
         """Advance streams by some frames each, {slot: frames}."""
         slots = sorted(num_frames)
         frames = [num_frames[slot] for slot in slots]
-        rows = StepBatch.of(self.state, slots, frames)
+        batch = StepBatch.of(self.state, slots, frames)
         x = torch.full((len(slots), max(frames) * self.rate, self.x.shape[2]), 1e3)
         for row, slot in enumerate(slots):
             start = int(self.state.positions[slot]) * self.rate
             length = frames[row] * self.rate
             x[row, :length] = self.x[slot, start : start + length]  # and noise where it is padded
-        y = self.stepper.step(x, self.state.entries[0], rows)
-        self.state.positions[rows.slots] = rows.starts + rows.num_frames
+        y = self.stage.run(x, RingAttention(self.stage, self.state.rings[0], batch))
+        batch.advance(self.state)
         for row, slot in enumerate(slots):
             self.parts[slot].append(y[row, : frames[row] * self.rate])
 
@@ -68,7 +59,7 @@ class Streams:
         return [torch.cat(parts) if parts else None for parts in self.parts]
 
 
-# Windows about the kernels' blocks of 64; heads and layers that fill no block, or several.
+# Windows of one step and of many; one head or several; projections in, out and neither.
 STAGES = [
     {"context": 1, "width": 16, "heads": 2, "hidden": 32},
     {"context": 5, "width": 12, "heads": 1, "hidden": 24, "in_width": 7, "out_width": 5},
@@ -79,17 +70,14 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["kernels", "rings"])
 @pytest.mark.parametrize("shape", STAGES)
 @pytest.mark.parametrize(("steps_per_frame", "max_chunk_frames"), [(1, 70), (4, 3)])
-def test_equals_the_stage_over_whole_sequences(kind, shape, steps_per_frame, max_chunk_frames):
+def test_equals_the_stage_over_whole_sequences(shape, steps_per_frame, max_chunk_frames):
     stage = make_stage(**shape)
     random = torch.Generator().manual_seed(8)
     inputs = shape.get("in_width", shape["width"])
     x = torch.randn(4, 300, inputs, generator=random)
-    streams = Streams(
-        stepper_of(kind, stage, steps_per_frame), x, max_chunk_frames, steps_per_frame
-    )
+    streams = Streams(InferenceStage(stage, steps_per_frame, torch.float32), x, max_chunk_frames)
     most, frames = max_chunk_frames, 300 // steps_per_frame
     schedule = [{0: most, 1: 1, 3: most // 2}, {0: 1}, {1: most, 3: 1}, {0: most, 1: most, 3: most}]
     while True:
@@ -105,32 +93,7 @@ def test_equals_the_stage_over_whole_sequences(kind, shape, steps_per_frame, max
     assert results[2] is None
     for slot in (0, 1, 3):
         torch.testing.assert_close(results[slot], expected[slot], atol=2e-5, rtol=1e-4)
-    assert all(entry[2].count_nonzero() == 0 for entry in streams.state.entries[0])
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_weights_of_16_bits_are_rounded_and_nothing_else(dtype):
-    kernels = load_kernels()
-    if kernels is None:
-        pytest.skip("Numba is not installed, or has no threads")
-    stage = make_stage(63, 12, 2, 70, in_width=7, out_width=130)
-    narrow = CompiledStage(stage, 2, kernels, dtype)
-    rounded = CompiledStage(stage, 2, kernels)
-    rounded._input, rounded._output = (
-        torch.from_numpy(item).to(dtype).float().numpy()
-        for item in (rounded._input, rounded._output)
-    )
-    norms, *weights = rounded._layers
-    weights = [torch.from_numpy(item).to(dtype).float().numpy() for item in weights]
-    rounded._layers = type(rounded._layers)(norms, *weights)
-    x = torch.randn(2, 40, 7, generator=torch.Generator().manual_seed(3))
-    streams = [Streams(stepper, x, 5, 2) for stepper in (narrow, rounded)]
-    for _ in range(4):
-        for each in streams:
-            each.step({0: 5, 1: 1})
-    for got, expected in zip(*(each.results() for each in streams), strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
-    assert narrow._layers.in_weights.nbytes * 2 == rounded._layers.in_weights.nbytes
+    assert streams.state.rings[0][2].count_nonzero() == 0
 
 
 # The state
@@ -138,8 +101,8 @@ def test_weights_of_16_bits_are_rounded_and_nothing_else(dtype):
 
 def filled_state():
     random = torch.Generator().manual_seed(9)
-    entries = [[torch.randn(3, 2, 4, generator=random)] for _ in range(2)]
-    return RingKVCache(torch.tensor([5, 0, 7]), entries)
+    rings = [torch.randn(3, 2, 4, generator=random) for _ in range(2)]
+    return RingKVCache(torch.tensor([5, 0, 7]), rings)
 
 
 def test_reset_touches_its_slots_alone():
@@ -174,7 +137,7 @@ def test_copied_slots():
 def test_loading():
     state, other = filled_state(), filled_state()
     other.positions.zero_()
-    other.entries[0][0].zero_()
+    other.rings[0].zero_()
     other.load_tensors(state.to_tensors())
     for name, tensor in other.to_tensors().items():
         assert torch.equal(tensor, state.to_tensors()[name])
@@ -204,7 +167,7 @@ def test_what_is_of_another_shape_is_not_loaded(change):
     assert all(torch.equal(before[name], t) for name, t in state.to_tensors().items())
 
 
-def test_stretches_of_neighbouring_slots():
+def test_runs_of_neighboring_slots():
     assert contiguous_runs([3]) == [(slice(0, 1), slice(3, 4))]
     assert contiguous_runs([0, 1, 4, 6, 7]) == [
         (slice(0, 2), slice(0, 2)),

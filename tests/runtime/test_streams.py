@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.runtime import inference_stack, offline
-from moss_audio_tokenizer.runtime.compiled import load_kernels
+from moss_audio_tokenizer.runtime import offline
 
 STEP = 8  # samples a frame
 CHANNELS = pytest.mark.parametrize("channels", [1, 2])
@@ -13,7 +12,7 @@ CHANNELS = pytest.mark.parametrize("channels", [1, 2])
 
 @pytest.fixture
 def make_codec(make_codec):
-    """A quantizer that hears what changes: of constant codes, equality would prove nothing."""
+    """A quantizer whose codes vary: of constant codes, equality would prove nothing."""
 
     def make(channels: int = 1, **quantizer):
         codec = make_codec(channels, **quantizer)
@@ -29,23 +28,11 @@ def make_codec(make_codec):
     return make
 
 
-@pytest.fixture(params=["kernels", "rings"])
-def path(request, monkeypatch):
-    """Compiled steps, and steps in PyTorch."""
-    if request.param == "rings":
-        monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
-    elif load_kernels() is None:
-        pytest.skip("Numba is not installed, or has no threads")
-    return request.param
-
-
-@pytest.fixture(params=["kernels", "rings", "pieces"])
+@pytest.fixture(params=["rings", "sliding"])
 def chunk_path(request, monkeypatch):
-    """As `path`, and what long chunks take."""
-    if request.param == "pieces":
+    """Ring caches for short chunks, and the sliding caches that long chunks take."""
+    if request.param == "sliding":
         monkeypatch.setattr(offline, "LONGEST_STEP", 0)
-    elif request.param == "rings":
-        monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
     return request.param
 
 
@@ -139,7 +126,6 @@ class OneStream:
         return torch.cat((*self.results, self.session.close(self.slot)), dim=1)
 
 
-@pytest.mark.usefixtures("path")
 def test_sessions_do_not_disturb_each_other(make_model):
     model = make_model()
     codes = [random_codes(120, seed) for seed in range(3)]
@@ -166,14 +152,13 @@ def test_sessions_do_not_disturb_each_other(make_model):
 
 
 def attributes_of(modules):
-    """What a forward could have left behind: everything but parameters and settings."""
+    """The attributes that a forward could have set: all but parameters and settings."""
     return [
         {name: id(value) for name, value in vars(module).items() if name != "training"}
         for module in modules
     ]
 
 
-@pytest.mark.usefixtures("path")
 def test_modules_hold_no_stream(make_model):
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -197,7 +182,6 @@ def test_modules_hold_no_stream(make_model):
 # Streams that run for long
 
 
-@pytest.mark.usefixtures("path")
 def test_memory_does_not_grow(make_model):
     model = make_model()
     decoder, encoder = model.decoder_stream(2, 2), model.encoder_stream(2, 2)
@@ -224,7 +208,6 @@ def test_memory_does_not_grow(make_model):
 
 # Six weeks and half a year of 12.5 frames a second.
 @pytest.mark.parametrize("position", [45_000_000, 200_000_003])
-@pytest.mark.usefixtures("path")
 def test_far_from_the_start(make_model, position):
     """Scores depend on distances alone: refilled windows hide where a stream stands."""
     model = make_model()
@@ -250,7 +233,6 @@ def test_far_from_the_start(make_model, position):
 
 
 @CHANNELS
-@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("cut", [1, 4, 70])
 def test_what_comes_later_changes_nothing(make_model, channels, cut):
     """Neither in the same chunk nor in a later one."""

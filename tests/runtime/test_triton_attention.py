@@ -14,15 +14,20 @@ import torch
 from moss_audio_tokenizer.config import TransformerStage
 from moss_audio_tokenizer.model.transformer import Transformer
 from moss_audio_tokenizer.runtime import triton_attention
-from moss_audio_tokenizer.runtime.fused_norms import FusedNorm
-from moss_audio_tokenizer.runtime.ring_cache import RingKVCache, RingMemory, RingStage, StepBatch
+from moss_audio_tokenizer.runtime.ring_cache import (
+    RingAttention,
+    RingKVCache,
+    StepBatch,
+    init_ring,
+)
 from moss_audio_tokenizer.runtime.stage import InferenceStage, layer_norm
 from moss_audio_tokenizer.runtime.triton_attention import (
     Blocks,
-    FusedRingMemory,
-    FusedRings,
+    TritonNorm,
+    TritonRingAttention,
     load_triton_kernels,
     plan_blocks,
+    ring_attention,
 )
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -76,12 +81,11 @@ class Both:
 
     def __init__(self, kernels, stage, num_slots, max_chunk_frames, dtype=torch.float32):
         self.kernels, self.stage, self.dtype = kernels, stage, dtype
-        like = torch.empty(0, dtype=dtype, device=DEVICE)
-        rings = RingStage(stage, like).init_entries(num_slots, max_chunk_frames)
+        ring = init_ring(stage, num_slots, max_chunk_frames, dtype, DEVICE)
         positions = torch.zeros(num_slots, dtype=torch.long, device=DEVICE)
         self.states = (
-            RingKVCache(positions, [rings]),
-            RingKVCache(positions.clone(), [rings]).clone(),
+            RingKVCache(positions, [ring]),
+            RingKVCache(positions.clone(), [ring]).clone(),
         )
         self.random = torch.Generator().manual_seed(9)
 
@@ -93,20 +97,19 @@ class Both:
         shape = (len(slots), steps, 3, stage.num_heads, stage.head_dim)
         heads = torch.randn(shape, generator=self.random).to(DEVICE, self.dtype)
         results = []
-        for state, make in zip(self.states, (RingMemory, self.fused), strict=True):
-            rows = StepBatch.of(state, slots, frames)
-            memory = make(stage, state.entries[0][0], rows)
-            results.append(memory.attend(layer, memory.rotate(heads.clone())))
-            state.positions[rows.slots] = rows.starts + rows.num_frames
+        for state, make in zip(self.states, (RingAttention, self.triton), strict=True):
+            batch = StepBatch.of(state, slots, frames)
+            results.append(make(stage, state.rings[0], batch)(layer, heads.clone()))
+            batch.advance(state)
         kept = torch.arange(steps) < torch.tensor(frames)[:, None] * stage.steps_per_frame
         expected, got = (result.float()[kept.to(DEVICE)] for result in results)
-        rings = [state.entries[0][0][..., :-1, :].float() for state in self.states]
+        rings = [state.rings[0][..., :-1, :].float() for state in self.states]
         assert results[1].dtype == results[0].dtype
         assert results[1].isfinite().all()
         return (got - expected).abs().max(), (rings[1] - rings[0]).abs().max()
 
-    def fused(self, *arguments):
-        return FusedRingMemory(self.kernels, *arguments)
+    def triton(self, *arguments):
+        return TritonRingAttention(self.kernels, *arguments)
 
 
 SCHEDULE = [{0: 3, 1: 1, 3: 2}, {0: 1}, {1: 3, 3: 1}, {0: 3, 1: 0, 3: 3}, {1: 1, 2: 1, 3: 0}]
@@ -167,27 +170,28 @@ def test_sixteen_bits(kernels, dtype, unit):
 def test_rows_without_frames_leave_no_trace(kernels):
     both = Both(kernels, make_stage(5, 1, 8, 2), 2, 2)
     both.step({0: 2, 1: 2})
-    before = both.states[1].clone().entries[0][0]
+    before = both.states[1].clone().rings[0]
     heads = torch.full((2, 4, 3, 1, 8), float("nan"), device=DEVICE)
     rows = StepBatch.fixed(both.states[1], torch.zeros(2, dtype=torch.long, device=DEVICE), 2)
-    memory = both.fused(both.stage, both.states[1].entries[0][0], rows)
-    assert memory.attend(0, heads).count_nonzero() == 0
-    assert torch.equal(both.states[1].entries[0][0], before)
+    attention = both.triton(both.stage, both.states[1].rings[0], rows)
+    assert attention(0, heads).count_nonzero() == 0
+    assert torch.equal(both.states[1].rings[0], before)
 
 
-def test_a_stage_with_either_memory(kernels, monkeypatch):
+def test_a_stage_with_either_attention(kernels, monkeypatch):
     stage = make_stage(9, 2, 8, 2)
     monkeypatch.setattr(triton_attention, "_MOST_STEPS", 6)  # the longest chunks go by PyTorch
-    like, x = torch.empty(0, device=DEVICE), torch.randn(3, 40, 16).to(DEVICE)
+    x = torch.randn(3, 40, 16).to(DEVICE)
     results = []
-    for stepper in (RingStage(stage, like), RingStage(stage, like, FusedRings(kernels))):
-        entries, parts, seen = stepper.init_entries(3, 4), [], 0
-        state = RingKVCache(torch.zeros(3, dtype=torch.long, device=DEVICE), [entries])
+    for chosen in (None, kernels):
+        ring, parts, seen = init_ring(stage, 3, 4, torch.float32, DEVICE), [], 0
+        state = RingKVCache(torch.zeros(3, dtype=torch.long, device=DEVICE), [ring])
         for frames in (1, 4, 3, 4, 2, 1, 1, 4):
-            rows = StepBatch.of(state, range(3), [frames] * 3)
-            parts.append(stepper.step(x[:, seen * 2 : (seen + frames) * 2], entries, rows))
+            batch = StepBatch.of(state, range(3), [frames] * 3)
+            chunk = x[:, seen * 2 : (seen + frames) * 2]
+            parts.append(stage.run(chunk, *ring_attention(chosen, stage, ring, batch)))
             seen += frames
-            state.positions += frames
+            batch.advance(state)
         results.append(torch.cat(parts, dim=1))
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
 
@@ -199,7 +203,7 @@ def test_layer_norm(kernels, dtype, width):
     norm.weight.copy_(torch.randn(width))
     norm.bias.copy_(torch.randn(width))
     x = 3 * torch.randn(2, 3, width).to(DEVICE) + 5
-    got, expected = FusedNorm(kernels, dtype)(x, norm), layer_norm(x, norm).to(dtype)
+    got, expected = TritonNorm(kernels, dtype)(x, norm), layer_norm(x, norm).to(dtype)
     assert got.dtype == dtype
     torch.testing.assert_close(got, expected, atol=2e-6, rtol=4 * torch.finfo(dtype).eps)
 

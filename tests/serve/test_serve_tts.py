@@ -47,7 +47,7 @@ def test_served_speech_is_the_speaker_s(speaker, tmp_path):
     settings = ServerSettings(voice_folder=tmp_path)
     with (
         running_server(speaker.codec, settings, speaker) as running,
-        running.client(timeout_seconds=100) as client,  # Numba compiles at the first steps
+        running.client(timeout_seconds=100) as client,
     ):
         voice = client.add_voice(recording, "c a")["voice"]
         for options in ({}, {"temperature": 0.5, "top_k": 3, "num_quantizers": 2}):

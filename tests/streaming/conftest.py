@@ -3,14 +3,12 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.runtime import inference_stack, stream_engine
-from moss_audio_tokenizer.runtime.compiled import load_kernels
-from moss_audio_tokenizer.runtime.cuda_graphs import GraphedStep
+from moss_audio_tokenizer.runtime import stream_engine
 
 
 @pytest.fixture
 def make_codec(make_codec):
-    """A quantizer that hears what changes: of constant codes, equality would prove nothing."""
+    """A quantizer whose codes vary: of constant codes, equality would prove nothing."""
 
     def make(channels: int = 1, **quantizer):
         codec = make_codec(channels, **quantizer)
@@ -26,24 +24,15 @@ def make_codec(make_codec):
     return make
 
 
-@pytest.fixture(params=["kernels", "rings", "recorded"])
+@pytest.fixture(params=["eager", "recorded"])
 def path(request, monkeypatch):
-    """Compiled steps, steps in PyTorch, and those in the fixed shapes that a GPU replays."""
-    if request.param == "kernels":
-        if load_kernels() is None:
-            pytest.skip("Numba is not installed, or has no threads")
-        return request.param
-    monkeypatch.setattr(inference_stack, "load_kernels", lambda: None)
+    """Eager steps, and those in the fixed shapes that a GPU replays."""
     if request.param == "recorded":
-
-        def program(compute, state):
-            return GraphedStep(compute, state, record=called_again)
-
-        monkeypatch.setattr(stream_engine, "EagerStep", program)
+        monkeypatch.setattr(stream_engine, "graph_recorder", lambda _device: called_again)
     return request.param
 
 
 def called_again(step):
-    """Records nothing: to replay is to call again."""
+    """Record nothing: replaying calls the step again."""
     step()
     return step

@@ -148,14 +148,14 @@ def test_a_step_that_fails_halfway_moves_no_stream(model, monkeypatch, error):
     stream = model.decoder_stream(2, 4)
     slots = [stream.open(), stream.open()]
     results = [stream.step(dict.fromkeys(slots, codes[:, :40]))]
-    last = stream.engine._half.stack.steppers[-2]
+    last = stream.engine._decoder.stack.transformers()[-1]
     for frames in (slice(40, 42), slice(42, 46), slice(46, 60)):
         with monkeypatch.context() as patch:
 
             def fail(*arguments):
                 raise error
 
-            patch.setattr(last, "step", fail)
+            patch.setattr(last, "run", fail)
             with pytest.raises(type(error)):
                 stream.step(dict.fromkeys(slots, codes[:, frames]))
         results.append(stream.step(dict.fromkeys(slots, codes[:, frames])))

@@ -1,13 +1,14 @@
 """Rotary positions: interleaved pairs, rotated in float32, right at any offset.
 
-Owns the table of angles and the rotation; knows nothing of attention. Source: codec.md
-(interleaved pairs 2j, 2j + 1; period 10,000), after Su et al., "RoFormer" (2021).
+Owns the table of angles and the rotation, in real numbers for training and in complex ones for
+inference; knows nothing of attention. Channels 2j and 2j + 1 are a pair (Su et al., "RoFormer",
+2021).
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 
@@ -47,3 +48,24 @@ def rotate(
     cosine, sine = rotation
     turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
     return turned.flatten(-2).to(heads.dtype)
+
+
+def rotations_of(
+    steps: Int[Tensor, "*shape"], head_dim: int, max_period: float
+) -> Complex[Tensor, "*shape pairs"]:
+    """exp(i angle) of each pair at each step: to rotate a pair is one complex product."""
+    angle = angles_of(steps, head_dim, max_period)
+    return torch.complex(angle.cos().float(), angle.sin().float())
+
+
+def rotate_heads(
+    heads: Float[Tensor, "rows steps 3 heads head_dim"],
+    rotations: Complex[Tensor, "*rows steps 1 1 pairs"],
+) -> Float[Tensor, "rows steps 3 heads head_dim"]:
+    """Rotate queries and keys in float32 and in place; values and the dtype do not change."""
+    rotating = heads[:, :, :2]
+    pairs = torch.view_as_complex(rotating.float().unflatten(-1, (-1, 2)))
+    pairs.mul_(rotations)
+    if heads.dtype != torch.float32:
+        rotating.copy_(torch.view_as_real(pairs).flatten(-2))
+    return heads

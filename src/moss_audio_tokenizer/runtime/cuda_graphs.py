@@ -1,9 +1,9 @@
-"""How a step is run: as it comes, or in fixed shapes that a GPU replays as one graph.
+"""Steps in fixed shapes, which a GPU replays as CUDA graphs.
 
 Hundreds of small kernels cost a GPU more to launch than to run. In fixed shapes, a step's
 launches are recorded once and replayed: rows are the first slots, up to a power of two that
-holds every slot with something to do; paused ones take part with no frames, which changes
-nothing. Knows tensors in and out; what is computed comes in as a function.
+covers every active slot; paused ones take part with 0 frames, which changes nothing. Knows
+tensors in and out; what is computed comes in as a function.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,33 +11,21 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .ring_cache import RingKVCache, StepBatch
+from .ring_cache import RingKVCache, StepBatch, next_power_of_two
 
-# (input of all rows, state, rows) to outputs, each with rows first.
+# (input of all rows, state, batch) to outputs, each with rows first.
 Compute = Callable[[Tensor, RingKVCache, StepBatch], tuple[Tensor, ...]]
-# Makes of a function without arguments one that does the same again.
+# Records a function without arguments, and returns one that replays it.
 Record = Callable[[Callable[[], None]], Callable[[], object]]
 
 
-class EagerStep:
-    """Each step computed as it comes."""
-
-    def __init__(self, compute: Compute, state: RingKVCache) -> None:
-        self._compute = compute
-        self._state = state
-
-    def run(self, x: Tensor, slots: Sequence[int], num_frames: Sequence[int]) -> tuple[Tensor, ...]:
-        """Outputs of the rows of x, which are the ascending ``slots``."""
-        return self._compute(x, self._state, StepBatch.of(self._state, slots, num_frames))
-
-
 class GraphedStep:
-    """Each step padded to a shape that was recorded before.
+    """A step that is padded to a recorded shape and replayed.
 
     Args:
-        compute: what a step does; it must not depend on values, only on shapes.
-        state: the streams'.
-        record: `record_cuda_graph` for a device, or for tests one that just calls.
+        compute: what a step computes; shapes alone may decide what is done.
+        state: KV caches and positions of the streams.
+        record: `record_cuda_graph` for a device; tests pass one that only calls.
     """
 
     def __init__(self, compute: Compute, state: RingKVCache, record: Record) -> None:
@@ -46,10 +34,12 @@ class GraphedStep:
         self._record = record
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
 
-    def run(self, x: Tensor, slots: Sequence[int], num_frames: Sequence[int]) -> tuple[Tensor, ...]:
+    def __call__(
+        self, x: Tensor, slots: Sequence[int], num_frames: Sequence[int]
+    ) -> tuple[Tensor, ...]:
         """Outputs of the rows of x, which are the ascending ``slots``."""
         longest, most = max(num_frames), len(self._state.positions)
-        frames, rows = _power_of_two(longest), min(_power_of_two(slots[-1] + 1), most)
+        frames, rows = next_power_of_two(longest), min(next_power_of_two(slots[-1] + 1), most)
         width = x.shape[1] // longest  # entries of x a frame
         shape = (rows, frames, *x.shape[2:])
         recorded = self._recorded.get(shape)
@@ -69,10 +59,10 @@ class GraphedStep:
             recorded.num_frames = torch.zeros(rows, dtype=torch.long, device=x.device)
 
         def step() -> None:
-            at = StepBatch.fixed(self._state, recorded.num_frames, frames)
-            recorded.outputs = self._compute(recorded.x, self._state, at)
+            batch = StepBatch.fixed(self._state, recorded.num_frames, frames)
+            recorded.outputs = self._compute(recorded.x, self._state, batch)
 
-        # Recording runs the step, with no frames in any row: it leaves no trace.
+        # Recording runs the step, with 0 frames in every row: it leaves no trace.
         recorded.replay = self._record(step)
         return recorded
 
@@ -96,11 +86,7 @@ def record_cuda_graph(step: Callable[[], None], device: torch.device) -> Callabl
                 step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # PyTorch's own stream for this may be another device's. Other threads go on as they will.
+        # PyTorch's own stream for this may be another device's. Other threads are not disturbed.
         with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             step()
     return graph.replay
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()

@@ -1,4 +1,4 @@
-"""The identity of a codec's codes, and of all that a stream through its weights depends on."""
+"""Hashes that tell apart the codes of different codecs, and the streams of different weights."""
 
 import hashlib
 import json
@@ -29,9 +29,9 @@ def fingerprint(quantizer: ResidualQuantizer, config: CodecConfig) -> str:
 
 
 def stream_fingerprint(config: CodecConfig, dtype: torch.dtype, *parts: nn.Module) -> str:
-    """16 hexadecimal digits that differ where the memory of a stream means something else.
+    """16 hexadecimal digits that differ where a saved stream's KV caches would be wrong.
 
-    Of the weights only the beginnings are read: no training leaves those as they were.
+    Only the first values of each weight are read: training changes them too.
     """
     digest = hashlib.sha256(f"{config} {dtype}".encode())
     for part in parts:

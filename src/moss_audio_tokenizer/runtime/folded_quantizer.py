@@ -1,8 +1,8 @@
 """The residual quantizer for inference: everything affine in the codes, folded into tables.
 
-Encoding looks at a linear map of the hidden states and, layer by layer, subtracts a row of a
-table; decoding gathers rows and multiplies once. Folded in float64, used in float32, whatever
-the codec computes in.
+Encoding takes a linear map of the hidden states and, codebook by codebook, subtracts an entry of
+a table; decoding gathers codebook entries and multiplies once. Folded in float64, used in
+float32, whatever the precision of the codec.
 """
 
 from copy import deepcopy
@@ -32,7 +32,7 @@ class FoldedQuantizer:
         self._fold_decoder(quantizer, outwards, out_bias)
         self._fold_encoder(quantizer, inwards, in_bias)
         rows = quantizer.codebooks.detach().double()
-        # What each row of a layer takes from the views of the layers after it.
+        # What each codebook entry subtracts from the views of the codebooks after it.
         self._changes = [
             ((rows[q] @ outwards[q].T + out_bias[q]) @ inwards[q + 1 :].flatten(0, 1).T).float()
             for q in range(config.num_quantizers - 1)
@@ -57,7 +57,7 @@ class FoldedQuantizer:
     def encode(
         self, hidden: Float[Tensor, "batch frames width"], num_quantizers: int
     ) -> Int[Tensor, "num_quantizers batch frames"]:
-        """The codes of the first ``num_quantizers`` layers."""
+        """Codes of the first ``num_quantizers`` codebooks."""
         with without_autocast(hidden):
             return self._encode(hidden, num_quantizers)
 
@@ -74,7 +74,7 @@ class FoldedQuantizer:
         return torch.stack(codes)
 
     def _nearest(self, view: Tensor, layer: int) -> Tensor:
-        """See `ResidualQuantizer`; by direction, the view's own length changes no choice."""
+        """The nearest entry; for cosine distance the view's own length changes no choice."""
         scores = F.linear(view, self._search[layer])
         return (scores if self._by_direction else scores.sub_(self._half_squares[layer])).argmax(-1)
 
@@ -90,9 +90,10 @@ class FoldedQuantizer:
 
 
 def fold_quantizer(quantizer: ResidualQuantizer) -> FoldedQuantizer | ResidualQuantizer:
-    """The quantizer in its fastest form; one without projections has nothing to fold."""
+    """The quantizer in its fastest form; without projections there is nothing to fold."""
+    quantizer = deepcopy(quantizer).float()  # a model may have been cast to another type
     if quantizer.in_projs is None or quantizer.out_projs is None:
-        return deepcopy(quantizer)
+        return quantizer
     return FoldedQuantizer(quantizer, quantizer.in_projs, quantizer.out_projs)
 
 

@@ -1,4 +1,4 @@
-"""Linear layers without bias whose weights lie in memory as the processor wants to read them.
+"""Linear layers without bias, with weights packed for the processor.
 
 Owns the choice of the kernel: oneDNN's packed weights on a CPU (each row's result is then the
 same, bit for bit, however many rows are computed together), plain PyTorch elsewhere.
@@ -39,15 +39,15 @@ class PackedLinear(PlainLinear):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """See `PlainLinear`."""
+        """X W^T."""
         return _onednn(x.to(self.dtype), self.weight, None, "none", [], "")
 
     def gelu(self, x: Tensor) -> Tensor:
-        """See `PlainLinear.gelu`."""
+        """GELU(x W^T), in one kernel."""
         return _onednn(x.to(self.dtype), self.weight, None, "gelu", [], "none")
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """See `PlainLinear.add_to`."""
+        """Residual + x W^T, in one kernel where the types are equal."""
         if self.dtype != residual.dtype:
             return residual + self(x)
         return _onednn_binary(x, residual, self.weight, None, "add")

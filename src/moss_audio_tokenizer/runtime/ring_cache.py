@@ -1,43 +1,42 @@
-"""Memory of many streams, each at its own position: ring buffers of keys and values.
+"""Ring KV caches of many streams, each at its own position, and attention to them in PyTorch.
 
 Every stream has a slot. A stage's ring holds the attention window and the longest chunk less
 one, so that the steps of a chunk can be written before they attend and still see their whole
-window. Entries beyond a stream's position are never seen, so a step that fails leaves every
-stream as it was, and a reset needs to touch the position alone. Knows the modules' shapes, not
-their weights.
+window. Entries beyond a stream's position are masked, so a step that fails leaves every stream
+as it was, and a reset changes the position alone. Knows the modules' shapes, not their weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
-from .rotation import rotate_heads, rotations_of
-from .stage import InferenceStage, Memory, layer_norm
+from ..model.rope import rotate_heads, rotations_of
+from .stage import InferenceStage
 
-# Entries of a mask's rows in whose multiples PyTorch's fused attention reads on a GPU.
+# Elements to which PyTorch's fused attention wants the rows of a mask aligned on a GPU.
 _ALIGNMENT = 8
 
 
 @dataclass
 class RingKVCache:
-    """Where every stream of an encoder or a decoder stands.
+    """Positions and ring KV caches of all streams of an encoder or a decoder.
 
     Attributes:
-        positions: frames that each slot's stream has seen.
-        entries: for each stage the tensors of its rings, slots first.
+        positions: frames that each slot's stream has processed.
+        rings: for each stage a tensor (slots, layers, keys and values, heads, entries, head_dim);
+            the last entry is never read: what is not to be stored is written there.
     """
 
     positions: Int[Tensor, "slots"]
-    entries: list[list[Float[Tensor, "slots ..."]]]
+    rings: list[Float[Tensor, "slots ..."]]
 
     def reset(self, slots: Sequence[int] | None = None) -> None:
-        """Start the streams in ``slots`` (default: all) afresh."""
+        """Restart the streams in ``slots`` (default: all)."""
         self.positions[slice(None) if slots is None else list(slots)] = 0
 
     def copy_slot(self, source: int, target: int) -> None:
@@ -46,28 +45,23 @@ class RingKVCache:
             tensor[target] = tensor[source]
 
     def clone(self) -> "RingKVCache":
-        """An independent copy."""
-        entries = [[tensor.clone() for tensor in stage] for stage in self.entries]
-        return RingKVCache(self.positions.clone(), entries)
+        """Return an independent copy."""
+        return RingKVCache(self.positions.clone(), [ring.clone() for ring in self.rings])
 
     def num_bytes(self) -> int:
-        """Memory that the state holds; it never grows."""
+        """Memory that the state takes; it never grows."""
         return sum(item.numel() * item.element_size() for item in self.to_tensors().values())
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Named tensors, for a file."""
-        named = {
-            f"stages.{stage}.{index}": tensor
-            for stage, entries in enumerate(self.entries)
-            for index, tensor in enumerate(entries)
-        }
+        named = {f"stages.{stage}.0": ring for stage, ring in enumerate(self.rings)}
         return {"positions": self.positions, **named}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `to_tensors` gave.
+        """Copy what `to_tensors` returned.
 
         Raises:
-            InputError: names, shapes or types are not this state's; nothing is changed then.
+            InputError: names, shapes or types differ from this state's; nothing is changed then.
         """
         own = self.to_tensors()
         if describe_tensors(tensors) != describe_tensors(own):
@@ -86,14 +80,14 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, .
 
 @dataclass(frozen=True)
 class StepBatch:
-    """Which streams take part in a step; the same for all stages.
+    """Which streams take part in a step, and with how many frames; the same for all stages.
 
     Attributes:
-        slots: of each row.
-        starts: frames that each row's stream has seen.
-        num_frames: new frames of each row; none for a row that only fills the batch.
+        slots: the slot of each row.
+        starts: frames that each row's stream has processed.
+        num_frames: new frames of each row; 0 for a row that only pads the batch.
         longest: frames to which rows are padded.
-        runs: rows and slots of each stretch of neighbouring slots: rings are never gathered.
+        runs: rows and slots of each run of neighboring slots: rings are never gathered.
     """
 
     slots: Int[Tensor, "rows"]
@@ -114,145 +108,100 @@ class StepBatch:
     def fixed(
         cls, state: RingKVCache, num_frames: Int[Tensor, "rows"], longest: int
     ) -> "StepBatch":
-        """Rows for the first slots, all of them: nothing depends on what is where."""
+        """Rows for the first slots, all of them: shapes alone decide what is computed."""
         count = len(num_frames)
         index = torch.arange(count, device=num_frames.device)
         run = (slice(0, count), slice(0, count))
         return cls(index, state.positions[:count].clone(), num_frames, longest, [run])
 
+    def advance(self, state: RingKVCache) -> None:
+        """Move the streams' positions past the new frames."""
+        state.positions[self.slots] = self.starts + self.num_frames
 
-# (stage, its entries, rows) to the memory of a step.
-MakeMemory = Callable[[InferenceStage, Tensor, StepBatch], Memory]
-
-
-@runtime_checkable
-class RingStepper(Protocol):
-    """A stage that can step many streams: `RingStage`, or a compiled one."""
-
-    def init_entries(self, num_slots: int, max_chunk_frames: int) -> list[Tensor]:
-        """Empty rings, slots first."""
-        ...
-
-    def step(
-        self,
-        x: Float[Tensor, "rows steps width"],
-        entries: list[Tensor],
-        rows: StepBatch,
-    ) -> Float[Tensor, "rows steps out_width"]:
-        """The next frames of some streams; ``entries``, this stage's, are written in place."""
-        ...
+    def steps_of(self, stage: InferenceStage) -> Int[Tensor, "rows steps"]:
+        """Positions of a stage's new steps."""
+        offsets = torch.arange(self.longest * stage.steps_per_frame, device=self.starts.device)
+        return (self.starts * stage.steps_per_frame)[:, None] + offsets
 
 
-class RingStage:
-    """Rings in PyTorch, on any device and in any precision.
+def init_ring(
+    stage: InferenceStage,
+    num_slots: int,
+    max_chunk_frames: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Float[Tensor, "slots layers 2 heads entries head_dim"]:
+    """An empty ring for the streams of a stage."""
+    capacity = stage.context_steps + max_chunk_frames * stage.steps_per_frame - 1
+    shape = (num_slots, len(stage.layers), 2, stage.num_heads, capacity + 1, stage.head_dim)
+    return torch.zeros(shape, dtype=dtype, device=device)
 
-    The rings of a stage are one tensor (slots, layers, keys and values, heads, places, head_dim).
-    The last place is never seen: what is not to be kept is written there.
+
+class RingAttention:
+    """`Attention` of one step of many streams through a stage, on any device.
 
     Args:
-        stage: with its weights.
-        like: an empty tensor of the rings' type, on their device.
-        memory_of: makes the memory of a step; by default `RingMemory`.
-    """
-
-    def __init__(
-        self, stage: InferenceStage, like: Tensor, memory_of: MakeMemory | None = None
-    ) -> None:
-        self._stage = stage
-        self._like = like
-        self._memory_of = memory_of or RingMemory
-
-    def init_entries(self, num_slots: int, max_chunk_frames: int) -> list[Tensor]:
-        """See `RingStepper.init_entries`."""
-        stage = self._stage
-        capacity = stage.context_steps + max_chunk_frames * stage.steps_per_frame - 1
-        inner = (2, stage.num_heads, capacity + 1, stage.head_dim)
-        return [self._like.new_zeros(num_slots, len(stage.layers), *inner)]
-
-    def step(
-        self,
-        x: Float[Tensor, "rows steps width"],
-        entries: list[Tensor],
-        rows: StepBatch,
-    ) -> Float[Tensor, "rows steps out_width"]:
-        """See `RingStepper.step`."""
-        return self._stage.run(x, self._memory_of(self._stage, entries[0], rows))
-
-
-class RingMemory:
-    """`Memory` of one step of many streams through a stage.
-
-    Args:
-        stage: whose rings they are.
-        entries: the stage's in a `RingKVCache`; written in place.
-        rows: the streams.
+        stage: the stage that will be run.
+        ring: the stage's ring; written in place.
+        batch: the streams that take part.
     """
 
     def __init__(
         self,
         stage: InferenceStage,
-        entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        rows: StepBatch,
+        ring: Float[Tensor, "slots layers 2 heads _ head_dim"],
+        batch: StepBatch,
     ) -> None:
-        self._entries = entries
-        self._capacity = entries.shape[4] - 1
-        count = rows.longest * stage.steps_per_frame
-        offsets = torch.arange(count, device=entries.device)
-        steps = (rows.starts * stage.steps_per_frame)[:, None] + offsets
-        kept = offsets < (rows.num_frames * stage.steps_per_frame)[:, None]
+        self._ring = ring
+        self._capacity = ring.shape[4] - 1
+        steps = batch.steps_of(stage)
+        offsets = torch.arange(steps.shape[1], device=ring.device)
+        stored = offsets < (batch.num_frames * stage.steps_per_frame)[:, None]
         rotations = rotations_of(steps, stage.head_dim, stage.max_period)
         self._rotations = rotations[:, :, None, None]
-        self._bias = self._visibility(steps, stage.context_steps)
-        self._places = self._places_of(steps, kept, rows.slots)
-        self._runs = rows.runs
+        self._mask = self._visible(steps, stage.context_steps)
+        self._rows = self._written_rows(steps, stored, batch.slots)
+        self._runs = batch.runs
 
-    def _visibility(self, steps: Int[Tensor, "rows steps"], context: int) -> Tensor:
-        """0 where a query sees a place of the ring, minus infinity where not.
+    def _visible(self, steps: Int[Tensor, "rows steps"], context: int) -> Tensor:
+        """0 where a query sees an entry of the ring, minus infinity where not.
 
-        A place holds the newest step of its residue; (query - place) mod capacity is how far
-        back that is. Steps of the chunk after the query come out as further back than the
-        window, for the ring is longer than it by a chunk.
+        Entry e holds the newest step that is e modulo the capacity; (query - e) modulo the
+        capacity is how far back that step is. Steps of the chunk after the query come out as
+        further back than the window, since the ring is longer than it by a chunk.
         """
-        places = torch.arange(self._capacity, device=steps.device)
-        distance = (steps[:, :, None] - places) % self._capacity
+        entries = torch.arange(self._capacity, device=steps.device)
+        distance = (steps[:, :, None] - entries) % self._capacity
         hidden = distance >= (steps + 1).clamp_max(context)[:, :, None]
-        # Rows aligned as a GPU's kernels want them, or every layer would copy the whole first.
+        # Aligned as a GPU's kernels want it, or every layer would copy the whole mask first.
         aligned = -(-self._capacity // _ALIGNMENT) * _ALIGNMENT
-        bias = self._entries.new_zeros(*steps.shape, aligned)[..., : self._capacity]
-        return bias.masked_fill_(hidden, float("-inf"))[:, None]
+        mask = self._ring.new_zeros(*steps.shape, aligned)[..., : self._capacity]
+        return mask.masked_fill_(hidden, float("-inf"))[:, None]
 
-    def _places_of(
-        self, steps: Int[Tensor, "rows steps"], kept: Bool[Tensor, "rows steps"], slots: Tensor
+    def _written_rows(
+        self, steps: Int[Tensor, "rows steps"], stored: Bool[Tensor, "rows steps"], slots: Tensor
     ) -> Int[Tensor, "_"]:
-        """Where the first layer's keys and values go: rows of the entries, seen as a matrix."""
-        place = torch.where(kept, steps % self._capacity, self._capacity)
-        num_layers, num_rings = self._entries.shape[1], 2 * self._entries.shape[3]
-        ring = slots[:, None] * (num_layers * num_rings)
-        ring = ring + torch.arange(num_rings, device=steps.device)
-        return (ring[:, :, None] * (self._capacity + 1) + place[:, None]).flatten()
+        """Where the first layer's keys and values go: rows of the ring, viewed as a matrix."""
+        entry = torch.where(stored, steps % self._capacity, self._capacity)
+        num_layers, num_vectors = self._ring.shape[1], 2 * self._ring.shape[3]
+        first = slots[:, None] * (num_layers * num_vectors)
+        first = first + torch.arange(num_vectors, device=steps.device)
+        return (first[:, :, None] * (self._capacity + 1) + entry[:, None]).flatten()
 
-    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """See `Memory.normalise`."""
-        return layer_norm(x, norm)
-
-    def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
-        """See `Memory.rotate`."""
-        return rotate_heads(heads, self._rotations)
-
-    def attend(
+    def __call__(
         self, layer: int, heads: Float[Tensor, "rows steps 3 heads head_dim"]
     ) -> Float[Tensor, "rows steps width"]:
-        """See `Memory.attend`."""
-        entries, head_dim = self._entries[:, layer], heads.shape[-1]
-        heads = heads.to(entries.dtype)
+        """Rotate, write keys and values into the ring, attend to the ring."""
+        ring, head_dim = self._ring[:, layer], heads.shape[-1]
+        heads = rotate_heads(heads, self._rotations).to(ring.dtype)
         new = heads[:, :, 1:].permute(0, 2, 3, 1, 4).reshape(-1, head_dim)
-        first = layer * entries[0].numel() // head_dim
-        self._entries.view(-1, head_dim)[first:].index_copy_(0, self._places, new)
+        first = layer * ring[0].numel() // head_dim
+        self._ring.view(-1, head_dim)[first:].index_copy_(0, self._rows, new)
         query = heads[:, :, 0].transpose(1, 2)
-        keys, values = entries[:, :, :, : self._capacity].unbind(1)
+        keys, values = ring[:, :, :, : self._capacity].unbind(1)
         parts = [
             F.scaled_dot_product_attention(
-                query[rows], keys[slots], values[slots], attn_mask=self._bias[rows]
+                query[rows], keys[slots], values[slots], attn_mask=self._mask[rows]
             )
             for rows, slots in self._runs
         ]
@@ -261,10 +210,15 @@ class RingMemory:
 
 
 def contiguous_runs(slots: Sequence[int]) -> list[tuple[slice, slice]]:
-    """Rows and slots of each stretch of neighbouring slots."""
+    """Rows and slots of each run of neighboring slots."""
     starts = [i for i, slot in enumerate(slots) if i == 0 or slot != slots[i - 1] + 1]
     stops = [*starts[1:], len(slots)]
     return [
         (slice(start, stop), slice(slots[start], slots[start] + stop - start))
         for start, stop in zip(starts, stops, strict=True)
     ]
+
+
+def next_power_of_two(count: int) -> int:
+    """The smallest power of two that is at least ``count``."""
+    return 1 << (count - 1).bit_length()

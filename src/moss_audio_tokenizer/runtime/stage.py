@@ -1,7 +1,8 @@
-"""A Transformer stage ready to run: weights folded and packed, the memory passed in.
+"""A Transformer stage for inference: folded weights, and attention that is passed in.
 
-Owns a block's arithmetic in as few operations as PyTorch allows. Where keys and values are
-kept, and which of them a query sees, is the business of the `Memory` that comes with a call.
+Owns a block's arithmetic in as few operations as PyTorch allows. Rotary positions, the KV cache
+and the attention mask belong to the `Attention` that comes with a call: `chunk_cache` has the
+one for chunks of whole clips, `ring_cache` and `triton_attention` those for steps of streams.
 """
 
 from copy import deepcopy
@@ -17,21 +18,27 @@ from .packed_linear import PlainLinear, fast_linear
 
 
 @runtime_checkable
-class Memory(Protocol):
-    """What a stage's steps remember: their rotations, and attention to them and the past."""
+class Attention(Protocol):
+    """Causal attention of some steps to themselves and to a KV cache."""
 
-    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """X normalised, in its own type or in that of the products that follow."""
-        ...
-
-    def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
-        """Heads with queries and keys turned by their positions; may work in place."""
-        ...
-
-    def attend(
+    def __call__(
         self, layer: int, heads: Float[Tensor, "rows steps 3 heads head_dim"]
     ) -> Float[Tensor, "rows steps width"]:
-        """Store the keys and values of one layer, and attend with the queries."""
+        """Rotate, store keys and values in the cache of ``layer``, and attend.
+
+        Args:
+            layer: index of the layer in its stage.
+            heads: its queries, keys and values, before rotation; may be overwritten.
+        """
+        ...
+
+
+@runtime_checkable
+class Norm(Protocol):
+    """A layer norm, in the input's type or in that of the products that follow."""
+
+    def __call__(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """X, normalized with the parameters of ``norm``."""
         ...
 
 
@@ -52,16 +59,16 @@ class LayerWeights(NamedTuple):
 
 
 def fold_block(block: Block, dtype: torch.dtype) -> LayerWeights:
-    """A block's weights for inference; the block itself stays as it is."""
-    out_proj = block.attention_scale[:, None] * block.attention.out_proj.weight
-    feedforward_out = block.feedforward_scale[:, None] * block.feedforward_out.weight
+    """A block's weights for inference, folded in float32; the block itself does not change."""
+    out_proj = block.attention_scale.float()[:, None] * block.attention.out_proj.weight.float()
+    down = block.feedforward_scale.float()[:, None] * block.feedforward_out.weight.float()
     return LayerWeights(
-        attention_norm=deepcopy(block.attention_norm),
+        attention_norm=deepcopy(block.attention_norm).float(),
         in_proj=fast_linear(block.attention.in_proj.weight, dtype),
         out_proj=fast_linear(out_proj, dtype),
-        feedforward_norm=deepcopy(block.feedforward_norm),
+        feedforward_norm=deepcopy(block.feedforward_norm).float(),
         feedforward_in=fast_linear(block.feedforward_in.weight, dtype),
-        feedforward_out=fast_linear(feedforward_out, dtype),
+        feedforward_out=fast_linear(down, dtype),
     )
 
 
@@ -71,7 +78,7 @@ class InferenceStage:
     Args:
         stage: the trained stage.
         steps_per_frame: steps that the stage takes for each frame of codes.
-        dtype: of weights, keys and values.
+        dtype: the type of weights, keys and values.
     """
 
     def __init__(self, stage: Transformer, steps_per_frame: int, dtype: torch.dtype) -> None:
@@ -86,15 +93,18 @@ class InferenceStage:
         self.output_proj = _projection(stage.output_proj, dtype)
 
     def run(
-        self, x: Float[Tensor, "rows steps width"], memory: Memory
+        self,
+        x: Float[Tensor, "rows steps width"],
+        attention: Attention,
+        norm: Norm = layer_norm,
     ) -> Float[Tensor, "rows steps out_width"]:
-        """The stage over the steps that ``memory`` was made for."""
+        """The stage over the steps that ``attention`` was made for."""
         x = self.input_proj(x).float() if self.input_proj else x.float()
         for index, layer in enumerate(self.layers):
-            heads = layer.in_proj(memory.normalise(x, layer.attention_norm))
-            heads = memory.rotate(heads.unflatten(-1, (3, self.num_heads, self.head_dim)))
-            x = layer.out_proj.add_to(x, memory.attend(index, heads))
-            hidden = layer.feedforward_in.gelu(memory.normalise(x, layer.feedforward_norm))
+            heads = layer.in_proj(norm(x, layer.attention_norm))
+            heads = heads.unflatten(-1, (3, self.num_heads, self.head_dim))
+            x = layer.out_proj.add_to(x, attention(index, heads))
+            hidden = layer.feedforward_in.gelu(norm(x, layer.feedforward_norm))
             x = layer.feedforward_out.add_to(x, hidden)
         return self.output_proj(x).float() if self.output_proj else x
 

@@ -1,8 +1,7 @@
-"""Rings of keys and values whose attention is one Triton kernel, on a GPU.
+"""Attention to ring KV caches as one Triton kernel, and layer norm as another, on a GPU.
 
-Owns when that is possible, and the sizes of the kernel's blocks: by rule, since nothing can be
-tried out while a GPU's graph is recorded. The rings themselves are those of `rings.py`, which
-says the same in PyTorch and takes over where this does not go.
+Owns the choice between Triton and PyTorch (`ring_cache.py`), and the sizes of the kernel's
+blocks: by rule, since nothing can be tried out while a CUDA graph is recorded.
 """
 
 import math
@@ -14,13 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .fused_norms import FusedNorm
-from .ring_cache import RingMemory, StepBatch
-from .rotation import rotations_of
-from .stage import InferenceStage, Memory
+from ..model.rope import rotations_of
+from .ring_cache import RingAttention, StepBatch, next_power_of_two
+from .stage import Attention, InferenceStage, Norm, layer_norm
 
-# Only to compare both ways in one process.
-_enabled = True
 # More steps than that are work for large products, at which PyTorch's kernels are better.
 _MOST_STEPS = 32
 # The largest for which a block of keys and values fits into the memory of every such GPU.
@@ -68,96 +64,111 @@ def _probe(kernels: ModuleType, device: torch.device) -> None:
         kernels.join[(1,)](parts, sums, parts[0], 1, 1, 1, 1)
 
 
-class FusedRings:
-    """Makes the `Memory` of each step, as `RingMemory` does.
+def ring_attention(
+    kernels: ModuleType | None,
+    stage: InferenceStage,
+    ring: Float[Tensor, "slots layers 2 heads _ head_dim"],
+    batch: StepBatch,
+) -> tuple[Attention, Norm]:
+    """The attention and the layer norm for one step of streams through a stage.
 
     Args:
-        kernels: `load_triton_kernels`'.
+        kernels: what `load_triton_kernels` returned.
+        stage: the stage that will be run.
+        ring: the stage's ring; written in place.
+        batch: the streams that take part.
+    """
+    key_bytes = next_power_of_two(stage.head_dim) * ring.element_size()
+    is_long = batch.longest * stage.steps_per_frame > _MOST_STEPS
+    if kernels is None or is_long or key_bytes > _MOST_KEY_BYTES:
+        return RingAttention(stage, ring, batch), layer_norm
+    return TritonRingAttention(kernels, stage, ring, batch), TritonNorm(kernels, ring.dtype)
+
+
+class TritonNorm:
+    """Layer norm and the change of type after it as one kernel.
+
+    Of a few rows both are so short that starting them is most of what they cost.
+
+    Args:
+        kernels: what `load_triton_kernels` returned.
+        dtype: the type of the results.
     """
 
-    def __init__(self, kernels: ModuleType) -> None:
+    def __init__(self, kernels: ModuleType, dtype: torch.dtype) -> None:
         self._kernels = kernels
+        self._dtype = dtype
 
     def __call__(
-        self,
-        stage: InferenceStage,
-        entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        rows: StepBatch,
-    ) -> Memory:
-        """See `RingMemory`, which takes the long chunks."""
-        key_bytes = _power_of_two(stage.head_dim) * entries.element_size()
-        long = rows.longest * stage.steps_per_frame > _MOST_STEPS
-        if not _enabled or long or key_bytes > _MOST_KEY_BYTES:
-            return RingMemory(stage, entries, rows)
-        return FusedRingMemory(self._kernels, stage, entries, rows)
+        self, x: Float[Tensor, "rows steps width"], norm: nn.LayerNorm
+    ) -> Float[Tensor, "rows steps width"]:
+        """X, normalized."""
+        width = x.shape[-1]
+        out = torch.empty(x.shape, dtype=self._dtype, device=x.device)
+        with torch.cuda.device_of(out):
+            self._kernels.normalize[(x.shape[0] * x.shape[1],)](
+                *(x.contiguous(), norm.weight, norm.bias, out, norm.eps),
+                width=width,
+                padded_width=next_power_of_two(width),
+            )
+        return out
 
 
-class FusedRingMemory:
-    """`Memory` of one step of many streams through a stage: a layer's is one kernel.
+class TritonRingAttention:
+    """`Attention` of one step of many streams through a stage: one kernel for each layer.
 
     Args:
-        kernels: `load_triton_kernels`'.
-        stage: whose rings they are.
-        entries: the stage's in a `RingKVCache`; written in place.
-        rows: the streams.
+        kernels: what `load_triton_kernels` returned.
+        stage: the stage that will be run.
+        ring: the stage's ring; written in place.
+        batch: the streams that take part.
     """
 
     def __init__(
         self,
         kernels: ModuleType,
         stage: InferenceStage,
-        entries: Float[Tensor, "slots layers 2 heads _ head_dim"],
-        rows: StepBatch,
+        ring: Float[Tensor, "slots layers 2 heads _ head_dim"],
+        batch: StepBatch,
     ) -> None:
-        self._kernels, self._stage, self._entries, self._rows = kernels, stage, entries, rows
-        self._norm = FusedNorm(kernels, entries.dtype)
-        self._capacity = entries.shape[4] - 1
-        self._num_steps = rows.longest * stage.steps_per_frame
-        offsets = torch.arange(self._num_steps, device=entries.device)
-        steps = (rows.starts * stage.steps_per_frame)[:, None] + offsets
-        turns = rotations_of(steps, stage.head_dim, stage.max_period)
-        self._turns = torch.view_as_real(turns)
-        self._padded_dim = max(16, _power_of_two(stage.head_dim))
+        self._kernels, self._stage, self._ring, self._batch = kernels, stage, ring, batch
+        self._capacity = ring.shape[4] - 1
+        self._num_steps = batch.longest * stage.steps_per_frame
+        rotations = rotations_of(batch.steps_of(stage), stage.head_dim, stage.max_period)
+        self._rotations = torch.view_as_real(rotations)
+        self._padded_dim = max(16, next_power_of_two(stage.head_dim))
         self._blocks = plan_blocks(
             num_steps=self._num_steps,
             num_keys=min(stage.context_steps, self._capacity),
-            key_bytes=self._padded_dim * entries.element_size(),
-            num_rings=len(rows.slots) * stage.num_heads,
-            num_processors=_num_processors(entries.device),
+            key_bytes=self._padded_dim * ring.element_size(),
+            num_rings=len(batch.slots) * stage.num_heads,
+            num_processors=_num_processors(ring.device),
         )
 
-    def normalise(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """See `Memory.normalise`; a kernel of its own, whose start counts less in a graph."""
-        return self._norm(x, norm)
-
-    def rotate(self, heads: Float[Tensor, "rows steps 3 heads head_dim"]) -> Tensor:
-        """As they are: they turn in the kernel."""
-        return heads
-
-    def attend(
+    def __call__(
         self, layer: int, heads: Float[Tensor, "rows steps 3 heads head_dim"]
     ) -> Float[Tensor, "rows steps width"]:
-        """See `Memory.attend`; ``heads`` are not turned yet."""
+        """Rotate, write keys and values into the ring, attend to the ring: all in the kernel."""
         blocks, shape = self._blocks, heads[:, :, 0].shape
-        out = self._entries.new_empty(shape)
+        out = self._ring.new_empty(shape)
         parts, sums = out, out
         if blocks.num_splits > 1:
             parts = out.new_empty(blocks.num_splits, *shape, dtype=torch.float32)
             sums = parts.new_empty(blocks.num_splits, 2, *shape[:-1])
         # Triton launches on the current device, whatever the tensors'.
         with torch.cuda.device_of(out):
-            self._launch(heads.contiguous(), self._entries[:, layer], parts, sums)
+            self._launch(heads.contiguous(), self._ring[:, layer], parts, sums)
             if blocks.num_splits > 1:
                 self._join(parts, sums, out)
         return out.flatten(2)
 
-    def _launch(self, heads: Tensor, entries: Tensor, out: Tensor, sums: Tensor) -> None:
-        stage, rows, blocks = self._stage, self._rows, self._blocks
+    def _launch(self, heads: Tensor, ring: Tensor, out: Tensor, sums: Tensor) -> None:
+        stage, batch, blocks = self._stage, self._batch, self._blocks
         num_rows = len(heads)
         query_blocks = -(-self._num_steps // blocks.num_queries)
         grid = (num_rows * stage.num_heads, query_blocks, blocks.num_splits)
         self._kernels.attend[grid](
-            *(heads, self._turns, entries, rows.slots, rows.starts, rows.num_frames, out, sums),
+            *(heads, self._rotations, ring, batch.slots, batch.starts, batch.num_frames, out, sums),
             scale=math.log2(math.e) / math.sqrt(stage.head_dim),
             num_rows=num_rows,
             num_steps=self._num_steps,
@@ -165,7 +176,7 @@ class FusedRingMemory:
             steps_per_frame=stage.steps_per_frame,
             context=stage.context_steps,
             capacity=self._capacity,
-            slot_stride=entries.stride(0),
+            slot_stride=ring.stride(0),
             head_dim=stage.head_dim,
             padded_dim=self._padded_dim,
             **blocks._asdict(),
@@ -175,7 +186,7 @@ class FusedRingMemory:
         )
 
     def _num_warps(self) -> int:
-        few = self._blocks.num_queries <= _FEW_QUERIES and self._entries.element_size() == 2
+        few = self._blocks.num_queries <= _FEW_QUERIES and self._ring.element_size() == 2
         return _FEW_WARPS if few else _NUM_WARPS
 
     def _join(self, parts: Tensor, sums: Tensor, out: Tensor) -> None:
@@ -197,7 +208,9 @@ def plan_blocks(
         num_processors: of the GPU; a small grid is split until each has two programs.
     """
     keys = min(max(16, _BLOCK_BYTES // key_bytes), 128)  # products take 16 rows at least
-    queries = min(max(16, _power_of_two(num_steps)), keys, 64)  # more would not fit in registers
+    queries = min(
+        max(16, next_power_of_two(num_steps)), keys, 64
+    )  # more would not fit in registers
     programs = num_rings * -(-num_steps // queries)
     most = max(1, num_keys // (2 * keys))  # two blocks of keys in each part
     splits = 1
@@ -210,7 +223,3 @@ def _num_processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()

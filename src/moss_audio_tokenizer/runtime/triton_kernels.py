@@ -1,8 +1,8 @@
 """Triton kernels for the steps of streams on a GPU: attention to rings, and layer norm.
 
 `attend` is attention of a few new steps to a ring of keys and values. Each program takes some
-queries of one row and head: it turns them and the new keys by their positions, writes new keys and
-values into the ring, and goes over what the row sees in the order of time. Which places those are
+queries of one row and head: it rotates them and the new keys by their positions, writes new keys
+and values into the ring, and reads the row's window in the order of time. Which entries those are
 follows from the row's position, so that no mask is read. The softmax is online: Milakov and
 Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al., "FlashAttention" (2022).
 Where rows and heads are too few to fill the GPU, programs share a row's past among them, and
@@ -11,7 +11,7 @@ Where rows and heads are too few to fill the GPU, programs share a row's past am
 New keys are read from where they come from, not from the ring: programs of one row need not wait
 for each other, as the ring's places for new steps are none that any query of the chunk sees.
 
-Knows arrays alone; `fused_rings.py` and `fused_norms.py` call.
+Knows arrays alone; `triton_attention.py` launches them.
 """
 
 import triton
@@ -172,7 +172,7 @@ def join(
 
 
 @triton.jit
-def normalise(
+def normalize(
     x,  # (rows, width)
     weight,
     bias,

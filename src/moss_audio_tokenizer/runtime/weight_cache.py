@@ -1,4 +1,4 @@
-"""A codec's halves made ready when first needed, and made anew when its weights have changed."""
+"""Inference encoders and decoders, built at first use and rebuilt when weights change."""
 
 import torch
 from torch import Tensor
@@ -7,53 +7,68 @@ from ..model.codec import Codec
 from ..model.stack import StageStack
 from .inference_codec import InferenceDecoder, InferenceEncoder
 
+# Values that are compared of every weight, evenly spaced.
+_SAMPLES = 16
+
 
 class InferenceCache:
-    """The halves of one codec for inference, in one precision at a time.
+    """The inference encoder and decoder of one codec, in one precision at a time.
 
     Weights count as changed when a parameter was replaced, moved or written to. Writing through
-    ``parameter.data`` leaves no trace: call `forget` after that.
+    ``parameter.data`` leaves PyTorch's version counter alone; it is noticed by 16 values of every
+    weight. After writing less than whole weights in that way, call `clear`.
     """
 
     def __init__(self) -> None:
-        self._encoder: tuple[object, list[Tensor], InferenceEncoder] | None = None
-        self._decoder: tuple[object, list[Tensor], InferenceDecoder] | None = None
+        self._encoder: tuple[_Stamp, InferenceEncoder] | None = None
+        self._decoder: tuple[_Stamp, InferenceDecoder] | None = None
 
     def encoder(self, codec: Codec, dtype: torch.dtype) -> InferenceEncoder:
         """The encoder and the quantizer, ready to run."""
-        encoder = codec.require_encoder()
-        stamp = _stamp(encoder, codec, dtype)
-        if self._encoder is None or self._encoder[0] != stamp:
-            self._encoder = (stamp, _weights(encoder, codec), InferenceEncoder(codec, dtype))
-        return self._encoder[2]
+        stamp = _Stamp(codec.require_encoder(), codec, dtype)
+        if self._encoder is None or not stamp.equals(self._encoder[0]):
+            self._encoder = (stamp, InferenceEncoder(codec, dtype))
+        return self._encoder[1]
 
     def decoder(self, codec: Codec, dtype: torch.dtype) -> InferenceDecoder:
         """The quantizer and the decoder, ready to run."""
-        decoder = codec.require_decoder()
-        stamp = _stamp(decoder, codec, dtype)
-        if self._decoder is None or self._decoder[0] != stamp:
-            self._decoder = (stamp, _weights(decoder, codec), InferenceDecoder(codec, dtype))
-        return self._decoder[2]
+        stamp = _Stamp(codec.require_decoder(), codec, dtype)
+        if self._decoder is None or not stamp.equals(self._decoder[0]):
+            self._decoder = (stamp, InferenceDecoder(codec, dtype))
+        return self._decoder[1]
 
-    def forget(self) -> None:
-        """Prepare afresh at the next use."""
+    def clear(self) -> None:
+        """Rebuild both at their next use."""
         self._encoder = self._decoder = None
 
 
-def _stamp(part: StageStack, codec: Codec, dtype: torch.dtype) -> object:
-    """Equal as long as nothing has changed that a half was made of."""
-    backends = [stage.attention_backend for stage in part.transformers()]
-    versions = [
-        (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-        for weight in _weights(part, codec)
-    ]
-    return dtype, backends, versions
+class _Stamp:
+    """Equal as long as nothing has changed that an inference encoder or decoder was built from."""
+
+    def __init__(self, part: StageStack, codec: Codec, dtype: torch.dtype) -> None:
+        # Held, so that no new weight can be allocated at the address of an old one.
+        self._weights = [
+            parameter.detach()
+            for module in (part, codec.quantizer)
+            for parameter in module.parameters()
+        ]
+        self._settings = dtype, [stage.attention_backend for stage in part.transformers()]
+        self._versions = [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in self._weights
+        ]
+        self._samples = torch.cat([_samples(weight) for weight in self._weights])
+
+    def equals(self, other: "_Stamp") -> bool:
+        """Whether settings, versions and samples are the same."""
+        return (
+            self._settings == other._settings
+            and self._versions == other._versions
+            and torch.equal(self._samples, other._samples)
+        )
 
 
-def _weights(part: StageStack, codec: Codec) -> list[Tensor]:
-    """What a half is made of. Kept beside it, so that no new weight comes to lie at its address."""
-    return [
-        parameter.detach()
-        for module in (part, codec.quantizer)
-        for parameter in module.parameters()
-    ]
+def _samples(weight: Tensor) -> Tensor:
+    """The bits of some values, since NaN would equal nothing."""
+    values = weight.flatten()[:: max(1, weight.numel() // _SAMPLES)]
+    return values.float().view(torch.int32)
