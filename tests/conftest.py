@@ -73,7 +73,7 @@ def make_codec():
     def make(channels: int = 1, **quantizer) -> Codec:
         random = torch.Generator().manual_seed(1)
         codec = Codec(small_config(channels, **quantizer)).eval()
-        codec.initialise(random)
+        codec.initialize(random)
         for name, parameter in codec.quantizer.named_parameters():
             if name.endswith(("gain", "bias")):
                 parameter.data.add_(0.3 * torch.rand(parameter.shape, generator=random))

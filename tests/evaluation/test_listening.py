@@ -224,3 +224,13 @@ def test_a_damaged_file_costs_itself_only(moss_audio, listeners, tmp_path):
 
 def test_the_name_of_the_page_is_checked(moss_audio, folder, tmp_path):
     assert moss_audio("listening-test", folder, "-o", tmp_path / "test.pdf").exit_code == 2
+
+
+def test_a_hostile_name_stays_inside_the_page(folder):
+    summary = folder / "summary.json"
+    document = json.loads(summary.read_text("utf-8"))
+    document["examples"][0]["path"] = "<!--<script>.wav"
+    summary.write_text(json.dumps(document), "utf-8")
+    page = build_listening_test(folder, "</script><b>")
+    assert "<!--<script>" not in page
+    assert document_of(page)["trials"][0]["clip"] == "<!--<script>.wav"

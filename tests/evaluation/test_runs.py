@@ -352,7 +352,7 @@ def test_other_audio_of_the_same_name_is_measured_anew(plan, folder):
 def test_another_text_is_measured_anew_where_it_counts(plan, folder):
     pytest.importorskip("jiwer")
     transcript = replace(
-        plan, clips=plan.clips[:1], scorers=ScoringModelNames(recogniser="toy_codecs:recogniser")
+        plan, clips=plan.clips[:1], scorers=ScoringModelNames(asr_model="toy_codecs:recogniser")
     )
     assert {row.metrics["wer"] for row in run_evaluation(transcript, folder, no_progress).rows} == {
         1 / 3

@@ -39,7 +39,7 @@ def codec(request, make_config, make_codec):
         for side in ("encoder", "decoder")
     }
     codec = Codec(dataclasses.replace(config, **stages)).requires_grad_(requires_grad=False)
-    codec.initialise(torch.Generator().manual_seed(1))
+    codec.initialize(torch.Generator().manual_seed(1))
     return codec
 
 

@@ -6,6 +6,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from toy_codec import ToyCodec, some_audio, some_codes
@@ -73,11 +74,27 @@ def test_the_command_speaks(tmp_path):
             client.speak("abc", max_seconds=2)
 
 
+def test_the_command_transcribes_and_guards_the_loopback():
+    options = ("--asr", "toy", "--cors", "https://app.example", "--allowed-host", "my.host")
+    with process(*options) as (_, url), CodecClient(url) as client:
+        assert client.transcribe(encode_audio(some_audio(700), 8000, ".wav"))["text"]
+        for headers, status in [
+            ({"Host": "my.host"}, 200),
+            ({"Host": "localhost:1"}, 200),
+            ({"Host": "evil.example"}, 403),
+            ({"Origin": "https://app.example"}, 200),
+            ({"Origin": "https://evil.example"}, 403),
+        ]:
+            answer = httpx.get(f"{url}/v1/model", headers=headers, trust_env=False)
+            assert answer.status_code == status, headers
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--model", "nothing"], "is no toy"),
         (["--tts", "nothing"], "is no toy either"),
+        (["--asr", "nothing"], "is no toy either"),
         (["--api-keys", "nothing"], "cannot read keys"),
         (["--max-streams", "0"], "Invalid value"),
     ],

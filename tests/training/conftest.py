@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from moss_audio_tokenizer.training.codec.codec_config import (
+    CodecOptimizerConfig,
     DataConfig,
-    OptimizerConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
@@ -83,7 +83,7 @@ def make_recipe(tmp_path, manifest):
             "checkpoint_every": 3,
             "log_every": 2,
             "data": DataConfig(manifest=manifest, crop_seconds=0.16, batch_size=2),
-            "optimizer": OptimizerConfig(warmup_steps=2),
+            "optimizer": CodecOptimizerConfig(warmup_steps=2),
             "warm_start": WarmStart(steps=2, samples=64),
             "validation": ValidationConfig(every=100),
         }

@@ -6,7 +6,7 @@ from training_rows import make_batch, make_rows
 
 from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
-from moss_audio_tokenizer.training.codec.codec_config import LossWeights, WarmStart
+from moss_audio_tokenizer.training.codec.codec_config import LossWeights, SpectraConfig, WarmStart
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
 from moss_audio_tokenizer.training.codec.micro_batches import MicroBatchPlanner
 
@@ -155,7 +155,11 @@ def test_dropout_takes_a_share_of_the_rows_and_every_depth(make_task):
 
 
 def test_each_step_draws_its_windows_for_all_passes(make_task):
-    task = make_task(accumulate=2, losses=LossWeights(phase=1.0, mel_windows=3, phase_windows=1))
+    task = make_task(
+        accumulate=2,
+        losses=LossWeights(phase=1.0),
+        spectra=SpectraConfig(mel_windows=3, phase_windows=1),
+    )
     plan = MicroBatchPlanner(task.config, task.codec.config, torch.device("cpu"))
     seen = set()
     for step in range(20):
@@ -236,6 +240,10 @@ def test_rows_weigh_the_same_however_long_they_are(make_task):
 def test_a_phase_loss_is_there_when_it_has_a_weight(make_task):
     assert "phase" not in losses_of(make_task())
     assert "phase" in losses_of(make_task(losses=LossWeights(phase=2.0)))
+    harmonics = LossWeights(stft=1.0, instantaneous_frequency=1.0)
+    spectra = SpectraConfig(stft_windows=(256, 512), frequency_windows=(512,))
+    added = {"stft", "instantaneous_frequency"}
+    assert added <= losses_of(make_task(losses=harmonics, spectra=spectra)).keys()
 
 
 def test_phase_counts_less_where_fewer_layers_are_in_use(make_task):

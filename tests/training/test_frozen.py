@@ -33,7 +33,7 @@ def quick_measures(monkeypatch):
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     codec = Codec(preset("tiny"))
-    codec.initialise(torch.Generator().manual_seed(0))
+    codec.initialize(torch.Generator().manual_seed(0))
     folder = tmp_path / "start"
     folder.mkdir()
     save_codec(codec, folder)

@@ -17,7 +17,7 @@ RATE = 24_000
 
 def fresh(config: CodecConfig) -> Codec:
     codec = Codec(config)
-    codec.initialise(torch.Generator().manual_seed(0))
+    codec.initialize(torch.Generator().manual_seed(0))
     return codec.eval()
 
 

@@ -87,7 +87,7 @@ def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
 
 def test_codebooks_follow_alike_in_two_processes(spoken, tmp_path):
     # A decay so short that rows are moved from the second of three steps on.
-    keys = ("codebook_decay=0.3", "losses.mel_windows=3", "losses.phase_windows=1")
+    keys = ("codebook_decay=0.3", "spectra.mel_windows=3", "spectra.phase_windows=1")
     run(tmp_path / "one", spoken, *keys)
     run(tmp_path / "two", spoken, *keys, "accumulate=1", processes=2)
     assert_same_losses(read_log(tmp_path / "two"), read_log(tmp_path / "one"))

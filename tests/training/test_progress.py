@@ -8,7 +8,7 @@ import pytest
 from moss_audio_tokenizer.errors import MissingDependencyError
 from moss_audio_tokenizer.training import logging as progress
 from moss_audio_tokenizer.training.codec.validation import ValidationResult
-from moss_audio_tokenizer.training.logging import ProgressLog, Throughput
+from moss_audio_tokenizer.training.logging import Pace, ProgressLog, Throughput
 
 
 def read(path) -> list[dict]:
@@ -17,13 +17,13 @@ def read(path) -> list[dict]:
 
 def test_every_step_is_a_line_and_some_are_shown(tmp_path):
     lines: list[str] = []
-    with ProgressLog(tmp_path, 4, lines.append) as log:
+    with ProgressLog(tmp_path, 4, lines.append, max_steps=8) as log:
         log.step(5, {"mel": 1.5, "total": 3.0}, show=False)
         # On disk at once: a killed run has metrics up to its last checkpoint.
         assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [5]
         log.step(6, {"mel": 1.25, "total": 2.5}, show=True)
     assert read(tmp_path / "metrics.jsonl")[-1] == {"step": 6, "mel": 1.25, "total": 2.5}
-    assert lines == ["step 6 mel 1.25 total 2.5"]
+    assert [line.partition(",")[0] for line in lines] == ["step 6/8 mel 1.25 total 2.5"]
 
 
 def test_throughput_is_audio_and_operations_over_time(monkeypatch):
@@ -82,7 +82,10 @@ def test_a_loud_estimate_prints_nothing(tmp_path, capfd):
         result = ValidationResult({"speech/stoi/1": 0.5}, loud, loud, 24_000, "YES", "NO")
         log.validation(3, result)
     assert read(tmp_path / "validation.jsonl") == [{"step": 3, "speech/stoi/1": 0.5}]
-    assert lines == ["read 3 'YES' as 'NO'", "valid 3 speech/stoi/1 0.500"]
+    assert lines == [
+        "valid 3 the language model transcribes 'YES' as 'NO'",
+        "valid 3 speech/stoi/1 0.500",
+    ]
     assert capfd.readouterr().out == ""
 
 
@@ -95,3 +98,18 @@ def test_the_board_is_closed_even_when_the_run_breaks_off(tmp_path, monkeypatch)
         raise KeyboardInterrupt
     assert closed == [True]
     assert log._metrics.closed
+
+
+def test_the_pace_of_a_run_is_shown_with_the_time_that_is_left(monkeypatch):
+    moments = iter((0.0, 2.0, 6.0, 13.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
+    pace = Pace()
+    assert pace.left(0, 100) == ""
+    pace.step()
+    assert (pace.left(20, 60), pace.line_due()) == (", 2 s/step, 80 s left", False)
+    pace.step()
+    assert (pace.left(100, 1000), pace.line_due()) == (", 2.2 s/step, 33 min left", False)
+    pace.step()
+    assert (pace.left(0, 9999), pace.line_due()) == (", 2.68 s/step, 7.4 h left", True)
+    pace.line_shown()
+    assert not pace.line_due()

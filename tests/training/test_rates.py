@@ -27,7 +27,7 @@ def test_a_configuration_keeps_its_frames():
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_a_codec_says_the_same_at_another_rate(rate):
     codec = Codec(preset("tiny"))
-    codec.initialise(torch.Generator().manual_seed(0))
+    codec.initialize(torch.Generator().manual_seed(0))
     other = at_rate(codec, config_at_rate(codec.config, rate))
     with torch.no_grad():
         before, after = codec.encoder(tone(24_000)), other.encoder(tone(rate))

@@ -8,8 +8,9 @@ import pytest
 
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.training.codec.codec_config import (
+    CodecOptimizerConfig,
     DataConfig,
-    OptimizerConfig,
+    SpectraConfig,
     TrainingConfig,
     ValidationConfig,
     as_dict,
@@ -86,6 +87,23 @@ def test_a_fresh_start_in_the_folder_of_a_run_is_refused(folder):
         folder.checkpoint_for(TrainingConfig(), resume=False)
 
 
+def test_a_run_of_an_earlier_version_is_resumed_by_the_names_of_today(folder):
+    config = TrainingConfig(spectra=SpectraConfig(mel_windows=3))
+    begin_run(folder, config)
+    recipe = json.loads((folder.path / "recipe.json").read_text())
+    del recipe["spectra"]
+    recipe["losses"] |= {"mel_windows": 3, "phase_windows": 0, "phase_hertz": 700.0}
+    recipe["adversarial"] |= {"betas": [0.8, 0.99], "clip_norm": 10.0}
+    (folder.path / "recipe.json").write_text(json.dumps(recipe))
+    assert folder.checkpoint_for(config, resume=True).name == "step-000003"
+    with pytest.raises(TrainingError, match=r"spectra\.mel_windows was 3 and is 0"):
+        folder.checkpoint_for(TrainingConfig(), resume=True)
+    recipe["adversarial"]["clip_norm"] = 1.0
+    (folder.path / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(TrainingError, match=r"adversarial\.clip_norm was 1\.0"):
+        folder.checkpoint_for(config, resume=True)
+
+
 def test_resuming_the_same_recipe_is_allowed(folder):
     begin_run(folder, TrainingConfig())
     found = folder.checkpoint_for(TrainingConfig(), resume=True)
@@ -100,7 +118,7 @@ def test_resuming_the_same_recipe_is_allowed(folder):
         {"threads": 2, "log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 9},
         {"output": "elsewhere"},
         {"validation": ValidationConfig(every=1, num_quantizers=(1,))},
-        {"optimizer": OptimizerConfig(decay_fraction=0.1)},
+        {"optimizer": CodecOptimizerConfig(decay_fraction=0.1)},
         {"data": DataConfig(manifest="moved.jsonl", max_unreadable_share=0.5)},
     ],
 )
@@ -115,7 +133,7 @@ def test_what_leaves_the_steps_alone_may_change(folder, changes):
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"data": DataConfig(batch_size=2)}, r"data\.batch_size was 8 and is 2"),
         ({"data": DataConfig(gain_db=(-20.0, -10.0))}, r"data\.gain_db was \[-32\.0, -14\.0\]"),
-        ({"optimizer": OptimizerConfig(learning_rate=1.0)}, r"learning_rate was 0\.0015"),
+        ({"optimizer": CodecOptimizerConfig(learning_rate=1.0)}, r"learning_rate was 0\.0015"),
         ({"model": "tiny", "seed": 2}, "model was 'bundled' and is 'tiny'; seed was 0"),
     ],
 )

@@ -16,7 +16,7 @@ from moss_audio_tokenizer.training.checkpointing import (
     save_final,
     saved_state,
 )
-from moss_audio_tokenizer.training.codec.codec_config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.codec.codec_config import CodecOptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.codec.codec_state import (
     Training,
     checkpoint_files,
@@ -47,7 +47,7 @@ def make_training(make_codec):
         codec = make_codec(channels).requires_grad_(requires_grad=True)
         reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
         task = CodecTask(codec, reader, TrainingConfig())
-        optimizer = make_optimizer(task, OptimizerConfig())
+        optimizer = make_optimizer(task, CodecOptimizerConfig())
         return Training(task, optimizer, mean=MovingMean(codec, 0.9))
 
     return make

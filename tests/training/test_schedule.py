@@ -7,10 +7,10 @@ import torch
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training.codec.codec_config import OptimizerConfig, TrainingConfig
+from moss_audio_tokenizer.training.codec.codec_config import CodecOptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.optim import learning_rate_at, make_optimizer
 
-SETTINGS = OptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5)
+SETTINGS = CodecOptimizerConfig(learning_rate=1.0, warmup_steps=4, decay_fraction=0.5)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_cosine_falls_slowly_at_first_and_at_last():
 
 
 def test_without_decay_the_rate_stays_to_the_last_step():
-    settings = OptimizerConfig(learning_rate=2.0, warmup_steps=0, decay_fraction=0.0)
+    settings = CodecOptimizerConfig(learning_rate=2.0, warmup_steps=0, decay_fraction=0.0)
     assert [learning_rate_at(step, 5, settings) for step in (0, 4)] == [2.0, 2.0]
 
 
@@ -47,7 +47,7 @@ def test_no_rate_is_ever_negative():
 
 def test_the_optimizer_has_every_parameter_and_the_settings():
     module = torch.nn.Linear(2, 2)
-    group = make_optimizer(module, OptimizerConfig(weight_decay=0.5)).param_groups[0]
+    group = make_optimizer(module, CodecOptimizerConfig(weight_decay=0.5)).param_groups[0]
     assert len(group["params"]) == 2
     assert (group["betas"], group["weight_decay"]) == ((0.8, 0.99), 0.5)
 
@@ -60,8 +60,8 @@ def peakedness(matrix: torch.Tensor) -> float:
 
 def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else():
     codec = Codec(preset("tiny"))
-    codec.initialise(torch.Generator().manual_seed(0))
-    optimizer = make_optimizer(codec, OptimizerConfig(kind="muon", weight_decay=0.0))
+    codec.initialize(torch.Generator().manual_seed(0))
+    optimizer = make_optimizer(codec, CodecOptimizerConfig(weight_decay=0.0), "muon")
     before = {name: parameter.detach().clone() for name, parameter in codec.named_parameters()}
     random = torch.Generator().manual_seed(1)
     for parameter in codec.parameters():
@@ -82,13 +82,13 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_all_else():
 
 
 def test_muon_is_refused_for_weights_in_shares_and_for_language_models():
-    muon = OptimizerConfig(kind="muon")
+    muon = CodecOptimizerConfig(kind="muon")
     with pytest.raises(ConfigError, match=r"shard.*False with optimizer\.kind=muon"):
         TrainingConfig(shard=True, optimizer=muon)
     with pytest.raises(ConfigError, match="for a codec's blocks; expected 'adamw'"):
-        make_optimizer(torch.nn.Linear(2, 2), muon)
+        make_optimizer(torch.nn.Linear(2, 2), muon, "muon")
 
 
 def test_another_kind_of_optimizer_is_refused():
     with pytest.raises(ConfigError, match="'adamw' or 'muon'"):
-        OptimizerConfig(kind="sgd")
+        CodecOptimizerConfig(kind="sgd")

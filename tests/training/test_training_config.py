@@ -9,10 +9,10 @@ from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.training.codec.assembly import codec_config
 from moss_audio_tokenizer.training.codec.codec_config import (
+    CodecOptimizerConfig,
     DataConfig,
     DiscriminatorConfig,
-    LossWeights,
-    OptimizerConfig,
+    SpectraConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
@@ -20,6 +20,7 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     override,
 )
 from moss_audio_tokenizer.training.codec.discriminators import Discriminators
+from moss_audio_tokenizer.training.overrides import recipe_lines
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 from moss_audio_tokenizer.training.speech.speech_config import (
     DepthConfig,
@@ -75,6 +76,11 @@ def test_values_are_parsed_by_the_type_of_their_field(assignment, expected):
     [
         ("max_steps", "expected key=value"),
         ("steps=3", r"unknown key 'steps'.*max_steps"),
+        ("max_step=3", r"unknown key 'max_step'; did you mean max_steps\?"),
+        ("batch_size=3", r"did you mean data\.batch_size\?"),
+        ("data.batchsize=3", r"did you mean data\.batch_size\?"),
+        ("adversarial.discriminator.windows=3", r"adversarial\.discriminators\.windows\?"),
+        (f"optimizer.learning_rate=1{'0' * 400}", "expected a finite number"),
         ("data.rows=3", r"unknown key 'data\.rows'.*batch_size"),
         ("max_steps.data=3", "single value"),
         ("data=3", r"set one of data\.manifest"),
@@ -122,13 +128,17 @@ def test_what_cannot_be_set_is_refused(assignment, message):
         (DataConfig, {"crop_seconds": "1"}),
         (DataConfig, {"gain_db": (-10.0, -20.0)}),
         (DataConfig, {"max_unreadable_share": 1.5}),
-        (OptimizerConfig, {"betas": (0.9, 1.0)}),
-        (OptimizerConfig, {"clip_norm": 0.0}),
-        (OptimizerConfig, {"decay_fraction": 2.0}),
-        (OptimizerConfig, {"schedule": "steps"}),
+        (CodecOptimizerConfig, {"betas": (0.9, 1.0)}),
+        (CodecOptimizerConfig, {"clip_norm": 0.0}),
+        (CodecOptimizerConfig, {"decay_fraction": 2.0}),
+        (CodecOptimizerConfig, {"schedule": "steps"}),
         (WarmStart, {"steps": -1}),
         (WarmStart, {"low_band": -1.0}),
-        (LossWeights, {"phase_hertz": 0.0}),
+        (SpectraConfig, {"phase_hertz": 0.0}),
+        (SpectraConfig, {"mel_windows": -1}),
+        (SpectraConfig, {"stft_windows": ()}),
+        (SpectraConfig, {"stft_windows": (512, 512)}),
+        (SpectraConfig, {"frequency_hertz": (700.0, 100.0)}),
         (ValidationConfig, {"num_quantizers": ()}),
         (ValidationConfig, {"every": 0}),
         (LanguageModelConfig, {"width": 1 << 40}),
@@ -221,3 +231,11 @@ def test_a_checkpoint_keeps_its_quantizer_unless_its_hidden_states_change(assign
     with pytest.raises(ConfigError, match="warm_start is"):
         override(TrainingConfig(), assignments)
     override(TrainingConfig(), [CHECKPOINT, "warm_start.low_band=700"])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_lines_of_a_recipe_make_the_same_recipe(name):
+    config = recipe(name)
+    lines = recipe_lines(config)
+    assert override(type(config)(), lines) == config
+    assert len({line.partition("=")[0] for line in lines}) == len(lines)

@@ -185,7 +185,7 @@ def _lines(path: Path | None) -> list[str]:
 
 def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     from ..training.data.preparing import ERRORS_NAME
-    from ..training.data.summary_text import GROUP_HEADINGS, group_rows, totals
+    from ..training.data.survey import GROUP_HEADINGS, group_rows, totals
 
     if as_json:
         display.print_json(summary)

@@ -151,6 +151,14 @@ def export_checkpoint(
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
     ] = "5GB",
+    remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--remote-code",
+            help="Add Python files, so that transformers' AutoModel loads the folder without this "
+            "package.",
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a checkpoint in a released layout, which other engines load too.
@@ -172,6 +180,10 @@ def export_checkpoint(
             weight_dtype=weight_dtype.value,
             max_shard_size=max_shard_size,
         )
+        if remote_code:
+            from ..export.remote_code import add_remote_code
+
+            add_remote_code(folder)
     facts = {
         "folder": str(output),
         "layout": layout.value,

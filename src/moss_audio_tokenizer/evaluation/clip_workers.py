@@ -149,7 +149,11 @@ class Worker:
         values = {name: self._missing[name] for name in names if name in self._missing}
         measured = [name for name in names if name not in self._missing]
         values |= measure_mono(original, estimate, measured)
-        scores = self._scorers.score(original, estimate, task.clip.text) if spoken else None
+        scores = (
+            self._scorers.score(original, estimate, task.clip.text, task.clip.language)
+            if spoken
+            else None
+        )
         values |= scores.values if scores else {}
         return Row(
             path=task.clip.name,

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..codes import Codec
+from ..codes import Codec, CodecInfo
 from ..errors import CodesError
 
 
@@ -93,6 +93,28 @@ class LayeredCodec:
         decoded = self._codec.decode(codes)[:, :num_samples]
         bits = codes.size * (info.codebook_size - 1).bit_length()
         return CodedClip(len(codes), info.bitrate(len(codes)) / 1000, bits, decoded, codes)
+
+
+def counts_at(info: CodecInfo, bitrates: Sequence[float], name: str) -> tuple[int, ...]:
+    """The numbers of quantizers at which a codec has given bitrates; others are left out.
+
+    Args:
+        info: of the codec.
+        bitrates: in bits a second.
+        name: of the codec, for the message.
+
+    Raises:
+        CodesError: it has none of them.
+    """
+    counts = range(1, info.num_quantizers + 1)
+    found = tuple(count for count in counts if info.bitrate(count) in bitrates)
+    if not found:
+        rates = ", ".join(f"{rate:g}" for rate in bitrates)
+        raise CodesError(
+            f"{name!r} has none of the bitrates {rates} (its quantizers make {info.bitrate(1):g} "
+            "bits a second each); choose with --num-quantizers"
+        )
+    return found
 
 
 def _checked_counts(quantizer_counts: Sequence[int], most: int) -> tuple[int, ...]:

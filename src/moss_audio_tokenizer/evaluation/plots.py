@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import MissingDependencyError
 from .metric_registry import METRICS
+from .published import OURS, PUBLISHED
 from .summary import Summary
 
 # Okabe and Ito's colours, which the colour-blind can tell apart too; markers tell them twice.
@@ -43,7 +44,11 @@ def _rate(summary: Summary) -> float:
 
 
 def rate_plot(
-    summaries: Sequence[Summary], metric: str, families: Sequence[str], theme: str = "light"
+    summaries: Sequence[Summary],
+    metric: str,
+    families: Sequence[str],
+    theme: str = "light",
+    published: Sequence[Summary] = (),
 ) -> bytes:
     """A metric against the actual bitrate, a curve for each family, as PNG.
 
@@ -52,17 +57,21 @@ def rate_plot(
         metric: its name.
         families: all that the page shows, so that each keeps its colour in every plot.
         theme: "light" or "dark".
+        published: rows of the paper, drawn as thin lines with their names beside.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     paper, ink, grid = _INKS[theme]
     canvas, axes = _empty_plot(paper)
+    beside = curves(published, metric)
+    _draw_published(axes, beside, metric, ink)
     found = curves(summaries, metric)
     for name, points in found.items():
         _draw(axes, name, points, metric, list(families).index(name))
     axes.set_title(METRICS[metric].heading, fontsize=11, loc="left", color=ink)
-    _dress(axes, [one.actual_kbps for points in found.values() for one in points])
+    drawn = [*found.values(), *beside.values()]
+    _dress(axes, [one.actual_kbps for points in drawn for one in points])
     _colour(axes, ink, grid)
     return _finished(canvas)
 
@@ -138,6 +147,42 @@ def _draw(axes: Any, name: str, points: Sequence[Summary], metric: str, index: i
     means = [point.metrics[metric].mean for point in points]
     errors = [point.metrics[metric].interval or 0.0 for point in points]
     _errorbar(axes, name, (rates, means, errors), index)
+
+
+def _draw_published(axes: Any, found: dict[str, list[Summary]], metric: str, ink: str) -> None:
+    """Reference lines: the paper's own codec dashed, the others thin and dotted."""
+    for name, points in found.items():
+        ours = name == OURS
+        rates = [point.actual_kbps for point in points]
+        means = [point.metrics[metric].mean for point in points]
+        axes.plot(
+            *(rates, means),
+            color=ink,
+            alpha=0.8 if ours else 0.4,
+            linestyle="--" if ours else ":",
+            linewidth=1.4 if ours else 1.0,
+            marker="." if ours else "x",
+            markersize=5 if ours else 4,
+            label=f"{_short(name)} ({PUBLISHED})" if ours else None,
+            zorder=1,
+        )
+        if not ours:
+            axes.annotate(
+                *(_short(name), (rates[-1], means[-1])),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6,
+                color=ink,
+                alpha=0.6,
+            )
+
+
+def _short(name: str) -> str:
+    """A codec's name without the words that most of them share."""
+    for ending in ("-Audio-Tokenizer", "-TTS-Tokenizer", "-Tokenizer", "Tokenizer"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def _errorbar(axes: Any, name: str, values: Sequence[Sequence[float]], index: int) -> None:

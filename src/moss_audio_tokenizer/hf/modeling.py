@@ -64,7 +64,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
     def __init__(self, config: MossAudioTokenizerConfig, parts: str = "all") -> None:
         super().__init__(config)
         self.codec = Codec(config.codec, parts)
-        self.codec.initialise()
+        self.codec.initialize()
         self._apply_settings()
 
     def _apply_settings(self) -> None:
@@ -75,7 +75,7 @@ class MossAudioTokenizerModel(StreamingVerbs, PreTrainedModel):
         self.eval()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """`Codec.initialise` has done it."""
+        """`Codec.initialize` has done it."""
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: streams and what was prepared stay behind."""

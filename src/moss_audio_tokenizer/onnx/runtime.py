@@ -63,6 +63,8 @@ class Runtime:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = self.num_threads or _cores()
         options.inter_op_num_threads = 1
+        # Threads that spin while they wait take the cores of whatever runs beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors are raised too; nothing else may write to stderr
         try:
             return self._library.InferenceSession(str(path), options, providers=self._providers)

@@ -106,7 +106,7 @@ def saved_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise unreadable(folder / STATE_NAME, error) from error
     return state
 

@@ -79,14 +79,22 @@ class ProgressLog:
         step: steps made so far; what TensorBoard shows of later ones is withdrawn.
         report: called with lines of progress.
         wandb_project: where on Weights & Biases to log too; empty for nowhere.
+        max_steps: the steps of the whole run.
 
     Raises:
         MissingDependencyError: Weights & Biases is wanted, but not installed.
     """
 
     def __init__(
-        self, folder: Path, step: int, report: Callable[[str], None], wandb_project: str = ""
+        self,
+        folder: Path,
+        step: int,
+        report: Callable[[str], None],
+        wandb_project: str = "",
+        max_steps: int = 0,
     ) -> None:
+        self._max_steps = max_steps
+        self._pace = Pace()
         self._folder = folder
         self._report = report
         self._remote = _open_wandb(wandb_project, folder) if wandb_project else None
@@ -103,14 +111,26 @@ class ProgressLog:
             self._remote.finish()
 
     def step(self, step: int, scalars: dict[str, float], show: bool) -> None:
-        """Note a step; with ``show`` also on the boards and as a line of progress."""
+        """Log a step.
+
+        Args:
+            step: the steps made so far.
+            scalars: what to log, by name.
+            show: whether it is also a point of the curves and a line of progress; a line comes
+                at least every ten seconds in any case.
+        """
         # Flushed, so that a killed run leaves no checkpoint ahead of its metrics.
         self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
         self._metrics.flush()
+        self._pace.step()
         if show:
             self._show({f"train/{name}": value for name, value in scalars.items()}, step)
+        if show or self._pace.line_due():
             parts = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
-            self._report(f"step {step} {parts}")
+            self._report(
+                f"step {step}/{self._max_steps} {parts}{self._pace.left(step, self._max_steps)}"
+            )
+            self._pace.line_shown()
 
     def validation(self, step: int, result: Validation) -> None:
         """Note a validation, with whatever it has to show."""
@@ -120,11 +140,55 @@ class ProgressLog:
             file.write(json.dumps({"step": step, **result.scalars}) + "\n")
         parts = " ".join(f"{name} {value:.3f}" for name, value in result.scalars.items())
         self._report(f"valid {step} {parts}")
+        self._pace.pause()
 
     def _show(self, scalars: dict[str, float], step: int) -> None:
         self._board.scalars(scalars, step)
         if self._remote is not None:
             self._remote.log(scalars, step=step)
+
+
+class Pace:
+    """Seconds a step, and how long a run will still take."""
+
+    _MOMENTUM = 0.9
+    _LONGEST_SILENCE = 10.0
+
+    def __init__(self) -> None:
+        self._last = self._last_line = time.monotonic()
+        self._seconds = 0.0
+
+    def step(self) -> None:
+        """Note that a step has ended."""
+        now = time.monotonic()
+        blend = self._MOMENTUM if self._seconds else 0.0
+        self._seconds = blend * self._seconds + (1 - blend) * (now - self._last)
+        self._last = now
+
+    def pause(self) -> None:
+        """Leave out of the next step's time what happened since the last one."""
+        self._last = time.monotonic()
+
+    def line_due(self) -> bool:
+        """Whether the last line of progress is ten seconds old."""
+        return self._last - self._last_line >= self._LONGEST_SILENCE
+
+    def line_shown(self) -> None:
+        """Note that a line of progress was shown."""
+        self._last_line = self._last
+
+    def left(self, step: int, max_steps: int) -> str:
+        """The pace and the time left, as the end of a line; empty before it is known."""
+        if not self._seconds:
+            return ""
+        return f", {self._seconds:.3g} s/step, {_duration((max_steps - step) * self._seconds)} left"
+
+
+def _duration(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Throughput:

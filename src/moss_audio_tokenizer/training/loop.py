@@ -168,6 +168,14 @@ class Loop(ABC, Generic[Config, BatchType]):
     def validate(self) -> Validation | None:
         """Measure held-out data; None where none are given or wanted."""
 
+    def starts_trained(self) -> bool:
+        """Whether the model is a trained one already, which is then validated before step 1."""
+        return False
+
+    def next_step(self, folder: Path) -> str:  # noqa: ARG002
+        """A line that says what to do with the trained model in ``folder``; empty for none."""
+        return ""
+
     @abstractmethod
     def checkpoint_files(self) -> Fill:
         """Gather everything that trains, for `restore`.
@@ -244,7 +252,9 @@ class Loop(ABC, Generic[Config, BatchType]):
         """The logs, which the first process alone writes."""
         if not self.processes.first:
             return None
-        log = ProgressLog(self.output, self.step, self.report, self.config.wandb)
+        log = ProgressLog(
+            self.output, self.step, self.report, self.config.wandb, self.config.max_steps
+        )
         return stack.enter_context(log)
 
     def _stop(self) -> None:
@@ -252,6 +262,8 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     def _run_steps(self, log: ProgressLog | None) -> Path:
         settings = self.config
+        if self.step == 0 and self.starts_trained():
+            self._validate(log)
         throughput = self._throughput()
         with closing(self.batches(self.step)) as batches:
             while self.step < settings.max_steps and not self.processes.any(self.stopping):
@@ -330,7 +342,7 @@ class Loop(ABC, Generic[Config, BatchType]):
         if log:
             log.validation(self.step, result)
         score, best = result.scalars["score"], self._state.get("best_score")
-        if self.config.keep_best and (best is None or score < best):
+        if self.step and self.config.keep_best and (best is None or score < best):
             self._state |= {"best_score": score, "best_step": self.step}
             self._save()
 
@@ -351,7 +363,10 @@ class Loop(ABC, Generic[Config, BatchType]):
             self.report("stopped; go on with --resume")
             return checkpoint
         self.processes.at_first(self._finish_proof)
-        return save_final(self.output, self.final_files(), self.processes)
+        final = save_final(self.output, self.final_files(), self.processes)
+        if line := self.next_step(final):
+            self.report(line)
+        return final
 
 
 def _silent(_: str) -> None:

@@ -194,15 +194,20 @@ def learning_rate_at(step: int, max_steps: int, config: OptimizerConfig) -> floa
     return config.learning_rate * warmup * decay
 
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizers:
+def make_optimizer(module: nn.Module, config: OptimizerConfig, kind: str = "adamw") -> Optimizers:
     """AdamW on all parameters, or Muon on what it is for: matrices within Transformer blocks.
 
     Parameters without a gradient stay as they are.
 
+    Args:
+        module: the module whose parameters are optimized.
+        config: learning rate, weight decay and the rest.
+        kind: "adamw", or "muon".
+
     Raises:
         ConfigError: Muon is asked for a module without blocks of a codec.
     """
-    matrices = _matrices(module) if config.kind == "muon" else []
+    matrices = _matrices(module) if kind == "muon" else []
     chosen = set(matrices)
     adamw = _adamw([item for item in module.parameters() if item not in chosen], config)
     if not matrices:

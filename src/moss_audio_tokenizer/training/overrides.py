@@ -6,14 +6,18 @@ by name. Standard library only.
 
 import ast
 import math
+import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass, replace
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from ..errors import ConfigError
 
 ConfigType = TypeVar("ConfigType")
+# How alike a key must be to one that exists to be suggested, from 0 to 1.
+_LEAST_SIMILARITY = 0.75
 
 
 def require(condition: bool, config: object, name: str, expected: str) -> None:
@@ -43,7 +47,7 @@ def coerce(value: Any, kind: Any, key: str) -> Any:
     if isinstance(kind, types.GenericAlias):
         return _coerce_tuple(value, kind, key)
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ConfigError(f"{key} is {value!r}; expected {_kind_name(kind)}")
     return value
@@ -87,27 +91,54 @@ def override(config: ConfigType, assignments: Iterable[str]) -> ConfigType:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"got {assignment!r}; expected key=value, such as max_steps=100")
-        _note_change(changes, config, key.split("."), text, key)
+        _note_change(changes, config, key.split("."), text, key, config)
     return _apply(config, changes)
 
 
 def _note_change(
-    changes: dict[str, Any], config: Any, path: list[str], text: str, key: str
+    changes: dict[str, Any], config: Any, path: list[str], text: str, key: str, root: Any
 ) -> None:
     """Add a value to the tree of changes, where ``config`` has a field for it."""
     names = [item.name for item in fields(config)]
     if path[0] not in names:
-        raise ConfigError(f"unknown key {key!r}; {type(config).__name__} has {', '.join(names)}")
+        raise ConfigError(f"unknown key {key!r}; {_suggestion(root, config, key, names)}")
     current = getattr(config, path[0])
     if is_dataclass(current):
         if len(path) == 1:
             inner = ", ".join(f"{key}.{item.name}" for item in fields(current))
             raise ConfigError(f"{key!r} names a group of keys; set one of {inner}")
-        _note_change(changes.setdefault(path[0], {}), current, path[1:], text, key)
+        _note_change(changes.setdefault(path[0], {}), current, path[1:], text, key, root)
         return
     if len(path) > 1:
         raise ConfigError(f"unknown key {key!r}; {path[0]!r} is a single value")
     changes[path[0]] = _parse(text, get_type_hints(type(config))[path[0]], key)
+
+
+def _suggestion(root: Any, config: Any, key: str, names: list[str]) -> str:
+    """The keys that were probably meant, and those of the group where the key was looked for."""
+    known = dict(leaves(root))
+    by_last = {name.rpartition(".")[2]: name for name in known}
+    last = key.rpartition(".")[2]
+    near = get_close_matches(key, known, 1, _LEAST_SIMILARITY)
+    near += [by_last[name] for name in get_close_matches(last, by_last, 1, _LEAST_SIMILARITY)]
+    meant = " or ".join(dict.fromkeys(near))
+    there = f"{type(config).__name__} has {', '.join(names)}"
+    return f"did you mean {meant}? {there}" if meant else there
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration, such as ``data.batch_size``, with its value."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, value
+
+
+def recipe_lines(config: Any) -> list[str]:
+    """The whole configuration as ``key=value`` lines, which `override` understands."""
+    return [f"{key}={value}" for key, value in leaves(config)]
 
 
 def _apply(config: ConfigType, changes: dict[str, Any]) -> ConfigType:

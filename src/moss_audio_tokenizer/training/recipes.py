@@ -6,12 +6,13 @@ from dataclasses import replace
 from ..errors import ConfigError
 from .codec.codec_config import (
     AdversarialConfig,
+    CodecOptimizerConfig,
     DataConfig,
     DiscriminatorConfig,
     LossWeights,
-    OptimizerConfig,
     PartsConfig,
     SemanticConfig,
+    SpectraConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
@@ -43,7 +44,7 @@ def v1() -> TrainingConfig:
             batch_change=(first, 0.5),
             workers=8,
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=2000, decay_fraction=0.0),
+        optimizer=CodecOptimizerConfig(learning_rate=1e-4, warmup_steps=2000, decay_fraction=0.0),
         adversarial=AdversarialConfig(start=first, crop_seconds=2.0),
         semantic=SemanticConfig(llm="Qwen/Qwen2.5-0.5B"),
         warm_start=WarmStart(samples=0),
@@ -65,7 +66,7 @@ def nano() -> TrainingConfig:
         ema_decay=0.999,
         checkpoint_every=2000,
         data=DataConfig(crop_seconds=4.0, batch_size=64, workers=12),
-        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=2000, decay_fraction=0.3),
+        optimizer=CodecOptimizerConfig(learning_rate=3e-4, warmup_steps=2000, decay_fraction=0.3),
         adversarial=AdversarialConfig(start=200_000),
         warm_start=WarmStart(steps=10_000, samples=50_000),
         validation=ValidationConfig(every=5000, clips=64, num_quantizers=(1, 2, 4, 8, 16)),
@@ -86,7 +87,7 @@ def one_gpu() -> TrainingConfig:
             batch_seconds=120.0,
             workers=12,
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=2000, decay_fraction=0.5),
+        optimizer=CodecOptimizerConfig(learning_rate=2e-4, warmup_steps=2000, decay_fraction=0.5),
         adversarial=AdversarialConfig(start=first),
         semantic=SemanticConfig(
             llm="random", tokenizer="bytes", width=256, num_layers=4, num_heads=4
@@ -103,7 +104,7 @@ def envelope() -> TrainingConfig:
         max_steps=13_000,
         decoder_only_from=11_000,
         data=DataConfig(crop_seconds=1.28, batch_size=6),
-        optimizer=OptimizerConfig(decay_fraction=0.45),
+        optimizer=CodecOptimizerConfig(decay_fraction=0.45),
         warm_start=WarmStart(steps=4000, refit_every=1200),
     )
 
@@ -120,7 +121,7 @@ def low_band() -> TrainingConfig:
         train=PartsConfig(checkpoint="runs/envelope/final"),
         data=DataConfig(crop_seconds=1.28, batch_size=8, gain_db=(-34.0, -12.0)),
         losses=LossWeights(phase=15.0),
-        optimizer=OptimizerConfig(learning_rate=6e-4, decay_fraction=0.6),
+        optimizer=CodecOptimizerConfig(learning_rate=6e-4, decay_fraction=0.6),
         warm_start=WarmStart(low_band=700.0, samples=30_000),
         validation=ValidationConfig(every=2500),
     )
@@ -138,8 +139,9 @@ def together() -> TrainingConfig:
         checkpoint_every=500,
         train=PartsConfig(checkpoint="runs/low_band/final"),
         data=DataConfig(crop_seconds=1.28, batch_size=24, gain_db=(-34.0, -12.0)),
-        losses=LossWeights(phase=15.0, commitment=20.0, mel_windows=3, phase_windows=1),
-        optimizer=OptimizerConfig(kind="muon", learning_rate=7e-4, decay_fraction=0.75),
+        losses=LossWeights(phase=15.0, commitment=20.0),
+        spectra=SpectraConfig(mel_windows=3, phase_windows=1),
+        optimizer=CodecOptimizerConfig(kind="muon", learning_rate=7e-4, decay_fraction=0.75),
         warm_start=WarmStart(samples=0),
         validation=ValidationConfig(every=1000),
     )
@@ -163,7 +165,8 @@ def bundled() -> TrainingConfig:
             workers=14,
         ),
         losses=LossWeights(phase=15.0, commitment=20.0),
-        optimizer=OptimizerConfig(kind="muon", learning_rate=9e-4, decay_fraction=0.75),
+        spectra=SpectraConfig(),
+        optimizer=CodecOptimizerConfig(kind="muon", learning_rate=9e-4, decay_fraction=0.75),
     )
 
 
@@ -185,7 +188,7 @@ def smoke() -> TrainingConfig:
             text_seconds=(0.5, 3.0),
             batch_seconds=6.0,
         ),
-        optimizer=OptimizerConfig(warmup_steps=5),
+        optimizer=CodecOptimizerConfig(warmup_steps=5),
         losses=LossWeights(phase=5.0, semantic=1.0),
         warm_start=WarmStart(low_band=50.0, steps=20, samples=512),
         adversarial=AdversarialConfig(
@@ -205,7 +208,7 @@ def decoder() -> TrainingConfig:
         checkpoint_every=250,
         train=PartsConfig(checkpoint="bundled", parts="decoder"),
         data=DataConfig(crop_seconds=1.28, batch_size=6),
-        optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=50, decay_fraction=0.5),
+        optimizer=CodecOptimizerConfig(learning_rate=3e-4, warmup_steps=50, decay_fraction=0.5),
         warm_start=WarmStart(samples=0),
         validation=ValidationConfig(every=250),
     )
@@ -220,7 +223,7 @@ def reader() -> TrainingConfig:
         data=DataConfig(
             crop_seconds=1.28, text_share=1.0, text_seconds=(0.5, 12.0), batch_seconds=24.0
         ),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, decay_fraction=0.5),
+        optimizer=CodecOptimizerConfig(learning_rate=1e-3, warmup_steps=100, decay_fraction=0.5),
         semantic=SemanticConfig(
             llm="random", tokenizer="bytes", width=128, num_layers=2, num_heads=4
         ),

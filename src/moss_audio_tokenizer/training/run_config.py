@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from .overrides import check_types, require
 
 DEVICES = ("auto", "cpu", "cuda")
-OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("linear", "cosine")
 # Seeds are spread over the generators' 64 bits (micro_batches.py).
 _LARGEST_SEED = 1 << 40
@@ -28,8 +27,6 @@ class OptimizerConfig:
         schedule: how it falls: "linear", or "cosine", which spares the warm-up: with a
             ``decay_fraction`` of 1 there is no plateau.
         clip_norm: of the gradients.
-        kind: "adamw", or "muon" for the matrices of a codec's blocks (Jordan et al. 2024), with
-            AdamW for all else.
     """
 
     learning_rate: float = 1.5e-3
@@ -39,11 +36,9 @@ class OptimizerConfig:
     decay_fraction: float = 0.4
     schedule: str = "linear"
     clip_norm: float = 1.0
-    kind: str = "adamw"
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self.kind in OPTIMIZERS, self, "kind", " or ".join(map(repr, OPTIMIZERS)))
         require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
         require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
         require(self.weight_decay >= 0, self, "weight_decay", "0 or more")
@@ -126,5 +121,3 @@ class RunConfig:
         require(self.peak_tflops >= 0, self, "peak_tflops", "0 or more")
         require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
         require(self.threads >= 0, self, "threads", "0 or more")
-        whole = not (self.shard and self.optimizer.kind == "muon")
-        require(whole, self, "shard", "False with optimizer.kind=muon")

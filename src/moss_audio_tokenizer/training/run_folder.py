@@ -39,6 +39,20 @@ RESUMABLE_KEYS = (
 )
 
 
+# Keys under other names than in recipes of earlier versions.
+_MOVED_KEYS = {
+    "losses.phase_hertz": "spectra.phase_hertz",
+    "losses.mel_windows": "spectra.mel_windows",
+    "losses.phase_windows": "spectra.phase_windows",
+}
+# Keys that are gone, with the only value that a run can go on with.
+_REMOVED_KEYS = {
+    "adversarial.betas": [0.8, 0.99],
+    "adversarial.clip_norm": 10.0,
+    "optimizer.kind": "adamw",
+}
+
+
 class RunFolder:
     """A run's folder, held by one process until `close`.
 
@@ -98,7 +112,8 @@ class RunFolder:
                 "output=DIR"
             )
         # A recipe from before a key existed had what is the default now.
-        before, now = _flat(as_json(type(config)())) | _flat(recipe), _flat(as_json(config))
+        now = _flat(as_json(config))
+        before = _flat(as_json(type(config)())) | _of_today(_flat(recipe), now)
         changes = [
             f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
             for key in sorted(before.keys() | now.keys())
@@ -148,14 +163,14 @@ def _trim_log(path: Path, step: int) -> None:
 def _is_logged_by(line: str, step: int) -> bool:
     try:
         return bool(json.loads(line)["step"] <= step) and line.endswith("\n")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(
             f"cannot tell what run this is: {path} cannot be read ({error}); start a run in "
             "another output=DIR"
@@ -174,6 +189,16 @@ def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _of_today(recipe: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version with the keys of this one; what has no such key stays."""
+    renamed = {_MOVED_KEYS.get(key, key): value for key, value in recipe.items()}
+    return {
+        key: value
+        for key, value in renamed.items()
+        if key in now or _REMOVED_KEYS.get(key, ...) != value
+    }
 
 
 def _is_resumable(key: str) -> bool:

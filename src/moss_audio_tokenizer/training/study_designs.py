@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .codec.codec_config import (
+    CodecOptimizerConfig,
     DataConfig,
-    OptimizerConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
@@ -68,7 +68,7 @@ def _base() -> TrainingConfig:
         keep_checkpoints=1,
         keep_best=False,
         data=DataConfig(crop_seconds=0.64, batch_size=6),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, decay_fraction=0.3),
+        optimizer=CodecOptimizerConfig(learning_rate=1e-3, warmup_steps=50, decay_fraction=0.3),
         warm_start=WarmStart(steps=300, samples=4096),
         validation=ValidationConfig(every=150, clips=12, max_seconds=3.0, num_quantizers=DEPTHS),
     )

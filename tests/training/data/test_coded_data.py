@@ -424,7 +424,7 @@ def test_no_split_for_validation_gives_no_rows(make_coded, write_data):
 
 def test_a_folder_without_shards_of_codes_is_taken_for_one_of_sound(make_coded, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(InputError, match="has no shards; expected tar files"):
+    with pytest.raises(InputError, match="has no sound files"):
         make_coded(tmp_path)
 
 
@@ -470,3 +470,15 @@ def test_sound_is_encoded_by_the_model_of_the_recipe(write_data):
 def test_impossible_configurations_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         CodesDataConfig(**values)
+
+
+def test_a_text_that_nobody_can_say_in_the_clips_time_is_left_out(make_coded, write_data):
+    clips = told(20)
+    clips[3] = (*clips[3][:2], said(3, text="a b " * 200))
+    lines: list[str] = []
+    data = make_coded(write_data(*clips), report=lines.append)
+    assert data.num_used == 19
+    assert any(
+        line.startswith("left out: 1 clips whose text is longer than their sound can say, such as ")
+        for line in lines
+    )

@@ -10,8 +10,8 @@ from small_sounds import FRAME, RATE, spoken
 
 from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.training.data import DataConfig
+from moss_audio_tokenizer.training.data.clip_sources import Source
 from moss_audio_tokenizer.training.data.planning import Planner
-from moss_audio_tokenizer.training.data.sources import Source
 
 
 def entries(count: int, domain: str = "speech") -> list[ManifestEntry]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from small_sounds import FRAME, RATE, spoken
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training.data import Batch, workers
+from moss_audio_tokenizer.training.data import Batch, DataConfig, TrainingData, workers
 
 TEXTS = {"text_share": 0.6, "batch_seconds": 12.0}
 # Fixtures that only make things are safe to share between examples.
@@ -373,3 +373,25 @@ def test_workers_leave_signals_to_the_parent(make_data):
         os.kill(process, number)
     list(itertools.islice(batches, 8))
     batches.close()
+
+
+def test_texts_that_are_too_long_are_left_out_at_the_start(write_data):
+    clips = [(f"{n}.wav", 1.0, {"text": "a" * length}) for n, length in enumerate((3, 9, 20))]
+    config = DataConfig(manifest=write_data(*clips), **TEXTS)
+    lines: list[str] = []
+    data = TrainingData(
+        config, RATE, 1, FRAME, 3, report=lines.append, fits=lambda text: len(text) <= 9
+    )
+    assert f"left out: the texts of 1 clips, which are too long, such as {'a' * 20!r}" in lines
+    texts = {text for step in range(20) for text in data.batch(step).texts}
+    assert texts == {"", "aaa", "a" * 9}
+
+
+def test_a_folder_of_sound_files_needs_no_manifest(write_data, make_data):
+    manifest = Path(write_data(("a.wav", 1.0, {}), ("b.wav", 1.0, {})))
+    manifest.unlink()
+    data = make_data(str(manifest.parent))
+    assert {Path(name).name for step in range(9) for name in data.batch(step).names} == {
+        "a.wav",
+        "b.wav",
+    }

@@ -7,7 +7,7 @@ import pytest
 
 from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.training.data import CodesDataConfig
-from moss_audio_tokenizer.training.data.variations import Variation, Variations
+from moss_audio_tokenizer.training.data.coded_clips import Variation, Variations
 
 RATE = 8000
 

@@ -78,8 +78,8 @@ def _url(sound: Sound) -> str:
 
 def _page(title: str, document: dict[str, Any]) -> str:
     assets = files(__package__)
-    # In a script element "</" would end the script.
-    content = json.dumps(document).replace("</", "<\\/")
+    # In a script element "</" ends the script, and "<!--" with "<script" hides its end.
+    content = json.dumps(document).replace("<", "\\u003c")
     body = f'<main id="stage"></main>\n<script type="application/json" id="test">{content}</script>'
     style = assets.joinpath("mushra.css").read_text("utf-8")
     script = assets.joinpath("mushra.js").read_text("utf-8")

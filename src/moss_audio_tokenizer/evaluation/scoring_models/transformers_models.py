@@ -41,7 +41,7 @@ def rater(path: str) -> Callable[[np.ndarray, int], float]:
     return rate
 
 
-def recogniser(path: str) -> Callable[[np.ndarray, int], str]:
+def transcriber(path: str) -> Callable[[np.ndarray, int], str]:
     """A speech recogniser by the pipeline of transformers: samples -> text."""
     pipeline = transformers_class("pipeline")
     try:

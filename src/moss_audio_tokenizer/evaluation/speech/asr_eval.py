@@ -14,6 +14,7 @@ from ...audio import load_audio
 from ...codes import Codec
 from ...errors import CodesError, InputError, MissingDependencyError, MossAudioError
 from ...manifest import ManifestEntry
+from ..text_normalization import normalizer
 from .speech_rows import SpeechRow, Transcript
 
 
@@ -45,7 +46,8 @@ class AsrPlan:
         codec: makes the codes.
         quantizer_counts: numbers of layers; empty for powers of two.
         num_beams: of decoding.
-        batch_size: clips that are read together.
+        batch_size: clips that are transcribed together.
+        text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
     Raises:
         InputError: no clip has a text, or a number is not at least 1.
@@ -56,8 +58,10 @@ class AsrPlan:
     quantizer_counts: Sequence[int] = ()
     num_beams: int = 1
     batch_size: int = 8
+    text_normalization: str = "plain"
 
     def __post_init__(self) -> None:
+        normalizer(self.text_normalization)
         if not any(clip.text for clip in self.clips):
             raise InputError("none of the clips has a text; expected a manifest with 'text'")
         if self.num_beams < 0 or self.batch_size < 1:
@@ -153,7 +157,12 @@ def _rows(
             codes = [one.codes[:depth] for one in good]
             texts = reader.transcribe_codes(codes, depth, plan.num_beams) if good else []
             for one, text in zip(good, texts, strict=True):
-                clip, reading = one.clip, Transcript.compared(one.clip.text, text)
+                clip, reading = (
+                    one.clip,
+                    Transcript.compared(
+                        one.clip.text, text, normalizer(plan.text_normalization, one.clip.language)
+                    ),
+                )
                 yield SpeechRow(
                     clip.name, clip.text, label, depth, {"": reading}, seconds=one.seconds
                 )

@@ -7,7 +7,7 @@ Source: training.md section 9.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...metrics.signals import MEASURED_RATE
 from ..artifacts import slug
 from ..scoring_models import EmbedSpeaker, Transcribe, cosine
+from ..text_normalization import normalizer
 from .asr_eval import chosen_quantizer_counts
 from .speech_rows import SpeechRow, Transcript
 from .systems import Sound, SynthesizedSpeech, TtsRequest, TtsSystem
@@ -26,34 +27,37 @@ from .test_set import SpeechItem
 
 @dataclass(frozen=True)
 class TtsPlan:
-    """What to say, and who judges it.
+    """What to synthesize, and the scoring models.
 
     Attributes:
         items: texts and prompts.
-        recognisers: by name.
+        transcribers: ASR models by name.
         embed: speaker model; None for none.
-        quantizer_counts: numbers of layers; empty for powers of two.
-        seed: of the first item; the others' follow.
-        batch_size: texts that are said together.
+        quantizer_counts: numbers of quantizers; empty for powers of two.
+        seed: of the first item; the seeds of the others follow.
+        batch_size: texts that are synthesized together.
+        text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
     Raises:
-        InputError: there is nothing to say, or nobody to judge it.
+        InputError: there are no texts, no scoring model, or no such normalization.
     """
 
     items: Sequence[SpeechItem]
-    recognisers: Mapping[str, Transcribe]
+    transcribers: Mapping[str, Transcribe]
     embed: EmbedSpeaker | None = None
     quantizer_counts: Sequence[int] = ()
     seed: int = 0
     batch_size: int = 4
+    text_normalization: str = "plain"
 
     def __post_init__(self) -> None:
         if not self.items or self.batch_size < 1:
             raise InputError(
                 f"{len(self.items)} texts in batches of {self.batch_size}; expected 1 or more each"
             )
-        if not self.recognisers and self.embed is None:
-            raise InputError("nobody judges the speech; give a recogniser or a speaker model")
+        if not self.transcribers and self.embed is None:
+            raise InputError("no scoring model is given; name an ASR model or a speaker model")
+        normalizer(self.text_normalization)
 
 
 def run_tts(
@@ -117,7 +121,7 @@ def _alone(plan: TtsPlan, place: int) -> TtsPlan:
     """One item, with the seed that it has among the others."""
     seed = plan.seed + place
     item = plan.items[place]
-    return TtsPlan([item], plan.recognisers, plan.embed, plan.quantizer_counts, seed, 1)
+    return replace(plan, items=[item], seed=seed, batch_size=1)
 
 
 def _wanted(item: SpeechItem) -> TtsRequest:
@@ -142,15 +146,18 @@ def _row(
 ) -> SpeechRow:
     label, depth = whose
     silent = not speech.samples.size
-    transcript = _measured((speech.samples, speech.sampling_rate))
+    measured = _measured((speech.samples, speech.sampling_rate))
+    normalize = normalizer(plan.text_normalization, item.language)
     transcripts = {
-        name: Transcript.compared(item.text, "" if silent else recognise(transcript, MEASURED_RATE))
-        for name, recognise in plan.recognisers.items()
+        name: Transcript.compared(
+            item.text, "" if silent else transcribe(measured, MEASURED_RATE), normalize
+        )
+        for name, transcribe in plan.transcribers.items()
     }
     similarity = nan
     if plan.embed and wanted.prompt_audio and not silent:
         voices = (
-            plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), transcript)
+            plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), measured)
         )
         similarity = cosine(*voices)
     audio = "" if silent else _kept(folder, label, item, depth, speech)

@@ -58,6 +58,10 @@ def _sum(losses: list[Tensor]) -> Float[Tensor, ""]:
     return torch.stack(losses).sum()
 
 
+# Of the discriminators' AdamW (DAC's), and of the norm of their gradient.
+_BETAS = (0.8, 0.99)
+_CLIP_NORM = 10.0
+
 Audio = Float[Tensor, "rows channels samples"]
 
 
@@ -91,7 +95,7 @@ class Adversary:
         self.optimizer = torch.optim.AdamW(
             self.discriminators.parameters(),
             lr=settings.learning_rate,
-            betas=settings.betas,
+            betas=_BETAS,
             weight_decay=0.0,
             foreach=True,
         )
@@ -112,9 +116,7 @@ class Adversary:
         self.optimizer.zero_grad(set_to_none=True)
         losses = [self._judge(rows, estimate.detach()) for rows, estimate in passes]
         self._processes.average_gradients(self.discriminators)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.discriminators.parameters(), self._settings.clip_norm
-        )
+        norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), _CLIP_NORM)
         if torch.isfinite(norm):
             self.optimizer.step()
         return {

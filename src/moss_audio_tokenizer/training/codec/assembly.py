@@ -20,7 +20,7 @@ from ..distributed import Processes
 from ..initialization.sample_rate import at_rate, config_at_rate
 from ..optim import make_optimizer
 from .adversarial import Adversary
-from .codec_config import LossWeights, SemanticConfig, TrainingConfig
+from .codec_config import SemanticConfig, SpectraConfig, TrainingConfig
 from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
 from .ema_codebooks import MovingMean, RunningCodebooks
@@ -66,7 +66,7 @@ def assemble(
     called = processes.distribute(task, _blocks(task) if processes.sharded else [])
     training = Training(
         task=task,
-        optimizer=make_optimizer(task, config.optimizer),
+        optimizer=make_optimizer(task, config.optimizer, config.optimizer.kind),
         adversary=_adversary(config, chosen, processes, task),
         mean=MovingMean(codec, config.ema_decay) if config.ema_decay else None,
     )
@@ -85,7 +85,7 @@ def part_of(task: CodecTask, name: str) -> nn.Module | None:
 def _codec(config: TrainingConfig, chosen: CodecConfig) -> Codec:
     codec = Codec(chosen)
     if not config.train.checkpoint:
-        codec.initialise(torch.Generator().manual_seed(config.seed))
+        codec.initialize(torch.Generator().manual_seed(config.seed))
         return codec
     with Checkpoint(find_checkpoint(config.train.checkpoint, {})) as opened:
         loaded = load_codec(opened)
@@ -154,7 +154,7 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
             f"{codec.downsample_rate / codec.sampling_rate:g} s, such as "
             f"{fitting / codec.sampling_rate:g}"
         )
-    _check_windows(config.losses)
+    _check_windows(config.spectra)
     rows = codec.quantizer.codebook_size
     if 0 < config.warm_start.samples < rows:
         raise ConfigError(
@@ -165,12 +165,12 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
         _check_judged(config, codec.sampling_rate)
 
 
-def _check_windows(losses: LossWeights) -> None:
+def _check_windows(spectra: SpectraConfig) -> None:
     for name, there in (("mel", NUM_MEL_WINDOWS), ("phase", NUM_PHASE_WINDOWS)):
-        wanted = getattr(losses, f"{name}_windows")
+        wanted = getattr(spectra, f"{name}_windows")
         if wanted > there:
             raise ConfigError(
-                f"losses.{name}_windows is {wanted}; expected at most the {there} that there are"
+                f"spectra.{name}_windows is {wanted}; expected at most the {there} that there are"
             )
 
 

@@ -7,18 +7,19 @@ Knows nothing of how training works. What every run has is `run_config.py`'s, th
 from dataclasses import dataclass, field, fields
 
 from ...errors import ConfigError
-from ..data.config import DataConfig
+from ..data.data_config import DataConfig
 from ..overrides import as_dict, check_types, override, require
 from ..run_config import OptimizerConfig, RunConfig, ValidationSchedule
 
 __all__ = [
     "AdversarialConfig",
+    "CodecOptimizerConfig",
     "DataConfig",
     "DiscriminatorConfig",
     "LossWeights",
-    "OptimizerConfig",
     "PartsConfig",
     "SemanticConfig",
+    "SpectraConfig",
     "TrainingConfig",
     "ValidationConfig",
     "WarmStart",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 ADVERSARIAL_KINDS = ("lsgan", "hinge")
+OPTIMIZERS = ("adamw", "muon")
 # What trains, by the name of the choice.
 TRAINED_PARTS = {
     "all": ("encoder", "quantizer", "decoder", "semantic"),
@@ -38,31 +40,77 @@ TRAINED_PARTS = {
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses: the paper's (A.2), and that of ``phase``, which is ours.
+    """Weights of the losses.
+
+    Those of the paper (appendix A.2) are ``mel``, ``commitment``, ``codebook``, ``adversarial``,
+    ``features`` and ``semantic``; the others are not in the paper, and off by default.
 
     Attributes:
-        phase_hertz: no weight, but up to which frequency ``phase`` looks.
-        mel_windows: no weight either: of how many windows, drawn anew in each step, ``mel`` is
-            measured, standing for all; 0 takes all of them.
-        phase_windows: likewise for ``phase``.
+        mel: weight of the log-mel distance.
+        phase: weight of the distance of complex spectra of low frequencies.
+        stft: weight of the distance of linear-frequency magnitudes at several resolutions.
+        instantaneous_frequency: weight of the distance of phase advances from frame to frame.
+        commitment: weight of the quantizer's commitment loss.
+        codebook: weight of the quantizer's codebook loss.
+        adversarial: weight of the generator's adversarial loss.
+        features: weight of the feature-matching loss.
+        semantic: weight of the language model's cross-entropy.
     """
 
     mel: float = 15.0
     phase: float = 0.0
+    stft: float = 0.0
+    instantaneous_frequency: float = 0.0
     commitment: float = 0.25
     codebook: float = 1.0
     adversarial: float = 1.0
     features: float = 2.0
     semantic: float = 20.0
-    phase_hertz: float = 700.0
-    mel_windows: int = 0
-    phase_windows: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
         for item in fields(self):
             require(getattr(self, item.name) >= 0, self, item.name, "0 or more")
+
+
+@dataclass(frozen=True)
+class SpectraConfig:
+    """What the spectral losses look at.
+
+    Attributes:
+        mel_windows: the number of windows, drawn in each step, that ``losses.mel`` is measured
+            with and that stand for all; 0 takes all of them.
+        phase_windows: the same number for ``losses.phase``.
+        phase_hertz: the highest frequency of ``losses.phase``.
+        stft_windows: the window lengths of ``losses.stft`` in samples.
+        stft_hertz: the lowest and the highest frequency of ``losses.stft``; 0 for the highest is
+            the Nyquist frequency.
+        frequency_windows: the window lengths of ``losses.instantaneous_frequency`` in samples.
+        frequency_hertz: its lowest and its highest frequency, in the same way.
+    """
+
+    mel_windows: int = 0
+    phase_windows: int = 0
+    phase_hertz: float = 700.0
+    stft_windows: tuple[int, ...] = (512, 1024, 2048, 4096)
+    stft_hertz: tuple[float, float] = (0.0, 0.0)
+    frequency_windows: tuple[int, ...] = (1024, 2048)
+    frequency_hertz: tuple[float, float] = (700.0, 0.0)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("mel_windows", "phase_windows"):
+            require(getattr(self, name) >= 0, self, name, "0 or more")
         require(self.phase_hertz > 0, self, "phase_hertz", "a frequency above 0")
+        for name in ("stft_windows", "frequency_windows"):
+            lengths = getattr(self, name)
+            usable = bool(lengths) and all(n >= 16 and n % 4 == 0 for n in lengths)
+            usable = usable and len(set(lengths)) == len(lengths)
+            require(usable, self, name, "different multiples of 4 from 16 on")
+        for name in ("stft_hertz", "frequency_hertz"):
+            low, high = getattr(self, name)
+            usable = low >= 0 and (high == 0 or high > low)
+            require(usable, self, name, "(lowest, highest) in Hz, or a highest of 0")
 
 
 @dataclass(frozen=True)
@@ -103,8 +151,6 @@ class AdversarialConfig:
         crop_seconds: they judge a random stretch of this length, the same of both; a training
             crop that is shorter is judged whole.
         learning_rate: theirs, constant; the generator's is ``optimizer.learning_rate``.
-        betas: of their AdamW, which has no weight decay.
-        clip_norm: of their gradients.
         discriminators: which there are.
     """
 
@@ -112,8 +158,6 @@ class AdversarialConfig:
     kind: str = "lsgan"
     crop_seconds: float = 1.0
     learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.8, 0.99)
-    clip_norm: float = 10.0
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
@@ -122,8 +166,6 @@ class AdversarialConfig:
         require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
         require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
         require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
-        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two numbers in [0, 1)")
-        require(self.clip_norm > 0, self, "clip_norm", "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -185,7 +227,7 @@ class SemanticConfig:
         width: of the model called "random".
         num_layers: likewise.
         num_heads: likewise.
-        max_tokens: longer texts are refused.
+        max_tokens: clips with longer texts are used without their text.
     """
 
     llm: str = ""
@@ -235,6 +277,22 @@ class PartsConfig:
 
 
 @dataclass(frozen=True)
+class CodecOptimizerConfig(OptimizerConfig):
+    """The optimizer of a codec.
+
+    Attributes:
+        kind: "adamw", or "muon" for the matrices of the Transformer blocks (Jordan et al. 2024),
+            with AdamW for everything else.
+    """
+
+    kind: str = "adamw"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kind in OPTIMIZERS, self, "kind", " or ".join(map(repr, OPTIMIZERS)))
+
+
+@dataclass(frozen=True)
 class TrainingConfig(RunConfig):
     """A whole run of a codec; in ``bf16`` its quantizer, too, stays in float32.
 
@@ -260,7 +318,9 @@ class TrainingConfig(RunConfig):
     decoder_only_from: int = 0
     train: PartsConfig = field(default_factory=PartsConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    optimizer: CodecOptimizerConfig = field(default_factory=CodecOptimizerConfig)
     losses: LossWeights = field(default_factory=LossWeights)
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     warm_start: WarmStart = field(default_factory=WarmStart)
@@ -281,6 +341,8 @@ class TrainingConfig(RunConfig):
             require(fits, self, "warm_start", expected)
             whole = self.train.parts == "all" or start.low_band == 0
             require(whole, self, "warm_start", "low_band=0 where not all parts are trained")
+        whole = not (self.shard and self.optimizer.kind == "muon")
+        require(whole, self, "shard", "False with optimizer.kind=muon")
         require(0 <= self.quantizer_dropout <= 1, self, "quantizer_dropout", "0 to 1")
         followed = not (self.shard and self.codebook_decay)
         require(followed, self, "codebook_decay", "0 with shard")

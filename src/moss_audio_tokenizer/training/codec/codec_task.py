@@ -15,6 +15,7 @@ from .codec_config import TrainingConfig
 from .ema_codebooks import RunningCodebooks
 from .losses import MelLoss, PhaseLoss
 from .micro_batches import MicroBatch
+from .spectral_losses import InstantaneousFrequencyLoss, StftLoss
 
 
 class CodecTask(nn.Module):
@@ -36,7 +37,12 @@ class CodecTask(nn.Module):
         self.semantic = semantic
         self.config = config
         self.mel_loss = MelLoss(codec.config.sampling_rate)
-        self.phase_loss = PhaseLoss(codec.config.sampling_rate, config.losses.phase_hertz)
+        rate, spectra = codec.config.sampling_rate, config.spectra
+        self.phase_loss = PhaseLoss(rate, spectra.phase_hertz)
+        self.stft_loss = StftLoss(rate, spectra.stft_windows, spectra.stft_hertz)
+        self.frequency_loss = InstantaneousFrequencyLoss(
+            rate, spectra.frequency_windows, spectra.frequency_hertz
+        )
         self.codebooks: RunningCodebooks | None = None
 
     def forward(
@@ -63,13 +69,22 @@ class CodecTask(nn.Module):
         with self.autocast(rows.audio.device):
             estimate = self.codec.require_decoder()(decoder_input)
             losses |= self._semantic_losses(decoder_input, rows, num_tokens)
+        return estimate, losses | self._spectral_losses(estimate, rows)
+
+    def _spectral_losses(self, estimate: Tensor, rows: MicroBatch) -> dict[str, Tensor]:
+        """Distances of the estimate from the recordings; those beside mel only with a weight."""
+        weights, audio = self.config.losses, rows.audio
         lengths = rows.lengths if rows.padded else None
-        losses["mel"] = self.mel_loss(estimate, rows.audio, lengths, rows.mel_windows)
-        if self.config.losses.phase:
-            losses["phase"] = self.phase_loss(
-                estimate, rows.audio, lengths, self._known(rows), rows.phase_windows
-            )
-        return estimate, losses
+        losses = {"mel": self.mel_loss(estimate, audio, lengths, rows.mel_windows)}
+        if weights.phase:
+            known = self._known(rows)
+            losses["phase"] = self.phase_loss(estimate, audio, lengths, known, rows.phase_windows)
+        if weights.stft:
+            losses["stft"] = self.stft_loss(estimate, audio, lengths)
+        if weights.instantaneous_frequency:
+            frequency = self.frequency_loss(estimate, audio, lengths)
+            losses["instantaneous_frequency"] = frequency
+        return losses
 
     def total(self, losses: dict[str, Tensor]) -> Float[Tensor, ""]:
         """The weighted sum of the losses that have a weight."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ...config.costs import clip_costs
-from ...errors import TrainingError
 from ..checkpointing import Fill
 from ..data import Batch, Clip, TrainingData, find_clips, load_clips
 from ..initialization.kmeans import Fitting
@@ -83,6 +82,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
             processes.rank,
             processes.world,
             self.report,
+            self._fits,
         )
         count = len(data.unreadable)
         self.report(f"{data.num_clips - count} training clips, {count} unreadable")
@@ -161,9 +161,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         semantic = self.task.semantic
         if semantic is None:
             return 0
-        counts = [len(semantic.targets(text)) for text in rows.texts if text]
-        self._require_short(max(counts, default=0))
-        return sum(counts)
+        return sum(len(semantic.targets(text)) for text in rows.texts if text)
 
     def losses(self, rows: MicroBatch, num_targets: float) -> dict[str, Tensor]:
         """The task's losses, with the discriminators' where they take part."""
@@ -200,13 +198,10 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         self.require_finite(scalars, self._batch)
         self._discriminator_scalars = scalars
 
-    def _require_short(self, tokens: int) -> None:
-        most = self.config.semantic.max_tokens
-        if tokens > most:
-            raise TrainingError(
-                f"a text of step {self.step + 1} has {tokens} tokens; expected at most {most}: "
-                "raise semantic.max_tokens, or lower data.text_seconds"
-            )
+    def _fits(self, text: str) -> bool:
+        """Whether a text is short enough for the language model."""
+        semantic = self.task.semantic
+        return semantic is None or len(semantic.targets(text)) <= self.config.semantic.max_tokens
 
     def _choose_trained_parts(self) -> None:
         decoder_only = 0 < self.config.decoder_only_from <= self.step
@@ -224,12 +219,20 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         if not self.validation_clips:
             return None
         processes = self.processes
-        quantized = self.step > self.config.warm_start.steps
+        quantized = self.step > self.config.warm_start.steps or self.starts_trained()
         codec = self.training.shipped_codec(processes)
         mine = self.validation_clips[processes.rank :: processes.world]
         reader = None if processes.sharded else self.task.semantic
         measures = measure(codec, mine, self.config.validation, quantized, reader)
         return summarise(processes.gather(measures), self._codec_config, quantized)
+
+    def starts_trained(self) -> bool:
+        """Fine-tuning: the first validation is what the run is compared with."""
+        return bool(self.config.train.checkpoint)
+
+    def next_step(self, folder: Path) -> str:
+        """How to hear what the trained codec makes of a recording."""
+        return f"to listen to it: moss-audio reconstruct IN.wav -o OUT.wav --model {folder}"
 
     def checkpoint_files(self) -> Fill:
         """Codec, language model, discriminators, moments and the running mean."""

@@ -105,7 +105,7 @@ class MelLoss(nn.Module):
                 sum is that of as many scales as there are.
         """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
-        counted = _of_channels(lengths, len(reference))
+        counted = repeat_for_channels(lengths, len(reference))
         windows = self.config.window_lengths
         places = range(len(windows)) if drawn is None else drawn
         total = estimate.new_zeros(())
@@ -113,16 +113,16 @@ class MelLoss(nn.Module):
             with torch.no_grad():
                 target = self.log_mel(reference, length)
             difference = (self.log_mel(estimate, length) - target).abs()
-            total = total + _mean_of_rows(difference, counted, length // 4)
+            total = total + mean_of_rows(difference, counted, length // 4)
         return total * (len(windows) / len(places))
 
 
-def _of_channels(values: Tensor | None, num_signals: int) -> Tensor | None:
+def repeat_for_channels(values: Tensor | None, num_signals: int) -> Tensor | None:
     """What holds for a row, for every channel of every row."""
     return None if values is None else values.repeat_interleave(num_signals // len(values))
 
 
-def _mean_of_rows(
+def mean_of_rows(
     values: Float[Tensor, "rows bands frames"], lengths: Int[Tensor, "rows"] | None, hop: int
 ) -> Float[Tensor, ""]:
     """The mean over the frames of a row whose centre counts, then over rows."""
@@ -185,8 +185,8 @@ class PhaseLoss(nn.Module):
             drawn: places of the windows to measure with, which stand for the others.
         """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
-        counted = _of_channels(lengths, len(reference))
-        weights = _of_channels(weights, len(reference))
+        counted = repeat_for_channels(lengths, len(reference))
+        weights = repeat_for_channels(weights, len(reference))
         places = range(len(self.window_lengths)) if drawn is None else drawn
         total = estimate.new_zeros(())
         for length in (self.window_lengths[place] for place in places):
@@ -197,7 +197,7 @@ class PhaseLoss(nn.Module):
             ratio = ((error + floor) / (energy + floor)).sqrt()
             if weights is not None:
                 ratio = ratio * weights[:, None, None]
-            total = total + _mean_of_rows(ratio, counted, length // 4)
+            total = total + mean_of_rows(ratio, counted, length // 4)
         return total * (len(self.window_lengths) / len(places))
 
     def _energies(

@@ -85,14 +85,14 @@ class MicroBatchPlanner:
 
     def passes(self, batch: Batch, step: int) -> list[MicroBatch]:
         """The passes that this process makes over its share of a step's batch."""
-        count, losses = self._config.accumulate, self._config.losses
+        count, spectra = self._config.accumulate, self._config.spectra
         mine = len(batch.names)
         random = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
         active = self._active_layers(mine * self._world, random)
         stretch = torch.rand(mine * self._world, generator=random)
         windows = (
-            _drawn(losses.mel_windows, NUM_MEL_WINDOWS, random),
-            _drawn(losses.phase_windows, NUM_PHASE_WINDOWS, random),
+            _drawn(spectra.mel_windows, NUM_MEL_WINDOWS, random),
+            _drawn(spectra.phase_windows, NUM_PHASE_WINDOWS, random),
         )
         first = self._rank * mine
         size = mine // count

@@ -63,7 +63,9 @@ class ValidationResult:
         board.picture("recording above estimate", picture, step)
         if self.text:
             board.text("reading", f"{self.text!r} read as {self.reading!r}", step)
-            board.report(f"read {step} {self.text!r} as {self.reading!r}")
+            board.report(
+                f"valid {step} the language model transcribes {self.text!r} as {self.reading!r}"
+            )
 
 
 @torch.no_grad()

@@ -9,13 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .batch import Batch
-    from .clips import Clip, load_clips
-    from .coded_batch import CodedBatch, CodedRow, Segment
-    from .coded_config import CodesDataConfig
+    from .audio_rows import Clip, load_clips
+    from .batches import Batch, CodedBatch, CodedRow, Segment
+    from .clip_sources import find_clips
     from .coded_data import CodedData
-    from .config import DataConfig
-    from .sources import find_clips
+    from .data_config import CodesDataConfig, DataConfig
     from .training_data import TrainingData
 
 __all__ = [
@@ -33,17 +31,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": ".batch",
-    "Clip": ".clips",
-    "CodedBatch": ".coded_batch",
+    "Batch": ".batches",
+    "Clip": ".audio_rows",
+    "CodedBatch": ".batches",
     "CodedData": ".coded_data",
-    "CodedRow": ".coded_batch",
-    "CodesDataConfig": ".coded_config",
-    "DataConfig": ".config",
-    "Segment": ".coded_batch",
+    "CodedRow": ".batches",
+    "CodesDataConfig": ".data_config",
+    "DataConfig": ".data_config",
+    "Segment": ".batches",
     "TrainingData": ".training_data",
-    "find_clips": ".sources",
-    "load_clips": ".clips",
+    "find_clips": ".clip_sources",
+    "load_clips": ".audio_rows",
 }
 
 

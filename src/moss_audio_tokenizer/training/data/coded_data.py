@@ -15,16 +15,17 @@ from ...codes import Codec, CodecInfo
 from ...errors import ConfigError, TrainingError
 from ...manifest import ManifestEntry
 from ...sources.entries import location
-from .coded_batch import CodedBatch, CodedRow, Segment
-from .coded_clips import ClipReader
-from .coded_config import CodesDataConfig
+from .batches import CodedBatch, CodedRow, Segment
+from .clip_sources import Source, StoredCodes, check_model, find_clips, find_sources, with_lengths
+from .coded_clips import ClipReader, Variations
 from .coded_planning import PlannedRow, RowPlanner, is_usable
-from .coded_sources import StoredCodes, check_model
-from .sources import Source, find_clips, find_sources, with_lengths
+from .data_config import CodesDataConfig
 from .unreadable import Unreadable
-from .variations import Variations
 
 _MOST_REDRAWS = 100
+# Nobody says more characters a second; the fastest speech in English has about 30.
+_MOST_CHARACTERS_A_SECOND = 60
+_SPARE_CHARACTERS = 20
 
 
 class CodedData:
@@ -127,7 +128,26 @@ class CodedData:
             self._report(
                 f"left out: {len(lost)} clips whose text the model cannot say, such as {lost[0]!r}"
             )
-        return spelled
+        return self._plausible(spelled)
+
+    def _plausible(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
+        """The clips; without text where nobody could have said it in the clip's time.
+
+        Rows of a batch are padded to the longest text, so one such clip costs all of them.
+        """
+        checked = [
+            replace(entry, text="") if _is_too_long(entry.text, entry.seconds) else entry
+            for entry in entries
+        ]
+        pairs = zip(entries, checked, strict=True)
+        lost = [was for was, now in pairs if was.text and not now.text]
+        if lost:
+            self._report(
+                f"left out: {len(lost)} clips whose text is longer than their sound can say, such "
+                f"as {lost[0].name or lost[0].path}: {len(lost[0].text)} characters in "
+                f"{lost[0].seconds:g} s"
+            )
+        return checked
 
     @property
     def texts(self) -> list[str]:
@@ -202,6 +222,10 @@ class CodedData:
                 return codes
             parts.append(codes)
         return _row(entries, parts)
+
+
+def _is_too_long(text: str, seconds: float) -> bool:
+    return len(text) > _MOST_CHARACTERS_A_SECOND * seconds + _SPARE_CHARACTERS
 
 
 def _row(entries: Sequence[ManifestEntry], parts: Sequence[np.ndarray]) -> CodedRow:

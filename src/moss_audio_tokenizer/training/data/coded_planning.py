@@ -15,9 +15,9 @@ from jaxtyping import Float64
 
 from ...errors import TrainingError
 from ...manifest import TASKS, ManifestEntry
-from .coded_config import CodesDataConfig
-from .sources import Source
-from .variations import Variations
+from .clip_sources import Source
+from .coded_clips import Variations
+from .data_config import CodesDataConfig
 
 # The rows of so many steps are drawn together, sorted by length and cut into as many batches: rows
 # of a batch are then of about one length, whatever is joined.

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from ...errors import ConfigError, TrainingError
-from .config import DataConfig
-from .sources import Source
+from .clip_sources import Source
+from .data_config import DataConfig
 
 # Utterances of a batch differ in length by no more than this: what is padded costs time.
 _BUCKET_RATIO = 1.2

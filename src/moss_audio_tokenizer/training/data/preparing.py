@@ -18,8 +18,7 @@ from ...errors import AudioFileError, InputError, MossAudioError
 from ...files import atomic_path
 from ...sources.inputs import Line, find_lines
 from ...sources.shard_writing import ShardWriter
-from .summary_text import markdown
-from .survey import Measures, Survey, measure
+from .survey import Measures, Survey, markdown, measure
 
 FORMATS = ("flac", "opus", "copy")
 SUMMARY_NAME = "summary.json"

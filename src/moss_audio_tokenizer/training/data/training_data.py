@@ -15,12 +15,11 @@ import numpy as np
 
 from ...errors import TrainingError
 from ...sources.entries import location
-from .batch import Batch
-from .clips import Clip, decode_all
-from .config import DataConfig
+from .audio_rows import Clip, Job, RowFormat, decode_all, make_row
+from .batches import Batch
+from .clip_sources import Source, find_sources, with_lengths
+from .data_config import DataConfig
 from .planning import Planner, Row, whole_frames
-from .rows import Job, RowFormat, make_row
-from .sources import Source, find_sources, with_lengths
 from .unreadable import Unreadable
 from .workers import RowResults, RowWorkers
 
@@ -51,6 +50,8 @@ class TrainingData:
         rank: this process, of ``world``.
         world: processes that share each step's rows.
         report: called with a line about every file that is skipped.
+        fits: whether a text is short enough for the model that reads it; a clip with another one
+            is used without its text.
 
     Attributes:
         num_clips: training clips that there are, of domains with a share or not.
@@ -73,8 +74,10 @@ class TrainingData:
         rank: int = 0,
         world: int = 1,
         report: Callable[[str], None] = print,
+        fits: Callable[[str], bool] = bool,
     ) -> None:
         self.config, self._rank, self._world = config, rank, world
+        self._report, self._fits = report, fits
         where = ", ".join(path for path, _ in config.weighted_paths)
         self._skipped = Unreadable(where, config.max_unreadable_share, report)
         self.unreadable = self._skipped.reasons
@@ -96,7 +99,34 @@ class TrainingData:
                 self._skipped.skip(location(entry), reason)
             measured.append(replace(source, entries=entries))
         self._skipped.check(self.num_clips)
-        return [source for source in measured if source.entries]
+        return self._without_long_texts([source for source in measured if source.entries])
+
+    def _without_long_texts(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources; clips with a text that is too long have none."""
+        if not self.config.text_share:
+            return list(sources)
+        long = {
+            entry.text
+            for source in sources
+            for entry in source.entries
+            if entry.text and not self._fits(entry.text)
+        }
+        count = sum(entry.text in long for source in sources for entry in source.entries)
+        if count:
+            self._report(
+                f"left out: the texts of {count} clips, which are too long, such as "
+                f"{min(long, key=len)[:40]!r}"
+            )
+        return [
+            replace(
+                source,
+                entries=[
+                    replace(entry, text="", task="") if entry.text in long else entry
+                    for entry in source.entries
+                ],
+            )
+            for source in sources
+        ]
 
     def _decoded(self) -> dict[int, Clip] | None:
         """All clips that are used, when they are small enough to be kept in memory."""

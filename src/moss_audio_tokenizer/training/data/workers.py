@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import TrainingError
 from ...workers import prepare_worker
-from .rows import Job, RowFormat, make_rows
+from .audio_rows import Job, RowFormat, make_rows
 
 # What each row sounds like, or a line about its file, which cannot be read.
 RowResults: TypeAlias = list[np.ndarray | str]

@@ -5,7 +5,7 @@ Knows nothing of how training works. The group ``data`` is `data/coded_config.py
 
 from dataclasses import dataclass, field
 
-from ..data.coded_config import CodesDataConfig
+from ..data.data_config import CodesDataConfig
 from ..overrides import check_types, require
 from ..run_config import RunConfig, ValidationSchedule
 

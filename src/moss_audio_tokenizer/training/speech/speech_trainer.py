@@ -169,6 +169,11 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
             )
         restore_module(checkpoint, saved, self.task.model, self.optimizer)
 
+    def next_step(self, folder: Path) -> str:
+        """How to use the trained model."""
+        words = "asr IN.wav" if self.config.kind == "asr" else "tts 'SOME TEXT' -o OUT.wav"
+        return f"to use it: moss-audio {words} --model {folder}"
+
     def checkpoint_files(self) -> Fill:
         """The model in its own format, and the optimizer state."""
         return module_files(self.task.model, self.optimizer)

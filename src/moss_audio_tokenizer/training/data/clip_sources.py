@@ -1,0 +1,278 @@
+"""Sources: manifests, folders of shards, and the clips in them that a run may use.
+
+Owns the filters of the recipe, the lengths that a manifest does not state, and stored codes: which
+entries are codes, how these are read, and whether all are of one model. Opens sound only to learn
+its length; knows nothing of encoding or batches.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ...audio import audio_info
+from ...codes import AudioCodes, CodecInfo
+from ...codes.formats import FORMATS
+from ...codes.shards import CodeShards, has_code_shards
+from ...codes.shards import read_shards as read_code_shards
+from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
+from ...manifest import ManifestEntry, read_manifest
+from ...sources.entries import explain, location, open_entry
+from ...sources.inputs import find_recordings
+from ...sources.shards import has_shards, read_shards
+from .data_config import SourcesConfig
+
+_PROBING_THREADS = 4
+
+Report: TypeAlias = Callable[[str], None]
+# What a manifest or folder has of a split (None: of all).
+Reader: TypeAlias = Callable[[str, str | None, Report], list[ManifestEntry]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The usable clips of one manifest or folder, and its weight among the others."""
+
+    path: str
+    weight: float
+    entries: list[ManifestEntry]
+
+
+def read_entries(path: str, split: str | None, report: Report = print) -> list[ManifestEntry]:
+    """The recordings of a split (None: of all) in a manifest, a folder of shards or of sound files.
+
+    Sound files of a folder without a list are speech of the split "train".
+
+    Raises:
+        InputError: it cannot be read, or has nothing of the split.
+    """
+    if not has_shards(path):
+        return read_manifest(path, split)
+    if any(Path(path).glob("*.tar")) or any(Path(path).glob("shards/*.tar")):
+        return read_shards(path, split, report)
+    lines, problems = find_recordings(Path(path), (split,) if split else (), "speech")
+    for problem in problems:
+        report(f"skipped: {problem['error']}")
+    return [line.entry for line in lines]
+
+
+def find_sources(
+    config: SourcesConfig, split: str, report: Report = print, read: Reader = read_entries
+) -> list[Source]:
+    """The clips of a split that the recipe's filters keep, source by source.
+
+    Args:
+        config: which recordings.
+        split: which of them.
+        report: called with a line about whatever is skipped.
+        read: what a path stands for.
+
+    Raises:
+        InputError: a manifest or folder cannot be read, or has nothing of the split.
+        TrainingError: the filters keep nothing.
+    """
+    pairs = config.weighted_paths
+    found = [(path, weight, read(path, split, report)) for path, weight in pairs]
+    sources = [Source(path, weight, _filtered(entries, config)) for path, weight, entries in found]
+    if not any(source.entries for source in sources):
+        wanted = ", ".join((*config.speakers, *config.languages))
+        raise TrainingError(
+            f"{', '.join(source.path for source in sources)} has no clips of split {split!r} by "
+            f"{wanted}; set data.speakers and data.languages to names that it has"
+        )
+    return [source for source in sources if source.entries]
+
+
+def find_clips(
+    config: SourcesConfig, split: str, report: Report = print, read: Reader = read_entries
+) -> list[ManifestEntry]:
+    """All clips of a split that the recipe's filters keep; none when no source has the split.
+
+    Args:
+        config: which recordings.
+        split: which of them.
+        report: called with a line about whatever is skipped.
+        read: what a path stands for.
+
+    Raises:
+        InputError: a manifest or folder cannot be read.
+        TrainingError: there is the split, but the filters keep nothing of it.
+    """
+    holding = [
+        path
+        for path, _ in config.weighted_paths
+        if any(entry.split == split for entry in read(path, None, report))
+    ]
+    if not holding:
+        return []
+    narrowed = replace(config, manifest="", sources=tuple((path, 1.0) for path in holding))
+    sources = find_sources(narrowed, split, report, read)
+    return [entry for source in sources for entry in source.entries]
+
+
+def _filtered(entries: list[ManifestEntry], config: SourcesConfig) -> list[ManifestEntry]:
+    return [
+        entry
+        for entry in entries
+        if (not config.speakers or entry.speaker in config.speakers)
+        and (not config.languages or entry.language in config.languages)
+    ]
+
+
+def audio_seconds(entry: ManifestEntry) -> float:
+    """The length of an entry's sound, from its file.
+
+    Raises:
+        AudioFileError: it cannot be read.
+    """
+    with open_entry(entry) as source:
+        return audio_info(source).duration_seconds
+
+
+def with_lengths(
+    entries: list[ManifestEntry], seconds_of: Callable[[ManifestEntry], float] = audio_seconds
+) -> tuple[list[ManifestEntry], list[tuple[ManifestEntry, str]]]:
+    """The entries, all with their seconds; and those whose length cannot be read, and why.
+
+    Args:
+        entries: any.
+        seconds_of: the length of one whose manifest does not say.
+    """
+
+    def measure(entry: ManifestEntry) -> ManifestEntry | str:
+        if entry.seconds:
+            return entry
+        try:
+            return replace(entry, seconds=seconds_of(entry))
+        except MossAudioError as error:
+            return explain(entry, error)
+
+    with ThreadPoolExecutor(_PROBING_THREADS) as pool:
+        measured = list(pool.map(measure, entries))
+    known = [item for item in measured if isinstance(item, ManifestEntry)]
+    pairs = zip(entries, measured, strict=True)
+    return known, [(entry, item) for entry, item in pairs if isinstance(item, str)]
+
+
+_RATES = ("sampling_rate", "num_channels", "downsample_rate", "codebook_size")
+
+
+class StoredCodes:
+    """The codes among a run's data; folders of shards stay open."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, CodeShards] = {}
+
+    def read_entries(
+        self, path: str, split: str | None, report: Report = print
+    ) -> list[ManifestEntry]:
+        """`sources.read_entries`, and an entry for every clip of a folder of shards of codes.
+
+        Raises:
+            InputError: the source cannot be read, or has nothing of the split.
+            CodesFileError: a shard of codes is damaged.
+        """
+        if not has_code_shards(path):
+            return read_entries(path, split, report)
+        folder = Path(path).absolute()
+        if folder not in self._folders:
+            self._folders[folder] = read_code_shards(folder)
+        shards = self._folders[folder]
+        entries = [_entry(folder, shards, row, fact) for row, fact in enumerate(shards.facts())]
+        kept = [entry for entry in entries if split in (None, entry.split)]
+        if not kept:
+            found = ", ".join(sorted({entry.split for entry in entries})) or "nothing"
+            raise InputError(f"{path} has no codes of split {split!r}; it has {found}")
+        return kept
+
+    def holds(self, entry: ManifestEntry) -> bool:
+        """Whether an entry stands for codes, and not for sound."""
+        if entry.path in self._folders:
+            return True
+        alone = entry.member is None and entry.row is None
+        return alone and entry.path.suffix.lower() in FORMATS
+
+    def load(self, entry: ManifestEntry) -> AudioCodes:
+        """The codes of an entry.
+
+        Raises:
+            CodesFileError: they cannot be read.
+        """
+        if entry.row is not None and entry.path in self._folders:
+            return self._folders[entry.path][entry.row].codes
+        return AudioCodes.load(entry.path)
+
+    def seconds(self, entry: ManifestEntry) -> float:
+        """The length of an entry, of codes or of sound, from its file.
+
+        Raises:
+            CodesFileError, AudioFileError: it cannot be read.
+        """
+        return self.load(entry).duration_seconds if self.holds(entry) else audio_seconds(entry)
+
+    def described(self, entries: Sequence[ManifestEntry]) -> CodecInfo | None:
+        """What the first readable codes of a source are; None where there are none."""
+        found = (self._described(entry) for entry in entries if self.holds(entry))
+        return next((info for info in found if info is not None), None)
+
+    def _described(self, entry: ManifestEntry) -> CodecInfo | None:
+        try:
+            return described(self.load(entry))
+        except CodesFileError:
+            return None  # it is named when its clip is drawn
+
+
+def described(codes: AudioCodes) -> CodecInfo:
+    """What codes are, as far as they say."""
+    return CodecInfo(
+        identity=codes.model,
+        sampling_rate=codes.sampling_rate,
+        num_channels=codes.num_channels,
+        downsample_rate=codes.downsample_rate,
+        num_quantizers=codes.num_quantizers,
+        codebook_size=codes.codebook_size,
+    )
+
+
+def check_model(found: CodecInfo, wanted: CodecInfo, where: str) -> None:
+    """Refuse codes of another model; those of one that is not known need the same rates.
+
+    Args:
+        found: what codes are.
+        wanted: what they are to be.
+        where: they lie, to tell people.
+
+    Raises:
+        ModelMismatchError: another identity, or other rates.
+    """
+    names = [name for name in _RATES if getattr(found, name) != getattr(wanted, name)]
+    if found.identity and wanted.identity and found.identity != wanted.identity:
+        names.insert(0, "identity")
+    if names:
+        name = names[0]
+        raise ModelMismatchError(
+            f"{where!r} holds codes of another model ({name} {getattr(found, name)}; expected "
+            f"{getattr(wanted, name)}); set data.codec to the model that made all of them, or "
+            "tokenize the data again"
+        )
+
+
+def first_layers(codes: AudioCodes, num_quantizers: int, entry: ManifestEntry) -> AudioCodes:
+    """Codes cut to their first layers.
+
+    Raises:
+        CodesFileError: there are fewer.
+    """
+    if codes.num_quantizers < num_quantizers:
+        raise CodesFileError(
+            f"'{location(entry)}' has {codes.num_quantizers} layers; expected at least "
+            f"{num_quantizers}: tokenize it again, or set data.num_quantizers"
+        )
+    return codes.first(num_quantizers)
+
+
+def _entry(folder: Path, shards: CodeShards, row: int, fact: dict[str, Any]) -> ManifestEntry:
+    texts = ("domain", "split", "name", "speaker", "text", "task", "language")
+    entry = ManifestEntry(folder, row=row, **{name: fact[name] for name in texts})
+    return replace(entry, seconds=fact["num_samples"] / shards.head.sampling_rate)
