@@ -97,7 +97,7 @@ def test_a_sound_file_is_no_manifest(tmp_path):
         ('{"path": ""}', "line 2 has 'path' = ''"),
         ('{"path": "a", "domain": 7}', "line 2 has 'domain' = 7"),
         ('{"path": "a", "split": ["train"]}', "line 2 has 'split'"),
-        ('{"path": "a", "text": 7}', "line 2 has 'text' = 7; expected text"),
+        ('{"path": "a", "text": [7]}', r"line 2 has 'text' = \[7\]; expected text"),
         ('{"path": "a", "language": []}', "line 2 has 'language'"),
         ('{"path": "a", "speaker": {}}', "line 2 has 'speaker'"),
         (
@@ -107,7 +107,7 @@ def test_a_sound_file_is_no_manifest(tmp_path):
         ('{"path": "a", "text": "x", "task": 1}', "line 2 has 'task' = 1"),
         (r'{"path": "\ud800.flac"}', r"line 2 has 'path' = '\\ud800\.flac'; .* half surrogates"),
         (r'{"path": "a", "domain": "\udcff"}', "half surrogates"),
-        ('{"path": "a", "seconds": "3"}', "line 2 has 'seconds' = '3'; expected a number"),
+        ('{"path": "a", "seconds": "3 s"}', "line 2 has 'seconds' = '3 s'; expected a number"),
         ('{"path": "a", "seconds": -1}', "line 2 has 'seconds' = -1"),
         ('{"path": "a", "seconds": NaN}', "line 2 has 'seconds' = nan"),
         ('{"path": "a", "seconds": true}', "line 2 has 'seconds' = True"),

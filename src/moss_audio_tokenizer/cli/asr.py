@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ModelMismatchError, MossAudioError
-from . import display, options
+from ..errors import AudioFileError, ModelMismatchError, MossAudioError
+from . import display, loading, options
 from .destinations import CODES_SUFFIXES
 from .failures import BAD_INPUT, FAILURE, exit_code_of, message_of, needs_extra, print_error
 
@@ -37,51 +37,72 @@ def asr(
 
     Example: moss-audio asr speech.wav --model runs/asr/final
     """
-    with display.progress("loading the model"), needs_extra("torch", "reading speech"):
+    loading.check_speech_model(model, "asr_tiny")
+    failures = _missing(inputs)
+    if len(failures) == len(set(inputs)):  # nothing is left to load a model for
+        _print(inputs, {}, failures, as_json)
+    with display.progress("loading the model"), needs_extra("torch", "transcribing"):
         from ..asr import Transcriber
 
-        reader = Transcriber.from_pretrained(model, codec, device)
-    codes, failures = _gather(reader, inputs, num_quantizers)
-    with display.progress("reading", 1):
-        texts = reader.transcribe_codes(list(codes.values()), num_quantizers, beams)
+        transcriber = Transcriber.from_pretrained(model, codec, device)
+    codes = _gather(
+        transcriber, [path for path in inputs if path not in failures], num_quantizers, failures
+    )
+    with display.progress("transcribing", 1):
+        texts = transcriber.transcribe_codes(list(codes.values()), num_quantizers, beams)
     _print(inputs, dict(zip(codes, texts, strict=True)), failures, as_json)
 
 
-def _gather(
-    reader: "Transcriber", inputs: list[Path], num_quantizers: int | None
-) -> tuple[dict[Path, "np.ndarray"], dict[Path, Exception]]:
-    """Codes of every input that can be read, and why the others cannot."""
-    codes: dict[Path, np.ndarray] = {}
+def _missing(inputs: list[Path]) -> dict[Path, Exception]:
+    """Inputs that are not there, or not files."""
+    from ..files import require_file
+
     failures: dict[Path, Exception] = {}
+    for path in inputs:
+        try:
+            require_file(path, error=AudioFileError)
+        except AudioFileError as error:  # noqa: PERF203 - each is named
+            failures[path] = error
+    return failures
+
+
+def _gather(
+    transcriber: "Transcriber",
+    inputs: list[Path],
+    num_quantizers: int | None,
+    failures: dict[Path, Exception],
+) -> dict[Path, "np.ndarray"]:
+    """Codes of every input that can be read; why the others cannot is added to ``failures``."""
+    codes: dict[Path, np.ndarray] = {}
     different = list(dict.fromkeys(inputs))
     with display.progress("encoding", len(different)) as bar:
         for path in different:
             try:
-                codes[path] = _codes(reader, path, num_quantizers)
+                codes[path] = _codes(transcriber, path, num_quantizers)
             except (MossAudioError, OSError) as error:
                 failures[path] = error
             bar.advance(bar.task_ids[0])
-    return codes, failures
+    return codes
 
 
-def _codes(reader: "Transcriber", path: Path, num_quantizers: int | None) -> "np.ndarray":
+def _codes(transcriber: "Transcriber", path: Path, num_quantizers: int | None) -> "np.ndarray":
     """Codes of one input, of layers that the model can read."""
     from ..speech.codes_batch import check_codes
 
-    codes = _encoded_or_stored(reader, path, num_quantizers)
-    return check_codes(codes, reader.model.facts, num_quantizers)
+    codes = _encoded_or_stored(transcriber, path, num_quantizers)
+    return check_codes(codes, transcriber.model.facts, num_quantizers)
 
 
 def _encoded_or_stored(
-    reader: "Transcriber", path: Path, num_quantizers: int | None
+    transcriber: "Transcriber", path: Path, num_quantizers: int | None
 ) -> "np.ndarray":
     from ..audio import load_audio
     from ..codes import AudioCodes
 
-    info = reader.codec.info
+    info = transcriber.codec.info
     if path.suffix.lower() not in CODES_SUFFIXES:
         audio = load_audio(path, info.sampling_rate, info.num_channels)
-        return reader.codec.encode(audio, num_quantizers=num_quantizers)
+        return transcriber.codec.encode(audio, num_quantizers=num_quantizers)
     stored = AudioCodes.load(path)
     if stored.model and stored.model != info.identity:
         raise ModelMismatchError(

@@ -154,6 +154,13 @@ def seconds(duration: float) -> str:
     return f"{duration:.2f} s"
 
 
+def duration(seconds: float) -> str:
+    """A time to wait, such as "12 s", "3 min" or "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def file_size(count: int) -> str:
     """A size for people, such as "1.2 kB"."""
     size, unit = float(count), _BYTE_UNITS[0]

@@ -5,20 +5,19 @@ repair it by giving something else (a value, a file, an option), 1 that somethin
 machine (a full disk, a missing dependency, a bug), 130 that the user interrupted.
 """
 
-import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError
+from ..files import is_machine_failure
 from .display import print_progress_line
 
 FAILURE = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 _PACKAGE = "moss_audio_tokenizer"
-_FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
 _FAULTS_OF_A_PATH = (
     FileExistsError,
     FileNotFoundError,
@@ -37,23 +36,10 @@ def exit_code_of(error: BaseException) -> int:
     """2 for what the user gave, 1 for what failed here."""
     if isinstance(error, BulkError | MissingDependencyError | TrainingError):
         return FAILURE
-    if any(_is_machine_failure(cause) for cause in _causes(error)):
+    # BrokenExecutor: a process of ours was killed, or died
+    if is_machine_failure(error) or isinstance(error, BrokenExecutor):
         return FAILURE
     return BAD_INPUT if isinstance(error, (MossAudioError, *_FAULTS_OF_A_PATH)) else FAILURE
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from: a full disk may come wrapped as a file error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
-
-
-def _is_machine_failure(error: BaseException) -> bool:
-    if isinstance(error, BrokenExecutor):  # a process of ours was killed, or died
-        return True
-    return isinstance(error, OSError) and error.errno in _FAILURES_OF_THE_MACHINE
 
 
 def message_of(error: BaseException) -> str:

@@ -7,7 +7,7 @@ tests put a toy codec here.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CodesError, InputError
+from ..errors import CheckpointError, CodesError, ConfigError, InputError
 from .failures import needs_extra
 
 if TYPE_CHECKING:
@@ -23,37 +23,59 @@ def load_codec(
     deterministic: bool = False,
     backend: str | None = None,
     num_threads: int | None = None,
+    compute_dtype: str = "fp32",
+    attention: str | None = None,
 ) -> "Codec":
     """Load a model folder, a hub id, or "bundled".
 
     Args:
-        model: where it is.
+        model: name of the model.
         parts: "encoder", "decoder" or "all".
-        device: where to compute.
-        deterministic: of PyTorch on a GPU.
+        device: device to compute on.
+        deterministic: whether PyTorch computes reproducibly on a GPU.
         backend: "onnx" or "torch"; None chooses, see `onnx.folder.choose_backend`.
         num_threads: to compute with on a CPU; None leaves it to the backend. PyTorch counts them
             by thread of the program: load on the one that will compute.
+        compute_dtype: "fp32", "bf16" or "fp16"; ONNX graphs compute in what they were exported in.
+        attention: "sdpa", "flash_attention_2" or "flex_attention", of PyTorch.
 
     Raises:
         CheckpointError: nothing usable is there.
-        ConfigError: the device does not exist here.
+        ConfigError: the device does not exist here, or the backend has no such dtype or attention.
         MissingDependencyError: the backend is not installed.
     """
     from ..onnx.folder import choose_backend
 
-    if (backend or choose_backend(model, device)) == "onnx":
+    purpose = _purpose(model, asked_for=backend is not None)
+    if backend is None:
+        backend = "torch" if attention else choose_backend(model, device, compute_dtype)
+    if backend == "onnx":
+        if attention or compute_dtype != "fp32":
+            raise ConfigError(
+                "--attention and --compute-dtype are for PyTorch; leave them out, or take "
+                "--backend torch"
+            )
         from ..onnx.codec import OnnxCodec
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
-    with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
+    with needs_extra("torch", purpose):
         from ..hf.torch_codec import TorchCodec
         from ..runtime.hardware import use_threads
     if num_threads is not None:
         use_threads(num_threads)
     return TorchCodec.from_pretrained(
-        model, parts=parts, device=device, deterministic=deterministic
+        model, parts, device, compute_dtype, deterministic, attention=attention
     )
+
+
+def computing(compute_dtype: str, attention: str | None) -> dict[str, Any]:
+    """What `load_codec` is given of these options: those that differ from its defaults."""
+    given = {"compute_dtype": compute_dtype, "attention": attention}
+    return {
+        key: getattr(value, "value", value)
+        for key, value in given.items()
+        if value not in (None, "fp32")
+    }
 
 
 def load_speaker(
@@ -68,7 +90,7 @@ def load_speaker(
     Args:
         folder: of CAT-TTS, or its hub id.
         model: of the codec.
-        device: where to compute.
+        device: device to compute on.
         backend: of the codec; CAT-TTS runs in PyTorch.
         num_threads: of each.
 
@@ -106,6 +128,30 @@ def load_transcriber(
         use_threads(num_threads)
     codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
     return Transcriber.from_pretrained(folder, codec, device)
+
+
+def check_speech_model(model: str, recipe: str) -> None:
+    """Refuse a speech model that is not there, before PyTorch is imported for it.
+
+    Args:
+        model: folder, or id of the Hugging Face hub, which has one slash.
+        recipe: what such a model can be trained with.
+
+    Raises:
+        CheckpointError: there is no such folder, or no model in it.
+    """
+    from pathlib import Path
+
+    folder = Path(model)
+    if folder.is_dir() and (folder / "config.json").is_file():
+        return
+    is_id = model.count("/") == 1 and not folder.exists() and model[0] not in "./~"
+    if not is_id:
+        fault = "holds no config.json" if folder.is_dir() else "is no folder that exists"
+        raise CheckpointError(
+            f"{model!r} {fault}; no speech model ships with this package: train one with "
+            f"moss-audio train {recipe} (docs/speech.md), and name its folder"
+        )
 
 
 def _purpose(model: str, asked_for: bool) -> str:

@@ -85,6 +85,8 @@ def reconstruct(
     model: options.Model = "bundled",
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     report: Report = None,
     as_json: options.Json = False,
 ) -> None:
@@ -103,7 +105,9 @@ def reconstruct(
     jobs = plan(found, output, AUDIO_SUFFIXES, is_stem=several)
     _check(jobs, report, len(counts) + len(rates), as_json)
     with display.progress("loading the model"):
-        codec = loading.load_codec(model, "all", device, backend=backend)
+        codec = loading.load_codec(
+            model, "all", device, backend=backend, **loading.computing(compute_dtype, attention)
+        )
     layers = loading.several_num_quantizers(counts, rates, codec.info)
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]
     check_outputs(outputs, [job.source for job in jobs])

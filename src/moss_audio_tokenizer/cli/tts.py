@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError
-from . import display, options
+from ..errors import AudioFileError, InputError
+from ..files import require_file
+from . import display, loading, options
 from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
 from .failures import needs_extra
 
@@ -38,10 +39,10 @@ def tts(
     ],
     prompt_audio: Annotated[
         Path | None,
-        typer.Option("--prompt-audio", metavar="P", help="A recording whose voice goes on."),
+        typer.Option("--prompt-audio", metavar="P", help="Recording of the voice to imitate."),
     ] = None,
     prompt_text: Annotated[
-        str, typer.Option("--prompt-text", metavar="T", help="What is said in it.")
+        str, typer.Option("--prompt-text", metavar="T", help="Transcript of the recording.")
     ] = "",
     codec: options.Codec = "bundled",
     num_quantizers: options.NumQuantizers = None,
@@ -64,10 +65,11 @@ def tts(
     """
     _check_seconds(max_seconds)
     _check(output, stream, prompt_audio)
+    loading.check_speech_model(model, "tts_tiny")
     with display.progress("loading the model"), needs_extra("torch", "speaking"):
         from ..tts import Synthesizer
 
-        speaker = Synthesizer.from_pretrained(model, codec, device)
+        synthesizer = Synthesizer.from_pretrained(model, codec, device)
     wanted: dict[str, Any] = {
         "num_quantizers": num_quantizers or 0,
         "seed": seed,
@@ -76,12 +78,12 @@ def tts(
         "top_p": top_p,
         "repetition_penalty": repetition_penalty,
         "guidance": guidance,
-        "max_frames": max(1, round(max_seconds * speaker.codec.info.frame_rate)),
-        "prompt_audio": _recording(speaker, prompt_audio),
+        "max_frames": max(1, round(max_seconds * synthesizer.codec.info.frame_rate)),
+        "prompt_audio": _recording(synthesizer, prompt_audio),
         "prompt_text": prompt_text,
     }
     say = _say_streaming if stream else _say
-    facts = say(speaker, text, output, wanted)
+    facts = say(synthesizer, text, output, wanted)
     if output != _PIPE:
         _print({"output": output} | facts, as_json)
 
@@ -98,22 +100,26 @@ def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
         if not stream:
             raise typer.BadParameter("-o - needs --stream; name a .wav or .flac file")
         return
+    if prompt_audio:
+        require_file(prompt_audio, error=AudioFileError)
     check_suffix(output, AUDIO_SUFFIXES)
     check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
 
 
-def _recording(speaker: "Synthesizer", path: Path | None) -> "tuple[np.ndarray, int] | None":
+def _recording(synthesizer: "Synthesizer", path: Path | None) -> "tuple[np.ndarray, int] | None":
     from ..audio import load_audio
 
     if path is None:
         return None
-    rate = speaker.codec.info.sampling_rate
+    rate = synthesizer.codec.info.sampling_rate
     return load_audio(path, rate, 1), rate
 
 
-def _say(speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any]) -> dict[str, Any]:
+def _say(
+    synthesizer: "Synthesizer", text: str, output: str, wanted: dict[str, Any]
+) -> dict[str, Any]:
     with display.progress("speaking"):
-        speech = speaker.speak(text, **wanted)
+        speech = synthesizer.speak(text, **wanted)
     _require_sound(speech.samples)
     _save(output, speech.samples, speech.sampling_rate)
     seconds = len(speech.samples) / speech.sampling_rate
@@ -121,13 +127,13 @@ def _say(speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any])
 
 
 def _say_streaming(
-    speaker: "Synthesizer", text: str, output: str, wanted: dict[str, Any]
+    synthesizer: "Synthesizer", text: str, output: str, wanted: dict[str, Any]
 ) -> dict[str, Any]:
     """Into a pipe as it comes, or into a file that appears when it is whole."""
     import numpy as np
 
     began, waited, parts = time.monotonic(), 0.0, []
-    stream = speaker.stream(text, **wanted)
+    stream = synthesizer.stream(text, **wanted)
     for part in _spoken(stream):
         waited = waited or time.monotonic() - began
         parts.append(part)
@@ -137,7 +143,7 @@ def _say_streaming(
             sys.stdout.buffer.flush()
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     _require_sound(samples)
-    rate = speaker.codec.info.sampling_rate
+    rate = synthesizer.codec.info.sampling_rate
     if output != _PIPE:
         _save(output, samples, rate)
     return {

@@ -73,7 +73,8 @@ class StreamingVerbs:
                 require_count(max_slots, "max_slots"),
                 require_count(max_chunk_frames, "max_chunk_frames"),
                 check_num_quantizers(num_quantizers, self.config.codec),
-            )
+            ),
+            pads_last_frame=self.config.lengths == "ceil",
         )
 
     def _continue_encode(

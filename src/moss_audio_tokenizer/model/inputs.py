@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import CodecConfig
-from ..config.arguments import check_num_quantizers
+from ..config.arguments import check_num_quantizers, refuse_batch_first, refuse_samples_first
 from ..errors import AudioError, CodesError, InputError
 
 # Peaks above full scale happen; this far above it, the samples have the scale of integers.
@@ -51,6 +51,7 @@ def as_waveform_rows(audio: Tensor | np.ndarray, num_channels: int) -> Tensor:
     """
     audio = _as_float(_as_tensor(audio, "audio", AudioError))
     shape = list(audio.shape)
+    refuse_samples_first(shape, num_channels)
     if audio.ndim == 1 and num_channels == 1:
         audio = audio[None, None]
     elif audio.ndim == 2:
@@ -152,6 +153,7 @@ def _checked_codes(codes: Tensor, config: CodecConfig) -> Tensor:
             f"codes have shape {shape}; expected (num_quantizers, batch, frames) or "
             "(num_quantizers, frames), none of them 0"
         )
+    refuse_batch_first(shape, config)
     check_num_quantizers(codes.shape[0], config)
     if codes.dtype == torch.uint64:  # wraps to negative numbers only where it is out of range
         codes = codes.view(torch.int64)

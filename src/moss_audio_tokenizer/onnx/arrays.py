@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..config import CodecConfig
-from ..config.arguments import check_num_quantizers
+from ..config.arguments import check_num_quantizers, refuse_batch_first, refuse_samples_first
 from ..errors import AudioError, CodesError, InputError
 
 # Peaks above full scale happen; this far above it, the samples have the scale of integers.
@@ -48,6 +48,7 @@ def as_waveform_rows(audio: Any, num_channels: int) -> Float[np.ndarray, "batch 
     """
     audio = _as_float(as_array(audio, "audio", AudioError))
     shape = list(audio.shape)
+    refuse_samples_first(shape, num_channels)
     if audio.ndim == 1 and num_channels == 1:
         audio = audio[None, None]
     elif audio.ndim == 2:
@@ -147,6 +148,7 @@ def as_code_rows(codes: Any, config: CodecConfig) -> Int[np.ndarray, "num_quanti
             f"codes have shape {shape}; expected (num_quantizers, batch, frames) or "
             "(num_quantizers, frames), none of them 0"
         )
+    refuse_batch_first(shape, config)
     check_num_quantizers(codes.shape[0], config)
     lowest, highest = int(codes.min()), int(codes.max())
     size = config.quantizer.codebook_size

@@ -39,6 +39,7 @@ class Runtime:
         if kind not in _PROVIDERS or not (index.isdigit() or index == ""):
             raise ConfigError(f"no device {device!r}; expected cpu, cuda, cuda:1, or tensorrt")
         self.num_threads = None if num_threads is None else require_count(num_threads, "threads")
+        self.device = str(device)
         self.device_id = int(index or 0)
         self.on_gpu = kind != "cpu"
         self._providers = self._available(kind)

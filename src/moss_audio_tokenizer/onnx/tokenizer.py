@@ -17,7 +17,9 @@ from ..config import CodecConfig
 from ..config.arguments import (
     check_num_quantizers,
     frames_of_duration,
+    kept_samples,
     require_count,
+    require_lengths,
     require_list,
 )
 from ..errors import CodesError, InputError
@@ -47,8 +49,16 @@ class OnnxAudioTokenizer:
 
     def __init__(self, folder: OnnxFolder, runtime: Runtime) -> None:
         self.folder = folder
+        self.lengths = "ceil"
         self._runtime = runtime
         self._batches = CallersBatches()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles: the folder is opened again, and streams stay behind."""
+        return _reopened, (type(self), self.folder.path, self._runtime.device, *self._settings())
+
+    def _settings(self) -> tuple[int | None, str]:
+        return self._runtime.num_threads, self.lengths
 
     @classmethod
     def from_pretrained(
@@ -57,6 +67,7 @@ class OnnxAudioTokenizer:
         device: str = "cpu",
         num_threads: int | None = None,
         verify: bool = False,
+        lengths: str = "ceil",
     ) -> "OnnxAudioTokenizer":
         """Load an exported folder, or "bundled" (the model in the package).
 
@@ -65,6 +76,7 @@ class OnnxAudioTokenizer:
             device: "cpu", "cuda", "cuda:1" or "tensorrt", as onnxruntime has it.
             num_threads: on a CPU (default: OMP_NUM_THREADS, or one a core).
             verify: compare hashes of weights over 256 MB too, not only their sizes.
+            lengths: frames of a clip of n samples; see `set_lengths`.
 
         Raises:
             CheckpointError: no export is there, or its files are not as exported.
@@ -73,7 +85,22 @@ class OnnxAudioTokenizer:
         """
         folder = find_folder(path)
         folder.check_weights(verify)
-        return cls(folder, Runtime(device, num_threads))
+        codec = cls(folder, Runtime(device, num_threads))
+        codec.set_lengths(lengths)
+        return codec
+
+    def set_lengths(self, name: str) -> None:
+        """Choose how many frames a clip of n samples gives.
+
+        Args:
+            name: "ceil" encodes all samples, the last frame zero-padded: ceil(n /
+                downsample_rate) frames. "floor" drops the samples of an unfinished frame, as the
+                released code does: floor(n / downsample_rate) frames.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        self.lengths = require_lengths(name)
 
     # What it is
 
@@ -117,6 +144,7 @@ class OnnxAudioTokenizer:
         input_values: Any,
         padding_mask: Any = None,
         num_quantizers: int | None = None,
+        return_dict: bool | None = None,
         chunk_duration: float | None = None,
     ) -> EncoderOutput:
         """Audio to codes; a clip of n samples gives ceil(n / downsample_rate) frames.
@@ -126,6 +154,7 @@ class OnnxAudioTokenizer:
                 or (channels, samples) for stereo; floating point within +-1, int16 or int32.
             padding_mask: (batch, samples), 1 for samples and 0 for padding at the end.
             num_quantizers: use the first so many layers (default: all).
+            return_dict: False for the tuple (audio_codes, audio_codes_lengths).
             chunk_duration: seconds to work through at a time; the result is the same.
 
         Raises:
@@ -134,11 +163,13 @@ class OnnxAudioTokenizer:
         rows = as_waveform_rows(input_values, self.config.number_channels)
         lengths = lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
         clips = [row[:, :length] for row, length in zip(rows, lengths, strict=True)]
-        return self._encode(clips, num_quantizers, chunk_duration)
+        encoded = self._encode(clips, num_quantizers, chunk_duration)
+        codes = (encoded.audio_codes, encoded.audio_codes_lengths)
+        return codes if return_dict is False else encoded  # type: ignore[return-value]
 
     def batch_encode(
         self,
-        input_values: Sequence[Any],
+        wav_list: Sequence[Any],
         num_quantizers: int | None = None,
         chunk_duration: float | None = None,
         streaming: bool = False,
@@ -148,11 +179,11 @@ class OnnxAudioTokenizer:
     ) -> EncoderOutput:
         """Encode clips of unequal lengths: a list of (channels, samples), or (samples,) for mono.
 
-        See `encode`, and `batch_decode` for the streaming options: with ``streaming=True`` what
-        does not fill a frame waits for the next call, a finalized row's last frame is
-        zero-padded, and there are no hidden states.
+        The options are those of `encode`, and for streaming those of `batch_decode`: with
+        ``streaming=True`` what does not fill a frame waits for the next call, a finalized row's
+        last frame is zero-padded, and there are no hidden states.
         """
-        items = require_list(input_values, "clips", "encode")
+        items = require_list(wav_list, "clips", "encode")
         slots = (max_batch_size, finalize_indices, reset_stream)
         if streaming:
             frames_of_duration(chunk_duration, self.config)
@@ -169,7 +200,9 @@ class OnnxAudioTokenizer:
     ) -> EncoderOutput:
         layers = check_num_quantizers(num_quantizers, self.config)
         chunk = frames_of_duration(chunk_duration, self.config)
-        clips = [check_clip(clip) for clip in clips]
+        unit = self.config.downsample_rate
+        samples = [kept_samples(clip.shape[-1], unit, self.lengths) for clip in clips]
+        clips = [check_clip(clip)[:, :n] for clip, n in zip(clips, samples, strict=True)]
         rows = [self._encode_rows([clip], layers, chunk)[0] for clip in clips]
         hidden = pad_rows([states for _, states in rows])
         return _encoded([codes for codes, _ in rows], hidden)
@@ -213,6 +246,7 @@ class OnnxAudioTokenizer:
         self,
         audio_codes: Any,
         padding_mask: Any = None,
+        return_dict: bool | None = None,
         chunk_duration: float | None = None,
         num_quantizers: int | None = None,
     ) -> DecoderOutput:
@@ -222,6 +256,7 @@ class OnnxAudioTokenizer:
             audio_codes: (num_quantizers, batch, frames) or (num_quantizers, frames); fewer
                 layers than the model has are fine.
             padding_mask: (batch, frames), 1 for frames and 0 for padding at the end.
+            return_dict: False for the tuple (audio,).
             chunk_duration: seconds to work through at a time; the result is the same.
             num_quantizers: use only the first so many of the layers given.
 
@@ -231,7 +266,8 @@ class OnnxAudioTokenizer:
         codes = as_code_rows(audio_codes, self.config)
         lengths = lengths_of(padding_mask, codes.shape[1], codes.shape[2], "frames")
         rows = [codes[:, row, :length] for row, length in enumerate(lengths)]
-        return self._decode(rows, num_quantizers, chunk_duration)
+        decoded = self._decode(rows, num_quantizers, chunk_duration)
+        return (decoded.audio,) if return_dict is False else decoded  # type: ignore[return-value]
 
     def batch_decode(
         self,
@@ -248,9 +284,9 @@ class OnnxAudioTokenizer:
         Args:
             codes_list: one item a row.
             num_quantizers: use only the first so many of the layers given.
-            chunk_duration: see `decode`.
-            streaming: go on where the last such call ended: row i is the same stream again. More
-                rows than before admit streams at the tail; codes of 0 frames pause a row.
+            chunk_duration: seconds to work through at a time; the result is the same.
+            streaming: continue where the last such call ended: row i is the same stream again.
+                More rows than before admit streams at the tail; codes of 0 frames pause a row.
             max_batch_size: rows to make room for; counts in the first call (default: its rows).
             finalize_indices: rows that end with this call and then leave; the others keep their
                 order.
@@ -336,7 +372,8 @@ class OnnxAudioTokenizer:
         slots = require_count(max_slots, "max_slots")
         frames = require_count(max_chunk_frames, "max_chunk_frames")
         layers = check_num_quantizers(num_quantizers, self.config)
-        return EncoderStream(self._encoder_engine(slots, frames, layers))
+        engine = self._encoder_engine(slots, frames, layers)
+        return EncoderStream(engine, pads_last_frame=self.lengths == "ceil")
 
     def _encoder_engine(self, slots: int, frames: int, layers: int) -> OnnxEncoderEngine:
         config = self.config
@@ -368,6 +405,13 @@ class OnnxAudioTokenizer:
         runner = StepRunner(self._runtime, self._decoder_session, *state)
         identity = self.folder.stream_identity("decoder_step")
         return OnnxDecoderEngine(runner, config, identity, slots, frames)
+
+
+def _reopened(
+    cls: type[OnnxAudioTokenizer], path: Path, device: str, num_threads: int | None, lengths: str
+) -> OnnxAudioTokenizer:
+    """What a pickle becomes again."""
+    return cls.from_pretrained(path, device, num_threads, lengths=lengths)
 
 
 def _pieces(frames: int, chunk: int | None) -> Iterator[slice]:

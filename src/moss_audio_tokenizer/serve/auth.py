@@ -22,7 +22,7 @@ from .settings import ServerSettings
 _MAX_CLIENTS = 10_000
 # The length of a client's name that is remembered.
 _MAX_NAME = 128
-# An address that sends more wrong keys a minute is told to wait.
+# Wrong API keys of one address per minute; for more, the answer is to wait.
 _WRONG_KEYS_A_MINUTE = 60.0
 
 

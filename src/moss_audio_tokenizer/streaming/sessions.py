@@ -178,7 +178,16 @@ class DecoderStream(Session):
 
 
 class EncoderStream(Session):
-    """Streams of audio to codes."""
+    """Streams of audio to codes.
+
+    Args:
+        engine: does the computing; the session owns its slots.
+        pads_last_frame: whether `close` encodes an unfinished frame, zero-padded, or drops it.
+    """
+
+    def __init__(self, engine: StepEngine, pads_last_frame: bool = True) -> None:
+        super().__init__(engine)
+        self.pads_last_frame = pads_last_frame
 
     def open(self) -> Slot:
         """Start a stream; see `Session.open`."""
@@ -233,11 +242,11 @@ class EncoderStream(Session):
         return self.engine.join_chunks([pending, chunk])
 
     def close(self, slot: Slot) -> Array:
-        """Free a slot; returns the codes of its unfinished frame, zero-padded, if there is one."""
+        """Free a slot; returns the codes of its unfinished frame, if that is encoded at all."""
         index = self._slots.require(slot).index
         tail = {}
         pending = self._pending.get(index)
-        if pending is not None:
+        if pending is not None and self.pads_last_frame:
             tail = self.engine.step(
                 {index: self.engine.pad(pending, self.engine.samples_per_frame)}
             )

@@ -13,7 +13,7 @@ from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.errors import AudioFileError, InputError
 from moss_audio_tokenizer.sources import entries, shards
-from moss_audio_tokenizer.sources.shards import read_shards
+from moss_audio_tokenizer.sources.tar_shards import read_shards
 from moss_audio_tokenizer.training.data import (
     DataConfig,
     find_clips,

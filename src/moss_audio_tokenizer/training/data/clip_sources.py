@@ -19,8 +19,8 @@ from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
 from ...sources.entries import explain, location, open_entry
-from ...sources.inputs import find_recordings
-from ...sources.shards import has_shards, read_shards
+from ...sources.recordings import find_recordings
+from ...sources.tar_shards import has_shards, read_shards
 from .data_config import SourcesConfig
 
 _PROBING_THREADS = 4

@@ -59,19 +59,26 @@ class CodecChoice:
         device: "cpu", "cuda", ...
         dtype: "fp32", "bf16" or "fp16"; graphs of ONNX compute in what they were exported in.
         backend: "onnx" or "torch"; None chooses, see `onnx.folder.choose_backend`.
+        attention: implementation of attention in PyTorch; None for what config.json says.
 
     Raises:
-        ConfigError: no such backend, or it has no such dtype.
+        ConfigError: no such backend, or it has no such dtype or attention.
     """
 
     model: str = "bundled"
     device: str = "cpu"
     dtype: str = "fp32"
     backend: str | None = None
+    attention: str | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in (None, *_BACKENDS):
             raise ConfigError(f"got backend {self.backend!r}; expected {' or '.join(_BACKENDS)}")
+        if self.runs_on == "onnx" and self.attention:
+            raise ConfigError(
+                f"got attention {self.attention!r} for ONNX, whose graphs hold their own; leave it "
+                "out, or take backend torch"
+            )
         if self.runs_on == "onnx" and self.dtype != "fp32":
             raise ConfigError(
                 f"got dtype {self.dtype!r} for ONNX, whose graphs compute in what they were "
@@ -81,6 +88,8 @@ class CodecChoice:
     @property
     def runs_on(self) -> str:
         """See `Choice.runs_on`."""
+        if self.backend is None and self.attention:
+            return "torch"
         return self.backend or choose_backend(self.model, self.device, self.dtype)
 
     def open(self, parts: str) -> Codec:
@@ -109,7 +118,7 @@ class CodecChoice:
                 "moss-audio export onnx wrote"
             ) from error
         return TorchCodec.from_pretrained(
-            self.model, parts=parts, device=self.device, compute_dtype=self.dtype
+            self.model, parts, self.device, self.dtype, attention=self.attention
         )
 
     def revision(self) -> str:

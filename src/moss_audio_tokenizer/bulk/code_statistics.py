@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ..codes.shards import CodeShards, read_shards
 from ..errors import CodesFileError
-from .opening import file_digest
+from .codec_choice import file_digest
 
 _SHARES = (0, 5, 50, 95, 100)
 
