@@ -93,6 +93,7 @@ class MossAudioTokenizerModel(
 
     # Encoding
 
+    @torch.compiler.disable
     def encode(
         self,
         input_values: Tensor | np.ndarray,
@@ -126,6 +127,7 @@ class MossAudioTokenizerModel(
         clips = [row[:, :length] for row, length in zip(rows, lengths, strict=True)]
         return self._encode(clips, num_quantizers, return_dict, chunk_duration, deterministic)
 
+    @torch.compiler.disable
     def batch_encode(
         self,
         wav_list: Sequence[Tensor | np.ndarray],
@@ -202,6 +204,7 @@ class MossAudioTokenizerModel(
 
     # Decoding
 
+    @torch.compiler.disable
     def decode(
         self,
         audio_codes: Tensor | np.ndarray,
@@ -231,6 +234,7 @@ class MossAudioTokenizerModel(
         rows = [codes[:, row, :length] for row, length in enumerate(lengths)]
         return self._decode(rows, num_quantizers, return_dict, chunk_duration, deterministic)
 
+    @torch.compiler.disable
     def batch_decode(
         self,
         codes_list: Sequence[Tensor | np.ndarray],
