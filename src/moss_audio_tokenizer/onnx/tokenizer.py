@@ -14,6 +14,7 @@ import numpy as np
 
 from ..api.validation import only_row
 from ..codes.codec import CodecInfo
+from ..codes.codec_progress import reported
 from ..config import CodecConfig
 from ..config.arguments import (
     check_num_quantizers,
@@ -417,7 +418,8 @@ def _reopened(
 
 def _pieces(frames: int, chunk: int | None) -> Iterator[slice]:
     size = chunk or PIECE_FRAMES
-    return (slice(start, min(start + size, frames)) for start in range(0, frames, size))
+    pieces = (slice(start, min(start + size, frames)) for start in range(0, frames, size))
+    return reported(pieces, frames)
 
 
 def _single(rows: np.ndarray) -> np.ndarray:
