@@ -61,6 +61,18 @@ def _neural(kind: str) -> Callable[[str, str], EvaluatedCodec]:
     return opened
 
 
+def _of_package(kind: str) -> Callable[[str, str], EvaluatedCodec]:
+    def opened(name: str, value: str) -> EvaluatedCodec:
+        from .package_codecs import open_package_codec
+
+        path, _, setting = value.rpartition("@") if "@" in value else (value, "", "")
+        return open_package_codec(kind, name, path, setting)
+
+    return opened
+
+
+_PACKAGES = ("speechtokenizer", "bigcodec", "xy-tokenizer", "stable-codec", "mimo", "qwen3-tts")
+
 _OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
     "opus": _by_kbps(OpusCodec),
     "speex": _by_kbps(SpeexCodec),
@@ -73,6 +85,8 @@ _OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
     "dac": _neural("dac"),
     "mimi": _neural("mimi"),
     "xcodec2": _neural("xcodec2"),
+    "higgs": _neural("higgs"),
+    **{kind: _of_package(kind) for kind in _PACKAGES},
     "python": _python,
 }
 
@@ -86,6 +100,13 @@ BASELINES = {
     "dac:PATH@LAYERS": "DAC",
     "mimi:PATH@LAYERS": "Mimi",
     "xcodec2:PATH": "X-Codec 2",
+    "higgs:PATH@KBPS": "Higgs-Audio-Tokenizer v2",
+    "speechtokenizer:FOLDER@LAYERS": "SpeechTokenizer (package speechtokenizer)",
+    "stable-codec:FOLDER": "Stable Codec (package stable-codec)",
+    "qwen3-tts:PATH": "Qwen3-TTS-Tokenizer (package qwen-tts)",
+    "bigcodec:MODULE:FUNCTION": "BigCodec, through a plug-in of yours",
+    "xy-tokenizer:MODULE:FUNCTION@LAYERS": "XY-Tokenizer, likewise",
+    "mimo:MODULE:FUNCTION@LAYERS": "MiMo-Audio-Tokenizer, likewise",
     "original": "the clip itself: the best there is",
     "lowpass:HZ": "the clip without what lies above: an anchor",
     "python:MODULE:FUNCTION": "a codec of yours",
