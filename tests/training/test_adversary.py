@@ -86,8 +86,8 @@ def test_both_signals_are_cut_at_the_same_place(make_adversary):
     adversary, task = make_adversary()
     audio = torch.arange(400.0).expand(2, 1, 400)
     rows = [make_rows(audio, task.config, task.codec.config, step) for step in range(50)]
-    cuts = [adversary._stretch(audio, row) for row in rows]
-    assert torch.equal(cuts[1], adversary._stretch(audio, rows[1]))
+    cuts = [adversary._crop(audio, row) for row in rows]
+    assert torch.equal(cuts[1], adversary._crop(audio, rows[1]))
     assert cuts[1].shape == (2, 1, 40)
     places = {int(start) for cut in cuts for start in cut[:, 0, 0]}
     assert len(places) > 40
@@ -100,7 +100,7 @@ def test_padding_is_not_judged(make_adversary):
     audio = torch.arange(400.0).expand(2, 1, 400)
     for step in range(20):
         rows = make_rows(audio, task.config, task.codec.config, step, lengths=[100, 20])
-        starts = adversary._stretch(audio, rows)[:, 0, 0]
+        starts = adversary._crop(audio, rows)[:, 0, 0]
         assert starts[0] <= 60
         assert starts[1] == 0
 

@@ -7,7 +7,7 @@ import torch
 
 from moss_audio_tokenizer.config import QuantizerConfig
 from moss_audio_tokenizer.model.quantizer import QuantizerOutput, ResidualQuantizer
-from moss_audio_tokenizer.training.codec.ema_codebooks import RunningCodebooks
+from moss_audio_tokenizer.training.codec.ema_codebooks import EmaCodebooks
 
 LAYERS, ROWS, DECAY = 2, 4, 0.9
 ALONE = SimpleNamespace(sum=lambda value: value, gather=lambda item: [item])
@@ -36,7 +36,7 @@ def drawn(seed: int, batch: int = 5, frames: int = 7) -> tuple[torch.Tensor, tor
 
 
 def test_rows_are_means_of_what_chose_them_weighted_by_age(quantizer):
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     everything = torch.full((5,), LAYERS)
     even = 5 * 7 / ROWS
     counts = torch.full((LAYERS, ROWS), even)
@@ -57,7 +57,7 @@ def test_rows_are_means_of_what_chose_them_weighted_by_age(quantizer):
 
 def test_layers_out_of_use_and_padding_do_not_count(quantizer):
     before = quantizer.codebooks.detach().clone()
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     codes, views = drawn(0, batch=1)
     valid = (torch.arange(7) < 3).float()[None]
     codebooks.note(output(codes, views), torch.tensor([1]), valid)
@@ -70,10 +70,10 @@ def test_layers_out_of_use_and_padding_do_not_count(quantizer):
 
 
 def test_passes_and_processes_change_nothing(quantizer):
-    whole = RunningCodebooks(quantizer, DECAY)
+    whole = EmaCodebooks(quantizer, DECAY)
     twin = ResidualQuantizer(quantizer.config)
     twin.load_state_dict(quantizer.state_dict())
-    halves = RunningCodebooks(twin, DECAY)
+    halves = EmaCodebooks(twin, DECAY)
     codes, views = drawn(3, batch=4)
     active = torch.tensor([1, 2, 2, 1])
     whole.note(output(codes, views), active, None)
@@ -85,7 +85,7 @@ def test_passes_and_processes_change_nothing(quantizer):
 
 
 def test_a_row_that_nothing_chooses_moves_to_where_something_is(quantizer):
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     codes, views = drawn(0)
     codes[:] = codes.clamp_max(ROWS - 2)
     for step in range(60):
@@ -99,7 +99,7 @@ def test_a_row_that_nothing_chooses_moves_to_where_something_is(quantizer):
 
 
 def test_no_row_moves_to_padding_and_no_two_to_one_point(quantizer):
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     codebooks.shares[:, 1:] = 0.01
     codes, views = drawn(0, batch=1)
     valid = (torch.arange(7) < 4).float()[None]
@@ -114,7 +114,7 @@ def test_no_row_moves_to_padding_and_no_two_to_one_point(quantizer):
 
 def test_each_layer_revives_its_own_dead_rows(quantizer):
     before = quantizer.codebooks.detach().clone()
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     codebooks.shares[0, 1] = codebooks.shares[1, 2] = codebooks.shares[1, 3] = 0.01
     codes, views = drawn(0)
     codebooks.note(output(torch.zeros_like(codes), views), torch.full((5,), LAYERS), None)
@@ -128,7 +128,7 @@ def test_each_layer_revives_its_own_dead_rows(quantizer):
 
 def test_dead_rows_beyond_the_points_wait(quantizer):
     before = quantizer.codebooks.detach().clone()
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     codebooks.shares[:, 1:] = 0.01
     codes, views = drawn(0, batch=1)
     valid = (torch.arange(7) < 2).float()[None]
@@ -140,15 +140,15 @@ def test_dead_rows_beyond_the_points_wait(quantizer):
 
 def test_they_rest_where_they_are_to_stay(quantizer):
     before = quantizer.codebooks.detach().clone()
-    codebooks = RunningCodebooks(quantizer, DECAY)
-    codebooks.lead(follows=False)
+    codebooks = EmaCodebooks(quantizer, DECAY)
+    codebooks.take_over(follows=False)
     codebooks.note(output(*drawn(0)), torch.full((5,), LAYERS), None)
     codebooks.update(ALONE, 0)
     torch.testing.assert_close(quantizer.codebooks.detach(), before)
 
 
 def test_restarting_forgets_what_was_seen(quantizer):
-    codebooks = RunningCodebooks(quantizer, DECAY)
+    codebooks = EmaCodebooks(quantizer, DECAY)
     codebooks.note(output(*drawn(0)), torch.full((5,), LAYERS), None)
     before = quantizer.codebooks.detach().clone()
     codebooks.restart()

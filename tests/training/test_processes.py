@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training.codec.ema_codebooks import MovingMean
+from moss_audio_tokenizer.training.codec.ema_codebooks import WeightAverage
 from moss_audio_tokenizer.training.distributed import Processes, set_state, spread_like, whole_state
 
 # Every loss: a warm start, the quantizer fitted, discriminators, texts; several passes a step.
@@ -153,20 +153,20 @@ def test_weights_go_out_and_come_back():
 def test_a_moving_mean_follows_the_weights():
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 1.0)
-    mean = MovingMean(module, 0.9)
+    mean = WeightAverage(module, 0.9)
     for value in (2.0, 3.0):
         nn.init.constant_(module.weight, value)
         mean.update()
     # 1 -> 1.1 -> 1.29
     assert float(mean.whole_state()["weight"]) == pytest.approx(1.29)
-    other = MovingMean(nn.Linear(1, 1, bias=False), 0.9)
+    other = WeightAverage(nn.Linear(1, 1, bias=False), 0.9)
     other.load(mean.whole_state())
     assert float(other.whole_state()["weight"]) == pytest.approx(1.29)
 
 
 def test_a_mean_begins_anew_where_weights_were_set():
     module = nn.ModuleDict({"quantizer": nn.Linear(1, 1), "decoder": nn.Linear(1, 1)})
-    mean = MovingMean(module, 0.9)
+    mean = WeightAverage(module, 0.9)
     before = mean.whole_state()["decoder.weight"].clone()
     for parameter in module.parameters():
         nn.init.constant_(parameter, 5.0)

@@ -24,7 +24,7 @@ from moss_audio_tokenizer.training.codec.codec_state import (
     load_run,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.ema_codebooks import MovingMean
+from moss_audio_tokenizer.training.codec.ema_codebooks import WeightAverage
 from moss_audio_tokenizer.training.distributed import Processes
 from moss_audio_tokenizer.training.optim import make_optimizer
 
@@ -48,7 +48,7 @@ def make_training(make_codec):
         reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
         task = CodecTask(codec, reader, TrainingConfig())
         optimizer = make_optimizer(task, CodecOptimizerConfig())
-        return Training(task, optimizer, mean=MovingMean(codec, 0.9))
+        return Training(task, optimizer, mean=WeightAverage(codec, 0.9))
 
     return make
 

@@ -11,7 +11,7 @@ from moss_audio_tokenizer.manifest import ManifestEntry
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import ValidationConfig
-from moss_audio_tokenizer.training.codec.validation import ValidationResult, measure, summarise
+from moss_audio_tokenizer.training.codec.validation import ValidationResult, measure, summarize
 from moss_audio_tokenizer.training.data import Clip
 
 
@@ -23,7 +23,7 @@ def make_clip(domain: str, samples: int, channels: int = 1) -> Clip:
 
 def validate(codec, clips, depths, max_seconds: float, quantize: bool = True) -> ValidationResult:
     config = ValidationConfig(max_seconds=max_seconds, num_quantizers=depths)
-    return summarise([measure(codec, clips, config, quantize)], codec.config, quantize)
+    return summarize([measure(codec, clips, config, quantize)], codec.config, quantize)
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_parts_of_several_processes_are_measured_as_one(make_codec, measured, mo
     clips = [make_clip("music", 80), make_clip("speech", 160), make_clip("music", 240)]
     config = ValidationConfig(max_seconds=1.0, num_quantizers=(1, 4))
     parts = [measure(codec, clips[rank::2], config) for rank in range(2)]
-    together = summarise([measure(codec, clips, config)], codec.config).scalars
-    apart = summarise(parts, codec.config).scalars
+    together = summarize([measure(codec, clips, config)], codec.config).scalars
+    apart = summarize(parts, codec.config).scalars
     assert apart == pytest.approx(together)
     # Domains count the same: (80 + 240) / 2 and 160.
     assert apart["score"] == 160.0
@@ -142,7 +142,7 @@ def test_the_language_model_reads_one_clip(make_codec, measured):
     codec = make_codec()
     reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
     config = ValidationConfig(max_seconds=1.0, num_quantizers=(4,))
-    result = summarise([measure(codec, clips, config, semantic=reader)], codec.config)
+    result = summarize([measure(codec, clips, config, semantic=reader)], codec.config)
     assert result.text == "HELLO"
     hidden = codec.encoder(torch.from_numpy(clips[1].cut(0, 160))[None])
     expected = reader.read(codec.quantizer.decode(codec.quantizer.encode(hidden))[0])
