@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
+from moss_audio_tokenizer.checkpoint.port_layout import port_config, released_from_port
 from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
+from moss_audio_tokenizer.config import codec_config_from_released, preset
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 
 WINDOWS = (0.05, 0.05)
@@ -197,6 +199,17 @@ def test_names_of_configuration_and_tensors(folder):
     assert shapes["decoder.layers.2.output_proj.weight"] == [4, 16]
     assert shapes["quantizer.quantizers.3.in_proj.weight"] == [4, 10, 1]
     assert not any("parametrizations" in name for name in shapes)
+
+
+def test_the_released_v1_model_has_a_configuration():
+    config = port_config(preset("v1"))
+    assert config["downsampling_ratios"] == [240, 2, 2, 2]
+    assert config["input_hidden_sizes"] == [240, 768, 768, 1280]
+    assert config["output_hidden_sizes"] == [384, 384, 640, 768]
+    assert config["num_hidden_layers"] == [12, 12, 12, 32]
+    assert config["intermediate_sizes"] == [3072, 3072, 3072, 5120]
+    assert config["sliding_window_duration"] == 10
+    assert codec_config_from_released(released_from_port(config)) == preset("v1")
 
 
 @pytest.mark.parametrize("sizes", [{"codebook_dim": 10}, {"num_quantizers": 1}], ids=str)

@@ -362,7 +362,7 @@ def save_codec(
     _remove_stale(folder, set(plan.filename_to_tensors), plan.is_sharded)
     write_json(folder / CONFIG_NAME, keys)
     if layout == PORT_LAYOUT:
-        write_json(folder / FEATURE_EXTRACTOR_NAME, feature_extractor_config(codec.config))
+        write_feature_extractor_config(folder, codec.config)
 
 
 def _in_layout(
@@ -385,6 +385,11 @@ def _remove_stale(folder: Path, written: Iterable[str], sharded: bool) -> None:
             path.unlink()
     if not sharded:
         (folder / INDEX_NAME).unlink(missing_ok=True)
+
+
+def write_feature_extractor_config(folder: Path, config: CodecConfig) -> None:
+    """Write the file that transformers' `AutoFeatureExtractor` reads."""
+    write_json(folder / FEATURE_EXTRACTOR_NAME, feature_extractor_config(config))
 
 
 def write_json(path: Path, value: object) -> None:
