@@ -130,12 +130,25 @@ def progress(description: str, total: int | None = None) -> Iterator["Progress"]
     Without a total it shows only that work goes on.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    counts = "{task.completed:.0f}/{task.total:.0f}"
-    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
+    columns: list[ProgressColumn] = [
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+    ]
+    if total is not None:
+        columns += [BarColumn(), TaskProgressColumn(), TimeRemainingColumn()]
     if total is not None and total > 1:
-        columns += [BarColumn(), TextColumn(counts)]
+        columns.append(TextColumn("{task.completed:.0f}/{task.total:.0f}"))
     with Progress(
         *columns,
         TimeElapsedColumn(),
@@ -147,6 +160,24 @@ def progress(description: str, total: int | None = None) -> Iterator["Progress"]
     ) as bar:
         bar.add_task(description, total=total)
         yield bar
+
+
+@contextmanager
+def one_of(bar: "Progress", description: str) -> "Iterator[None]":
+    """One step of a bar: it moves as a codec works through a clip, and is full behind the block."""
+    from ..codes.codec_progress import watched
+
+    task = bar.tasks[0]
+    before = task.completed
+    bar.update(task.id, description=description)
+
+    def report(done: int, total: int) -> None:
+        # Of several passes over a clip the first moves the bar.
+        bar.update(task.id, completed=max(task.completed, before + min(1.0, done / total)))
+
+    with watched(report):
+        yield
+    bar.update(task.id, completed=before + 1)
 
 
 def seconds(duration: float) -> str:

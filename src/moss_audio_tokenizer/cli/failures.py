@@ -16,6 +16,7 @@ from .display import print_progress_line
 
 FAILURE = 1
 BAD_INPUT = 2
+_MAX_MESSAGE = 2000
 INTERRUPTED = 130
 _PACKAGE = "moss_audio_tokenizer"
 _FAULTS_OF_A_PATH = (
@@ -43,8 +44,10 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def message_of(error: BaseException) -> str:
-    """What to tell the user, in one line."""
+    """What to tell the user, in one line of a bounded length."""
     text = " ".join(str(error).split())
+    if len(text) > _MAX_MESSAGE:  # a value of a file may be of any length
+        text = f"{text[: _MAX_MESSAGE // 2]} ... {text[-_MAX_MESSAGE // 2 :]}"
     if isinstance(error, OSError) and error.strerror and not isinstance(error, MossAudioError):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MossAudioError | OSError) and text:

@@ -122,9 +122,8 @@ def work_through(
     failures: list[tuple[Job, Exception]] = []
     with display.progress(verb, len(jobs)) as bar:
         for job in jobs:
-            bar.update(bar.task_ids[0], description=f"{verb} {job.source.name}")
-            results.append(_attempt(job, work, failures))
-            bar.advance(bar.task_ids[0])
+            with display.one_of(bar, f"{verb} {job.source.name}"):
+                results.append(_attempt(job, work, failures))
     _print_results(results, as_json)
     _report(failures, len(jobs))
 

@@ -5,15 +5,16 @@ tests put a toy codec here.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, CodesError, ConfigError, InputError
 from .failures import needs_extra
 
 if TYPE_CHECKING:
-    from ..asr import Transcriber
     from ..codes.codec import Codec, CodecInfo
-    from ..tts import Synthesizer
+    from ..speech.synthesizer import Synthesizer
+    from ..speech.transcriber import Transcriber
 
 
 def load_codec(
@@ -85,27 +86,37 @@ def load_speaker(
     backend: str | None = None,
     num_threads: int | None = None,
 ) -> "Synthesizer":
-    """Load CAT-TTS with the half of its codec that speech needs; see `load_codec`.
+    """Load CAT-TTS with the decoder and encoder of its codec.
 
     Args:
-        folder: of CAT-TTS, or its hub id.
-        model: of the codec.
-        device: device to compute on.
-        backend: of the codec; CAT-TTS runs in PyTorch.
-        num_threads: of each.
+        folder: folder or hub id of CAT-TTS, or "bundled".
+        model: folder or hub id of the codec, or "bundled".
+        device: where to compute.
+        backend: "onnx" or "torch"; None takes ONNX graphs where there are some.
+        num_threads: threads of each model.
 
     Raises:
-        CheckpointError, ConfigError, MissingDependencyError: see `load_codec`.
-        ModelMismatchError: it was trained on another codec.
+        CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
+        ModelMismatchError: CAT-TTS was trained on another codec.
     """
-    with needs_extra("torch", "speaking"):
-        from ..runtime.hardware import use_threads
-    from ..tts import Synthesizer
+    from ..speech.bundled import find_speech_model
+    from ..speech.synthesizer import Synthesizer
 
-    if num_threads is not None:
-        use_threads(num_threads)
-    codec: Any = load_codec(model, "decoder", device, backend=backend, num_threads=num_threads)
-    return Synthesizer.from_pretrained(folder, codec, device)
+    found = find_speech_model("tts", folder)
+    if _runs_without_torch(found, device, backend):
+        from ..onnx.runtime import Runtime
+        from ..speech.onnx_models import OnnxTts
+
+        speech: Any = OnnxTts(found, Runtime(device, num_threads))
+    else:
+        with needs_extra("torch", "speaking"):
+            from ..runtime.hardware import use_threads
+            from ..tts import CatTts
+        speech = _in_torch(CatTts, found, device)
+        if num_threads is not None:
+            use_threads(num_threads)
+    codec: Any = load_codec(model, "all", device, backend=backend, num_threads=num_threads)
+    return Synthesizer(speech, codec)
 
 
 def load_transcriber(
@@ -118,30 +129,59 @@ def load_transcriber(
     """Load CAT-ASR with the encoder of its codec; the arguments are those of `load_speaker`.
 
     Raises:
-        InputError, MissingDependencyError, CheckpointError: A model cannot be loaded.
-        ModelMismatchError: It was trained on another codec.
+        CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
+        ModelMismatchError: CAT-ASR was trained on another codec.
     """
-    with needs_extra("torch", "transcribing"):
-        from ..asr import Transcriber
-        from ..runtime.hardware import use_threads
-    if num_threads is not None:
-        use_threads(num_threads)
+    from ..speech.bundled import find_speech_model
+    from ..speech.transcriber import Transcriber
+
+    found = find_speech_model("asr", folder)
+    if _runs_without_torch(found, device, backend):
+        from ..onnx.runtime import Runtime
+        from ..speech.onnx_models import OnnxAsr
+
+        speech: Any = OnnxAsr(found, Runtime(device, num_threads))
+    else:
+        with needs_extra("torch", "transcribing"):
+            from ..asr import CatAsr
+            from ..runtime.hardware import use_threads
+        speech = _in_torch(CatAsr, found, device)
+        if num_threads is not None:
+            use_threads(num_threads)
     codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
-    return Transcriber.from_pretrained(folder, codec, device)
+    return Transcriber(speech, codec)
+
+
+def _runs_without_torch(folder: Path, device: str, backend: str | None) -> bool:
+    """Whether a speech model runs by its ONNX graphs."""
+    from ..speech.onnx_models import is_exported_speech
+
+    if backend is not None:
+        return backend == "onnx"
+    return device == "cpu" and is_exported_speech(folder)
+
+
+def _in_torch(kind: Any, folder: Path, device: str) -> Any:
+    from ..model.devices import require_device
+
+    return kind.from_pretrained(folder).to(require_device(device))
 
 
 def check_speech_model(model: str, recipe: str) -> None:
     """Refuse a speech model that is not there, before PyTorch is imported for it.
 
     Args:
-        model: folder, or id of the Hugging Face hub, which has one slash.
+        model: folder, id of the Hugging Face hub, which has one slash, or "bundled".
         recipe: what such a model can be trained with.
 
     Raises:
         CheckpointError: there is no such folder, or no model in it.
     """
-    from pathlib import Path
+    from ..speech.bundled import find_speech_model
 
+    if model == "bundled":
+        find_speech_model(recipe.partition("_")[0], model)
+        return
     folder = Path(model)
     if folder.is_dir() and (folder / "config.json").is_file():
         return

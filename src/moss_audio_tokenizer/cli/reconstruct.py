@@ -5,8 +5,10 @@ Owns the names of the outputs and what is printed; the report is `evaluation`'s.
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,7 +118,7 @@ def reconstruct(
         return
 
     def work(job: Job) -> dict[str, Any]:
-        original, versions = _reconstruct(codec, job, layers, several)
+        original, versions = _reconstruct(codec, job, layers, several, lambda _: nullcontext())
         _save(versions, codec.info.sampling_rate)
         return _described(job.source, codec, original, versions)
 
@@ -148,7 +150,9 @@ def _one(
     as_json: bool,
 ) -> None:
     """Reconstruct one recording, and show a table of it."""
-    original, versions = _reconstruct(codec, job, layers, several)
+    with display.progress("encoding", 1 + max(1, len(layers))) as bar:
+        step = partial(display.one_of, bar)
+        original, versions = _reconstruct(codec, job, layers, several, step)
     _save(versions, codec.info.sampling_rate)
     if report:
         versions = _measure(original.samples, versions, codec.info.sampling_rate)
@@ -161,7 +165,11 @@ def _one(
 
 
 def _reconstruct(
-    codec: "Codec", job: Job, layers: Sequence[int], several: bool
+    codec: "Codec",
+    job: Job,
+    layers: Sequence[int],
+    several: bool,
+    step: Callable[[str], AbstractContextManager[None]],
 ) -> "tuple[_Original, list[Version]]":
     """Encode once with the most layers; fewer layers are the first of these codes."""
     from ..audio import load_with_info
@@ -171,17 +179,14 @@ def _reconstruct(
     original = _Original(audio, sound.num_channels if info.num_channels == 1 else 1)
     layers = layers or [info.num_quantizers]
     versions = []
-    with display.progress("encoding", len(layers)) as bar:
+    with step("encoding"):
         codes = codec.encode(audio, num_quantizers=layers[-1])
-        for count in layers:
-            bar.update(bar.task_ids[0], description=f"decoding {count} layers")
+    for count in layers:
+        with step(f"decoding {count} layers"):
             decoded = codec.decode(codes[:count])[:, : audio.shape[1]]
-            output = _output_of(job.output, count, several)
-            replaced = output.is_file()
-            versions.append(
-                Version(count, info.bitrate(count) / 1000, output, decoded, replaced=replaced)
-            )
-            bar.advance(bar.task_ids[0])
+        output = _output_of(job.output, count, several)
+        kbps = info.bitrate(count) / 1000
+        versions.append(Version(count, kbps, output, decoded, replaced=output.is_file()))
     return original, versions
 
 

@@ -12,13 +12,11 @@ from ..errors import AudioFileError, InputError
 from ..files import require_file
 from . import display, loading, options
 from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
-from .failures import needs_extra
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..speech.synthesizer import SpeechStream
-    from ..tts import Synthesizer
+    from ..speech.synthesizer import SpeechStream, Synthesizer
 
 _PIPE = "-"
 _MOST_SECONDS = 86_400  # a day: far more than any model has room for
@@ -26,17 +24,16 @@ _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 def tts(
     text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")],
-    model: options.LanguageModel,
+    model: options.LanguageModel = "bundled",
     output: Annotated[
         str,
         typer.Option(
             "--output",
             "-o",
             metavar="OUT",
-            show_default=False,
             help="A .wav or .flac file; with --stream also -, for 16-bit samples on stdout.",
         ),
-    ],
+    ] = "speech.wav",
     prompt_audio: Annotated[
         Path | None,
         typer.Option("--prompt-audio", metavar="P", help="Recording of the voice to imitate."),
@@ -45,6 +42,7 @@ def tts(
         str, typer.Option("--prompt-text", metavar="T", help="Transcript of the recording.")
     ] = "",
     codec: options.Codec = "bundled",
+    backend: options.Backend = None,
     num_quantizers: options.NumQuantizers = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
@@ -55,21 +53,23 @@ def tts(
     top_p: options.TopP = 0.95,
     repetition_penalty: options.RepetitionPenalty = 1.1,
     guidance: options.Guidance = 0.0,
-    max_seconds: Annotated[float, typer.Option(help="Longest speech.")] = 20.0,
+    max_seconds: Annotated[float, typer.Option(help="Longest speech of a sentence.")] = 20.0,
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
     """Say a text, in the voice of a recording if one is given.
 
+    A long text is said sentence by sentence, in one voice.
+
     Example: moss-audio tts "a b c one two three" --model runs/tts/final -o spoken.wav
     """
     _check_seconds(max_seconds)
     _check(output, stream, prompt_audio)
+    _check_request(text, prompt_audio, prompt_text)
     loading.check_speech_model(model, "tts_tiny")
-    with display.progress("loading the model"), needs_extra("torch", "speaking"):
-        from ..tts import Synthesizer
-
-        synthesizer = Synthesizer.from_pretrained(model, codec, device)
+    with display.progress("loading the model"):
+        synthesizer = loading.load_speaker(model, codec, device, backend)
+    _report_skipped(synthesizer, text)
     wanted: dict[str, Any] = {
         "num_quantizers": num_quantizers or 0,
         "seed": seed,
@@ -93,6 +93,28 @@ def _check_seconds(seconds: float) -> None:
         raise InputError(
             f"--max-seconds is {seconds:g}; expected seconds above 0, at most {_MOST_SECONDS}"
         )
+
+
+def _check_request(text: str, prompt_audio: Path | None, prompt_text: str) -> None:
+    """Check what needs no model."""
+    from ..speech.text_preparation import check_speakable
+
+    check_speakable(text)
+    if prompt_audio is not None and not prompt_text.strip():
+        raise InputError("--prompt-audio needs its text: give what is said in it as --prompt-text")
+    if prompt_text and prompt_audio is None:
+        raise InputError("--prompt-text needs its recording: give it as --prompt-audio")
+    if prompt_audio is not None and not prompt_audio.is_file():
+        raise InputError(f"--prompt-audio '{prompt_audio}' is not a file; name a recording")
+
+
+def _report_skipped(speaker: "Synthesizer", text: str) -> None:
+    """Name characters that the model cannot say."""
+    from ..speech.text_preparation import prepare_text
+
+    skipped = prepare_text(text, speaker.model.text).skipped
+    if skipped:
+        display.print_progress_line(f"skipped, because this model cannot say it: {skipped}")
 
 
 def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..api.validation import only_row
 from ..codes.codec import CodecInfo
+from ..codes.codec_progress import reported
 from ..config import CodecConfig
 from ..config.arguments import (
     check_num_quantizers,
@@ -416,14 +418,13 @@ def _reopened(
 
 def _pieces(frames: int, chunk: int | None) -> Iterator[slice]:
     size = chunk or PIECE_FRAMES
-    return (slice(start, min(start + size, frames)) for start in range(0, frames, size))
+    pieces = (slice(start, min(start + size, frames)) for start in range(0, frames, size))
+    return reported(pieces, frames)
 
 
 def _single(rows: np.ndarray) -> np.ndarray:
     """The only row of a batch of one."""
-    if len(rows) != 1:
-        raise InputError(f"each item of a list is one clip; got a batch of {len(rows)}")
-    row: np.ndarray = rows[0]
+    row: np.ndarray = only_row(rows, "each item of a list is one clip", InputError)
     return row
 
 
