@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..api.validation import only_row
 from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from ..checkpoint.hub import find_checkpoint
 from ..config.arguments import (
@@ -43,6 +44,7 @@ from .model_outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
     MossAudioTokenizerOutput,
+    released_tuple,
 )
 from .model_settings import ModelSettings
 from .official_streaming import OfficialStreaming
@@ -181,6 +183,21 @@ class MossAudioTokenizerModel(
         )
         return self._returned(output, return_dict)
 
+    @torch.no_grad()
+    def encode_together(
+        self, clips: Sequence[Tensor | np.ndarray], num_quantizers: int | None = None
+    ) -> list[Tensor]:
+        """Codes (num_quantizers, frames) of clips that are computed at once, also on a CPU.
+
+        That is faster than `batch_encode` for short ones; sums are rounded another way, so that
+        a few codes may depend on the other clips.
+        """
+        layers = check_num_quantizers(num_quantizers, self.config.codec)
+        rows = [_single(as_waveform_rows(clip, self.number_channels)) for clip in clips]
+        rows = [self._whole(check_clip(row)).to(self.device) for row in rows]
+        encoded = encode_rows(self._encoder_half(), rows, layers, alone=False)
+        return [codes for codes, _ in encoded]
+
     def _whole(self, clip: Tensor) -> Tensor:
         """The samples of a clip that are encoded: all, or with floor lengths whole frames."""
         if self._rows is not None:  # an unfinished frame waits there
@@ -192,7 +209,7 @@ class MossAudioTokenizerModel(
         """The output, or the tuple that the released code returns."""
         if self.config.return_dict if return_dict is None else return_dict:
             return output
-        return tuple(output[name] for name in _TUPLES[type(output)])
+        return released_tuple(output)
 
     def _alone(self, deterministic: bool) -> bool:
         """Whether rows are computed one by one.
@@ -488,14 +505,5 @@ class MossAudioTokenizerModel(
 
 def _single(rows: Tensor) -> Tensor:
     """The only row of a batch of one."""
-    if len(rows) != 1:
-        raise InputError(f"each item of a list is one clip; got a batch of {len(rows)}")
-    return rows[0]
-
-
-# What the released code returns with ``return_dict=False``.
-_TUPLES: dict[type[ModelOutput], tuple[str, ...]] = {
-    MossAudioTokenizerEncoderOutput: ("audio_codes", "audio_codes_lengths"),
-    MossAudioTokenizerDecoderOutput: ("audio",),
-    MossAudioTokenizerOutput: ("audio_codes", "audio", "audio_lengths"),
-}
+    row: Tensor = only_row(rows, "each item of a list is one clip", InputError)
+    return row

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..api.validation import only_row
 from ..codes.codec import CodecInfo
 from ..codes.codec_progress import reported
 from ..config import CodecConfig
@@ -423,9 +424,7 @@ def _pieces(frames: int, chunk: int | None) -> Iterator[slice]:
 
 def _single(rows: np.ndarray) -> np.ndarray:
     """The only row of a batch of one."""
-    if len(rows) != 1:
-        raise InputError(f"each item of a list is one clip; got a batch of {len(rows)}")
-    row: np.ndarray = rows[0]
+    row: np.ndarray = only_row(rows, "each item of a list is one clip", InputError)
     return row
 
 
