@@ -37,8 +37,10 @@ def exit_code_of(error: BaseException) -> int:
     """2 for what the user gave, 1 for what failed here."""
     if isinstance(error, BulkError | MissingDependencyError | TrainingError):
         return FAILURE
-    # BrokenExecutor: a process of ours was killed, or died
+    # BrokenExecutor: a process of ours was killed, or died, which others report as their own
     if is_machine_failure(error) or isinstance(error, BrokenExecutor):
+        return FAILURE
+    if isinstance(error.__cause__, BrokenExecutor):
         return FAILURE
     return BAD_INPUT if isinstance(error, (MossAudioError, *_FAULTS_OF_A_PATH)) else FAILURE
 
