@@ -12,7 +12,7 @@ import soundfile
 from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.sources import entries, shards
+from moss_audio_tokenizer.sources import entries, tar_shards
 from moss_audio_tokenizer.sources.tar_shards import read_shards
 from moss_audio_tokenizer.training.data import (
     DataConfig,
@@ -82,10 +82,10 @@ def test_only_clips_with_sound_are_listed(tmp_path):
 def test_the_index_is_kept_beside_and_renewed_with_the_tar(folder, monkeypatch):
     before = read_shards(folder, "train", no_report)
     assert (folder / "x-0.tar.index.json").is_file()
-    scan = shards._scan
-    monkeypatch.setattr(shards, "_scan", None)
+    scan = tar_shards._scan
+    monkeypatch.setattr(tar_shards, "_scan", None)
     assert read_shards(folder, "train", no_report) == before
-    monkeypatch.setattr(shards, "_scan", scan)
+    monkeypatch.setattr(tar_shards, "_scan", scan)
     write_tar(folder / "x-0.tar", clip("new", 5))
     assert read_shards(folder, "train", no_report)[0].name == "x-0.tar/new.flac"
 
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_does_without_an_index(folder, monkeypat
     def refuse(*arguments, **options):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(shards, "atomic_path", refuse)
+    monkeypatch.setattr(tar_shards, "atomic_path", refuse)
     assert len(read_shards(folder, "train", no_report)) == 3
     assert not list(folder.glob("*.json"))
 
