@@ -12,7 +12,8 @@ import soundfile
 from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.sources import entries, tar_shards
+from moss_audio_tokenizer.files import PartOfFile
+from moss_audio_tokenizer.sources import tar_shards
 from moss_audio_tokenizer.sources.tar_shards import read_shards
 from moss_audio_tokenizer.training.data import (
     DataConfig,
@@ -208,14 +209,14 @@ def test_missing_archives_are_our_errors(folder):
 def test_a_crop_of_a_long_recording_reads_little_of_the_shard(tmp_path, make_data, monkeypatch):
     write_tar(tmp_path / "web" / "x.tar", {"a.flac": sound(0, 60.0)})
     data = make_data(str(tmp_path / "web"), cache_hours=0.0, batch_size=1)
-    read = entries._Part.readinto
+    read = PartOfFile.readinto
     counts = []
 
     def counted(self, buffer):
         counts.append(read(self, buffer))
         return counts[-1]
 
-    monkeypatch.setattr(entries._Part, "readinto", counted)
+    monkeypatch.setattr(PartOfFile, "readinto", counted)
     assert data.batch(0).lengths.tolist() == [1600]
     assert 0 < sum(counts) < len(sound(0, 60.0)) / 2
 
@@ -235,7 +236,7 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
     data = bytes(range(200))
     (tmp_path / "x").write_bytes(data)
     with (tmp_path / "x").open("rb", buffering=0) as file:
-        part = io.BufferedReader(entries._Part(file, 50, 100, "part"), 16)
+        part = io.BufferedReader(PartOfFile(file, 50, 100, "part"), 16)
         assert part.read() == data[50:150]
         assert part.seek(-10, os.SEEK_END) == 90
         assert part.read(5) == data[140:145]
