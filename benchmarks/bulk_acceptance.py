@@ -55,7 +55,7 @@ class Run:
     @property
     def shards(self) -> int:
         """Shards that are whole."""
-        return len(list(self.output.glob("shards/*.json")))
+        return len(list(self.output.glob("shards/_*.json")))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Begin or go on."""

@@ -15,7 +15,9 @@ PUBLIC_NAMES = [
     "MossAudioError",
     "MossAudioTokenizerConfig",
     "MossAudioTokenizerModel",
+    "OnnxAudioTokenizer",
     "load_audio",
+    "load_codec",
     "save_audio",
 ]
 TORCH_FREE_MODULES = [
@@ -30,7 +32,13 @@ TORCH_FREE_MODULES = [
     *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.workers"),
     *("serve.app", "serve.client"),
-    *("bulk.tokenizing", "bulk.detokenizing", "bulk.statistics", "codes.shards", "sources.inputs"),
+    *(
+        "bulk.tokenizing",
+        "bulk.detokenizing",
+        "bulk.code_statistics",
+        "codes.shards",
+        "sources.recordings",
+    ),
 ]
 
 

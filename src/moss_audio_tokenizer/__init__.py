@@ -7,6 +7,7 @@ never brings in PyTorch; only touching a model does.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .errors import MissingDependencyError
 from .hf.registration import register_lazily
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from .codes import AudioCodes
     from .errors import MossAudioError
     from .hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
+    from .onnx.tokenizer import OnnxAudioTokenizer
+    from .opening import load_codec
 
 __version__ = "0.1.0"
 
@@ -22,7 +25,9 @@ __all__ = [
     "MossAudioError",
     "MossAudioTokenizerConfig",
     "MossAudioTokenizerModel",
+    "OnnxAudioTokenizer",
     "load_audio",
+    "load_codec",
     "save_audio",
 ]
 
@@ -31,15 +36,27 @@ _HOMES = {
     "MossAudioError": "errors",
     "MossAudioTokenizerConfig": "hf.modeling",
     "MossAudioTokenizerModel": "hf.modeling",
+    "OnnxAudioTokenizer": "onnx.tokenizer",
     "load_audio": "audio",
+    "load_codec": "opening",
     "save_audio": "audio",
 }
+# Without them the models in PyTorch cannot be imported.
+_TORCH_EXTRA = ("torch", "transformers", "huggingface_hub")
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as problem:
+        if problem.name not in _TORCH_EXTRA:
+            raise
+        raise MissingDependencyError(
+            f"{name} needs PyTorch: pip install 'moss-audio-tokenizer[torch]'; without it "
+            "OnnxAudioTokenizer and load_codec run exported models, such as the bundled one"
+        ) from problem
     globals()[name] = value
     return value
 

@@ -21,6 +21,12 @@ Each message says what was got, what was expected, and what to do about it.
     └── BulkError                 work on a whole data set cannot start, go on or resume
 """
 
+# What readers run into where a file is damaged or made to harm: each becomes an error of ours.
+MALFORMED = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RecursionError, NotImplementedError),
+)
+
 
 class MossAudioError(Exception):
     """Base class of all errors raised on purpose by this package."""

@@ -12,12 +12,17 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import MossAudioError
+
+_FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
+# What a killed program left beside its target is swept away once it is so old.
+_LEFT_BEHIND_SECONDS = 86_400
 
 ErrorType = Callable[[str], Exception]
 
@@ -89,6 +94,11 @@ class PartOfFile(io.RawIOBase):
         return len(data)
 
 
+def printable_path(path: str | os.PathLike[str]) -> str:
+    """A path as text that fits into JSON and tables: bytes that are not UTF-8 become escapes."""
+    return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def atomic_path(
     path: str | os.PathLike[str],
@@ -127,6 +137,16 @@ def atomic_path(
         if error is None:
             raise
         raise error(f"cannot write {os.fspath(path)!r}: {_reason(problem)}") from problem
+
+
+def is_machine_failure(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is a fault of the machine: a full disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FAILURES_OF_THE_MACHINE:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def lock_file(descriptor: int) -> None:
@@ -176,6 +196,7 @@ def _renamed(target: Path, replace_folder: bool) -> Iterator[Path]:
     if not target.parent.is_dir():
         reason = "its folder does not exist: make that first"
         raise FileNotFoundError(errno.ENOENT, reason, str(target))
+    _sweep(target.parent)
     # Not made from the target's name, which may already be as long as names can be.
     temporary = _beside(target)
     try:
@@ -191,6 +212,15 @@ def _renamed(target: Path, replace_folder: bool) -> Iterator[Path]:
 
 def _beside(target: Path) -> Path:
     return target.parent / f".moss-{secrets.token_hex(8)}.partial"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what programs that were killed have left in a folder, a day ago or longer."""
+    with suppress(OSError):
+        for path in folder.glob(".moss-*.partial"):
+            newest = max(item.lstat().st_mtime for item in (path, *path.rglob("*")))
+            if time.time() - newest > _LEFT_BEHIND_SECONDS:
+                _remove(path)
 
 
 def _move_file(temporary: Path, target: Path) -> None:

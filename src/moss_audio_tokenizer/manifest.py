@@ -1,6 +1,6 @@
 """Manifests of recordings: JSON lines, one clip each, paths relative to the manifest.
 
-Owns what a line may say; knows nothing of sound. Source: interface.md ("Data manifests").
+Owns what a line may say (docs/tokenizing.md describes it); knows nothing of sound.
 """
 
 import json
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import MALFORMED, InputError
 
 # Splits become the names of files.
 _SPLIT = re.compile(r"\w[\w.+ -]{0,63}")
 
 # What a transcript is to its recording: the words of one speaker, of several, or a description.
+# Larger numbers are not names of speakers, and may take minutes to print.
+_MAX_NUMBER = 1e18
 TASKS = ("asr", "ms_asr", "caption")
 
 
@@ -25,18 +27,18 @@ class ManifestEntry:
     """One line of a manifest.
 
     Attributes:
-        path: where the recording is, absolute.
+        path: absolute path of the recording.
         domain: "speech", "sound", "music", ...
         split: "train", "valid", ...
         name: the path as the manifest has it, to print.
-        speaker: whose voice it is; empty where that is not known.
-        text: what is said or heard; empty where that is not known.
-        task: what the text is, one of TASKS; empty without a text.
+        speaker: name of the speaker; empty where it is not known.
+        text: transcript or description; empty where it is not known.
+        task: kind of the text, one of TASKS; empty without a text.
         language: empty where it is not known.
         seconds: length as the manifest has it; 0 where it does not say.
         member: (first byte, bytes) of the recording inside ``path``, for a recording that lies
             in an archive; None when the file is the recording.
-        row: of the recording in ``path``, for a recording that lies in a table.
+        row: row of the recording in ``path``, for a recording that lies in a table.
     """
 
     path: Path
@@ -131,25 +133,27 @@ def make_entry(item: Any, folder: Path, where: str) -> ManifestEntry:
 
     Args:
         item: the line's JSON value.
-        folder: what its path is relative to.
+        folder: the folder that its path is relative to.
         where: what to call the line in an error.
 
     Raises:
-        InputError: it is no object, has no path, or a key has a value of another kind.
+        InputError: it is not an object, has no path, or a key has a value of another kind.
     """
     if not isinstance(item, dict):
         raise InputError(f"{where} holds {type(item).__name__}; expected an object")
+    if item.get("path") is None and item.get("audio_filepath") is not None:  # as NeMo writes it
+        item = item | {"path": item["audio_filepath"]}
     name = _text(item, "path", where)
-    text = _text(item, "text", where, "")
+    text = _text(item, "text", where, "", numbers=True)
     return ManifestEntry(
         path=folder / name,
         domain=_text(item, "domain", where, "speech") or "speech",
         split=_split(item, where),
         name=name,
-        speaker=_text(item, "speaker", where, ""),
+        speaker=_text(item, "speaker", where, "", numbers=True),
         text=text,
         task=_task(item, where) if text else "",
-        language=_text(item, "language", where, ""),
+        language=_text(item, "language", where, "", numbers=True),
         seconds=_seconds(item, where),
     )
 
@@ -163,20 +167,39 @@ def _split(item: dict[str, Any], where: str) -> str:
     return split
 
 
-def _text(item: dict[str, Any], key: str, where: str, default: str | None = None) -> str:
-    """Text, or the default where there is none or null; without a default it may not be empty."""
+def _text(
+    item: dict[str, Any], key: str, where: str, default: str | None = None, numbers: bool = False
+) -> str:
+    """Text, or the default where there is none or null; without a default it may not be empty.
+
+    Args:
+        item: the line's JSON value.
+        key: the key of the text.
+        where: what to call the line in an error.
+        default: the value where there is none; None where there must be one.
+        numbers: whether a number is taken as its text: speakers are often numbered.
+
+    Raises:
+        InputError: it is not text.
+    """
     value = item.get(key)
     if value is None:
         value = default
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        value = repr(value) if abs(value) < _MAX_NUMBER else None
     if not isinstance(value, str) or (default is None and not value):
         raise InputError(f"{where} has {key!r} = {value!r}; expected text")
     if not _can_be_encoded(value):
-        raise InputError(f"{where} has {key!r} = {value!a}; expected text without half surrogates")
+        raise InputError(f"{where} has {key!r} = {value!a}; expected text without lone surrogates")
+    if default is None and "\0" in value:
+        raise InputError(
+            f"{where} has {key!r} = {value!a}; expected a path without null characters"
+        )
     return value
 
 
 def _can_be_encoded(text: str) -> bool:
-    """JSON can say half of a surrogate pair, which is no letter and fits into no file."""
+    """JSON can hold a lone surrogate, which cannot be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -192,10 +215,14 @@ def _task(item: dict[str, Any], where: str) -> str:
 
 
 def _seconds(item: dict[str, Any], where: str) -> float:
-    seconds = item.get("seconds")
+    seconds = item.get("seconds", item.get("duration"))
     if seconds is None:
         return 0.0
-    usable = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not usable or not 0 <= seconds < math.inf:
-        raise InputError(f"{where} has 'seconds' = {seconds!r}; expected a number of at least 0")
-    return float(seconds)
+    try:
+        usable = math.nan if isinstance(seconds, bool) else float(seconds)
+    except MALFORMED:
+        usable = math.nan
+    if not 0 <= usable < math.inf:
+        shown = f"{str(seconds)[:40]!r}" if isinstance(seconds, str) else f"{seconds!r:.40}"
+        raise InputError(f"{where} has 'seconds' = {shown}; expected a number of at least 0")
+    return usable

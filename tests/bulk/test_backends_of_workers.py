@@ -1,5 +1,6 @@
 """What workers open: either runtime behind one protocol, and neither PyTorch nor pyarrow for it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,9 @@ def test_runtimes_are_interchangeable():
 def test_the_base_install_tokenizes_with_the_bundled_model(tmp_path, shard_format):
     program = tmp_path / "program.py"
     program.write_text(BASE_INSTALL)
-    command = [sys.executable, program, SAMPLES, tmp_path, shard_format]
+    (tmp_path / "in").mkdir()
+    shutil.copy(SAMPLES / "hello.flac", tmp_path / "in")
+    command = [sys.executable, program, tmp_path / "in", tmp_path, shard_format]
     subprocess.run(command, check=True)
     (sound,) = (tmp_path / "sound" / "audio" / "train-000000").iterdir()
     original = load_audio(SAMPLES / "hello.flac", 24_000, 1)

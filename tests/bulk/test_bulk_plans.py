@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from short_clips import write_clips
 
-from moss_audio_tokenizer.bulk.plan_files import read_planned, write_planned
-from moss_audio_tokenizer.bulk.planning import cut_batches, plan_shards
-from moss_audio_tokenizer.bulk.settings import Tokenizing
+from moss_audio_tokenizer.bulk.shard_plan import (
+    Tokenizing,
+    cut_batches,
+    plan_shards,
+    read_planned,
+    write_planned,
+)
 from moss_audio_tokenizer.errors import BulkError, InputError
-from moss_audio_tokenizer.sources.inputs import find_recordings
+from moss_audio_tokenizer.sources.recordings import find_recordings
 
 
 @given(st.lists(st.floats(0, 50), max_size=40), st.floats(0.1, 60))
@@ -72,7 +76,7 @@ def test_a_plan_survives_its_file(manifest, tmp_path):
         write_planned(tmp_path, shard)
         assert read_planned(tmp_path, shard.name) == shard
     (tmp_path / "train-000000.json").write_text("{}")
-    with pytest.raises(BulkError, match="no part of a plan"):
+    with pytest.raises(BulkError, match="not part of a plan"):
         read_planned(tmp_path, "train-000000")
 
 

@@ -67,7 +67,7 @@ def test_corrupt_inputs_and_wrong_lines_are_listed(tmp_path):
 def test_the_summary_and_the_manifests_add_up(finished):
     clean = finished
     summary = json.loads((clean / "summary.json").read_text())
-    manifests = [json.loads(path.read_text()) for path in (clean / "shards").glob("*.json")]
+    manifests = [json.loads(path.read_text()) for path in (clean / "shards").glob("_*.json")]
     assert summary["shards"] == len(manifests)
     for key in ("clips", "frames", "bytes"):
         assert summary[key] == sum(item[key] for item in manifests)
@@ -128,9 +128,9 @@ def test_runs_that_are_killed_resume_to_the_same_bytes(manifest, finished, tmp_p
     here = str(Path(__file__).parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([here, *sys.path])}
     for _ in range(3):
-        before = len(list(output.glob("shards/*.json")))
+        before = len(list(output.glob("shards/_*.json")))
         process = subprocess.Popen([sys.executable, program, manifest, output], env=environment)
-        while len(list(output.glob("shards/*.json"))) <= before and process.poll() is None:
+        while len(list(output.glob("shards/_*.json"))) <= before and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -143,7 +143,7 @@ def test_runs_that_are_killed_resume_to_the_same_bytes(manifest, finished, tmp_p
 def test_what_is_damaged_between_runs_is_done_again(manifest, clean, tmp_path, contents):
     before = contents(clean)
     (clean / "shards" / "train-000001.parquet").write_bytes(b"half")
-    (clean / "shards" / "train-000002.json").write_text("{")
+    (clean / "shards" / "_train-000002.json").write_text("{")
     (clean / "summary.json").unlink()
     run(manifest, clean, resume=True)
     assert contents(clean) == before

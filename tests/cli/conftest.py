@@ -52,7 +52,8 @@ def codec(monkeypatch):
     toy = ToyCodec()
     toy.loads, toy.backends = [], []
 
-    def load(model, parts="all", device="cpu", deterministic=False, backend=None):
+    def load(model, parts="all", device="cpu", deterministic=False, backend=None, **computing):
+        toy.computing = computing
         toy.loads.append((model, parts, device, deterministic))
         toy.backends.append(backend)
         return toy

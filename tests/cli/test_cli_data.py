@@ -108,3 +108,15 @@ def test_speaking_takes_one_source_of_texts(refused, tmp_path):
     assert "one of --texts and --spelling" in refused(*speak)
     assert "one of --texts and --spelling" in refused(*speak, "--texts", "a", "--spelling", 2)
     assert "cannot be read as text" in refused(*speak, "--texts", tmp_path / "none.txt")
+
+
+def test_a_public_test_set_becomes_a_manifest(moss_audio, json_of, refused, write_wav, tmp_path):
+    write_wav("musdb/test/A - B/mixture.wav")
+    output = tmp_path / "clips.jsonl"
+    found = json_of("data", "prepare", "musdb", tmp_path / "musdb", "-o", output)
+    assert (found["clips"], found["absent"]) == (1, 0)
+    assert json.loads(output.read_text())["path"] == "musdb/test/A - B/mixture.wav"
+    line = refused("data", "prepare", "librispeech", tmp_path / "musdb", "-o", output)
+    assert "not laid out as librispeech" in line
+    line = refused("data", "prepare", "musdb", tmp_path / "musdb", "-o", tmp_path)
+    assert "name the manifest" in line

@@ -49,9 +49,9 @@ def opened(codec, monkeypatch):
 
     monkeypatch.setattr(evaluate_speech, "open_asr_system", reader)
     monkeypatch.setattr(evaluate_speech, "open_tts_system", system)
-    module = type(sys)("toy_judges")
+    module = type(sys)("toy_scoring")
     module.save_audio = lambda: lambda samples, rate: "word 2"
-    monkeypatch.setitem(sys.modules, "toy_judges", module)
+    monkeypatch.setitem(sys.modules, "toy_scoring", module)
     return calls
 
 
@@ -91,14 +91,14 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     folder = tmp_path / "run"
     models = ["--model", "runs/p0/final", "--model", "runs/p1/final", "--top-k", 9]
     models += ["--guidance", 2]
-    judges = ["--recogniser", "toy_judges:save_audio", "--prompts", manifest]
-    document = json_of("eval", "tts", texts, *models, *judges, *DEPTHS, "-o", folder)
+    scoring = ["--recogniser", "toy_scoring:save_audio", "--prompts", manifest]
+    document = json_of("eval", "tts", texts, *models, *scoring, *DEPTHS, "-o", folder)
     assert [(one["model"], one["num_quantizers"]) for one in document["points"]] == [
         *(("p0/final", 1), ("p0/final", 2), ("p1/final", 1), ("p1/final", 2))
     ]
     found = document["points"][0]["metrics"]
     # One of two words of the first text came too much, over three words.
-    assert found["WER, toy_judges:save_audio"]["mean"] == pytest.approx(1 / 3)
+    assert found["WER, toy_scoring:save_audio"]["mean"] == pytest.approx(1 / 3)
     assert found["SIM"]["num_clips"] == 2
     assert any("no speaker verification" in note for note in document["notes"])
     assert len(list(folder.glob("audio/*/*.flac"))) == 2 * 2 * 2
@@ -132,8 +132,8 @@ def test_what_cannot_be_is_refused_before_any_work(opened, refused, manifest, tm
     assert "--model" in refused("eval", "tts", manifest, *run)
     twice = ["--model", "a", "--model", "a/"]
     assert "given twice" in refused("eval", "asr", manifest, *twice, *run)
-    judges = ["--recogniser", "none", "--speaker-model", "none"]
-    assert "nobody judges" in refused("eval", "tts", manifest, "--model", "a", *judges, *run)
+    scoring = ["--recogniser", "none", "--speaker-model", "none"]
+    assert "no scoring model" in refused("eval", "tts", manifest, "--model", "a", *scoring, *run)
     full = tmp_path / "full"
     full.mkdir()
     (full / "diary.txt").write_text("mine")

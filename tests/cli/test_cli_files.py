@@ -214,3 +214,28 @@ def test_names_that_are_not_text(codec, tmp_path):
     done = subprocess.run(command, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"b\\xe4d.wav" in done.stdout
+
+
+def test_how_to_compute_reaches_the_codec(codec, moss_audio, write_wav, write_codes, tmp_path):
+    options = ["--compute-dtype", "bf16", "--attention", "flash_attention_2"]
+    expected = {"compute_dtype": "bf16", "attention": "flash_attention_2"}
+    for command, source, ending in [
+        ("encode", write_wav(), "moss"),
+        ("decode", write_codes("x.npz"), "wav"),
+        ("reconstruct", write_wav(), "wav"),
+    ]:
+        result = moss_audio(command, source, "-o", tmp_path / f"o.{ending}", *options)
+        assert result.exit_code == 0, result.output
+        assert codec.computing == expected
+    moss_audio("encode", write_wav(), "-o", tmp_path / "o.moss")
+    assert codec.computing == {}
+
+
+@pytest.mark.parametrize("command", ["encode", "tokenize"])
+@pytest.mark.parametrize(
+    "options", [["--attention", "sdpa"], ["--compute-dtype", "fp16"], ["--attention", "eager"]]
+)
+def test_onnx_has_no_such_settings(refused, write_wav, tmp_path, command, options):
+    output = tmp_path / ("o.moss" if command == "encode" else "out")
+    line = refused(command, write_wav(), "-o", output, "--backend", "onnx", *options)
+    assert "leave" in line or "eager" in line

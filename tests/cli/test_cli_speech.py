@@ -204,7 +204,10 @@ def test_codes_of_too_few_layers_are_named_and_the_others_read(
     assert f"{few}: num_quantizers is 2; expected 1 to 1" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     files = json.loads(moss_audio(*reading, "--json").stdout)["files"]
-    assert [sorted(item) for item in files] == [["error", "input"], ["input", "text"]]
+    assert [sorted(item) for item in files] == [
+        ["error", "input"],
+        ["duration_seconds", "input", "text", "words"],
+    ]
 
 
 def test_a_recording_that_is_named_twice_is_printed_twice(models, moss_audio, recording):
@@ -234,3 +237,47 @@ def test_info_tells_what_a_folder_is(models, json_of, refused):
 def test_info_of_a_folder_without_weights(models, refused, tmp_path):
     (tmp_path / "config.json").write_text((models / "asr" / "config.json").read_text())
     assert "cannot be read" in refused("info", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tts", "asr"])
+def test_without_an_installed_model_a_line_says_how_to_train_one(refused, recording, kind):
+    given = ["hello"] if kind == "tts" else [recording]
+    assert f"moss-audio train {kind}_tiny" in refused(kind, *given)
+
+
+@pytest.mark.parametrize("text", [" ", "?!", "\U0001f600"])
+def test_texts_without_words_are_refused_before_the_model_is_looked_for(refused, text):
+    assert "give" in refused("tts", text, "--model", "nowhere/at/all")
+
+
+def test_exported_folders_say_the_same(
+    models, moss_audio, recording, frames_before_the_end, tmp_path
+):
+    for kind in ("tts", "asr"):
+        result = moss_audio("export", "onnx", models / kind, "-o", tmp_path / kind)
+        assert result.exit_code == 0, result.stderr
+        assert "temporal.onnx" in result.stdout
+    codec = ["--codec", models / "codec", "--backend"]
+    sounds = []
+    for folder, backend in ((models, "torch"), (tmp_path, "onnx")):
+        if backend == "onnx":
+            exported = moss_audio("export", "onnx", models / "codec", "-o", tmp_path / "codec")
+            assert exported.exit_code == 0, exported.stderr
+            codec[1] = tmp_path / "codec"
+        output = tmp_path / f"{backend}.wav"
+        more = ["--model", folder / "tts", *codec, backend, "--max-seconds", 0.3]
+        frames_before_the_end(3)
+        result = moss_audio("tts", "a b", "-o", output, *more)
+        assert result.exit_code == 0, result.stderr
+        sounds.append(soundfile.read(output)[0])
+        result = moss_audio("asr", recording, "--model", folder / "asr", *codec, backend)
+        assert result.exit_code == 0, result.stderr
+        sounds.append(result.stdout)
+    np.testing.assert_allclose(sounds[0], sounds[2], atol=2 / 32768)
+    assert sounds[1] == sounds[3]
+
+
+def test_silence_gives_no_text(models, moss_audio, tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(24_000), 24_000)
+    result = moss_audio("asr", tmp_path / "silence.wav", *options(models, "asr"))
+    assert (result.exit_code, result.stdout) == (0, "\n")

@@ -57,7 +57,7 @@ def test_there_and_back(levels, moss_audio, json_of, sounds, tmp_path, names_in)
     options = ("--num-quantizers", 1, "--workers", 1, "--model", "m")
     result = moss_audio("tokenize", sounds, "-o", tmp_path / "codes", *options)
     assert result.exit_code == 0, result.output
-    assert "audio hours per hour" in result.stdout
+    assert "times real time" in result.stdout
     assert result.stderr.startswith("1 recordings could not be used")
     names = names_in(tmp_path / "codes")
     assert {"summary.json", "errors.jsonl", "shards/train-000000.parquet"} <= names
@@ -68,7 +68,7 @@ def test_there_and_back(levels, moss_audio, json_of, sounds, tmp_path, names_in)
     assert json_of("stats", tmp_path / "codes", "--verify")["layers"] == [
         {"used": 1 / 16, "bits": 0.0}
     ]
-    assert "rows in use" in moss_audio("stats", tmp_path / "codes").stdout
+    assert "entries in use" in moss_audio("stats", tmp_path / "codes").stdout
     sound = json_of("detokenize", tmp_path / "codes", "-o", tmp_path / "out", "--workers", 1)
     assert sound["clips"] == 2
     assert "audio/train-000000/000000.flac" in names_in(tmp_path / "out")
@@ -98,4 +98,4 @@ def test_the_backend_reaches_the_workers(monkeypatch, moss_audio, sounds, tmp_pa
     options = ("--workers", 1, "--backend", "onnx")
     assert moss_audio("tokenize", sounds, "-o", tmp_path / "a", *options).exit_code == 0
     assert moss_audio("detokenize", tmp_path / "a", "-o", tmp_path / "b", *options).exit_code == 0
-    assert chosen == [("bundled", "cpu", "fp32", BackendName.onnx)] * 2
+    assert chosen == [("bundled", "cpu", "fp32", BackendName.onnx, None)] * 2

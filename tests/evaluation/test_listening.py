@@ -177,7 +177,7 @@ def test_results_of_two_tests_are_not_mixed(tmp_path):
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path, ratings):
-    with pytest.raises(EvaluationError, match="no result of a listening test"):
+    with pytest.raises(EvaluationError, match="not a result of a listening test"):
         read_session(session(tmp_path, "ann", ratings))
 
 
@@ -185,9 +185,9 @@ def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.json"
     for content in ("", "[]", "{}", '{"format": "other"}', "[" * 100_000):
         path.write_text(content, encoding="utf-8")
-        with pytest.raises(EvaluationError, match="no result"):
+        with pytest.raises(EvaluationError, match="not a result"):
             read_session(path)
-    with pytest.raises(EvaluationError, match="no result"):
+    with pytest.raises(EvaluationError, match="not a result"):
         read_session(tmp_path / "missing.json")
 
 
@@ -224,3 +224,13 @@ def test_a_damaged_file_costs_itself_only(moss_audio, listeners, tmp_path):
 
 def test_the_name_of_the_page_is_checked(moss_audio, folder, tmp_path):
     assert moss_audio("listening-test", folder, "-o", tmp_path / "test.pdf").exit_code == 2
+
+
+def test_a_hostile_name_stays_inside_the_page(folder):
+    summary = folder / "summary.json"
+    document = json.loads(summary.read_text("utf-8"))
+    document["examples"][0]["path"] = "<!--<script>.wav"
+    summary.write_text(json.dumps(document), "utf-8")
+    page = build_listening_test(folder, "</script><b>")
+    assert "<!--<script>" not in page
+    assert document_of(page)["trials"][0]["clip"] == "<!--<script>.wav"

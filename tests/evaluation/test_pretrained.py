@@ -189,7 +189,7 @@ def test_a_recogniser_of_transformers(tmp_path, voice):
     model = transformers.Wav2Vec2ForCTC(small_wav2vec())
     path = saved(tmp_path, model)
     tokenizer.save_pretrained(path)
-    scores = ScoringModels(ScoringModelNames(recogniser=path)).score(voice, voice, "a bad cab")
+    scores = ScoringModels(ScoringModelNames(asr_model=path)).score(voice, voice, "a bad cab")
     assert set(scores.transcript) <= set("abcdefg |</unks>")
     assert scores.values["wer"] > 0
     assert scores.num_words == 3

@@ -75,7 +75,7 @@ def test_extreme_values_have_a_sign(original):
     text = build_report("t", "c", "m", original, RATE, [Reconstruction(1, 0.1, silence)])
     assert "\N{MINUS SIGN}\N{INFINITY}" in text
     text = build_report("t", "c", "m", silence, RATE, [Reconstruction(1, 0.1, silence)])
-    assert "<td>\N{EN DASH}</td>" in text
+    assert "<span>\N{EN DASH}</span>" in text
 
 
 def test_what_the_codec_adds_past_the_end_is_left_out(original):
@@ -153,7 +153,7 @@ def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     pytest.importorskip("jiwer")
     pytest.importorskip("scipy")
     clips = read_manifest(manifest, domain="speech", split="valid")[:1]
-    plan = Plan(clips, [Noise], ("si_sdr",), ScoringModelNames(recogniser="toy_codecs:recogniser"))
+    plan = Plan(clips, [Noise], ("si_sdr",), ScoringModelNames(asr_model="toy_codecs:recogniser"))
     folder = tmp_path / "run"
     folder.mkdir()
     table = write_results(folder, run_evaluation(plan, folder, lambda *_: None), clips, "t", "c")

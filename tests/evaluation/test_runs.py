@@ -138,7 +138,7 @@ def test_a_model_that_is_not_there_ends_the_run_before_it_begins(plan, folder):
 
 
 def test_models_of_the_users_score_speech_in_every_process(plan, folder):
-    names = ScoringModelNames(opinion_model="toy_codecs:rater", recogniser="toy_codecs:recogniser")
+    names = ScoringModelNames(opinion_model="toy_codecs:rater", asr_model="toy_codecs:recogniser")
     pytest.importorskip("jiwer")
     outcome = run_evaluation(replace(plan, scorers=names, jobs=2), folder, no_progress)
     rows = {row.key: row for row in outcome.rows}
@@ -352,7 +352,7 @@ def test_other_audio_of_the_same_name_is_measured_anew(plan, folder):
 def test_another_text_is_measured_anew_where_it_counts(plan, folder):
     pytest.importorskip("jiwer")
     transcript = replace(
-        plan, clips=plan.clips[:1], scorers=ScoringModelNames(recogniser="toy_codecs:recogniser")
+        plan, clips=plan.clips[:1], scorers=ScoringModelNames(asr_model="toy_codecs:recogniser")
     )
     assert {row.metrics["wer"] for row in run_evaluation(transcript, folder, no_progress).rows} == {
         1 / 3
@@ -495,5 +495,5 @@ def test_a_clip_that_has_gone_is_heard_from_what_was_kept(plan, folder):
     for path in folder.glob("audio/*/*.flac"):
         path.unlink()
     write_results(folder, run_evaluation(few, folder, no_progress), few.clips, "t", "c")
-    assert "This clip has gone" in (folder / "report.html").read_text("utf-8")
+    assert "This clip was deleted" in (folder / "report.html").read_text("utf-8")
     assert lines_of(folder) == rows

@@ -2,16 +2,24 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.errors import InputError, MissingDependencyError
-from moss_audio_tokenizer.evaluation.scoring_models.scores import (
+from moss_audio_tokenizer.errors import CheckpointError, InputError, MissingDependencyError
+from moss_audio_tokenizer.evaluation.scoring_models import (
     ScoringModelNames,
     ScoringModels,
+    default_speaker_model,
+    load_opinion_model,
+    load_speaker_model,
+    load_transcriber,
+)
+from moss_audio_tokenizer.evaluation.text_normalization import (
     error_rates,
     normalized,
+    normalizer,
 )
 
 
@@ -78,12 +86,12 @@ def test_a_missing_package_is_named(monkeypatch):
         error_rates("a", "a")
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(MissingDependencyError, match="pip install pocketsphinx"):
-        ScoringModels(ScoringModelNames(recogniser="pocketsphinx"))
+        ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
 
 
 def test_pocketsphinx_hears_something_or_nothing():
     pytest.importorskip("pocketsphinx")
-    scores = ScoringModels(ScoringModelNames(recogniser="pocketsphinx"))
+    scores = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
     silence = np.zeros(16_000)
     found = scores.score(silence, silence, "hello")
     assert isinstance(found.transcript, str)
@@ -92,7 +100,7 @@ def test_pocketsphinx_hears_something_or_nothing():
 
 def test_what_pocketsphinx_hears_does_not_depend_on_the_order_of_clips():
     pytest.importorskip("pocketsphinx")
-    scorers = ScoringModels(ScoringModelNames(recogniser="pocketsphinx"))
+    scorers = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
     random = np.random.default_rng(0)
     hiss, hum = 0.1 * random.standard_normal(8_000), 0.02 * np.sin(0.05 * np.arange(8_000))
     transcript = [scorers.score(clip, clip, "a").transcript for clip in (hiss, hum, hiss, hum)]
@@ -103,3 +111,96 @@ def test_what_pocketsphinx_hears_does_not_depend_on_the_order_of_clips():
 def test_a_function_that_is_not_there_is_refused(name):
     with pytest.raises(InputError, match=name.partition(":")[0]):
         ScoringModels(ScoringModelNames(opinion_model=name))
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "module", "package"),
+    [
+        (load_transcriber, "whisper", "faster_whisper", "faster-whisper"),
+        (load_speaker_model, "resemblyzer", "resemblyzer", "resemblyzer"),
+        (load_opinion_model, "dnsmos", "speechmos.dnsmos", "speechmos"),
+    ],
+)
+def test_a_missing_scoring_model_is_named_in_one_line(load, name, module, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=rf"needs {package}.*\[judges\]") as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_those_there_are():
+    with pytest.raises(InputError, match=r"--speaker-model 'resemblizer' is unknown.*resemblyzer"):
+        load_speaker_model("resemblizer")
+    with pytest.raises(InputError, match="expected a folder, as in wavlm:"):
+        load_speaker_model("wavlm")
+
+
+class FakeWhisper:
+    def __init__(self, source, **settings):
+        if source == "huge":
+            raise RuntimeError("no such\nsize")
+
+    def transcribe(self, samples, **settings):
+        assert samples.dtype == np.float32
+        return [SimpleNamespace(text=" One, two"), SimpleNamespace(text=" three.")], None
+
+
+def test_whisper_reads_sound_through_its_package(monkeypatch, tmp_path, signals):
+    module = SimpleNamespace(WhisperModel=FakeWhisper)
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    transcribe = load_transcriber("whisper:base")
+    assert transcribe(signals[0], 16_000) == "One, two three."
+    assert transcribe(signals[0][:100], 16_000) == ""
+    with pytest.raises(CheckpointError, match=r"no such size.*whisper:FOLDER"):
+        load_transcriber("whisper:huge")
+    with pytest.raises(CheckpointError, match=r"expected a folder with model\.bin"):
+        load_transcriber(f"whisper:{tmp_path}")
+
+
+def test_packages_embed_and_rate(monkeypatch, signals):
+    def embed(samples):
+        return samples[:4]
+
+    encoder = SimpleNamespace(embed_utterance=embed)
+    voices = SimpleNamespace(
+        VoiceEncoder=lambda device, verbose: encoder,
+        preprocess_wav=lambda samples, source_sr: samples[1000:],
+    )
+    monkeypatch.setitem(sys.modules, "resemblyzer", voices)
+    opinions = SimpleNamespace(run=lambda samples, rate: {"ovrl_mos": float(samples.max())})
+    monkeypatch.setitem(sys.modules, "speechmos", SimpleNamespace(dnsmos=opinions))
+    monkeypatch.setitem(sys.modules, "speechmos.dnsmos", opinions)
+    assert default_speaker_model() == "resemblyzer"
+    names = ScoringModelNames("resemblyzer", "dnsmos")
+    scores = ScoringModels(names).score(signals[0], 3 * signals[0], "")
+    assert scores.values["speaker_similarity"] == pytest.approx(1.0)
+    assert scores.values["opinion_score"] == 1.0  # clipped, as speechmos demands
+    silence = ScoringModels(names).score(signals[0], 0 * signals[0], "")
+    assert math.isnan(silence.values["speaker_similarity"])
+
+
+def test_texts_are_normalized_as_seed_tts_eval_does():
+    english, chinese = normalizer("seed-tts", "en"), normalizer("seed-tts", "zh")
+    assert english("It's a well-known, FACT.") == "it's a wellknown fact"
+    assert chinese("\u4f60\u597d\uff0c\u4e16\u754c\u3002") == "\u4f60 \u597d \u4e16 \u754c"
+    with pytest.raises(InputError, match="expected plain, whisper, seed-tts"):
+        normalizer("loose")
+
+
+def test_texts_are_normalized_as_whisper_does(monkeypatch):
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", None)
+    with pytest.raises(MissingDependencyError, match="whisper-normalizer"):
+        normalizer("whisper", "fr")
+    monkeypatch.undo()
+    pytest.importorskip("whisper_normalizer")
+    english = normalizer("whisper", "en")
+    assert english("Mr. Colour won't pay twenty-five dollars") == ("mister color will not pay $25")
+
+
+def test_the_normalization_belongs_to_the_name_of_the_model():
+    plain, seed = (
+        ScoringModelNames(asr_model="whisper", text_normalization=name)
+        for name in ("plain", "seed-tts")
+    )
+    assert plain.by_metric["wer"] == "whisper"
+    assert seed.by_metric["wer"] == "whisper (seed-tts texts)"

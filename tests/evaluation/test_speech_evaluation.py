@@ -111,7 +111,7 @@ def test_layers_that_a_model_lacks_are_refused(clips):
 def test_nothing_to_compare_with_is_refused(clips):
     with pytest.raises(InputError, match="none of the clips has a text"):
         AsrPlan(clips[2:], ByteCodec())
-    with pytest.raises(InputError, match="nobody judges"):
+    with pytest.raises(InputError, match="no scoring model"):
         TtsPlan([SpeechItem("a", "text")], {})
 
 
@@ -234,7 +234,7 @@ def test_the_list_of_seed_tts_eval(tmp_path):
     path.write_text("u1|prompt text|wavs/p.wav|target text\nu2|p|w.wav|t|gt.wav\n", "utf-8")
     first, second = read_test_items(path)
     assert first == SpeechItem(
-        "u1", "target text", tmp_path / "wavs/p.wav", "wavs/p.wav", "prompt text"
+        "u1", "target text", tmp_path / "wavs/p.wav", "wavs/p.wav", "prompt text", "en"
     )
     assert second.text == "t"
     path.write_text("u1|only two\n", "utf-8")

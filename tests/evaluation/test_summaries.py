@@ -9,7 +9,13 @@ import pytest
 from moss_audio_tokenizer.evaluation.code_statistics import code_statistics, statistics_table
 from moss_audio_tokenizer.evaluation.plots import curves, family, rate_plot
 from moss_audio_tokenizer.evaluation.result_rows import Row, row_from_json
-from moss_audio_tokenizer.evaluation.summary import average, csv_table, markdown_table, summarize
+from moss_audio_tokenizer.evaluation.summary import (
+    average,
+    csv_table,
+    markdown_table,
+    printable,
+    summarize,
+)
 
 pytest.importorskip("scipy")
 
@@ -127,3 +133,7 @@ def test_a_plot_is_a_picture_on_the_themes_paper(rows, theme):
     assert pixels[2, 2, :3].mean() == pytest.approx(1.0 if theme == "light" else 0.12, abs=0.05)
     # A curve in colour: somewhere blue is far from red.
     assert (np.abs(pixels[..., 2] - pixels[..., 0]) > 0.4).sum() > 100
+
+
+def test_a_name_cannot_steer_the_terminal():
+    assert printable("a\x1b[2Jb\nc \u00e9") == "a\\x1b[2Jb\nc \u00e9"

@@ -61,7 +61,7 @@ def distances(vectors: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("rank", [0, 8])
 def test_a_start_from_the_codec_keeps_distances(rank):
     codec = Codec(preset("tiny"))
-    codec.initialise(torch.Generator().manual_seed(0))
+    codec.initialize(torch.Generator().manual_seed(0))
     vectors = codec.quantizer.code_vectors().detach()
     layers, size, latent = vectors.shape
     embedding = CodeEmbedding(
@@ -76,7 +76,7 @@ def test_a_start_from_the_codec_keeps_distances(rank):
 
 def test_what_codes_add_is_what_the_quantizer_decodes():
     codec = Codec(preset("tiny"))
-    codec.initialise(torch.Generator().manual_seed(0))
+    codec.initialize(torch.Generator().manual_seed(0))
     quantizer = codec.quantizer
     vectors = quantizer.code_vectors()
     first, second = (torch.tensor([[[a]], [[b]]]) for a, b in ((0, 3), (5, 3)))

@@ -1,6 +1,8 @@
 """Whole encoders and decoders for inference against the modules that are trained."""
 
 import dataclasses
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -39,7 +41,7 @@ def codec(request, make_config, make_codec):
         for side in ("encoder", "decoder")
     }
     codec = Codec(dataclasses.replace(config, **stages)).requires_grad_(requires_grad=False)
-    codec.initialise(torch.Generator().manual_seed(1))
+    codec.initialize(torch.Generator().manual_seed(1))
     return codec
 
 
@@ -143,3 +145,39 @@ def test_autocast_is_kept_out(make_model):
         again = stream_all(model.decoder_stream(2, 4), codes, 7)
         stream_all(model.encoder_stream(2, 4), audio, 100)
     assert all(torch.equal(left, right) for left, right in zip(streamed, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_that_were_cast(make_codec, dtype):
+    """Weights are folded in float32, whatever type they are kept in."""
+    cast, rounded = make_codec().to(dtype), make_codec().to(dtype).float()
+    audio, codes = 0.3 * random(2, 1, 30 * STEP), torch.randint(16, (4, 2, 30))
+    results = []
+    for codec in (cast, rounded):
+        encoder = InferenceEncoder(codec, torch.float32)
+        decoder = InferenceDecoder(codec, torch.float32)
+        hidden = encoder.run_chunk(audio)
+        quantized = decoder.quantizer.decode(codes)
+        results.append((hidden, encoder.quantizer.encode(hidden, 4), decoder.run_chunk(quantized)))
+    for got, expected in zip(*results, strict=True):
+        assert got.dtype == expected.dtype
+        assert torch.equal(got, expected)
+
+
+def test_compiled_models_answer_the_same():
+    """Inference is left out of compiled graphs: compilers do not know oneDNN's packed products."""
+    code = """
+import torch
+from moss_audio_tokenizer import MossAudioTokenizerModel
+model = MossAudioTokenizerModel.from_pretrained("bundled")
+def backend(graph, _inputs):
+    assert "linear" not in str(graph.graph)
+    return graph.forward
+audio = 0.1 * torch.randn(1, 1, 3840)
+expected = model.encode(audio).audio_codes
+sound = model.decode(expected).audio
+assert torch.equal(torch.compile(model.encode, backend=backend)(audio).audio_codes, expected)
+assert torch.equal(torch.compile(model.decode, backend=backend)(expected).audio, sound)
+torch.compile(model, backend=backend)(audio)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=200)

@@ -266,3 +266,41 @@ def test_what_comes_later_changes_nothing(make_model, channels, cut):
                 assert torch.equal(first[:, :end], second[:, :end])
             changed_part = (first[:, end:] - second[:, end:]).float()
             assert changed_part.abs().mean() > 0.1 * first.float().abs().mean()
+
+
+# Threads
+
+
+def test_small_steps_run_on_one_thread(make_model, monkeypatch):
+    """And the number that the caller has set is the same again afterwards, also after an error."""
+    model = make_model()
+    decoder, encoder = model.decoder_stream(2, 16), model.encoder_stream(2, 16)
+    seen = []
+    for name, session in (("decoder", decoder), ("encoder", encoder)):
+        run = session.engine._run
+        monkeypatch.setattr(
+            session.engine,
+            "_run",
+            lambda *arguments, run=run, name=name: (
+                seen.append((name, torch.get_num_threads())) or run(*arguments)
+            ),
+        )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        slots = decoder.open(), encoder.open()
+        for frames in (8, 9):
+            decoder.step({slots[0]: random_codes(frames)})
+            encoder.step({slots[1]: random_audio(frames * STEP)})
+        assert torch.get_num_threads() == 2
+
+        def fail(*arguments):
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(decoder.engine, "_run", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            decoder.step({slots[0]: random_codes(1)})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [("decoder", 1), ("encoder", 1), ("decoder", 2), ("encoder", 2)]

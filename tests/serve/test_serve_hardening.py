@@ -377,8 +377,10 @@ def test_addresses_that_guess_keys_must_wait(serving):
                 http.get(where, headers={"Authorization": f"Bearer guess-{number}"}).status_code
                 for number in range(12)
             ]
+            right = http.get(where, headers={"Authorization": "Bearer correct-horse"})
         assert wrong[0] == 401
         assert wrong[-1] == 429
+        assert right.status_code == 200  # others at this address are not locked out
 
 
 def test_a_header_does_not_change_the_client(serving):

@@ -5,8 +5,11 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -55,8 +58,11 @@ class Page:
     def keep_picture(self, name):
         """A screenshot, for people who ask for one."""
         if folder := os.environ.get("MOSS_AUDIO_SCREENSHOTS"):
-            picture = self.call("Page.captureScreenshot")["data"]
-            (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture))
+            for width in (1300, 400):
+                size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+                self.call("Emulation.setDeviceMetricsOverride", **size)
+                picture = self.call("Page.captureScreenshot")["data"]
+                (Path(folder) / f"{name}-{width}.png").write_bytes(base64.b64decode(picture))
 
 
 @contextmanager
@@ -96,8 +102,8 @@ def test_the_microphone_goes_through_the_codec_and_back(server, tmp_path):
         page.wait_until("document.getElementById('layers-text')?.textContent.includes('of 4')")
         page.value("document.getElementById('toggle').click()")
         page.wait_until("loop?.played?.length > 12")
-        assert page.text("message") == "Speak."
-        assert page.value("loop.heard.some((peak) => peak > 0.01)")
+        assert page.text("message") == "Speak now."
+        assert page.value("loop.recorded.some((peak) => peak > 0.01)")
         assert server.streams.num_live == 2
         page.wait_until("document.getElementById('delay').textContent.endsWith('ms')")
         assert "kbit/s" in page.text("rate")
@@ -133,3 +139,36 @@ def test_the_documentation_shows_every_request(server, tmp_path):
         page.wait_until("document.querySelector('.execute') !== null")
         page.value("document.querySelector('.execute').click()")
         page.wait_until("document.body.innerText.includes('\"ready\": true')")
+
+
+def test_the_page_of_the_documentation_works_from_another_site(serving, tmp_path):
+    """Its microphone goes through the codec and back, from a page of another site."""
+    document = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+    page = document.partition("```html\n")[2].partition("```")[0]
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with http_server(folder) as site, serving(cors_origins=frozenset({site})) as running:
+        (folder / "page.html").write_text(
+            page.replace("ws://127.0.0.1:8000", f"ws{running.url[4:]}"), "utf-8"
+        )
+        with browsing(f"{site}/page.html", tmp_path / "profile") as tab:
+            tab.wait_until("Boolean(document.getElementById('start')?.onclick)")
+            tab.value("document.getElementById('start').click()")
+            decoded = b'moss_frames_total{side="decode"}'
+            running.wait_until(lambda: decoded in running.server.metrics.text(), seconds=20)
+            assert running.streams.num_live == 2
+
+
+@contextmanager
+def http_server(folder):
+    """Another site."""
+    handler = partial(QuietHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{site.server_address[1]}"
+        site.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

@@ -6,6 +6,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from toy_codec import ToyCodec, some_audio, some_codes
@@ -65,6 +66,19 @@ def test_sigterm_waits_for_live_streams(tmp_path):
         assert server.stderr.read() == ""
 
 
+def test_the_second_signal_stops_at_once_without_a_traceback():
+    with process("--drain-seconds", 20) as (server, url), CodecClient(url) as client:
+        with client.decode_stream() as stream:
+            stream.send(some_codes(2))
+            sound = encode_audio(some_audio(700), 8000, ".wav")
+            server.send_signal(signal.SIGINT)
+            with pytest.raises(ServerBusy, match="about to stop"):
+                _ = [client.encode(sound) for _ in range(100)]  # until the signal has arrived
+            server.send_signal(signal.SIGINT)
+            assert server.wait(10) == 0
+        assert "Traceback" not in server.stderr.read()
+
+
 def test_the_command_speaks(tmp_path):
     with process("--tts", "toy", "--max-speech-seconds", 1) as (_, url), CodecClient(url) as client:
         samples = np.concatenate(list(client.speech("abc")))
@@ -73,11 +87,27 @@ def test_the_command_speaks(tmp_path):
             client.speak("abc", max_seconds=2)
 
 
+def test_the_command_transcribes_and_guards_the_loopback():
+    options = ("--asr", "toy", "--cors", "https://app.example", "--allowed-host", "my.host")
+    with process(*options) as (_, url), CodecClient(url) as client:
+        assert client.transcribe(encode_audio(some_audio(700), 8000, ".wav"))["text"]
+        for headers, status in [
+            ({"Host": "my.host"}, 200),
+            ({"Host": "localhost:1"}, 200),
+            ({"Host": "evil.example"}, 403),
+            ({"Origin": "https://app.example"}, 200),
+            ({"Origin": "https://evil.example"}, 403),
+        ]:
+            answer = httpx.get(f"{url}/v1/model", headers=headers, trust_env=False)
+            assert answer.status_code == status, headers
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--model", "nothing"], "is no toy"),
         (["--tts", "nothing"], "is no toy either"),
+        (["--asr", "nothing"], "is no toy either"),
         (["--api-keys", "nothing"], "cannot read keys"),
         (["--max-streams", "0"], "Invalid value"),
     ],

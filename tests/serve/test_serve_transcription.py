@@ -1,6 +1,6 @@
 """Recordings to text over HTTP, in OpenAI's form."""
 
-from dataclasses import dataclass, field
+import io
 
 import httpx
 import numpy as np
@@ -8,42 +8,10 @@ import pytest
 from running_server import Running
 from test_serve_requests import recording
 from toy_codec import ToyCodec
+from toy_transcriber import ToyTranscriber
 
+from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.serve.settings import ServerSettings
-
-
-@dataclass
-class Word:
-    text: str
-    start_seconds: float
-    end_seconds: float
-
-
-@dataclass
-class Transcript:
-    text: str
-    words: list[Word] = field(default_factory=list)
-    duration_seconds: float = 0.0
-
-
-class ToyTranscriber:
-    """Says how many frames there were."""
-
-    def __init__(self, has_times=True):
-        self.codec = ToyCodec()
-        self.has_times = has_times
-
-    def encode(self, samples, sampling_rate, num_quantizers):
-        assert sampling_rate == 8000
-        return self.codec.encode(np.asarray(samples), num_quantizers=num_quantizers)
-
-    def transcripts(self, clips):
-        (codes,) = clips
-        if codes.shape[1] == 13:
-            raise RuntimeError("secret")
-        texts = [*(f"word{i}" for i in range(codes.shape[1])), "a<b"]
-        words = [Word(text, 0.5 * i, 0.5 * i + 0.4) for i, text in enumerate(texts)]
-        return [Transcript(" ".join(texts), words if self.has_times else [], 0.08 * len(texts))]
 
 
 def run(transcriber):
@@ -126,3 +94,29 @@ def test_without_times_no_subtitles():
 
 def test_without_a_model(server):
     assert "--asr" in ask(server).json()["error"]["message"]
+
+
+def test_silence_is_no_text(transcribing):
+    where = f"{transcribing.url}/v1/audio/transcriptions"
+    silence = encode_audio(np.zeros((1, 4000)), 8000, ".wav")
+    for response_format, text in [("text", "\n"), ("srt", "\n"), ("vtt", "WEBVTT\n")]:
+        form = {"files": {"file": silence}, "data": {"response_format": response_format}}
+        assert httpx.post(where, **form, trust_env=False).text == text
+
+
+def test_a_model_transcribes_as_offline(make_speech_codec):
+    pytest.importorskip("torch")
+    from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig, Transcriber
+    from moss_audio_tokenizer.llm import CharacterText, language_model_config
+
+    codec, text = make_speech_codec(), CharacterText("abc ")
+    config = CatAsrConfig(
+        text_config=language_model_config(16, 2, 2, text.num_tokens),
+        num_quantizers=codec.info.num_quantizers,
+        codebook_size=codec.info.codebook_size,
+        codec=codec.info.identity,
+    )
+    transcriber = Transcriber(CatAsr(config, text, seed=1).eval(), codec)
+    sound = load_audio(io.BytesIO(recording(5000)), 8000, 1)
+    with Running(codec, ServerSettings(), transcriber=transcriber).run() as running:
+        assert ask(running, 5000).json()["text"] == transcriber.transcribe([(sound, 8000)])[0]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from toy_codec import ToyCodec
 from toy_speaker import ToySpeaker
+from toy_transcriber import ToyTranscriber
 
 from moss_audio_tokenizer.cli import loading
 from moss_audio_tokenizer.cli.main import run
@@ -37,7 +38,15 @@ def load_speaker(folder, *_: object):
         return ToySpeaker()
 
 
+def load_transcriber(folder, *_: object):
+    with alone():
+        if folder != "toy":
+            raise loading.CodesError(f"{folder!r} is no toy either")
+        return ToyTranscriber()
+
+
 loading.load_codec = load
 loading.load_speaker = load_speaker
+loading.load_transcriber = load_transcriber
 sys.argv = ["moss-audio", "serve", *sys.argv[1:]]
 run()

@@ -97,7 +97,7 @@ def test_values_are_parsed_by_the_type_of_their_field(assignment, expected):
         ("data.domain_weights=(('a', -1), ('b', 2))", "0 or more"),
         ("data.gain_db=(-1,)", "expected 2 values"),
         ("validation.num_quantizers=8", "expected a sequence"),
-        ("validation.num_quantizers=(8, 0)", "depths from 1 on"),
+        ("validation.num_quantizers=(8, 0)", "numbers of layers from 1 on"),
         ("max_steps={[]: 1}", "expected a whole number"),
         ("max_steps=" + "(" * 500, "expected a whole number"),
         ("precision=fp16", "expected 'fp32' or 'bf16'"),

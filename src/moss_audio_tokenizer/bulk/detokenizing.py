@@ -5,7 +5,7 @@ elsewhere, and is only repeated in the manifest.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,23 @@ from typing import Any
 from ..audio import save_audio
 from ..codes import AudioCodes, Codec, CodecInfo
 from ..codes.shards import CodedClip, read_shards
-from ..errors import AudioFileError, BulkError, CodesError, InputError, ModelMismatchError
+from ..errors import (
+    AudioFileError,
+    BulkError,
+    CodesError,
+    CodesFileError,
+    InputError,
+    ModelMismatchError,
+)
 from ..files import atomic_path
-from .jobs import Outcome
-from .opening import Choice, CodecChoice, use_one_thread
+from .codec_choice import Choice, CodecChoice, use_one_thread
+from .engines import Outcome, count_clips
 from .ray_engine import RayOptions
 from .tokenizing import check_engine, run_job
 
 AUDIO_FORMATS = ("flac", "wav")
 MANIFEST_NAME = "manifest.jsonl"
+ERRORS_NAME = "errors.jsonl"
 _KEYS = ("text", "task", "speaker", "language")
 
 
@@ -32,7 +40,7 @@ class DetokenizeJob:
     Attributes:
         source: folder of the shards.
         output: folder to write to.
-        choice: the codec.
+        choice: the codec to decode with.
         num_quantizers: layers to decode; 0 for all.
         audio_format: "flac" or "wav".
     """
@@ -53,29 +61,50 @@ class DetokenizeJob:
         clips = read_shards(self.source, names=[name])
         folder = self.output / "audio" / name
         folder.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for number, clip in enumerate(clips):
+        lines, errors = [], []
+        for number in range(len(clips)):
             path = folder / f"{number:06d}.{self.audio_format}"
-            if not path.exists():  # whole, if it is there
-                save_audio(path, _sound(opened, clip.codes, self.num_quantizers), _rate(opened))
-            lines.append(_line(clip, path.relative_to(self.output), _rate(opened)))
-        with atomic_path(self._part(name), error=AudioFileError) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
-        return {"name": name, "clips": len(lines)}
+            try:
+                lines.append(self._write(opened, clips[number], path))
+            except (CodesFileError, CodesError) as error:  # one damaged clip costs itself
+                text = " ".join(str(error).split())
+                errors.append({"shard": name, "clip": number, "error": text})
+            count_clips(1)
+        self._write_lines(self._part(name, "errors.jsonl"), map(json.dumps, errors))
+        self._write_lines(self._part(name), lines)
+        return {"name": name, "clips": len(clips), "counted": len(clips)}
+
+    def _write(self, opened: Codec, clip: CodedClip, path: Path) -> str:
+        """Write a clip's sound, if it is not there yet; returns its line of the manifest."""
+        if not path.exists():  # complete, if it is there
+            save_audio(path, _sound(opened, clip.codes, self.num_quantizers), _rate(opened))
+        return _line(clip, path.relative_to(self.output), _rate(opened))
+
+    def _write_lines(self, path: Path, lines: Iterable[str]) -> None:
+        with atomic_path(path, error=AudioFileError) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def is_done(self, name: str) -> bool:
         """Whether a shard's part of the manifest, which is written last, is there."""
         return self._part(name).exists()
 
-    def merge(self, names: Sequence[str]) -> int:
-        """Write the manifest of all shards; returns the number of its lines."""
-        parts = [self._part(name).read_text(encoding="utf-8") for name in names]
-        with atomic_path(self.output / MANIFEST_NAME, error=AudioFileError) as temporary:
-            temporary.write_text("".join(parts), encoding="utf-8")
-        return sum(part.count("\n") for part in parts)
+    def merge(self, names: Sequence[str]) -> tuple[int, list[str]]:
+        """Write the manifest of all shards and the list of errors.
 
-    def _part(self, name: str) -> Path:
-        return self.output / "audio" / f"{name}.jsonl"
+        Returns:
+            The number of clips, and the lines of the errors.
+        """
+        lines = [line for name in names for line in self._lines(self._part(name))]
+        errors = [line for name in names for line in self._lines(self._part(name, "errors.jsonl"))]
+        self._write_lines(self.output / ERRORS_NAME, errors)
+        self._write_lines(self.output / MANIFEST_NAME, lines)
+        return len(lines), errors
+
+    def _lines(self, path: Path) -> list[str]:
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def _part(self, name: str, ending: str = "jsonl") -> Path:
+        return self.output / "audio" / f"{name}.{ending}"
 
 
 def detokenize(
@@ -99,18 +128,19 @@ def detokenize(
         choice: the codec (default: the bundled model, on the CPU).
         num_quantizers: layers to decode; 0 for all.
         audio_format: "flac" or "wav".
-        splits: which to write; none for all.
+        splits: the splits to write; empty for all.
         engine: "local" or "ray".
-        workers: processes or, with Ray, most actors.
-        resume: go on with a call that was interrupted.
-        ray_options: where actors run.
-        advance: called with clips done and clips in all.
+        workers: number of processes or, with Ray, the most actors.
+        resume: continue a call that was interrupted.
+        ray_options: the cluster and resources of the actors.
+        advance: called with the clips done and the number of clips.
 
     Raises:
         InputError: the shards or the folder cannot be used.
         ModelMismatchError: another model made the codes.
-        CodesFileError: a shard is damaged.
-        BulkError, AudioFileError: see `tokenize`; the folder cannot be written.
+        CodesFileError: a shard is missing, or no clip at all can be read; a clip that is damaged
+            alone is listed in ``errors.jsonl``.
+        BulkError, AudioFileError: workers die again and again, or the folder cannot be written.
     """
     check_engine(engine)
     if audio_format not in AUDIO_FORMATS:
@@ -136,13 +166,26 @@ def detokenize(
         if advance is not None:
             advance(done, len(shards))
 
-    run_job(job, missing, engine, workers, report, ray_options)
+    def tick(clips_under_way: int) -> None:
+        if advance is not None:
+            advance(done + clips_under_way, len(shards))
+
+    run_job(job, missing, engine, workers, report, ray_options, tick)
     hours = sum(manifest["seconds"] for manifest in shards.manifests) / 3600
-    return {"clips": job.merge(names), "hours": hours, "manifest": str(job.output / MANIFEST_NAME)}
+    clips, errors = job.merge(names)
+    if errors and not clips:
+        first = json.loads(errors[0])["error"]
+        raise CodesFileError(f"none of the {len(errors)} clips can be read, the first: {first}")
+    return {
+        "clips": clips,
+        "errors": len(errors),
+        "hours": hours,
+        "manifest": str(job.output / MANIFEST_NAME),
+    }
 
 
 def _check(model: str, layers: int, wanted: int, choice: Choice) -> None:
-    """Refuse what would be noise: codes of another model; and layers that there are not."""
+    """Refuse codes of another model, which would decode to noise, and too many layers."""
     if not 0 <= wanted <= layers:
         raise CodesError(f"got {wanted} quantizers; expected 1 to {layers}, which the shards have")
     here = choice.open("decoder").info.identity
@@ -157,7 +200,7 @@ def _claim(output: Path, resume: bool) -> None:
         output.mkdir(parents=True, exist_ok=True)
         if any(output.iterdir()) and not resume:
             raise InputError(
-                f"{str(output)!r} is not empty; go on with --resume, or name another folder"
+                f"{str(output)!r} is not empty; continue with --resume, or name another folder"
             )
         (output / "audio").mkdir(exist_ok=True)
     except OSError as error:
@@ -185,4 +228,4 @@ def _line(clip: CodedClip, path: Path, rate: int) -> str:
         "channels": clip.codes.num_channels,
         **{key: getattr(clip, key) for key in _KEYS if getattr(clip, key)},
     }
-    return json.dumps(item, ensure_ascii=False) + "\n"
+    return json.dumps(item, ensure_ascii=False)

@@ -6,7 +6,7 @@ Owns the sums; how they look is the command line's.
 import time
 from dataclasses import dataclass, field
 
-from .jobs import Outcome
+from .engines import Outcome
 
 _FIGURES = ("wall_seconds", "model_seconds", "cpu_seconds", "model_cpu_seconds")
 
@@ -16,18 +16,26 @@ class Progress:
     """The sums of a run, added to shard by shard.
 
     Attributes:
-        total_seconds: of audio, as planned.
-        shards: of the run.
-        earlier_seconds: of audio that was done before this call.
-        done_seconds: and in it.
-        shards_done: of the run, those from before included.
+        total_seconds: seconds of audio, as planned.
+        shards: number of shards of the run.
+        clips: number of clips of the run.
+        clips_done: clips of finished shards, those of earlier calls included.
+        clips_under_way: clips that are done in shards that are not finished.
+        earlier_seconds: seconds of audio that earlier calls have done.
+        done_seconds: seconds of audio that this call has done.
+        shards_done: finished shards, those of earlier calls included.
+        clips_before: clips that earlier calls have done.
     """
 
     total_seconds: float
     shards: int
+    clips: int = 0
+    clips_done: int = 0
+    clips_under_way: int = 0
     earlier_seconds: float = 0.0
     done_seconds: float = 0.0
     shards_done: int = 0
+    clips_before: int = 0
     figures: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_FIGURES, 0.0))
     _start: float = field(default_factory=time.perf_counter)
 
@@ -36,23 +44,35 @@ class Progress:
         self.total_seconds += outcome["seconds"] - planned_seconds
         self.done_seconds += outcome["seconds"]
         self.shards_done += 1
+        self.clips_done += outcome["counted"]
         for key in _FIGURES:
             self.figures[key] += outcome[key]
 
     @property
     def elapsed_seconds(self) -> float:
-        """Since the call began."""
+        """Seconds since the call began."""
         return time.perf_counter() - self._start
 
     @property
     def hours_done(self) -> float:
-        """Of audio."""
+        """Hours of audio."""
         return (self.earlier_seconds + self.done_seconds) / 3600
 
     @property
     def hours_left(self) -> float:
-        """Of audio."""
+        """Hours of audio."""
         return max(0.0, self.total_seconds / 3600 - self.hours_done)
+
+    @property
+    def clips_so_far(self) -> int:
+        """Clips that are done, in shards that are not finished too."""
+        return min(self.clips, self.clips_done + self.clips_under_way)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest will take at the pace of this call; None while that is unknown."""
+        done = self.clips_so_far - self.clips_before
+        return self.elapsed_seconds / done * (self.clips - self.clips_so_far) if done > 0 else None
 
     @property
     def hours_per_hour(self) -> float:

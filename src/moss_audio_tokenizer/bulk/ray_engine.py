@@ -1,7 +1,7 @@
 """The Ray engine: actors of a Ray cluster, each of which opens a codec once.
 
-Ray Data streams the pieces to the actors, starts one again that has died, and gives it back what
-it was at. The only module that imports Ray (the extra ``ray``).
+Ray Data streams the tasks to the actors, starts one again that has died, and gives it back the
+task that it was at. The only module that imports Ray (the extra ``ray``).
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import errors
 from ..errors import BulkError, MissingDependencyError, MossAudioError
-from .jobs import Job, Outcome, Report
+from .engines import Job, Outcome, Report, failures_of_the_machine
 
 _FAILURE = "failure"
 
@@ -22,10 +22,10 @@ class RayOptions:
     """Where and on what actors run.
 
     Attributes:
-        address: of a cluster; "auto" for the one that this machine is part of, "" for a new one
-            on this machine.
-        cpus: of each actor.
-        gpus: of each actor; a fraction lets several share one.
+        address: address of a cluster; "auto" for the one that this machine is part of, "" for a
+            new one on this machine.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor; a fraction lets several share one.
     """
 
     address: str = ""
@@ -36,7 +36,7 @@ class RayOptions:
 def run_on_ray(
     job: Job, names: Sequence[str], workers: int, report: Report, options: RayOptions
 ) -> None:
-    """Do all pieces, in any order; see `run_locally`.
+    """Do all tasks of a job, in any order; see `run_locally`.
 
     Raises:
         BulkError: the cluster cannot be reached, or an actor fails for good.
@@ -47,10 +47,10 @@ def run_on_ray(
     if ours:
         _connect(ray, options)
     try:
-        pieces = ray.data.from_items(
+        tasks = ray.data.from_items(
             [{"name": name} for name in names], override_num_blocks=len(names)
         )
-        outcomes = pieces.map_batches(
+        outcomes = tasks.map_batches(
             _Actor,
             fn_constructor_args=(job,),
             batch_size=1,
@@ -63,7 +63,7 @@ def run_on_ray(
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BulkError(
-            f"an actor of Ray failed ({lines[-1].strip()}); go on with --resume"
+            f"an actor of Ray failed ({lines[-1].strip()}); continue with --resume"
         ) from error
     finally:
         if ours:
@@ -82,9 +82,10 @@ class _Actor:
     def _attempt(self, name: str) -> Outcome:
         # Of an exception Ray would bring back the text alone.
         try:
-            if self._opened is None:
-                self._opened = self._job.open()
-            return self._job.do(self._opened, name)
+            with failures_of_the_machine():
+                if self._opened is None:
+                    self._opened = self._job.open()
+                return self._job.do(self._opened, name)
         except MossAudioError as error:
             return {_FAILURE: type(error).__name__, "message": str(error)}
 

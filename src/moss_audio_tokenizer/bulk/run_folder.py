@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, its plan, which shards are whole, and what it comes to.
+"""The folder of a run: its lock, its plan, the shards that are complete, and the results.
 
 Owns ``plan.json`` (written when the plan is whole), ``plan/``, ``shards/``, ``errors.jsonl`` and
 ``summary.json``. A shard is whole once its manifest is there; its data are written before.
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import BulkError, InputError, MossAudioError
+from ..codes.shards import manifest_path
+from ..errors import MALFORMED, BulkError, InputError, MossAudioError
 from ..files import atomic_path, lock_file
-from .plan_files import write_planned
-from .planning import PlannedShard
+from .shard_plan import PlannedShard, write_planned
 
 PLAN_NAME = "plan.json"
 SUMMARY_NAME = "summary.json"
@@ -68,7 +68,7 @@ class RunFolder:
             )
         if PLAN_NAME in there and not resume:
             raise InputError(
-                f"{str(self.path)!r} holds a run; go on with --resume, or name another folder"
+                f"{str(self.path)!r} holds a run; continue with --resume, or name another folder"
             )
 
     def _take(self, lock: int) -> None:
@@ -92,8 +92,10 @@ class RunFolder:
             plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if plan["format"] != _FORMAT:
                 raise ValueError(f"its format is {plan['format']}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BulkError(f"{path} is no plan ({error}); tokenize into a new folder") from error
+        except MALFORMED as error:
+            raise BulkError(
+                f"{path} is not a plan ({error}); tokenize into a new folder"
+            ) from error
         return plan
 
     def write_plan(
@@ -114,11 +116,13 @@ class RunFolder:
     def manifest(self, name: str) -> dict[str, Any] | None:
         """The manifest of a shard that is whole, or None."""
         try:
-            text = (self.shards_path / f"{name}.json").read_text(encoding="utf-8")
-            manifest: dict[str, Any] = json.loads(text)
+            path = manifest_path(self.shards_path, name)
+            if not path.exists():  # as earlier versions wrote it
+                path = self.shards_path / f"{name}.json"
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             path = self.shards_path / manifest["file"]
             whole = path.is_dir() or path.stat().st_size == manifest["bytes"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except MALFORMED:
             return None
         return manifest if whole else None
 

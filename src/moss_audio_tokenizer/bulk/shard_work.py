@@ -16,16 +16,14 @@ import numpy as np
 from ..audio import load_audio
 from ..codes import Codec, CodecInfo
 from ..codes.codec import encode_clips
-from ..codes.shards import CodedClip, ShardHead, write_shard
+from ..codes.shards import CodedClip, ShardHead, manifest_path, write_shard
 from ..errors import InputError, MossAudioError
 from ..manifest import ManifestEntry
 from ..sources.entries import explain, open_entry
-from .jobs import Outcome
-from .opening import Choice, file_digest, use_one_thread
-from .plan_files import read_planned
-from .planning import PlannedClip, PlannedShard, cut_batches
+from .codec_choice import Choice, file_digest, use_one_thread
+from .engines import Outcome, count_clips
 from .run_folder import RunFolder
-from .settings import Tokenizing
+from .shard_plan import PlannedClip, PlannedShard, Tokenizing, cut_batches, read_planned
 
 _BATCHES_AHEAD = 2
 # The sound of a clip, or a line about what is wrong with it.
@@ -39,10 +37,10 @@ class TokenizeJob:
     """Shards of a data set.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         choice: the codec.
-        settings: of the run.
-        made: what manifests say of the model.
+        settings: settings of the run.
+        made: the model, as manifests describe it.
         loaders: threads that decode beside the model.
     """
 
@@ -74,7 +72,8 @@ class TokenizeJob:
             if isinstance(item, str)
         ]
         manifest = self._write(planned, head, clips, errors)
-        return {key: manifest[key] for key in ("name", "clips", "seconds")} | clock.figures
+        facts = {key: manifest[key] for key in ("name", "clips", "seconds")}
+        return facts | clock.figures | {"counted": len(planned.clips)}
 
     def _encoded(
         self, codec: Codec, planned: PlannedShard, clock: "_Clock"
@@ -91,6 +90,7 @@ class TokenizeJob:
                     good.append((place, sound))
             for place, item in self._codes(codec, good, entries, clock):
                 found[place] = item
+            count_clips(len(places))
         return found
 
     def _codes(
@@ -147,7 +147,7 @@ class TokenizeJob:
             "batching": {"policy": settings.batching, "seconds": settings.batch_seconds},
             "errors": errors,
         }
-        self.folder.write_json(folder / f"{planned.name}.json", manifest)
+        self.folder.write_json(manifest_path(folder, planned.name), manifest)
         return manifest
 
 
@@ -204,7 +204,7 @@ def _load(entry: ManifestEntry, info: CodecInfo) -> _Loaded:
     try:
         with open_entry(entry) as source:
             return load_audio(source, info.sampling_rate, info.num_channels)
-    except (MossAudioError, OSError) as error:
+    except (MossAudioError, OSError, MemoryError) as error:
         return _line(entry, error)
 
 

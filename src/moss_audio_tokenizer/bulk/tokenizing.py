@@ -1,6 +1,6 @@
 """Tokenizing a data set: the plan, the shards that are missing, and the summary.
 
-Owns the order of things, so that a run that was killed at any moment goes on to the same result.
+Owns the order of steps, so that a run that was killed at any moment resumes to the same result.
 """
 
 import hashlib
@@ -11,15 +11,13 @@ from typing import Any
 from ..codes import CodecInfo
 from ..codes.shards import ShardHead, require_format
 from ..errors import BulkError, CodesError, InputError
-from ..sources.inputs import find_recordings
-from .jobs import Job, Outcome, Report
-from .local_engine import run_locally
-from .opening import Choice, CodecChoice
-from .planning import plan_shards
+from ..sources.recordings import find_recordings
+from .codec_choice import Choice, CodecChoice
+from .engines import Job, Outcome, Report, Tick, run_locally
 from .progress import Progress
 from .ray_engine import RayOptions, run_on_ray
 from .run_folder import RunFolder
-from .settings import Tokenizing
+from .shard_plan import Tokenizing, plan_shards
 from .shard_work import TokenizeJob
 
 ENGINES = ("local", "ray")
@@ -39,14 +37,14 @@ def tokenize(
     """Write the codes of a data set as shards, and return the summary with a key ``speed``.
 
     Args:
-        settings: what to make of what.
+        settings: the data set, and what to make of it.
         output: a folder that is empty or not there; with ``resume``, that of a run.
         choice: the codec (default: the bundled model, on the CPU).
         engine: "local" or "ray".
-        workers: processes or, with Ray, most actors.
+        workers: number of processes or, with Ray, the most actors.
         loaders: threads of each that decode and resample beside the model.
-        resume: go on with a run that was interrupted; one that is complete stays as it is.
-        ray_options: where actors run.
+        resume: continue an interrupted run; a complete one stays as it is.
+        ray_options: the cluster and resources of the actors.
         advance: called after every shard.
 
     Raises:
@@ -62,22 +60,24 @@ def tokenize(
         info = _checked(choice.open("encoder").info, settings)
         made = {"name": choice.model, "revision": choice.revision(), "dtype": choice.dtype}
         made |= {"device": choice.device.partition(":")[0], "backend": choice.runs_on}
+        if attention := getattr(choice, "attention", None):
+            made |= {"attention": attention}
         plan = _plan(folder, settings, info, made)
         names = [shard["name"] for shard in plan["shards"]]
         missing = [name for name in names if folder.manifest(name) is None]
         progress = _progress(plan, set(missing))
         folder.sweep()
         job = TokenizeJob(folder, choice, settings, made, loaders)
-        report = _reporter(plan, progress, advance)
-        run_job(job, missing, engine, workers, report, ray_options)
+        report, tick = _reporter(plan, progress, advance)
+        run_job(job, missing, engine, workers, report, ray_options, tick)
         return _finish(folder, plan, info, settings) | {"speed": progress.speed}
 
 
 def check_engine(engine: str) -> None:
-    """Refuse an engine that there is not.
+    """Check the name of an engine.
 
     Raises:
-        InputError: see above.
+        InputError: there is no such engine.
     """
     if engine not in ENGINES:
         raise InputError(f"got engine {engine!r}; expected {', '.join(ENGINES)}")
@@ -90,14 +90,15 @@ def run_job(
     workers: int,
     report: Report,
     ray_options: RayOptions | None = None,
+    tick: Tick | None = None,
 ) -> None:
-    """Do the pieces of a job on an engine; see `run_locally` and `run_on_ray`."""
+    """Do the tasks of a job on an engine, as `run_locally` or `run_on_ray` does."""
     if not names:
         return
     if engine == "ray":
         run_on_ray(job, names, workers, report, ray_options or RayOptions())
     else:
-        run_locally(job, names, workers, report)
+        run_locally(job, names, workers, report, tick)
 
 
 def _checked(info: CodecInfo, settings: Tokenizing) -> CodecInfo:
@@ -132,13 +133,21 @@ def _plan(
 def _progress(plan: dict[str, Any], missing: set[str]) -> Progress:
     earlier = [shard for shard in plan["shards"] if shard["name"] not in missing]
     total = sum(shard["seconds"] for shard in plan["shards"])
-    seconds = sum(shard["seconds"] for shard in earlier)
-    return Progress(total, len(plan["shards"]), seconds, shards_done=len(earlier))
+    seconds, clips = (sum(shard[key] for shard in earlier) for key in ("seconds", "clips"))
+    return Progress(
+        total,
+        len(plan["shards"]),
+        sum(shard["clips"] for shard in plan["shards"]),
+        clips_done=clips,
+        earlier_seconds=seconds,
+        shards_done=len(earlier),
+        clips_before=clips,
+    )
 
 
 def _reporter(
     plan: dict[str, Any], progress: Progress, advance: Callable[[Progress], None] | None
-) -> Report:
+) -> tuple[Report, Tick]:
     planned = {shard["name"]: shard["seconds"] for shard in plan["shards"]}
 
     def report(outcome: Outcome) -> None:
@@ -146,7 +155,12 @@ def _reporter(
         if advance is not None:
             advance(progress)
 
-    return report
+    def tick(clips_under_way: int) -> None:
+        progress.clips_under_way = clips_under_way
+        if advance is not None:
+            advance(progress)
+
+    return report, tick
 
 
 def _finish(
@@ -183,7 +197,7 @@ def _whole(folder: RunFolder, name: str) -> dict[str, Any]:
     manifest = folder.manifest(name)
     if manifest is None:
         raise BulkError(
-            f"shard {name} in {str(folder.path)!r} is gone or damaged; go on with --resume"
+            f"shard {name} in {str(folder.path)!r} is gone or damaged; continue with --resume"
         )
     return manifest
 

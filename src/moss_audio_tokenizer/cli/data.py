@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from . import display, options
 from .failures import needs_extra
 
@@ -29,6 +30,16 @@ def options_of_all() -> None:
 def prepare(
     source: options.SoundDataSet,
     output: options.NewFolder,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            readable=False,
+            show_default=False,
+            help="Of a public test set, where SOURCE is its name: librispeech, aishell2, "
+            "audioset, musdb or seed-tts-eval; -o is then the manifest to write.",
+        ),
+    ] = None,
     split: options.Splits = None,
     audio_format: Annotated[
         str,
@@ -73,6 +84,9 @@ def prepare(
 
     Example: moss-audio data prepare data/manifest.jsonl -o data/shards --sampling-rate 24000
     """
+    if folder is not None:
+        _prepare_test_set(source, folder, output, as_json)
+        return
     with needs_extra("train", "preparing data"):
         from ..training.data.preparing import Preparation, prepare
 
@@ -97,6 +111,20 @@ def prepare(
             ),
         )
     _show(summary, output, as_json)
+
+
+def _prepare_test_set(name: str, folder: Path, output: Path, as_json: bool) -> None:
+    """The manifest of a public test set, for `moss-audio compare` and `eval`."""
+    from ..evaluation.datasets import write_manifest
+
+    if output.is_dir():
+        raise InputError(f"-o {str(output)!r} is a folder; name the manifest, such as clips.jsonl")
+    found = write_manifest(name, folder, output)
+    facts = {"manifest": str(output), "clips": found.num_clips, "absent": len(found.absent)}
+    if as_json:
+        display.print_json({**facts, "absent_names": list(found.absent)})
+    else:
+        display.print_facts(facts)
 
 
 @app.command()
@@ -174,8 +202,6 @@ def speak(
 
 def _lines(path: Path | None) -> list[str]:
     """The lines of a text that hold something."""
-    from ..errors import InputError
-
     try:
         text = Path(path or "").read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:

@@ -26,6 +26,8 @@ def decode(
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Decode even codes that another model made (mostly noise)."),
@@ -44,7 +46,9 @@ def decode(
     found = find_inputs(inputs, [suffix[1:] for suffix in CODES_SUFFIXES], "codes files")
     jobs = plan(found, output, AUDIO_SUFFIXES, suffix)
     with display.progress("loading the model"):
-        codec = loading.load_codec(model, "decoder", device, backend=backend)
+        codec = loading.load_codec(
+            model, "decoder", device, backend=backend, **loading.computing(compute_dtype, attention)
+        )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)
 

@@ -32,6 +32,8 @@ def encode(
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     deterministic: options.Deterministic = False,
     file_format: Format = None,
     as_json: options.Json = False,
@@ -50,7 +52,14 @@ def encode(
     found = find_inputs(inputs, SOUND_SUFFIXES, "sound files")
     jobs = plan(found, output, CODES_SUFFIXES, suffix)
     with display.progress("loading the model"):
-        codec = loading.load_codec(model, "encoder", device, deterministic, backend=backend)
+        codec = loading.load_codec(
+            model,
+            "encoder",
+            device,
+            deterministic,
+            backend=backend,
+            **loading.computing(compute_dtype, attention),
+        )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)
 

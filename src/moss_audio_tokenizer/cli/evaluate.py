@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,10 +18,13 @@ from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..evaluation.codecs import EvaluatedCodec
-    from ..evaluation.run import Outcome, Plan
+    from ..evaluation.run import Plan
     from ..evaluation.scoring_models.scores import ScoringModelNames
 
 _NO_MODEL = "none"
+LARGE_MEGABYTES = 10
+"""Pages above this open slowly on a phone, and mail servers refuse them."""
+_SPEECH_PRESETS = ("table3", "table4")
 
 Manifest = Annotated[
     Path,
@@ -37,7 +40,7 @@ Folder = Annotated[
         metavar="DIR",
         readable=False,
         show_default=False,
-        help="Folder of the results; a run that was stopped goes on there.",
+        help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
 Models = Annotated[
@@ -89,7 +92,7 @@ Jobs = Annotated[
 Examples = Annotated[
     int,
     typer.Option(
-        "--examples", metavar="N", min=0, help="Clips whose sound is kept and shown in the page."
+        "--examples", metavar="N", min=0, help="Clips whose sound is stored and shown in the page."
     ),
 ]
 Metrics = Annotated[
@@ -105,30 +108,50 @@ SpeakerModel = Annotated[
     str,
     typer.Option(
         "--speaker-model",
-        metavar="PATH",
+        metavar="NAME",
         show_default="none",
-        help="Speaker similarity by this speaker-verification model: a folder for transformers, "
-        "or MODULE:FUNCTION.",
+        help="Speaker similarity by resemblyzer, wavlm:FOLDER, a folder or hf:NAME for "
+        "transformers, or MODULE:FUNCTION.",
     ),
 ]
 OpinionModel = Annotated[
     str,
     typer.Option(
         "--opinion-model",
-        metavar="PATH",
+        metavar="NAME",
         show_default="none",
-        help="Opinion scores by this model of one output: a folder for transformers, or "
+        help="Opinion scores by dnsmos, utmos:FOLDER, a folder or hf:NAME for transformers, or "
         "MODULE:FUNCTION.",
     ),
 ]
-Recogniser = Annotated[
+AsrModel = Annotated[
     str,
     typer.Option(
+        "--asr-model",
         "--recogniser",
-        metavar="PATH",
+        metavar="NAME",
         show_default="none",
-        help="Word error rates by this recogniser: a folder for transformers, 'pocketsphinx', or "
-        "MODULE:FUNCTION.",
+        help="Word error rates by whisper[:SIZE|FOLDER], pocketsphinx, cat:FOLDER, a folder or "
+        "hf:NAME for transformers, or MODULE:FUNCTION.",
+    ),
+]
+TextNormalization = Annotated[
+    str,
+    typer.Option(
+        "--text-normalization",
+        metavar="NAME",
+        help="How texts are compared for error rates: plain, whisper or seed-tts.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        show_default="none",
+        help="table2: the paper's bitrates and metrics for codecs; table3: speech synthesis "
+        "(MANIFEST may be a .lst of Seed-TTS-Eval); table4: speech recognition. The published "
+        "figures are shown beside.",
     ),
 ]
 
@@ -147,7 +170,8 @@ def evaluate(
     metric: Metrics = None,
     speaker_model: SpeakerModel = "",
     opinion_model: OpinionModel = "",
-    recogniser: Recogniser = "",
+    asr_model: AsrModel = "",
+    text_normalization: TextNormalization = "plain",
     as_json: options.Json = False,
 ) -> None:
     """Measure models over a manifest at several bitrates: tables, plots and a page to listen to.
@@ -155,9 +179,9 @@ def evaluate(
     Example: moss-audio eval data/manifest.jsonl --split valid --num-quantizers 8 -o runs/eval
     """
     openers = _models(model, num_quantizers, device)
-    names = _scorers(speaker_model, opinion_model, recogniser)
+    names = _scoring_models(speaker_model, opinion_model, asr_model, text_normalization)
     plan = _plan(manifest, (split, domain, limit), openers, metric, names, jobs, examples)
-    _run_locked(plan, output, "Evaluation", as_json)
+    _run(plan, output, "Evaluation", as_json)
 
 
 def compare(
@@ -175,40 +199,108 @@ def compare(
     metric: Metrics = None,
     speaker_model: SpeakerModel = "",
     opinion_model: OpinionModel = "",
-    recogniser: Recogniser = "",
+    asr_model: AsrModel = "",
+    text_normalization: TextNormalization = "plain",
+    preset: Preset = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure models beside other codecs: the same clips, the same metrics, the actual bitrates.
 
-    Example: moss-audio compare data/manifest.jsonl --codec opus:6 --codec speex:4 -o runs/compare
+    Example: moss-audio compare clips.jsonl --preset table2 --codec opus:6 -o runs/table2
     """
     with needs_extra("eval", "comparing codecs"):
         from ..evaluation.baselines import open_baseline
-    openers = [*_models(model, num_quantizers, device)]
+    if preset in _SPEECH_PRESETS:
+        _compare_speech(preset, manifest, output, model, num_quantizers, split, limit, as_json)
+        return
+    bitrates: tuple[int, ...] = ()
+    if preset is not None:
+        bitrates, metric, speaker_model = _table2(preset, metric, speaker_model)
+    openers = [*_models(model, num_quantizers, device, bitrates)]
     openers += [partial(open_baseline, name) for name in codec or []]
-    names = _scorers(speaker_model, opinion_model, recogniser)
+    names = _scoring_models(speaker_model, opinion_model, asr_model, text_normalization)
     plan = _plan(manifest, (split, domain, limit), openers, metric, names, jobs, examples)
-    _run_locked(plan, output, "Comparison of codecs", as_json)
+    title = "Comparison of codecs" if preset is None else "Codecs as in Table 2 of the paper"
+    _run(plan, output, title, as_json, published=preset is not None)
 
 
-def open_model(name: str, quantizer_counts: tuple[int, ...], device: str) -> "EvaluatedCodec":
-    """A model of this package as a codec; called in worker processes too."""
-    from ..evaluation.codecs import LayeredCodec
+def _table2(
+    preset: str, metrics: Sequence[str] | None, speaker_model: str
+) -> tuple[tuple[int, ...], list[str], str]:
+    """Bitrates, metrics and speaker model of the preset, unless others are given."""
+    from ..evaluation.published import TABLE2_BITRATES, TABLE2_METRICS
+    from ..evaluation.scoring_models import default_speaker_model
 
-    return LayeredCodec(loading.load_codec(name, "all", device), name, quantizer_counts)
+    if preset != "table2":
+        raise InputError(f"--preset {preset!r} is unknown; expected table2, table3 or table4")
+    chosen = list(metrics or TABLE2_METRICS)
+    return TABLE2_BITRATES, chosen, speaker_model or default_speaker_model()
+
+
+def _compare_speech(
+    preset: str,
+    texts: Path,
+    output: Path,
+    models: Sequence[str] | None,
+    counts: list[int] | None,
+    split: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Tables 3 and 4 are about speech models: their commands, with the paper's scoring models."""
+    from . import evaluate_speech
+
+    if not models:
+        raise InputError(f"--preset {preset} measures speech models; give one with --model FOLDER")
+    shared: dict[str, Any] = {"num_quantizers": counts, "split": split, "limit": limit}
+    shared |= {"as_json": as_json, "published": preset}
+    if preset == "table4":
+        evaluate_speech.evaluate_asr(
+            texts, output, list(models), text_normalization="whisper", **shared
+        )
+        return
+    from ..evaluation.scoring_models import default_speaker_model
+
+    evaluate_speech.evaluate_tts(
+        texts,
+        output,
+        list(models),
+        recogniser=["whisper"],
+        speaker_model=default_speaker_model() or "mfcc",
+        text_normalization="seed-tts",
+        **shared,
+    )
+
+
+def open_model(
+    name: str, quantizer_counts: tuple[int, ...], bitrates: tuple[float, ...], device: str
+) -> "EvaluatedCodec":
+    """A model of this package as an evaluated codec; called in worker processes too."""
+    from ..evaluation.codecs import LayeredCodec, counts_at
+
+    codec = loading.load_codec(name, "all", device)
+    counts = quantizer_counts or (counts_at(codec.info, bitrates, name) if bitrates else ())
+    return LayeredCodec(codec, name, counts)
 
 
 def _models(
-    names: Sequence[str] | None, quantizer_counts: Sequence[int] | None, device: str
+    names: Sequence[str] | None,
+    counts: Sequence[int] | None,
+    device: str,
+    bitrates: Sequence[float] = (),
 ) -> "list[Callable[[], EvaluatedCodec]]":
     wanted = [name for name in names or ["bundled"] if name != _NO_MODEL]
-    return [partial(open_model, name, tuple(quantizer_counts or ()), device) for name in wanted]
+    return [
+        partial(open_model, name, tuple(counts or ()), tuple(bitrates), device) for name in wanted
+    ]
 
 
-def _scorers(speaker_model: str, opinion_model: str, recogniser: str) -> "ScoringModelNames":
+def _scoring_models(
+    speaker_model: str, opinion_model: str, asr_model: str, text_normalization: str
+) -> "ScoringModelNames":
     with needs_extra("eval", "measuring"):
-        from ..evaluation.scoring_models.scores import ScoringModelNames
-    return ScoringModelNames(speaker_model, opinion_model, recogniser)
+        from ..evaluation.scoring_models import ScoringModelNames
+    return ScoringModelNames(speaker_model, opinion_model, asr_model, text_normalization)
 
 
 def _plan(
@@ -244,7 +336,7 @@ def _require_eval() -> None:
         import scipy  # noqa: F401
 
 
-def _run_locked(plan: "Plan", output: Path, title: str, as_json: bool) -> None:
+def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool = False) -> None:
     from ..evaluation.results import write_results
     from ..evaluation.run import check_folder, run_evaluation
 
@@ -257,16 +349,27 @@ def _run_locked(plan: "Plan", output: Path, title: str, as_json: bool) -> None:
         )
     command = shlex.join(["moss-audio", *sys.argv[1:]])
     with display.progress("writing the report"):
-        text = write_results(output, outcome, plan.clips, title, command)
-    _print(text, outcome, output, as_json)
+        text = write_results(output, outcome, plan.clips, title, command, published)
+    show_results(text, output, as_json, all(row.error for row in outcome.rows))
 
 
-def _print(text: str, outcome: "Outcome", output: Path, as_json: bool) -> None:
+def show_results(text: str, output: Path, as_json: bool, all_failed: bool) -> None:
+    """Print the tables of a run, or its summary as JSON; end with 1 if everything failed."""
     if as_json:
         display.print_line((output / "summary.json").read_text("utf-8").rstrip())
     else:
         # Without the title and the command, which the user has just typed.
         display.print_line(text.partition("```\n\n")[2].rstrip())
         display.print_line(f"\nresults: {output}")
-    if all(row.error for row in outcome.rows):
+    warn_of_size(output / "report.html", "fewer --examples make it smaller")
+    if all_failed:
         raise typer.Exit(1)
+
+
+def warn_of_size(page: Path, remedy: str) -> None:
+    """A line on stderr for a page that is slow to open or too large to send."""
+    megabytes = page.stat().st_size / 1e6
+    if megabytes > LARGE_MEGABYTES:
+        display.print_progress_line(
+            f"moss-audio: warning: {page} has {megabytes:.0f} MB of sound; {remedy}"
+        )

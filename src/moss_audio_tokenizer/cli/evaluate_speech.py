@@ -14,7 +14,7 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .evaluate import Limit, Manifest, Split
+from .evaluate import Limit, Manifest, Split, TextNormalization, show_results
 from .failures import needs_extra
 
 if TYPE_CHECKING:
@@ -60,6 +60,15 @@ Depths = Annotated[
 Examples = Annotated[
     int, typer.Option("--examples", metavar="N", min=0, help="Texts that are shown in the page.")
 ]
+Published = Annotated[
+    str,
+    typer.Option(
+        "--published",
+        metavar="TABLE",
+        show_default="none",
+        help="Show table3 (synthesis) or table4 (recognition) of the paper beside.",
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", metavar="N", min=1, help="Texts that are worked on together.")
 ]
@@ -87,7 +96,9 @@ def evaluate_asr(
     batch_size: BatchSize = 8,
     examples: Examples = 8,
     device: options.Device = "cpu",
+    text_normalization: TextNormalization = "plain",
     as_json: options.Json = False,
+    published: Published = "",
 ) -> None:
     """Measure speech recognition on codes: what is misread, by the number of layers.
 
@@ -99,13 +110,23 @@ def evaluate_asr(
 
     clips = read_manifest(manifest, split, "speech")[:limit]
     coder = loading.load_codec(codec, "encoder", device)
-    plan = AsrPlan(clips, coder, tuple(num_quantizers or ()), num_beams, batch_size)
+    plan = AsrPlan(
+        clips, coder, tuple(num_quantizers or ()), num_beams, batch_size, text_normalization
+    )
     systems = {
         label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
     }
     with display.progress("reading", len(clips)) as bar:
         rows = run_asr(systems, plan, _advance(bar))
-    _write(output, rows, "Speech recognition on codes", [], as_json, num_examples=examples)
+    _write(
+        output,
+        rows,
+        "Speech recognition on codes",
+        [],
+        as_json,
+        num_examples=examples,
+        published=published,
+    )
 
 
 def evaluate_tts(
@@ -137,12 +158,13 @@ def evaluate_tts(
     recogniser: Annotated[
         list[str] | None,
         typer.Option(
+            "--asr-model",
             "--recogniser",
             metavar="NAME",
             show_default="pocketsphinx",
-            help="pocketsphinx; pocketsphinx:TEXTS, which knows only the words of a text file; "
-            "cat:FOLDER; hf:NAME or a folder (Whisper, ...); or MODULE:FUNCTION; several times "
-            "for several.",
+            help="whisper[:SIZE|FOLDER]; pocketsphinx; pocketsphinx:TEXTS, which knows only the "
+            "words of a text file; cat:FOLDER; hf:NAME or a folder for transformers; or "
+            "MODULE:FUNCTION; several times for several.",
         ),
     ] = None,
     speaker_model: Annotated[
@@ -150,8 +172,9 @@ def evaluate_tts(
         typer.Option(
             "--speaker-model",
             metavar="NAME",
-            help="hf:NAME or a folder of a speaker-verification model; MODULE:FUNCTION; mfcc, "
-            "which is none, and compares the colour of sound alone; or none.",
+            help="resemblyzer; wavlm:FOLDER; hf:NAME or a folder for transformers; "
+            "MODULE:FUNCTION; mfcc, which is no speaker model and compares mean mel cepstra; "
+            "or none.",
         ),
     ] = "mfcc",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the first text.")] = 0,
@@ -165,14 +188,16 @@ def evaluate_tts(
     batch_size: BatchSize = 4,
     examples: Examples = 4,
     device: options.Device = "cpu",
+    text_normalization: TextNormalization = "plain",
     as_json: options.Json = False,
+    published: Published = "",
 ) -> None:
     """Measure speech synthesis by the number of layers: what is understood, and whose voice it is.
 
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """
     _prepare(output)
-    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech import TtsPlan, read_test_items, run_tts
     from ..evaluation.speech.speech_results import begin_folder
 
@@ -180,9 +205,12 @@ def evaluate_tts(
     names = list(dict.fromkeys(recogniser or ["pocketsphinx"]))
     wanted = [name for name in names if name != "none"]
     labels = recogniser_labels(wanted)
-    recognisers = {labels[name]: one for name in wanted if (one := load_transcriber(name))}
+    transcribers = {labels[name]: one for name in wanted if (one := load_transcriber(name))}
     embed = None if speaker_model == "none" else load_speaker_model(speaker_model)
-    plan = TtsPlan(items, recognisers, embed, tuple(num_quantizers or ()), seed, batch_size)
+    plan = TtsPlan(
+        *(items, transcribers, embed, tuple(num_quantizers or ()), seed, batch_size),
+        text_normalization=text_normalization,
+    )
     sampling = {
         "temperature": temperature,
         "top_k": top_k,
@@ -200,6 +228,7 @@ def evaluate_tts(
     notes = _scoring_notes(wanted, speaker_model, items)
     rate = systems[next(iter(systems))].kbps_per_quantizer
     more = {"items": items, "num_examples": examples, "kbps_per_quantizer": rate}
+    more |= {"published": published}
     _write(output, rows, "Speech synthesis on codes", notes, as_json, **more)
 
 
@@ -237,7 +266,7 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
 
 
 def recogniser_labels(names: Sequence[str]) -> dict[str, str]:
-    """Names of recognisers without the folders of their files, where that tells them apart."""
+    """Names of ASR models without the folders of their files, where they stay distinct."""
     short = [
         f"{kind}:{Path(value).name}" if "/" in value else name
         for name in names
@@ -267,7 +296,7 @@ def _advance(bar: Any) -> Any:
 def _scoring_notes(
     recognisers: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
 ) -> list[str]:
-    notes = [f"recognisers: {', '.join(recognisers)}"] if recognisers else []
+    notes = [f"ASR models: {', '.join(recognisers)}"] if recognisers else []
     if not any(item.prompt for item in items):
         return [*notes, "no prompts, so no speaker similarity"]
     if speaker_model == "mfcc":
@@ -292,11 +321,4 @@ def _write(
     begin_folder(output)
     command = shlex.join(["moss-audio", *sys.argv[1:]])
     text = write_results(output, rows, title, command, notes, **more)
-    if as_json:
-        display.print_line((output / "summary.json").read_text("utf-8").rstrip())
-    else:
-        # Without the title and the command, which the user has just typed.
-        display.print_line(text.partition("```\n\n")[2].rstrip())
-        display.print_line(f"\nresults: {output}")
-    if all(row.error for row in rows):
-        raise typer.Exit(1)
+    show_results(text, output, as_json, all(row.error for row in rows))

@@ -121,7 +121,11 @@ def export_to_onnx(
     """
     with needs_extra("export", "exporting"):
         from ..export.folder import export_onnx
+        from ..export.speech import export_speech, is_speech_model
         from ..export.whole_clip import export_whole_clip
+    if is_speech_model(model):
+        _print_speech(output, export_speech(model, output), as_json)
+        return
     if contract is not Contract.steps:
         if codes_type is not CodesType.int32 or force:
             raise InputError(
@@ -244,6 +248,15 @@ def export_checkpoint(
         display.print_json(facts)
     else:
         display.print_facts(facts)
+
+
+def _print_speech(output: Path, facts: dict[str, Any], as_json: bool) -> None:
+    """What was written of a speech model, whose weights stay as they are."""
+    if as_json:
+        display.print_json({"output": str(output), **facts})
+        return
+    files = [f"{name}: {display.file_size(size)}" for name, size in facts["bytes"].items()]
+    display.print_facts({"folder": str(output), "kind": facts["kind"], "files": files})
 
 
 def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":

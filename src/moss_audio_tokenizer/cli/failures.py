@@ -5,20 +5,20 @@ repair it by giving something else (a value, a file, an option), 1 that somethin
 machine (a full disk, a missing dependency, a bug), 130 that the user interrupted.
 """
 
-import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError
+from ..files import is_machine_failure
 from .display import print_progress_line
 
 FAILURE = 1
 BAD_INPUT = 2
+_MAX_MESSAGE = 2000
 INTERRUPTED = 130
 _PACKAGE = "moss_audio_tokenizer"
-_FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
 _FAULTS_OF_A_PATH = (
     FileExistsError,
     FileNotFoundError,
@@ -37,33 +37,24 @@ def exit_code_of(error: BaseException) -> int:
     """2 for what the user gave, 1 for what failed here."""
     if isinstance(error, BulkError | MissingDependencyError | TrainingError):
         return FAILURE
-    if any(_is_machine_failure(cause) for cause in _causes(error)):
+    # BrokenExecutor: a process of ours was killed, or died, which others report as their own
+    if is_machine_failure(error) or isinstance(error, BrokenExecutor):
+        return FAILURE
+    if isinstance(error.__cause__, BrokenExecutor):
         return FAILURE
     return BAD_INPUT if isinstance(error, (MossAudioError, *_FAULTS_OF_A_PATH)) else FAILURE
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from: a full disk may come wrapped as a file error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
-
-
-def _is_machine_failure(error: BaseException) -> bool:
-    if isinstance(error, BrokenExecutor):  # a process of ours was killed, or died
-        return True
-    return isinstance(error, OSError) and error.errno in _FAILURES_OF_THE_MACHINE
-
-
 def message_of(error: BaseException) -> str:
-    """What to tell the user, in one line."""
+    """What to tell the user, in one line of a bounded length."""
     text = " ".join(str(error).split())
+    if len(text) > _MAX_MESSAGE:  # a value of a file may be of any length
+        text = f"{text[: _MAX_MESSAGE // 2]} ... {text[-_MAX_MESSAGE // 2 :]}"
     if isinstance(error, OSError) and error.strerror and not isinstance(error, MossAudioError):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MossAudioError | OSError) and text:
         return text
-    # Nothing of ours foresaw this one: its kind is half of the message.
+    # An unforeseen error: its type says as much as its message.
     return f"{type(error).__name__}: {text} (MOSS_AUDIO_DEBUG=1 shows where)"
 
 

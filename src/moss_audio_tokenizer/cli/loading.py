@@ -5,15 +5,16 @@ tests put a toy codec here.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CodesError, InputError
+from ..errors import CheckpointError, CodesError, ConfigError, InputError
 from .failures import needs_extra
 
 if TYPE_CHECKING:
-    from ..asr import Transcriber
     from ..codes.codec import Codec, CodecInfo
-    from ..tts import Synthesizer
+    from ..speech.synthesizer import Synthesizer
+    from ..speech.transcriber import Transcriber
 
 
 def load_codec(
@@ -23,37 +24,59 @@ def load_codec(
     deterministic: bool = False,
     backend: str | None = None,
     num_threads: int | None = None,
+    compute_dtype: str = "fp32",
+    attention: str | None = None,
 ) -> "Codec":
     """Load a model folder, a hub id, or "bundled".
 
     Args:
-        model: where it is.
+        model: name of the model.
         parts: "encoder", "decoder" or "all".
-        device: where to compute.
-        deterministic: of PyTorch on a GPU.
+        device: device to compute on.
+        deterministic: whether PyTorch computes reproducibly on a GPU.
         backend: "onnx" or "torch"; None chooses, see `onnx.folder.choose_backend`.
         num_threads: to compute with on a CPU; None leaves it to the backend. PyTorch counts them
             by thread of the program: load on the one that will compute.
+        compute_dtype: "fp32", "bf16" or "fp16"; ONNX graphs compute in what they were exported in.
+        attention: "sdpa", "flash_attention_2" or "flex_attention", of PyTorch.
 
     Raises:
         CheckpointError: nothing usable is there.
-        ConfigError: the device does not exist here.
+        ConfigError: the device does not exist here, or the backend has no such dtype or attention.
         MissingDependencyError: the backend is not installed.
     """
     from ..onnx.folder import choose_backend
 
-    if (backend or choose_backend(model, device)) == "onnx":
+    purpose = _purpose(model, asked_for=backend is not None)
+    if backend is None:
+        backend = "torch" if attention else choose_backend(model, device, compute_dtype)
+    if backend == "onnx":
+        if attention or compute_dtype != "fp32":
+            raise ConfigError(
+                "--attention and --compute-dtype are for PyTorch; leave them out, or take "
+                "--backend torch"
+            )
         from ..onnx.codec import OnnxCodec
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
-    with needs_extra("torch", _purpose(model, asked_for=backend is not None)):
+    with needs_extra("torch", purpose):
         from ..hf.torch_codec import TorchCodec
         from ..runtime.hardware import use_threads
     if num_threads is not None:
         use_threads(num_threads)
     return TorchCodec.from_pretrained(
-        model, parts=parts, device=device, deterministic=deterministic
+        model, parts, device, compute_dtype, deterministic, attention=attention
     )
+
+
+def computing(compute_dtype: str, attention: str | None) -> dict[str, Any]:
+    """What `load_codec` is given of these options: those that differ from its defaults."""
+    given = {"compute_dtype": compute_dtype, "attention": attention}
+    return {
+        key: getattr(value, "value", value)
+        for key, value in given.items()
+        if value not in (None, "fp32")
+    }
 
 
 def load_speaker(
@@ -63,27 +86,37 @@ def load_speaker(
     backend: str | None = None,
     num_threads: int | None = None,
 ) -> "Synthesizer":
-    """Load CAT-TTS with the half of its codec that speech needs; see `load_codec`.
+    """Load CAT-TTS with the decoder and encoder of its codec.
 
     Args:
-        folder: of CAT-TTS, or its hub id.
-        model: of the codec.
+        folder: folder or hub id of CAT-TTS, or "bundled".
+        model: folder or hub id of the codec, or "bundled".
         device: where to compute.
-        backend: of the codec; CAT-TTS runs in PyTorch.
-        num_threads: of each.
+        backend: "onnx" or "torch"; None takes ONNX graphs where there are some.
+        num_threads: threads of each model.
 
     Raises:
-        CheckpointError, ConfigError, MissingDependencyError: see `load_codec`.
-        ModelMismatchError: it was trained on another codec.
+        CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
+        ModelMismatchError: CAT-TTS was trained on another codec.
     """
-    with needs_extra("torch", "speaking"):
-        from ..runtime.hardware import use_threads
-    from ..tts import Synthesizer
+    from ..speech.bundled import find_speech_model
+    from ..speech.synthesizer import Synthesizer
 
-    if num_threads is not None:
-        use_threads(num_threads)
-    codec: Any = load_codec(model, "decoder", device, backend=backend, num_threads=num_threads)
-    return Synthesizer.from_pretrained(folder, codec, device)
+    found = find_speech_model("tts", folder)
+    if _runs_without_torch(found, device, backend):
+        from ..onnx.runtime import Runtime
+        from ..speech.onnx_models import OnnxTts
+
+        speech: Any = OnnxTts(found, Runtime(device, num_threads))
+    else:
+        with needs_extra("torch", "speaking"):
+            from ..runtime.hardware import use_threads
+            from ..tts import CatTts
+        speech = _in_torch(CatTts, found, device)
+        if num_threads is not None:
+            use_threads(num_threads)
+    codec: Any = load_codec(model, "all", device, backend=backend, num_threads=num_threads)
+    return Synthesizer(speech, codec)
 
 
 def load_transcriber(
@@ -96,20 +129,73 @@ def load_transcriber(
     """Load CAT-ASR with the encoder of its codec; the arguments are those of `load_speaker`.
 
     Raises:
-        InputError, MissingDependencyError, CheckpointError: A model cannot be loaded.
-        ModelMismatchError: It was trained on another codec.
+        CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
+        ModelMismatchError: CAT-ASR was trained on another codec.
     """
-    with needs_extra("torch", "transcribing"):
-        from ..asr import Transcriber
-        from ..runtime.hardware import use_threads
-    if num_threads is not None:
-        use_threads(num_threads)
+    from ..speech.bundled import find_speech_model
+    from ..speech.transcriber import Transcriber
+
+    found = find_speech_model("asr", folder)
+    if _runs_without_torch(found, device, backend):
+        from ..onnx.runtime import Runtime
+        from ..speech.onnx_models import OnnxAsr
+
+        speech: Any = OnnxAsr(found, Runtime(device, num_threads))
+    else:
+        with needs_extra("torch", "transcribing"):
+            from ..asr import CatAsr
+            from ..runtime.hardware import use_threads
+        speech = _in_torch(CatAsr, found, device)
+        if num_threads is not None:
+            use_threads(num_threads)
     codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
-    return Transcriber.from_pretrained(folder, codec, device)
+    return Transcriber(speech, codec)
+
+
+def _runs_without_torch(folder: Path, device: str, backend: str | None) -> bool:
+    """Whether a speech model runs by its ONNX graphs."""
+    from ..speech.onnx_models import is_exported_speech
+
+    if backend is not None:
+        return backend == "onnx"
+    return device == "cpu" and is_exported_speech(folder)
+
+
+def _in_torch(kind: Any, folder: Path, device: str) -> Any:
+    from ..model.devices import require_device
+
+    return kind.from_pretrained(folder).to(require_device(device))
+
+
+def check_speech_model(model: str, recipe: str) -> None:
+    """Refuse a speech model that is not there, before PyTorch is imported for it.
+
+    Args:
+        model: folder, id of the Hugging Face hub, which has one slash, or "bundled".
+        recipe: recipe that trains such a model.
+
+    Raises:
+        CheckpointError: there is no such folder, or no model in it.
+    """
+    from ..speech.bundled import find_speech_model
+
+    if model == "bundled":
+        find_speech_model(recipe.partition("_")[0], model)
+        return
+    folder = Path(model)
+    if folder.is_dir() and (folder / "config.json").is_file():
+        return
+    is_id = model.count("/") == 1 and not folder.exists() and model[0] not in "./~"
+    if not is_id:
+        fault = "holds no config.json" if folder.is_dir() else "is not a folder that exists"
+        raise CheckpointError(
+            f"{model!r} {fault}; no speech model ships with this package: train one with "
+            f"moss-audio train {recipe} (docs/speech.md), and name its folder"
+        )
 
 
 def _purpose(model: str, asked_for: bool) -> str:
-    """What PyTorch is for, and how to do without it where nobody asked for it."""
+    """What PyTorch is needed for, and how to do without it where it was not asked for."""
     from ..onnx.folder import is_exported
 
     if asked_for or is_exported(model):

@@ -36,6 +36,22 @@ class BackendName(str, Enum):
     torch = "torch"
 
 
+class ComputeDtypeName(str, Enum):
+    """Precisions that a model can compute in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class AttentionName(str, Enum):
+    """Implementations of attention in PyTorch."""
+
+    sdpa = "sdpa"
+    flash_attention_2 = "flash_attention_2"
+    flex_attention = "flex_attention"
+
+
 SOUND_FORMATS = (
     "wav, flac, ogg, opus, mp3 and aiff; m4a, aac, mp4, webm, mka and wma with ffmpeg or the "
     "formats extra"
@@ -129,6 +145,23 @@ Backend = Annotated[
         "--backend",
         show_default="onnx for exported models and 'bundled' on the cpu, else torch",
         help="What runs the model; torch needs the torch extra. Both give the same codes.",
+    ),
+]
+ComputeDtype = Annotated[
+    ComputeDtypeName,
+    typer.Option(
+        "--compute-dtype",
+        "--dtype",
+        help="Precision to compute in; bf16 and fp16 need --backend torch, and are for GPUs.",
+    ),
+]
+Attention = Annotated[
+    AttentionName | None,
+    typer.Option(
+        "--attention",
+        show_default="what config.json says",
+        help="Implementation of attention, with --backend torch; where flash_attention_2 cannot "
+        "run, sdpa does.",
     ),
 ]
 Deterministic = Annotated[

@@ -34,6 +34,8 @@ def serve(
     ] = 8000,
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU."),
@@ -126,7 +128,11 @@ def serve(
         """Open the codec, on the thread that will step it."""
         with opening:
             return loading.load_codec(
-                model, device=device, backend=backend, num_threads=num_threads
+                model,
+                device=device,
+                backend=backend,
+                num_threads=num_threads,
+                **loading.computing(compute_dtype, attention),
             )
 
     def open_synthesizer() -> Any:

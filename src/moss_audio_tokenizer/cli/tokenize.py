@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import display, options
+from . import display, loading, options
 
 if TYPE_CHECKING:
     from ..bulk.progress import Progress
@@ -19,6 +19,7 @@ def tokenize(
     output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
+    kbps: options.Kbps = None,
     engine: options.Engine = "local",
     resume: options.Resume = False,
     split: options.Splits = None,
@@ -35,9 +36,8 @@ def tokenize(
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="T", help="Compute in fp32, bf16 or fp16.")
-    ] = "fp32",
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     batching: Annotated[
         str | None,
         typer.Option(
@@ -71,19 +71,20 @@ def tokenize(
 ) -> None:
     """Turn a data set into shards of codes.
 
-    Killed at any moment and resumed, it comes to the same shards, byte for byte.
+    A run that is killed at any moment resumes to the same shards, byte for byte.
 
     Example: moss-audio tokenize data/manifest.jsonl -o codes --workers 8
     """
     from ..bulk import Tokenizing, tokenize
-    from ..bulk.settings import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
+    from ..bulk.shard_plan import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 
     on_cpu = device == "cpu"
+    choice = choose(model, device, compute_dtype.value, backend, attention)
     settings = Tokenizing(
         source,
         tuple(split or ()),
         domain,
-        num_quantizers or 0,
+        _layers(choice, "encoder", num_quantizers, kbps),
         shard_format,
         shard_hours,
         shard_clips,
@@ -94,7 +95,7 @@ def tokenize(
         summary = tokenize(
             settings,
             output,
-            choose(model, device, dtype, backend),
+            choice,
             engine,
             workers or default_workers(device),
             loaders,
@@ -110,6 +111,7 @@ def detokenize(
     output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
+    kbps: options.Kbps = None,
     engine: options.Engine = "local",
     resume: options.Resume = False,
     split: options.Splits = None,
@@ -119,6 +121,8 @@ def detokenize(
     workers: options.Workers = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
+    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    attention: options.Attention = None,
     ray_address: options.RayAddress = "",
     gpus: options.Gpus = None,
     as_json: options.Json = False,
@@ -129,12 +133,13 @@ def detokenize(
     """
     from ..bulk import detokenize
 
+    choice = choose(model, device, compute_dtype.value, backend, attention)
     with display.progress("detokenizing") as bar:
         summary = detokenize(
             source,
             output,
-            choose(model, device, "fp32", backend),
-            num_quantizers or 0,
+            choice,
+            _layers(choice, "decoder", num_quantizers, kbps),
             audio_format,
             tuple(split or ()),
             engine,
@@ -148,14 +153,34 @@ def detokenize(
     if as_json:
         display.print_json(summary)
     else:
-        display.print_facts(summary)
+        hours = summary.pop("hours")
+        display.print_facts(summary | {"audio": display.duration(hours * 3600)})
+    if count := summary["errors"]:
+        display.print_progress_line(
+            f"{count} clips could not be read; {output / 'errors.jsonl'} says why"
+        )
 
 
-def choose(model: str, device: str, dtype: str, backend: options.BackendName | None) -> Any:
+def choose(
+    model: str,
+    device: str,
+    dtype: str,
+    backend: options.BackendName | None,
+    attention: options.AttentionName | None = None,
+) -> Any:
     """What workers open; tests put a toy codec here."""
     from ..bulk import CodecChoice
 
-    return CodecChoice(model, device, dtype, backend and backend.value)
+    return CodecChoice(
+        model, device, dtype, backend and backend.value, attention and attention.value
+    )
+
+
+def _layers(choice: Any, parts: str, num_quantizers: int | None, kbps: float | None) -> int:
+    """Layers of codes; 0 for all. The model is opened only to turn a bitrate into layers."""
+    if kbps is None:
+        return num_quantizers or 0
+    return loading.num_quantizers_of(num_quantizers, kbps, choice.open(parts).info) or 0
 
 
 def default_workers(device: str) -> int:
@@ -177,10 +202,11 @@ def ray_options(address: str, gpus: float | None, device: str, cpus: int) -> Any
 
 
 def _described(progress: "Progress") -> str:
+    left = progress.seconds_left
     return (
-        f"tokenizing: {progress.hours_done:.2f} h done, {progress.hours_left:.2f} h left, "
-        f"{progress.hours_per_hour:,.0f} h an hour, "
-        f"shard {progress.shards_done}/{progress.shards}"
+        f"tokenizing: {progress.clips_so_far:,}/{progress.clips:,} clips, "
+        f"{progress.hours_done:.2f} h of audio, shard {progress.shards_done}/{progress.shards}"
+        + (f", {display.duration(left)} left" if left is not None else "")
     )
 
 
@@ -188,8 +214,13 @@ def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     if as_json:
         display.print_json(summary)
     else:
-        named = {key: value for key, value in summary.items() if key not in ("head", "sha256")}
-        named |= {"bytes": display.file_size(summary["bytes"]), "hours": round(summary["hours"], 4)}
+        named = {k: v for k, v in summary.items() if k not in ("head", "sha256", "speed", "hours")}
+        speed = summary["speed"]["audio_hours_per_hour"]
+        named |= {
+            "bytes": display.file_size(summary["bytes"]),
+            "audio": display.duration(summary["hours"] * 3600),
+            "speed": f"{speed:,.0f} times real time",
+        }
         display.print_facts(named)
     if count := summary["errors"]:
         where = output / "errors.jsonl"

@@ -2,7 +2,11 @@
 
 from dataclasses import replace
 from os import PathLike
+from typing import Any
 
+import numpy as np
+
+from ..errors import CodesError
 from .clip_codes import ClipCodes, require_integer
 from .formats import load_codes, save_codes
 
@@ -22,6 +26,29 @@ class AudioCodes(ClipCodes):
         """
         count = require_integer("num_quantizers", num_quantizers, 1, self.num_quantizers)
         return replace(self, codes=self.codes[:count])
+
+    @classmethod
+    def from_batch_first(
+        cls, codes: Any, sampling_rate: int, num_samples: int, **rest: Any
+    ) -> "AudioCodes":
+        """Codes of one clip in the axis order (1, num_quantizers, frames) of other programs.
+
+        Args:
+            codes: a batch of one, batch first, as transformers' own audio codecs return it.
+            sampling_rate: samples a second and channel of the audio.
+            num_samples: samples a channel of the original.
+            **rest: the other attributes of `ClipCodes`.
+
+        Raises:
+            CodesError: it is not a batch of one, or the parts do not fit together.
+        """
+        array = np.asarray(codes)
+        if array.ndim != 3 or len(array) != 1:
+            raise CodesError(
+                f"codes have shape {list(array.shape)}; expected (1, num_quantizers, frames): pass "
+                "each clip of a batch by itself, codes[i : i + 1]"
+            )
+        return cls(array[0], sampling_rate, num_samples, **rest)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write to .moss, .safetensors or .npz, by the extension; whole or not at all.

@@ -5,10 +5,16 @@ The same refusals for every runtime; standard library only. Knows nothing of aud
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import CodesError, InputError
+from ..errors import AudioError, CodesError, ConfigError, InputError
 from .codec import CodecConfig
+
+LENGTHS = ("ceil", "floor")
+# More rows than this, of so few samples, are not a batch of clips.
+_MOST_SHORT_ROWS = 64
+_MOST_CHANNELS = 8
 
 
 def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
@@ -24,6 +30,65 @@ def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
     if whole is None or not 1 <= whole <= available:
         raise CodesError(f"num_quantizers is {count!r}; expected 1 to {available} for this model")
     return whole
+
+
+def refuse_samples_first(shape: Sequence[int], num_channels: int) -> None:
+    """Refuse audio of shape (samples, channels), as sound libraries return it.
+
+    Raises:
+        AudioError: so it looks, or the last axis alone has the model's channels.
+    """
+    *before, last = shape or (0,)
+    many = len(shape) == 2 and before[0] > _MOST_SHORT_ROWS and last <= _MOST_CHANNELS
+    stereo_last = num_channels > 1 and last == num_channels and num_channels not in before[-1:]
+    if many or (stereo_last and len(shape) > 1):
+        raise AudioError(
+            f"audio has shape {list(shape)}, which looks like (samples, channels); transpose it to "
+            "(channels, samples)"
+        )
+
+
+def refuse_batch_first(shape: Sequence[int], config: CodecConfig) -> None:
+    """Refuse codes whose first axis cannot be layers, while the next one can.
+
+    Raises:
+        CodesError: they look like (batch, num_quantizers, frames) or (frames, num_quantizers).
+    """
+    layers = config.quantizer.num_quantizers
+    if shape[0] <= layers or not 1 < shape[1] <= layers:
+        return
+    remedy = "codes.T" if len(shape) == 2 else "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1))"
+    raise CodesError(
+        f"num_quantizers is {shape[0]}; expected 1 to {layers} for this model. Codes of shape "
+        f"{list(shape)} may have their layers in another axis: pass {remedy}"
+    )
+
+
+def require_lengths(name: object) -> str:
+    """``name``, if it says how many frames a clip gives: "ceil" or "floor".
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if name not in LENGTHS:
+        raise ConfigError(f"lengths is {name!r}; expected one of {', '.join(LENGTHS)}")
+    return str(name)
+
+
+def kept_samples(num_samples: int, downsample_rate: int, lengths: str) -> int:
+    """Samples of a clip that are encoded: all, or with "floor" those of whole frames.
+
+    Raises:
+        AudioError: nothing would be left.
+    """
+    if lengths == "ceil" or num_samples == 0:
+        return num_samples
+    if num_samples < downsample_rate:
+        raise AudioError(
+            f"a clip has {num_samples} samples, less than a frame of {downsample_rate}, and "
+            "lengths are 'floor'; set_lengths('ceil') encodes it"
+        )
+    return num_samples // downsample_rate * downsample_rate
 
 
 def as_integer(value: Any) -> int | None:

@@ -50,6 +50,7 @@ ALIASES = {
     "channels_numbers": "number_channels",
     "attention_backend": "attention_implementation",
     "codec_compute_dtype": "compute_dtype",
+    "codec_load_dtype": "codec_weight_dtype",
 }
 
 

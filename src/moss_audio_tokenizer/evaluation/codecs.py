@@ -1,4 +1,4 @@
-"""What takes part in a comparison: codecs of any kind behind one small interface.
+"""Evaluated codecs: codecs of any kind behind one small interface.
 
 Owns the interface and the adapter for everything that speaks the `Codec` protocol (this
 package's models in any runtime, a served codec); knows nothing of metrics or files.
@@ -11,13 +11,13 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..codes import Codec
+from ..codes import Codec, CodecInfo
 from ..errors import CodesError
 
 
 @dataclass(frozen=True)
 class CodedClip:
-    """What a codec made of a clip at one bitrate.
+    """A clip after a codec, at one bitrate.
 
     Attributes:
         num_quantizers: layers of codes that were decoded; None for a codec without layers.
@@ -44,7 +44,7 @@ class EvaluatedCodec(Protocol):
         num_channels: channels that go in and come out.
         quantizer_counts: numbers of quantizers it is measured at, in the order of the coded clips;
             (None,) for a codec without layers.
-        codebook_size: rows of each codebook; 0 for a codec without codes.
+        codebook_size: entries of each codebook; 0 for a codec without codes.
     """
 
     name: str
@@ -93,6 +93,28 @@ class LayeredCodec:
         decoded = self._codec.decode(codes)[:, :num_samples]
         bits = codes.size * (info.codebook_size - 1).bit_length()
         return CodedClip(len(codes), info.bitrate(len(codes)) / 1000, bits, decoded, codes)
+
+
+def counts_at(info: CodecInfo, bitrates: Sequence[float], name: str) -> tuple[int, ...]:
+    """The numbers of quantizers at which a codec has given bitrates; others are left out.
+
+    Args:
+        info: of the codec.
+        bitrates: in bits a second.
+        name: of the codec, for the message.
+
+    Raises:
+        CodesError: it has none of them.
+    """
+    counts = range(1, info.num_quantizers + 1)
+    found = tuple(count for count in counts if info.bitrate(count) in bitrates)
+    if not found:
+        rates = ", ".join(f"{rate:g}" for rate in bitrates)
+        raise CodesError(
+            f"{name!r} has none of the bitrates {rates} (its quantizers make {info.bitrate(1):g} "
+            "bits a second each); choose with --num-quantizers"
+        )
+    return found
 
 
 def _checked_counts(quantizer_counts: Sequence[int], most: int) -> tuple[int, ...]:

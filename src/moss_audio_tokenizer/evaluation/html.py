@@ -1,4 +1,4 @@
-"""The frame of every page: HTML and CSS with places to fill in.
+"""The frame of every page: HTML and CSS with fields to fill in.
 
 Owns the looks, on phones and desktops, light and dark; knows nothing of what is shown.
 Everything filled in must be escaped already.
@@ -19,7 +19,7 @@ STYLE = """:root {
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; max-width: 1160px; padding: 24px 16px 48px;
+  margin: 0 auto; max-width: 1400px; padding: 24px 16px 48px;
   background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 }
@@ -42,14 +42,11 @@ code {
 .table { margin: 16px 0; }
 .scroll { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 8px; text-align: right; white-space: nowrap; }
-tr > :first-child {
-  position: sticky; left: 0; text-align: left; background: var(--card); font-weight: 500;
-}
-thead th { color: var(--soft); font-size: .85rem; font-weight: 400; vertical-align: bottom; }
-thead th:not(:first-child) { white-space: normal; }
+th, td { padding: 5px 6px; text-align: right; font-size: .85rem; }
+tr > :first-child { text-align: left; font-weight: 500; overflow-wrap: anywhere; min-width: 9rem; }
+thead th { color: var(--soft); font-size: .8rem; font-weight: 400; vertical-align: bottom; }
 tbody tr { border-top: 1px solid var(--line); }
-td small { white-space: nowrap; }
+td small { display: block; white-space: nowrap; font-size: .75rem; }
 .cards { display: grid; gap: 16px; grid-template-columns: repeat(2, minmax(0, 1fr)); }
 .cards, .curves { margin-top: 16px; }
 .curves { display: grid; gap: 16px; grid-template-columns: repeat(3, minmax(0, 1fr)); }
@@ -82,13 +79,25 @@ dl { display: grid; grid-template-columns: repeat(4, auto); gap: 4px 12px; margi
 dd { margin: 0; font-variant-numeric: tabular-nums; }
 ul { margin: 8px 0 0; padding-left: 20px; overflow-wrap: anywhere; }
 @media (max-width: 980px) { .curves { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-@media (max-width: 760px) { .cards { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 760px) {
+  .cards { grid-template-columns: minmax(0, 1fr); }
+  table, tbody, th[scope=row] { display: block; }
+  thead { display: none; }
+  tbody tr {
+    display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; padding: 8px 0;
+  }
+  th[scope=row] { grid-column: 1 / -1; }
+  td { display: flex; justify-content: space-between; gap: 8px; padding: 2px 6px; }
+  td::before { content: attr(data-label); color: var(--soft); text-align: left; }
+  td small { display: inline; margin-left: 6px; }
+  td span { text-align: right; }
+  td.empty { display: none; }
+}
 @media (max-width: 600px) { .curves { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 480px) {
   body { padding: 16px 12px 32px; }
   h1 { font-size: 1.35rem; }
-  th, td { padding: 6px 5px; font-size: .85rem; }
-  thead th { font-size: .75rem; }
+  tbody tr { grid-template-columns: minmax(0, 1fr); }
   dl { grid-template-columns: repeat(2, 1fr); }
 }
 """

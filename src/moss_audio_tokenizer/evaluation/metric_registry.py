@@ -1,4 +1,4 @@
-"""Which metrics there are, by name, what people call them, and all of them on one pair of clips."""
+"""Registry of metrics: their names, titles and directions, and all of them on a pair of clips."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Function = Callable[[np.ndarray, np.ndarray, int], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as people read it.
+    """A metric as tables and plots show it.
 
     Attributes:
         title: its name.
@@ -23,9 +23,8 @@ class Metric:
         digits: decimals worth printing.
         unit: "" or a unit.
         function: (mono reference, mono estimate, sampling rate) -> value; None for what needs a
-            model, which `scorers.py` brings.
-        spoken: whether it is a model of how speech is transcript, which says nothing of music or a
-            door that slams.
+            scoring model.
+        spoken: whether it is for speech only; it is skipped for music and other sounds.
         package: what must be installed beyond the eval extra, or "".
     """
 
@@ -49,6 +48,11 @@ def _si_sdr(reference: np.ndarray, estimate: np.ndarray, sampling_rate: int) -> 
     return metrics.si_sdr(reference, estimate)
 
 
+def _sdr(reference: np.ndarray, estimate: np.ndarray, sampling_rate: int) -> float:
+    del sampling_rate
+    return metrics.sdr(reference, estimate)
+
+
 METRICS: dict[str, Metric] = {
     "stoi": Metric("STOI", "higher", function=metrics.stoi, spoken=True),
     "pesq_wb": Metric("PESQ-WB", "higher", 2, "", metrics.pesq_wb, True, "pesq"),
@@ -57,7 +61,12 @@ METRICS: dict[str, Metric] = {
     "mel_distance": Metric("mel distance", "lower", function=metrics.mel_distance),
     "stft_distance": Metric("STFT distance", "lower", function=metrics.stft_distance),
     "dac_mel_distance": Metric("DAC mel distance", "lower", function=metrics.dac_mel_distance),
+    "spectral_convergence": Metric(
+        "spectral convergence", "lower", function=metrics.spectral_convergence
+    ),
     "si_sdr": Metric("SI-SDR", "higher", 1, "dB", _si_sdr),
+    "sdr": Metric("SDR", "higher", 1, "dB", _sdr),
+    "buzz_share": Metric("buzz share", "lower", function=metrics.buzz_share),
     "speaker_similarity": Metric("speaker similarity", "higher", spoken=True),
     "opinion_score": Metric("opinion score", "higher", 2, spoken=True),
     "wer": Metric("WER", "lower", spoken=True),
@@ -67,6 +76,11 @@ METRICS: dict[str, Metric] = {
 
 DEFAULT_METRICS = ("stoi", "pitch_error", "mel_distance", "stft_distance", "si_sdr")
 ALL_METRICS = tuple(name for name, metric in METRICS.items() if metric.function)
+
+
+def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
+    """The metrics that mean something in a domain: those of speech are for "speech" alone."""
+    return [name for name in names if domain == "speech" or not METRICS[name].spoken]
 
 
 def missing_packages(names: Sequence[str]) -> dict[str, str]:

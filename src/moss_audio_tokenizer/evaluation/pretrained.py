@@ -18,6 +18,9 @@ def load_pretrained(kind: str, path: str) -> Any:
     loader = transformers_class(kind)
     try:
         return loader.from_pretrained(path, use_safetensors=True).eval().float()
+    except ImportError as error:  # torchaudio, which some models need
+        reason = " ".join(str(error).split())[:300]
+        raise MissingDependencyError(f"{kind} at {path!r}: {reason}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(

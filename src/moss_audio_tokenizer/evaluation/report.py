@@ -32,6 +32,8 @@ from .spectrograms import (
 
 _TICKS_KILOHERTZ = (0.5, 1, 2, 4, 8, 16)
 _MOST_TICKS_SECONDS = 6
+# A cell without a value, which a phone leaves out.
+_EMPTY = ' class="empty"'
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Reconstruction:
         num_quantizers: layers of the quantizer that were decoded.
         kbps: nominal bitrate, in kilobits a second.
         audio: samples, in -1 .. 1, at the rate of the original.
-        values: metrics of `measures.DEFAULT_METRICS` by name; measured here when None.
+        values: metrics of `metric_registry.DEFAULT_METRICS` by name; measured here when None.
     """
 
     num_quantizers: int
@@ -123,12 +125,12 @@ def build_report(
             f"the original has shape {original.shape}; expected finite samples, at least one"
         )
     versions = [_measured(item, original, sampling_rate) for item in reconstructions]
-    rows = [(one.name, f"{one.kbps:.3f}", *shown_values(one.values)) for one in versions]
-    headings = ("quantizers", "kbps", *(METRICS[name].heading for name in DEFAULT_METRICS))
-    caption = (
-        "Measured on the mean of the channels, at 16 kHz. Arrows point to better. STOI and pitch "
-        "error are for speech only."
-    )
+    names = [name for name in DEFAULT_METRICS if any(name in one.values for one in versions)]
+    rows = [(one.name, f"{one.kbps:.3f}", *shown_values(one.values, names)) for one in versions]
+    headings = ("quantizers", "kbps", *(METRICS[name].heading for name in names))
+    caption = "Measured on the mean of the channels, at 16 kHz. Arrows point to better."
+    if any(METRICS[name].spoken for name in names):
+        caption += " STOI and pitch error are for speech only."
     return page(
         escape(title),
         "\n".join(
@@ -142,7 +144,7 @@ def build_report(
 
 
 def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> Version:
-    # A codec answers in whole frames: what it adds past the end is not to be seen or transcript.
+    # A codec answers in whole frames: what it adds past the end is neither shown nor played.
     audio = item.audio[:, : original.shape[1]]
     plural = "" if item.num_quantizers == 1 else "s"
     values = measure(original, audio, sampling_rate) if item.values is None else item.values
@@ -172,9 +174,9 @@ def header(title: str, lines: Sequence[str], command: str = "") -> str:
 
 
 def table_html(table: Table) -> str:
-    """A table that scrolls sideways where it is too wide; everything is escaped here."""
+    """A table that fits the page: on a phone each row is a block. Everything is escaped here."""
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headings)
-    rows = "\n".join(_row(row) for row in table.rows)
+    rows = "\n".join(_row(row, table.headings) for row in table.rows)
     note = f'\n<p class="note">{escape(table.caption)}</p>' if table.caption else ""
     return (
         '<div class="card table">\n<div class="scroll">\n'
@@ -183,10 +185,21 @@ def table_html(table: Table) -> str:
     )
 
 
-def _row(cells: Sequence[str]) -> str:
-    first, *others = (escape(cell) for cell in cells)
-    values = "".join(f"<td>{cell}</td>" for cell in others)
+def _row(cells: Sequence[str], headings: Sequence[str]) -> str:
+    """Cells that know their headings; an interval stands smaller below its mean."""
+    values = "".join(
+        f'<td data-label="{escape(heading)}"{_EMPTY if cell == "-" else ""}>{_value(cell)}</td>'
+        for cell, heading in zip(cells[1:], headings[1:], strict=True)
+    )
+    name, remark, note = cells[0].partition(" (")
+    first = f"{escape(name)} <small>{escape(remark + note)}</small>" if note else escape(name)
     return f'<tr><th scope="row">{first}</th>{values}</tr>'
+
+
+def _value(cell: str) -> str:
+    mean, sign, interval = cell.partition(" \u00b1 ")
+    shown = f"{escape(mean)}<small>{sign}{escape(interval)}</small>" if sign else escape(mean)
+    return f"<span>{shown}</span>"
 
 
 def curves_html(curves: Sequence[Curve]) -> str:

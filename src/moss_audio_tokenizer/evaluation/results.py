@@ -5,7 +5,7 @@ Owns these files; the numbers are `summary.py`'s, the looks `report.py`'s and `p
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .code_statistics import CodeStatistics, code_statistics, read_codes, statis
 from .html import page
 from .metric_registry import METRICS
 from .plots import curves, rate_plot
+from .published import PUBLISHED, published_codecs
 from .report import (
     Curve,
     Table,
@@ -33,41 +34,111 @@ from .report import (
 )
 from .result_rows import Row
 from .run import Outcome
-from .summary import Summary, csv_table, markdown_table, summarize, table_cells
+from .summary import Summary, csv_table, markdown_table, printable, summarize, table_cells
 
 # What a page embeds of a clip; the files of a run hold all of it.
 _MOST_SECONDS = 10
 _CAPTION = (
     "Means over clips with 95% intervals, in mono at 16 kHz, delays taken away. Arrows point to "
-    "better. Actual kbps: bits of the coded sound over its length, without containers."
+    "better. Actual kbps: bits of the coded audio over its length, without containers."
 )
 
 
+@dataclass(frozen=True)
+class _Findings:
+    """All that a summary and a page say.
+
+    Attributes:
+        folder: of the run.
+        outcome: of the run.
+        clips: of the manifest.
+        title: of the page.
+        command: that made it.
+        summaries: means by domain, model and bitrate.
+        languages: the same by language, of domains with several.
+        published: published rows, shown beside the measured ones.
+        statistics: of the codes, by model.
+    """
+
+    folder: Path
+    outcome: Outcome
+    clips: Sequence[ManifestEntry]
+    title: str
+    command: str
+    summaries: Sequence[Summary]
+    languages: Sequence[Summary]
+    published: Sequence[Summary]
+    statistics: dict[str, CodeStatistics]
+
+    def caption(self, domain: str) -> str:
+        """Below the table of a domain."""
+        data = dict.fromkeys(one.published for one in self.beside(domain))
+        if not data:
+            return _CAPTION
+        return (
+            f"{_CAPTION} Rows marked so are {PUBLISHED} ({', '.join(data)}): they show the scale, "
+            "and are not measured on these clips."
+        )
+
+    def of(self, domain: str) -> list[Summary]:
+        """Measured summaries of a domain, then the published ones."""
+        return _of(self.summaries, domain) + self.beside(domain)
+
+    def beside(self, domain: str) -> list[Summary]:
+        """Published summaries of a domain."""
+        return _of(self.published, domain)
+
+
 def write_results(
-    folder: Path, outcome: Outcome, clips: Sequence[ManifestEntry], title: str, command: str
+    folder: Path,
+    outcome: Outcome,
+    clips: Sequence[ManifestEntry],
+    title: str,
+    command: str,
+    published: bool = False,
 ) -> str:
     """Write everything beside the rows; returns the tables as Markdown.
+
+    Args:
+        folder: of the run.
+        outcome: of the run.
+        clips: of the manifest.
+        title: of the page.
+        command: that made it, to be shown.
+        published: whether the paper's Table 2 is shown beside.
 
     Raises:
         MissingDependencyError: SciPy or matplotlib is not installed.
     """
-    summaries = summarize(outcome.rows)
-    languages = _worth_telling(summarize(outcome.rows, by_language=True))
-    statistics = _statistics(folder, outcome, clips)
-    text = _markdown(outcome, summaries, languages, statistics, title, command)
+    found = _findings(folder, outcome, clips, title, command, published)
+    text = _markdown(found)
+    plots = _write_plots(folder / "plots", found)
     files = {
-        "summary.json": _json(outcome, clips, summaries, languages, statistics, command),
-        "summary.csv": csv_table([*summaries, *languages]),
+        "summary.json": _json(found),
+        "summary.csv": csv_table([*found.summaries, *found.languages]),
         "summary.md": text,
+        "report.html": _page(found, plots),
     }
     for name, content in files.items():
         _write(folder / name, content.encode())
-    plots = _write_plots(folder / "plots", summaries)
-    _write(
-        folder / "report.html",
-        _page(folder, outcome, clips, summaries, languages, plots, title, command).encode(),
-    )
     return text
+
+
+def _findings(
+    folder: Path,
+    outcome: Outcome,
+    clips: Sequence[ManifestEntry],
+    title: str,
+    command: str,
+    published: bool,
+) -> _Findings:
+    summaries = summarize(outcome.rows)
+    languages = _of_several(summarize(outcome.rows, by_language=True))
+    spoken = {clip.language for clip in clips if clip.domain == "speech"} - {""}
+    beside = published_codecs(_domains(summaries), sorted(spoken)) if published else []
+    statistics = _statistics(folder, outcome, clips)
+    whose = folder, outcome, clips, title, command
+    return _Findings(*whose, summaries, languages, beside, statistics)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -75,7 +146,7 @@ def _write(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
 
 
-def _worth_telling(by_language: list[Summary]) -> list[Summary]:
+def _of_several(by_language: list[Summary]) -> list[Summary]:
     """Summaries by language, of the domains that have more than one."""
     found: dict[str, set[str]] = {}
     for one in by_language:
@@ -109,25 +180,25 @@ def _of(summaries: Sequence[Summary], domain: str) -> list[Summary]:
     return [one for one in summaries if one.domain == domain]
 
 
-def _markdown(
-    outcome: Outcome,
-    summaries: Sequence[Summary],
-    languages: Sequence[Summary],
-    statistics: dict[str, CodeStatistics],
-    title: str,
-    command: str,
-) -> str:
-    parts = [f"# {title}", f"```\n{command}\n```", _CAPTION]
-    for domain in _domains(summaries):
-        parts += [f"## {domain}", markdown_table(_of(summaries, domain))]
-    for domain in _domains(languages):
-        parts += [f"## {domain} by language", markdown_table(_of(languages, domain))]
-    if statistics:
-        parts += ["## Codes", statistics_table(statistics)]
-    parts += ["## Codecs", "\n".join(f"- {line}" for line in _versions(outcome, summaries))]
-    if remarks := [*outcome.notes, *_failures(outcome.rows)]:
+def _markdown(found: _Findings) -> str:
+    parts = [f"# {found.title}", f"```\n{found.command}\n```"]
+    for domain in _domains(found.summaries):
+        parts += [f"## {_named(domain)}", markdown_table(found.of(domain))]
+        parts.append(found.caption(domain))
+    for domain in _domains(found.languages):
+        parts += [f"## {_named(domain)} by language", markdown_table(_of(found.languages, domain))]
+    if found.statistics:
+        parts += ["## Codes", statistics_table(found.statistics)]
+    versions = _versions(found.outcome, found.summaries)
+    parts += ["## Codecs", "\n".join(f"- {line}" for line in versions)]
+    if remarks := [*found.outcome.notes, *_failures(found.outcome.rows)]:
         parts += ["## Notes", "\n".join(f"- {line}" for line in remarks)]
-    return "\n\n".join(parts) + "\n"
+    return printable("\n\n".join(parts) + "\n")
+
+
+def _named(domain: str) -> str:
+    """A domain as a heading."""
+    return domain[:1].upper() + domain[1:]
 
 
 def _versions(outcome: Outcome, summaries: Sequence[Summary]) -> list[str]:
@@ -151,42 +222,37 @@ def _failures(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _json(
-    outcome: Outcome,
-    clips: Sequence[ManifestEntry],
-    summaries: Sequence[Summary],
-    languages: Sequence[Summary],
-    statistics: dict[str, CodeStatistics],
-    command: str,
-) -> str:
+def _json(found: _Findings) -> str:
+    outcome = found.outcome
     document: dict[str, Any] = {
-        "command": command,
+        "command": found.command,
         "codecs": [asdict(codec) for codec in outcome.codecs],
-        "summaries": [one.as_json() for one in (*summaries, *languages)],
-        "codes": {name: one.as_json() for name, one in statistics.items()},
+        "summaries": [one.as_json() for one in (*found.summaries, *found.languages)],
+        "published": [one.as_json() for one in found.published],
+        "codes": {name: one.as_json() for name, one in found.statistics.items()},
         "failed": sorted({row.path for row in outcome.rows if row.error}),
         "notes": outcome.notes,
         "examples": [
-            {"path": clips[place].name, "folder": clip_slug(clips[place])}
-            for place in outcome.examples
+            {"path": found.clips[index].name, "folder": clip_slug(found.clips[index])}
+            for index in outcome.examples
         ],
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_plots(folder: Path, summaries: Sequence[Summary]) -> dict[str, list[Curve]]:
+def _write_plots(folder: Path, found: _Findings) -> dict[str, list[Curve]]:
     """PNG files, and the same plots for the page, by domain."""
     folder.mkdir(exist_ok=True)
-    drawn = (curves(summaries, name) for name in METRICS)
-    families = list(dict.fromkeys(name for found in drawn for name in found))
+    drawn = (curves(found.summaries, name) for name in METRICS)
+    families = list(dict.fromkeys(name for one in drawn for name in one))
     plots: dict[str, list[Curve]] = {}
-    for domain in _domains(summaries):
-        of_domain = _of(summaries, domain)
+    for domain in _domains(found.summaries):
+        of_domain, beside = _of(found.summaries, domain), found.beside(domain)
         for name, metric in METRICS.items():
             if not curves(of_domain, name):
                 continue
             light, dark = (
-                rate_plot(of_domain, name, families, theme) for theme in ("light", "dark")
+                rate_plot(of_domain, name, families, theme, beside) for theme in ("light", "dark")
             )
             _write(folder / f"{slug(domain)}-{name}.png", light)
             curve = Curve(f"{metric.title} against bitrate, {domain}", light, dark)
@@ -194,33 +260,26 @@ def _write_plots(folder: Path, summaries: Sequence[Summary]) -> dict[str, list[C
     return plots
 
 
-def _page(
-    folder: Path,
-    outcome: Outcome,
-    clips: Sequence[ManifestEntry],
-    summaries: Sequence[Summary],
-    languages: Sequence[Summary],
-    plots: dict[str, list[Curve]],
-    title: str,
-    command: str,
-) -> str:
+def _page(found: _Findings, plots: dict[str, list[Curve]]) -> str:
+    outcome, clips = found.outcome, found.clips
     failed = len({row.path for row in outcome.rows if row.error})
     lines = [f"{len(clips)} clips" + (f", {failed} of them failed" if failed else "")]
-    parts = [header(title, lines, command)]
-    for domain in _domains(summaries):
-        parts.append(f"<h2>{escape(domain)}</h2>")
-        parts.append(table_html(_table(_of(summaries, domain), _CAPTION)))
+    parts = [header(found.title, lines, found.command)]
+    for domain in _domains(found.summaries):
+        parts.append(f"<h2>{escape(_named(domain))}</h2>")
+        parts.append(table_html(_table(found.of(domain), found.caption(domain))))
         parts.append(curves_html(plots.get(domain, [])))
-    for domain in _domains(languages):
-        parts.append(f"<h2>{escape(domain)} by language</h2>")
-        parts.append(table_html(_table(_of(languages, domain))))
-    remarks = [*_versions(outcome, summaries), *outcome.notes, *_failures(outcome.rows)]
+    for domain in _domains(found.languages):
+        parts.append(f"<h2>{escape(_named(domain))} by language</h2>")
+        parts.append(table_html(_table(_of(found.languages, domain))))
+    parts.append("<main>")
+    parts += [_exhibit(found.folder, outcome, clips[index]) for index in outcome.examples]
+    parts.append("</main>")
+    versions = _versions(outcome, found.summaries)
+    remarks = [*versions, *outcome.notes, *_failures(outcome.rows)]
     items = "\n".join(f"<li>{escape(line)}</li>" for line in remarks)
     parts.append(f"<h2>Codecs and notes</h2>\n<ul>\n{items}\n</ul>")
-    parts.append("<main>")
-    parts += [_exhibit(folder, outcome, clips[place]) for place in outcome.examples]
-    parts.append("</main>")
-    return page(escape(title), "\n".join(parts))
+    return page(escape(found.title), "\n".join(parts))
 
 
 def _table(summaries: Sequence[Summary], caption: str = "") -> Table:
@@ -233,10 +292,10 @@ def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> str:
     title = f"<h2>{escape(clip.name)}</h2>"
     if not rows:
         return f'{title}\n<p class="note">This clip failed.</p>'
-    # The clip itself may have gone since it was measured; what was kept of it has not.
+    # The clip may have been deleted since it was measured; its artifacts are still there.
     source = clip.path if clip.path.is_file() else reference_file(folder, clip)
     if not source.is_file():
-        return f'{title}\n<p class="note">This clip has gone, and its sound was not kept.</p>'
+        return f'{title}\n<p class="note">This clip was deleted, and its sound was not stored.</p>'
     audio, rate = _beginning(source)
     said = f" · “{clip.text}”" if clip.text else ""
     note = f'<p class="note">{escape(clip.domain + ", " + describe(audio, rate) + said)}</p>'

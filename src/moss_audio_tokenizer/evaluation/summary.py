@@ -48,6 +48,8 @@ class Summary:
         num_clips: that went through.
         num_failed: that did not.
         metrics: averages by name; what is undefined for all clips is left out.
+        published: the data that the paper measured on, for a row of the paper; "" for a
+            measured one.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Summary:
     num_clips: int
     num_failed: int
     metrics: dict[str, Average]
+    published: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -106,8 +109,21 @@ def _summary(language: str, rows: Sequence[Row]) -> Summary:
 def markdown_table(summaries: Sequence[Summary], metrics: Sequence[str] | None = None) -> str:
     """`table_cells` as Markdown."""
     heads, *rows = table_cells(summaries, metrics)
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return pipe_table(heads, rows)
+
+
+def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, the first column to the left, the others to the right."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def printable(text: str) -> str:
+    """Text with control characters escaped, which a file name may hold to steer a terminal."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 def table_cells(
@@ -133,13 +149,19 @@ def table_cells(
     for one in summaries:
         first = [one.language] if spoken else []
         cells = [_cell(one.metrics.get(name), METRICS[name].digits) for name in metrics]
-        lines.append([*first, one.model, *_rates(one), *cells])
+        lines.append([*first, _model_cell(one), *_rates(one), *cells])
     return lines
+
+
+def _model_cell(one: Summary) -> str:
+    return f"{one.model} (published)" if one.published else one.model
 
 
 def _rates(one: Summary) -> list[str]:
     failed = f" ({one.num_failed} failed)" if one.num_failed else ""
     layers = "-" if one.num_quantizers is None else f"{one.num_quantizers}"
+    if one.published:
+        return [layers, f"{one.kbps:g}", "-", "-"]
     return [layers, f"{one.kbps:g}", f"{one.actual_kbps:.2f}", f"{one.num_clips}{failed}"]
 
 

@@ -1,12 +1,22 @@
 """Texts made comparable, and how far one is from another: word and character error rates.
 
-Knows no recogniser. Case and punctuation do not count; numbers are left as they are written.
+Three normalizations: "plain" (case and punctuation do not count, numbers stay as written),
+"whisper" (Whisper's own: contractions, spelling variants and numbers are brought to one form) and
+"seed-tts" (Seed-TTS-Eval's: punctuation deleted, Chinese by characters). It knows no ASR model.
 """
 
 import re
+import string
 import unicodedata
+from collections.abc import Callable
+from functools import lru_cache
 
-from ..errors import MissingDependencyError
+from ..errors import InputError, MissingDependencyError
+
+NORMALIZATIONS = ("plain", "whisper", "seed-tts")
+
+# Languages that are written without spaces between words; Whisper scores them by characters.
+_SPACELESS = ("zh", "ja", "th", "lo", "my", "yue")
 
 
 def normalized(text: str) -> str:
@@ -23,8 +33,60 @@ def normalized(text: str) -> str:
     return " ".join(words)
 
 
-def error_rates(said: str, transcript: str) -> dict[str, float]:
-    """Word and character error rates, NaN where nothing was said; characters without spaces.
+def normalizer(name: str, language: str = "") -> Callable[[str], str]:
+    """The function of a normalization for a language; an unknown language counts as English.
+
+    Raises:
+        InputError: there is no such normalization.
+        MissingDependencyError: whisper-normalizer is not installed.
+    """
+    if name not in NORMALIZATIONS:
+        raise InputError(
+            f"--text-normalization {name!r} is unknown; expected {', '.join(NORMALIZATIONS)}"
+        )
+    if name == "seed-tts":
+        return _seed_tts_chinese if language.startswith("zh") else _seed_tts
+    if name == "whisper":
+        return _whisper(language)
+    return normalized
+
+
+@lru_cache(maxsize=16)
+def _whisper(language: str) -> Callable[[str], str]:
+    try:
+        from whisper_normalizer.basic import BasicTextNormalizer
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Whisper's text normalization needs whisper-normalizer: "
+            "pip install 'moss-audio-tokenizer[judges]'"
+        ) from error
+    if language in ("", "en") or language.startswith("en-"):
+        normalize: Callable[[str], str] = EnglishTextNormalizer()
+    else:
+        normalize = BasicTextNormalizer(split_letters=language.startswith(_SPACELESS))
+    return lambda text: " ".join(normalize(text).split())
+
+
+def _seed_tts(text: str) -> str:
+    return " ".join(_without_punctuation(text).lower().split())
+
+
+def _seed_tts_chinese(text: str) -> str:
+    return " ".join("".join(_without_punctuation(text).split()))
+
+
+def _without_punctuation(text: str) -> str:
+    """Deletes all punctuation but the apostrophe, as Seed-TTS-Eval does; words it joined merge."""
+    return "".join(letter for letter in text if letter == "'" or not _is_punctuation(letter))
+
+
+def _is_punctuation(letter: str) -> bool:
+    return letter in string.punctuation or unicodedata.category(letter).startswith("P")
+
+
+def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
+    """Word and character error rates; NaN for an empty reference. Spaces are no characters.
 
     Raises:
         MissingDependencyError: jiwer is not installed.
@@ -35,10 +97,10 @@ def error_rates(said: str, transcript: str) -> dict[str, float]:
         raise MissingDependencyError(
             "word error rates need jiwer: pip install 'moss-audio-tokenizer[eval]'"
         ) from error
-    if not said:
+    if not reference:
         return {"wer": float("nan"), "cer": float("nan")}
-    letters, heard_letters = said.replace(" ", ""), transcript.replace(" ", "")
+    letters, found = reference.replace(" ", ""), hypothesis.replace(" ", "")
     return {
-        "wer": float(jiwer.wer(said, transcript)),
-        "cer": float(jiwer.cer(letters, heard_letters)),
+        "wer": float(jiwer.wer(reference, hypothesis)),
+        "cer": float(jiwer.cer(letters, found)),
     }

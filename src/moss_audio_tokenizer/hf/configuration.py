@@ -36,6 +36,8 @@ class MossAudioTokenizerConfig(PreTrainedConfig):
     attention_implementation: str = "sdpa"
     compute_dtype: str = "fp32"
     codec_weight_dtype: str = "fp32"
+    lengths: str = "ceil"
+    version: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in the defaults and refuse what cannot be built."""
@@ -63,6 +65,16 @@ class MossAudioTokenizerConfig(PreTrainedConfig):
     def codec(self) -> CodecConfig:
         """The checked configuration that the model is built from."""
         return self._codec
+
+    @property
+    def num_quantizers(self) -> int:
+        """Layers of codes."""
+        return self._codec.quantizer.num_quantizers
+
+    @property
+    def codebook_size(self) -> int:
+        """Entries of each codebook."""
+        return self._codec.quantizer.codebook_size
 
     @property
     def frame_rate(self) -> float:

@@ -1,6 +1,7 @@
-"""Distances that need no other program: mel and STFT distances, and SI-SDR.
+"""Distances that need no other program: mel and STFT distances, spectral convergence, SDRs.
 
-Source of the first two: training.md section 9 [EV], the defaults of DAC's loss classes.
+Mel and STFT distance, spectral convergence and SDR follow the public evaluation code of
+MOSS-Audio-Tokenizer (OpenMOSS/MOSS-Audio-Tokenizer-Eval), which measured the paper's Table 2.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ def mel_distance(
 
     At each scale mean |log10 max(m, 1e-5)^2 - log10 max(m', 1e-5)^2| + mean |m - m'| over Slaney
     mel magnitudes (150 and 80 bands, hop a quarter of the window, periodic sqrt-Hann). 0 is the
-    best; never NaN: silence against silence is 0. Source: training.md section 9 [EV].
+    best; never NaN: silence against silence is 0.
 
     Raises:
         AudioError: a signal is not mono, empty, or not finite.
@@ -48,7 +49,7 @@ def stft_distance(
 ) -> float:
     """STFT distance at 16 kHz: `mel_distance` on the STFT magnitudes themselves.
 
-    0 is the best; never NaN. Source: training.md section 9 [EV].
+    0 is the best; never NaN.
 
     Raises:
         AudioError: a signal is not mono, empty, or not finite.
@@ -66,13 +67,54 @@ def dac_mel_distance(
 
     At each scale mean |log10 max(m, 1e-5) - log10 max(m', 1e-5)| over Slaney mel magnitudes (5, 10,
     ... 320 bands, hop a quarter of the window, periodic Hann). 0 is the best; never NaN.
-    Source: training.md section 2 [DAC base.yml]; DAC reports it at 44.1 kHz.
+    Source: the mel loss of Descript's DAC (Kumar et al., 2023), which reports it at 44.1 kHz.
 
     Raises:
         AudioError: a signal is not mono, empty, or not finite.
     """
     pair = aligned_at_measured_rate(reference, estimate, sampling_rate)
     return sum(_log_distance(pair, length, mels) for length, mels in _DAC_NUM_MELS.items())
+
+
+def spectral_convergence(
+    reference: Float[np.ndarray, "samples"],
+    estimate: Float[np.ndarray, "other_samples"],
+    sampling_rate: int,
+) -> float:
+    """Frobenius norm of the difference of STFT magnitudes over that of the reference's, at 16 kHz.
+
+    Windows of 2048 (periodic Hann, hop 512, zeros at the ends). 0 is the best; NaN when the
+    reference is silent.
+
+    Raises:
+        AudioError: a signal is not mono, empty, or not finite.
+    """
+    pair = aligned_at_measured_rate(reference, estimate, sampling_rate)
+    blocks = (magnitude_blocks(one, 2048, 512, root=False, padding="constant") for one in pair)
+    difference = total = 0.0
+    for true, made in zip(*blocks, strict=True):
+        difference += float(((true - made) ** 2).sum())
+        total += float((true**2).sum())
+    return float(np.sqrt(difference / total)) if total > 0.0 else float("nan")
+
+
+def sdr(
+    reference: Float[np.ndarray, "samples"], estimate: Float[np.ndarray, "other_samples"]
+) -> float:
+    """Signal-to-distortion ratio in dB without any fitted gain: 10 log10 |r|^2 / |r - e|^2.
+
+    Higher is better; 0 dB is what silence gets. +inf for the reference itself, NaN when the
+    reference is silent.
+
+    Raises:
+        AudioError: a signal is not mono, empty, or not finite.
+    """
+    reference, estimate = aligned(reference, estimate)
+    power = _inner(reference, reference)
+    noise = _inner(reference - estimate, reference - estimate)
+    if power == 0.0:
+        return float("nan")
+    return float("inf") if noise == 0.0 else 10 * float(np.log10(power / noise))
 
 
 def si_sdr(

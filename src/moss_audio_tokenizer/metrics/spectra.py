@@ -6,6 +6,7 @@ ends, so that frame i is centred on sample i * hop.
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +50,11 @@ def mel_filters(
 
 
 def magnitude_blocks(
-    signal: Float[np.ndarray, "samples"], window_length: int, hop_length: int, root: bool = True
+    signal: Float[np.ndarray, "samples"],
+    window_length: int,
+    hop_length: int,
+    root: bool = True,
+    padding: Literal["reflect", "constant"] = "reflect",
 ) -> Iterator[Float[np.ndarray, "frames bins"]]:
     """STFT magnitudes under a periodic sqrt-Hann (or Hann) window, a block of frames at a time.
 
@@ -58,7 +63,7 @@ def magnitude_blocks(
     """
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
     window = np.sqrt(hann) if root else hann
-    padded = np.pad(signal, window_length // 2, mode="reflect")
+    padded = np.pad(signal, window_length // 2, mode=padding)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)[::hop_length]
     for start in range(0, len(frames), _BLOCK_FRAMES):
         yield np.abs(np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * window))

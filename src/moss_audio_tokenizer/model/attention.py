@@ -1,7 +1,7 @@
 """Causal attention over a window, in time and memory linear in the length.
 
 Query p sees the keys k with 0 <= p - k < context, on every backend. Long sequences are cut
-into blocks of queries, each against the stretch of keys that it can see, so that no mask
+into blocks of queries, each against the range of keys that it can see, so that no mask
 grows with the sequence. Owns the backends; knows nothing of layers or streams.
 """
 
@@ -24,7 +24,7 @@ SHORT_QUERIES = 128
 
 
 class WindowBlock(NamedTuple):
-    """A stretch of queries, the stretch of keys that it sees, and which of them."""
+    """A block of queries, the range of keys that any of them sees, and the mask within it."""
 
     queries: slice
     keys: slice
@@ -59,7 +59,7 @@ def _block(
     first_key = max(0, num_past + start - context + 1)
     last_key = num_past + stop
     queries, keys = slice(start, stop), slice(first_key, last_key)
-    if stop - start == 1:  # it sees all of its stretch
+    if stop - start == 1:  # it sees all of these keys
         return WindowBlock(queries, keys, None, is_causal=False)
     query = torch.arange(num_past + start, last_key, device=device)[:, None]
     distance = query - torch.arange(first_key, last_key, device=device)

@@ -1,7 +1,9 @@
-"""The codec: encoder, quantizer and decoder put together, and how they are initialised.
+"""The codec: encoder, quantizer and decoder put together, and how they are initialized.
 
-The only module that composes the three; each of them can be absent but the quantizer.
-Works on whole frames of checked tensors; padding, lengths and formats are its callers'.
+This is the reference, and what is trained. Inference runs the same function of the same weights
+in `runtime`; tests/runtime/test_inference_codec.py and test_folded_quantizer.py hold the two
+equal. Encoder and decoder are optional, the quantizer is not. Works on whole frames of checked
+tensors; padding, lengths and formats belong to its callers.
 """
 
 import math
@@ -50,14 +52,14 @@ class Codec(nn.Module):
 
     def reconstruct(
         self, audio: Float[Tensor, "batch channels samples"], num_quantizers: int | None = None
-    ) -> tuple[Float[Tensor, "batch channels samples"], Int[Tensor, "layers batch frames"]]:
+    ) -> tuple[Float[Tensor, "batch channels samples"], Int[Tensor, "num_quantizers batch frames"]]:
         """Whole frames of audio through codes and back: (audio, codes)."""
         codes = self.quantizer.encode(self.require_encoder()(audio), num_quantizers)
         return self.require_decoder()(self.quantizer.decode(codes)), codes
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights, all in one place.
+    def initialize(self, generator: torch.Generator | None = None) -> None:
+        """Draw new weights for all modules.
 
         | tensors                                    | value                                   |
         | ------------------------------------------ | --------------------------------------- |
@@ -70,7 +72,7 @@ class Codec(nn.Module):
         | codebooks                                  | normal, std 1                           |
 
         The small quantizer weights keep the Jacobian I - O W of each layer close to I:
-        larger ones explode over 32 layers (training.md section 10).
+        larger ones explode over 32 layers.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -1,6 +1,6 @@
 """Folding time into channels and back, and interleaving stereo; shapes only, no weights.
 
-Source: codec.md: output channel = input channel * patch size + offset within the patch.
+Output channel = input channel * patch size + offset within the patch, as in released checkpoints.
 """
 
 from jaxtyping import Float
@@ -43,7 +43,7 @@ class Patchify(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `patchify`."""
+        """Fold steps into channels."""
         return patchify(x, self.patch_size)
 
 
@@ -55,5 +55,5 @@ class Unpatchify(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `unpatchify`."""
+        """Unfold channels into steps."""
         return unpatchify(x, self.patch_size)

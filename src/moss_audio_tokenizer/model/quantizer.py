@@ -1,9 +1,9 @@
 """The residual quantizer: hidden states to codes, codes to hidden states, and its training.
 
-Always in float32. Knows nothing of encoder, decoder or audio. Source: codec.md
-("Quantizer"), training.md section 1, after the factorised codes of DAC.
+Always in float32. Knows nothing of encoder, decoder or audio. Codebooks are searched in a
+low-dimensional projection, as the factorized codes of DAC (Kumar et al., 2023) are.
 
-The residual itself is never formed. Layer c looks at e_c = W_c r_c + b_c, and r_c is
+The residual itself is never formed. Layer c quantizes the view e_c = W_c r_c + b_c, and r_c is
 r_1 less the outputs O_j q_j + d_j of the layers before, so
 
     e_c = (W_c r_1 + b_c) - sum over j < c of (W_c O_j q_j + W_c d_j):
@@ -26,14 +26,15 @@ from .devices import without_autocast
 
 @dataclass
 class QuantizerOutput:
-    """What training needs from the quantizer.
+    """The quantizer's results for training.
 
     Attributes:
         hidden: the decoder's input, from the active layers of each row.
-        codes: every layer's choice, active or not.
-        views: what each layer looked at to choose.
-        commitment_loss: pulls e towards its row; mean over rows, summed over layers.
-        codebook_loss: pulls the row towards e; likewise.
+        codes: the codes of all layers, active or not.
+        views: the projected residual that each layer quantized.
+        commitment_loss: pulls views towards their codebook entries; mean over rows, summed over
+            layers.
+        codebook_loss: pulls codebook entries towards the views; likewise.
     """
 
     hidden: Float[Tensor, "batch frames width"]
@@ -55,7 +56,7 @@ class WeightNormLinear(nn.Module):
     @property
     def weight(self) -> Float[Tensor, "outputs inputs"]:
         """Gain * direction / |direction|, row by row."""
-        return normalised_rows(self.direction, self.gain)
+        return normalized_rows(self.direction, self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """X W^T + bias."""
@@ -74,10 +75,10 @@ class LayeredLinear(nn.Module):
     @property
     def weight(self) -> Float[Tensor, "layers outputs inputs"]:
         """Gain * direction / |direction|, row by row."""
-        return normalised_rows(self.direction, self.gain)
+        return normalized_rows(self.direction, self.gain)
 
 
-def normalised_rows(direction: Tensor, gain: Tensor) -> Tensor:
+def normalized_rows(direction: Tensor, gain: Tensor) -> Tensor:
     """Rows of ``direction`` scaled to the lengths in ``gain``."""
     return direction * (gain / direction.norm(dim=-1))[..., None]
 
@@ -111,13 +112,13 @@ class ResidualQuantizer(nn.Module):
     def decode(
         self, codes: Int[Tensor, "num_quantizers batch frames"]
     ) -> Float[Tensor, "batch frames width"]:
-        """The decoder's input: every layer's row, projected and summed."""
+        """The decoder's input: the codebook entries of all layers, projected and summed."""
         with without_autocast(self.codebooks):
             rows = [F.embedding(codes[q], self.codebooks[q]) for q in range(len(codes))]
             return self.output_proj(self._project_rows(rows))
 
     def code_vectors(self) -> Float[Tensor, "num_quantizers codebook_size width"]:
-        """What each code of each layer adds to the decoder's input, but for the biases."""
+        """The contribution of each codebook entry to the decoder's input, without the biases."""
         spread: Tensor = self.codebooks
         if self.out_projs is not None:
             spread = spread @ self.out_projs.weight.transpose(1, 2)
@@ -131,7 +132,7 @@ class ResidualQuantizer(nn.Module):
         active: Int[Tensor, "batch"] | None = None,
         valid: Float[Tensor, "batch frames"] | None = None,
     ) -> QuantizerOutput:
-        """Quantize with straight-through gradients and the losses of training.md section 1.
+        """Quantize with straight-through gradients, and compute both quantizer losses.
 
         Args:
             hidden: the encoder's output.
@@ -170,9 +171,9 @@ class ResidualQuantizer(nn.Module):
     def _walk(
         self, views: Tensor, layers: int, exact: bool
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Layer by layer: (codes, e, chosen rows), subtracting each choice from later views.
+        """Layer by layer: (codes, view, chosen entries), subtracting each choice from later views.
 
-        ``exact`` subtracts the row itself; otherwise its straight-through form, for gradients.
+        ``exact`` subtracts the entry itself; otherwise its straight-through form, for gradients.
         """
         coupling, offset = self._coupling(layers)
         search = self.search_tables(layers)
@@ -201,7 +202,7 @@ class ResidualQuantizer(nn.Module):
         return coupling, offset
 
     def search_tables(self, layers: int) -> tuple[Tensor, Tensor]:
-        """What `_nearest` compares with: rows, and half their squared lengths."""
+        """The tables of `_nearest`: codebook entries, and half their squared lengths."""
         rows = self.codebooks[:layers].detach()
         if self.config.quantizer_type == "rlfq":
             rows = F.normalize(rows, dim=-1, eps=1e-12)
@@ -216,7 +217,7 @@ class ResidualQuantizer(nn.Module):
         return (F.linear(view, rows[layer]) - half_squares[layer]).argmax(-1)
 
     def _project_rows(self, rows: list[Tensor], masks: Tensor | None = None) -> Tensor:
-        """Sum over layers of O_c row + d_c; with masks (layers, batch), of active layers only."""
+        """Sum over layers of O_c entry + d_c; with masks (layers, batch), of active layers only."""
         if self.out_projs is None:
             return torch.stack(rows).sum(0)
         layers = len(rows)
@@ -227,7 +228,7 @@ class ResidualQuantizer(nn.Module):
 
 
 def straight_through(view: Tensor, row: Tensor) -> Tensor:
-    """The row in value, the view in gradient."""
+    """The value of the codebook entry, with the gradient of the view."""
     return view + (row - view).detach()
 
 

@@ -1,7 +1,7 @@
 """Causal pre-norm Transformer blocks, and a stage made of them.
 
 Owns a block's arithmetic (x += s1 * attention(LN(x)); x += s2 * feed-forward(LN(x)));
-knows nothing of audio, patches, codes or streams. Source: codec.md, "A block".
+knows nothing of audio, patches, codes or streams.
 """
 
 import torch
@@ -93,7 +93,7 @@ class Transformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch steps width"]
     ) -> Float[Tensor, "batch steps out_width"]:
-        """Run the stage over whole sequences; `inference` runs it over streams."""
+        """Run the stage over whole sequences; `runtime.stage` runs it over streams."""
         num_steps = x.shape[1]
         rotation = rotation_at(0, num_steps, self.head_dim, self.max_period, x.device)
         window = plan_window(num_steps, 0, self.context_steps, x.device)

@@ -39,6 +39,7 @@ class Runtime:
         if kind not in _PROVIDERS or not (index.isdigit() or index == ""):
             raise ConfigError(f"no device {device!r}; expected cpu, cuda, cuda:1, or tensorrt")
         self.num_threads = None if num_threads is None else require_count(num_threads, "threads")
+        self.device = str(device)
         self.device_id = int(index or 0)
         self.on_gpu = kind != "cpu"
         self._providers = self._available(kind)
@@ -63,6 +64,8 @@ class Runtime:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = self.num_threads or _cores()
         options.inter_op_num_threads = 1
+        # Threads that spin while they wait take the cores of whatever runs beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors are raised too; nothing else may write to stderr
         try:
             return self._library.InferenceSession(str(path), options, providers=self._providers)

@@ -1,7 +1,7 @@
 """`OnnxAudioTokenizer`: the model's verbs on exported graphs, with NumPy arrays.
 
 Owns the public face; checks are `arrays.py`'s, computing is `engines.py`'s. Whole clips are
-worked through in pieces by the same steps as streams, one row after the other, so that a row's
+worked through in chunks by the same steps as streams, one row after the other, so that a row's
 codes depend on nothing else and memory does not grow with the clip.
 """
 
@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from ..api.validation import first_layers, only_row, require_equal_layers
 from ..codes.codec import CodecInfo
+from ..codes.codec_progress import reported
 from ..config import CodecConfig
 from ..config.arguments import (
     check_num_quantizers,
     frames_of_duration,
+    kept_samples,
     require_count,
+    require_lengths,
     require_list,
 )
 from ..errors import CodesError, InputError
@@ -29,10 +33,8 @@ from .folder import OnnxFolder, find_folder
 from .graph_pair import GraphPair
 from .outputs import DecoderOutput, EncoderOutput
 from .runtime import Runtime, session_facts
+from .shapes import PIECE_FRAMES
 from .steps import Port, StepRunner
-
-# Frames of a whole clip that are computed at a time, unless chunk_duration says otherwise.
-PIECE_FRAMES = 25
 
 
 class OnnxAudioTokenizer:
@@ -56,8 +58,16 @@ class OnnxAudioTokenizer:
 
     def __init__(self, folder: OnnxFolder, runtime: Runtime) -> None:
         self.folder = folder
+        self.lengths = "ceil"
         self._runtime = runtime
         self._batches = CallersBatches()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles: the folder is opened again, and streams stay behind."""
+        return _reopened, (type(self), self.folder.path, self._runtime.device, *self._settings())
+
+    def _settings(self) -> tuple[int | None, str]:
+        return self._runtime.num_threads, self.lengths
 
     @classmethod
     def from_pretrained(
@@ -66,6 +76,7 @@ class OnnxAudioTokenizer:
         device: str = "cpu",
         num_threads: int | None = None,
         verify: bool = False,
+        lengths: str = "ceil",
     ) -> "OnnxAudioTokenizer":
         """Load an exported folder, or "bundled" (the model in the package).
 
@@ -74,6 +85,7 @@ class OnnxAudioTokenizer:
             device: "cpu", "cuda", "cuda:1" or "tensorrt", as onnxruntime has it.
             num_threads: on a CPU (default: OMP_NUM_THREADS, or one a core).
             verify: compare hashes of weights over 256 MB too, not only their sizes.
+            lengths: frames of a clip of n samples; see `set_lengths`.
 
         Raises:
             CheckpointError: no export is there, or its files are not as exported.
@@ -82,7 +94,22 @@ class OnnxAudioTokenizer:
         """
         folder = find_folder(path)
         folder.check_weights(verify)
-        return cls(folder, Runtime(device, num_threads))
+        codec = cls(folder, Runtime(device, num_threads))
+        codec.set_lengths(lengths)
+        return codec
+
+    def set_lengths(self, name: str) -> None:
+        """Choose how many frames a clip of n samples gives.
+
+        Args:
+            name: "ceil" encodes all samples, the last frame zero-padded: ceil(n /
+                downsample_rate) frames. "floor" drops the samples of an unfinished frame, as the
+                released code does: floor(n / downsample_rate) frames.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        self.lengths = require_lengths(name)
 
     # What it is
 
@@ -126,6 +153,7 @@ class OnnxAudioTokenizer:
         input_values: Any,
         padding_mask: Any = None,
         num_quantizers: int | None = None,
+        return_dict: bool | None = None,
         chunk_duration: float | None = None,
     ) -> EncoderOutput:
         """Audio to codes; a clip of n samples gives ceil(n / downsample_rate) frames.
@@ -135,6 +163,7 @@ class OnnxAudioTokenizer:
                 or (channels, samples) for stereo; floating point within +-1, int16 or int32.
             padding_mask: (batch, samples), 1 for samples and 0 for padding at the end.
             num_quantizers: use the first so many layers (default: all).
+            return_dict: False for the tuple (audio_codes, audio_codes_lengths).
             chunk_duration: seconds to work through at a time; the result is the same.
 
         Raises:
@@ -143,11 +172,13 @@ class OnnxAudioTokenizer:
         rows = as_waveform_rows(input_values, self.config.number_channels)
         lengths = lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
         clips = [row[:, :length] for row, length in zip(rows, lengths, strict=True)]
-        return self._encode(clips, num_quantizers, chunk_duration)
+        encoded = self._encode(clips, num_quantizers, chunk_duration)
+        codes = (encoded.audio_codes, encoded.audio_codes_lengths)
+        return codes if return_dict is False else encoded  # type: ignore[return-value]
 
     def batch_encode(
         self,
-        input_values: Sequence[Any],
+        wav_list: Sequence[Any],
         num_quantizers: int | None = None,
         chunk_duration: float | None = None,
         streaming: bool = False,
@@ -157,11 +188,11 @@ class OnnxAudioTokenizer:
     ) -> EncoderOutput:
         """Encode clips of unequal lengths: a list of (channels, samples), or (samples,) for mono.
 
-        See `encode`, and `batch_decode` for the streaming options: with ``streaming=True`` what
-        does not fill a frame waits for the next call, a finalized row's last frame is
-        zero-padded, and there are no hidden states.
+        The options are those of `encode`, and for streaming those of `batch_decode`: with
+        ``streaming=True`` what does not fill a frame waits for the next call, a finalized row's
+        last frame is zero-padded, and there are no hidden states.
         """
-        items = require_list(input_values, "clips", "encode")
+        items = require_list(wav_list, "clips", "encode")
         slots = (max_batch_size, finalize_indices, reset_stream)
         if streaming:
             frames_of_duration(chunk_duration, self.config)
@@ -178,7 +209,9 @@ class OnnxAudioTokenizer:
     ) -> EncoderOutput:
         layers = check_num_quantizers(num_quantizers, self.config)
         chunk = frames_of_duration(chunk_duration, self.config)
-        clips = [check_clip(clip) for clip in clips]
+        unit = self.config.downsample_rate
+        samples = [kept_samples(clip.shape[-1], unit, self.lengths) for clip in clips]
+        clips = [check_clip(clip)[:, :n] for clip, n in zip(clips, samples, strict=True)]
         rows = [self._encode_rows([clip], layers, chunk)[0] for clip in clips]
         hidden = pad_rows([states for _, states in rows])
         return _encoded([codes for codes, _ in rows], hidden)
@@ -222,6 +255,7 @@ class OnnxAudioTokenizer:
         self,
         audio_codes: Any,
         padding_mask: Any = None,
+        return_dict: bool | None = None,
         chunk_duration: float | None = None,
         num_quantizers: int | None = None,
     ) -> DecoderOutput:
@@ -231,6 +265,7 @@ class OnnxAudioTokenizer:
             audio_codes: (num_quantizers, batch, frames) or (num_quantizers, frames); fewer
                 layers than the model has are fine.
             padding_mask: (batch, frames), 1 for frames and 0 for padding at the end.
+            return_dict: False for the tuple (audio,).
             chunk_duration: seconds to work through at a time; the result is the same.
             num_quantizers: use only the first so many of the layers given.
 
@@ -240,7 +275,8 @@ class OnnxAudioTokenizer:
         codes = as_code_rows(audio_codes, self.config)
         lengths = lengths_of(padding_mask, codes.shape[1], codes.shape[2], "frames")
         rows = [codes[:, row, :length] for row, length in enumerate(lengths)]
-        return self._decode(rows, num_quantizers, chunk_duration)
+        decoded = self._decode(rows, num_quantizers, chunk_duration)
+        return (decoded.audio,) if return_dict is False else decoded  # type: ignore[return-value]
 
     def batch_decode(
         self,
@@ -257,9 +293,9 @@ class OnnxAudioTokenizer:
         Args:
             codes_list: one item a row.
             num_quantizers: use only the first so many of the layers given.
-            chunk_duration: see `decode`.
-            streaming: go on where the last such call ended: row i is the same stream again. More
-                rows than before admit streams at the tail; codes of 0 frames pause a row.
+            chunk_duration: seconds to work through at a time; the result is the same.
+            streaming: continue where the last such call ended: row i is the same stream again.
+                More rows than before admit streams at the tail; codes of 0 frames pause a row.
             max_batch_size: rows to make room for; counts in the first call (default: its rows).
             finalize_indices: rows that end with this call and then leave; the others keep their
                 order.
@@ -273,29 +309,18 @@ class OnnxAudioTokenizer:
         if streaming:
             frames_of_duration(chunk_duration, self.config)
             chunks = [as_code_chunk(codes, self.config) for codes in items]
-            chunks = self._first_layers(chunks, num_quantizers)
+            chunks = first_layers(chunks, num_quantizers, self.config)
             make = self.decoder_stream
             return _decoded(self._batches.advance("decode", make, chunks, *slots))
         self._batches.refuse("decode", *slots)
         rows = [_single(as_code_rows(codes, self.config).swapaxes(0, 1)) for codes in items]
-        depths = sorted({len(row) for row in rows})
-        if num_quantizers is None and len(depths) > 1:
-            raise CodesError(
-                f"rows have {depths} layers; pass num_quantizers={depths[0]} or equal depths"
-            )
+        require_equal_layers(rows, num_quantizers)
         return self._decode(rows, num_quantizers, chunk_duration)
-
-    def _first_layers(self, rows: list[np.ndarray], num_quantizers: int | None) -> list[np.ndarray]:
-        layers = check_num_quantizers(num_quantizers, self.config)
-        shallowest = min(len(row) for row in rows)
-        if num_quantizers is not None and layers > shallowest:
-            raise CodesError(f"num_quantizers is {layers}, but the codes have {shallowest} layers")
-        return [row[:layers] for row in rows]
 
     def _decode(
         self, rows: list[np.ndarray], num_quantizers: int | None, chunk_duration: float | None
     ) -> DecoderOutput:
-        rows = self._first_layers(rows, num_quantizers)
+        rows = first_layers(rows, num_quantizers, self.config)
         if min(row.shape[1] for row in rows) == 0:
             raise CodesError("a row of codes has no frames; expected at least one")
         chunk = frames_of_duration(chunk_duration, self.config)
@@ -345,7 +370,8 @@ class OnnxAudioTokenizer:
         slots = require_count(max_slots, "max_slots")
         frames = require_count(max_chunk_frames, "max_chunk_frames")
         layers = check_num_quantizers(num_quantizers, self.config)
-        return EncoderStream(self._encoder_engine(slots, frames, layers))
+        engine = self._encoder_engine(slots, frames, layers)
+        return EncoderStream(engine, pads_last_frame=self.lengths == "ceil")
 
     def _encoder_engine(self, slots: int, frames: int, layers: int) -> OnnxEncoderEngine:
         config = self.config
@@ -379,22 +405,28 @@ class OnnxAudioTokenizer:
         return OnnxDecoderEngine(runner, config, identity, slots, frames)
 
 
+def _reopened(
+    cls: type[OnnxAudioTokenizer], path: Path, device: str, num_threads: int | None, lengths: str
+) -> OnnxAudioTokenizer:
+    """What a pickle becomes again."""
+    return cls.from_pretrained(path, device, num_threads, lengths=lengths)
+
+
 def _pieces(frames: int, chunk: int | None) -> Iterator[slice]:
     size = chunk or PIECE_FRAMES
-    return (slice(start, min(start + size, frames)) for start in range(0, frames, size))
+    pieces = (slice(start, min(start + size, frames)) for start in range(0, frames, size))
+    return reported(pieces, frames)
 
 
 def _single(rows: np.ndarray) -> np.ndarray:
     """The only row of a batch of one."""
-    if len(rows) != 1:
-        raise InputError(f"each item of a list is one clip; got a batch of {len(rows)}")
-    row: np.ndarray = rows[0]
+    row: np.ndarray = only_row(rows, "each item of a list is one clip", InputError)
     return row
 
 
-def _joined(results: Sequence[tuple[np.ndarray, ...]], place: int) -> np.ndarray:
-    """One of the results of all pieces, along their frames."""
-    return np.concatenate([result[place] for result in results], axis=1)
+def _joined(results: Sequence[tuple[np.ndarray, ...]], index: int) -> np.ndarray:
+    """One of the results of all chunks, along their frames."""
+    return np.concatenate([result[index] for result in results], axis=1)
 
 
 def _lengths(rows: Sequence[np.ndarray]) -> np.ndarray:

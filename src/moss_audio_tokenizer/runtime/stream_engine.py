@@ -6,7 +6,8 @@ may be is checked in `model.inputs`.
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from ..model.inputs import as_code_chunk, as_waveform_chunk, pad_rows
 from .cuda_graphs import GraphedStep, Record, record_cuda_graph
 from .inference_codec import InferenceDecoder, InferenceEncoder
 from .ring_cache import RingKVCache, StepBatch
+
+# Rows times frames up to which a step on a CPU runs on one thread. Threads that share a small step
+# spin while they wait for each other: beside busy programs a step took seconds.
+ONE_THREAD_FRAMES = 8
 
 
 class TorchEngine:
@@ -117,6 +122,20 @@ class TorchEngine:
         return tensors, notes
 
 
+@contextmanager
+def limited_threads(device: torch.device, num_frames: int) -> Iterator[None]:
+    """Run a step of so many frames in all on one thread, if it is small and on a CPU."""
+    before = torch.get_num_threads()
+    if device.type != "cpu" or before == 1 or num_frames > ONE_THREAD_FRAMES:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def graph_recorder(device: torch.device) -> Record | None:
     """How to record steps as graphs on a device; None where they run eagerly."""
     return partial(record_cuda_graph, device=device) if device.type == "cuda" else None
@@ -155,8 +174,9 @@ class TorchDecoderEngine(TorchEngine):
         """Advance the streams of some slots, and return their results."""
         slots = sorted(chunks)
         num_frames = [chunks[slot].shape[1] for slot in slots]
-        hidden = self._hidden([chunks[slot] for slot in slots])
-        (audio,) = self._run(hidden, slots, num_frames)
+        with limited_threads(self.device, len(slots) * max(num_frames)):
+            hidden = self._hidden([chunks[slot] for slot in slots])
+            (audio,) = self._run(hidden, slots, num_frames)
         audio, step = audio.to(self.results_device), self.samples_per_frame
         return {
             slot: row[:, : frames * step]
@@ -221,7 +241,8 @@ class TorchEncoderEngine(TorchEngine):
         slots = sorted(chunks)
         num_frames = [chunks[slot].shape[1] // self.samples_per_frame for slot in slots]
         audio = _together([chunks[slot] for slot in slots]).to(self.device).transpose(1, 2)
-        found = self._run(audio, slots, num_frames)
+        with limited_threads(self.device, len(slots) * max(num_frames)):
+            found = self._run(audio, slots, num_frames)
         codes, hidden = (item.to(self.results_device) for item in found)
         return {
             slot: (codes[row, :frames].T, hidden[row, :frames])

@@ -9,7 +9,7 @@ Where rows and heads are too few to fill the GPU, programs share a row's past am
 `join` puts their parts together.
 
 New keys are read from where they come from, not from the ring: programs of one row need not wait
-for each other, as the ring's places for new steps are none that any query of the chunk sees.
+for each other, since no query of the chunk sees the ring's entries for new steps.
 
 Knows arrays alone; `triton_attention.py` launches them.
 """

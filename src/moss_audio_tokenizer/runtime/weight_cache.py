@@ -1,5 +1,7 @@
 """Inference encoders and decoders, built at first use and rebuilt when weights change."""
 
+from copy import copy, deepcopy
+
 import torch
 from torch import Tensor
 
@@ -27,14 +29,14 @@ class InferenceCache:
         """The encoder and the quantizer, ready to run."""
         stamp = _Stamp(codec.require_encoder(), codec, dtype)
         if self._encoder is None or not stamp.equals(self._encoder[0]):
-            self._encoder = (stamp, InferenceEncoder(codec, dtype))
+            self._encoder = (stamp, InferenceEncoder(_in_float32(codec, "encoder"), dtype))
         return self._encoder[1]
 
     def decoder(self, codec: Codec, dtype: torch.dtype) -> InferenceDecoder:
         """The quantizer and the decoder, ready to run."""
         stamp = _Stamp(codec.require_decoder(), codec, dtype)
         if self._decoder is None or not stamp.equals(self._decoder[0]):
-            self._decoder = (stamp, InferenceDecoder(codec, dtype))
+            self._decoder = (stamp, InferenceDecoder(_in_float32(codec, "decoder"), dtype))
         return self._decoder[1]
 
     def clear(self) -> None:
@@ -72,3 +74,14 @@ def _samples(weight: Tensor) -> Tensor:
     """The bits of some values, since NaN would equal nothing."""
     values = weight.flatten()[:: max(1, weight.numel() // _SAMPLES)]
     return values.float().view(torch.int32)
+
+
+def _in_float32(codec: Codec, side: str) -> Codec:
+    """The codec with its quantizer and one side in float32, from weights of whatever type."""
+    parts = {name: getattr(codec, name) for name in (side, "quantizer")}
+    weights = [weight for part in parts.values() for weight in part.parameters()]
+    if all(weight.dtype == torch.float32 for weight in weights):
+        return codec
+    converted = copy(codec)
+    converted._modules = codec._modules | {name: deepcopy(p).float() for name, p in parts.items()}
+    return converted

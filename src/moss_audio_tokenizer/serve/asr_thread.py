@@ -14,47 +14,10 @@ from typing import Any, Protocol
 from ..audio import load_audio
 from ..codes.codec import Codec, CodecInfo
 from ..errors import MossAudioError, ServerBusy, ServerError
+from ..speech.transcriber import Transcript, is_audible
 from .lifecycle import ModelService
 from .metrics import Metrics
 from .settings import ServerSettings
-
-
-class TimedWord(Protocol):
-    """A recognized word."""
-
-    @property
-    def text(self) -> str:
-        """The word."""
-        ...
-
-    @property
-    def start_seconds(self) -> float:
-        """When it starts."""
-        ...
-
-    @property
-    def end_seconds(self) -> float:
-        """When it ends."""
-        ...
-
-
-class Transcript(Protocol):
-    """What was said in a recording."""
-
-    @property
-    def text(self) -> str:
-        """All words; empty for silence."""
-        ...
-
-    @property
-    def words(self) -> Sequence[TimedWord]:
-        """Words with times; empty if the model gives no times."""
-        ...
-
-    @property
-    def duration_seconds(self) -> float:
-        """The length of the recording."""
-        ...
 
 
 class SpeechTranscriber(Protocol):
@@ -164,6 +127,8 @@ class Transcriptions(ModelService):
             info.num_channels,
             max_seconds=self.settings.max_clip_seconds,
         )
+        if not is_audible(samples):
+            return Transcript("", (), samples.shape[1] / info.sampling_rate)
         try:
             return model.transcripts([model.encode(samples, info.sampling_rate, None)])[0]
         except MossAudioError:

@@ -22,7 +22,7 @@ from .settings import ServerSettings
 _MAX_CLIENTS = 10_000
 # The length of a client's name that is remembered.
 _MAX_NAME = 128
-# After so many wrong keys a minute, an address must wait before its next key is looked at.
+# Wrong API keys of one address per minute; for more, the answer is to wait.
 _WRONG_KEYS_A_MINUTE = 60.0
 
 
@@ -83,15 +83,6 @@ class RequestRates:
             bucket.refund(1)
         return wait
 
-    def debt(self, client: str) -> float:
-        """The seconds that a client must wait before its next request, which is not counted."""
-        bucket = self._buckets.get(client)
-        if bucket is None:
-            return 0.0
-        wait = bucket.spend(1)
-        bucket.refund(1)
-        return wait
-
 
 def is_known_key(key: str, keys: Collection[str]) -> bool:
     """Whether the key is valid; the time it takes does not depend on the keys."""
@@ -145,13 +136,12 @@ class Gate:
         check_query(connection)
 
     def _check_key(self, key: str, host: str) -> None:
-        if wait := self._wrong_keys.debt(host):
+        # A valid key always passes: others behind the same proxy must not lock it out.
+        if is_known_key(key, self._keys):
+            return
+        if wait := self._wrong_keys.admit(host):
             raise _too_many("wrong API keys", wait)
-        if not is_known_key(key, self._keys):
-            self._wrong_keys.admit(host)
-            raise Refused(
-                "unauthorized", "no valid API key; send it as 'Authorization: Bearer KEY'"
-            )
+        raise Refused("unauthorized", "no valid API key; send it as 'Authorization: Bearer KEY'")
 
 
 def client_of(connection: HTTPConnection) -> str:

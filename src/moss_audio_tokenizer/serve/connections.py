@@ -136,7 +136,7 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Count a pong, which nobody asked for."""
+        """Count a pong; this server sends no pings."""
         if self._controls.spend(1):
             self._abort()
             return

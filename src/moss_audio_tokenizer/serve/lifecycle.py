@@ -19,7 +19,7 @@ from .settings import ServerSettings
 _LAST_MESSAGE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 0.05
-# One client never gets the last of so many parts of the places.
+# The share of the queue that one client cannot take: one in so many places.
 _RESERVED = 4
 
 
@@ -107,7 +107,7 @@ class ModelService:
 
     @contextmanager
     def _place(self, kind: str, client: str, num_taken: int, num_places: int) -> Iterator[None]:
-        """Count a request of a client, which never gets the last quarter of the places alone.
+        """Count a request of a client, which cannot take the last quarter of the queue.
 
         Raises:
             ServerBusy: The client has too many of them.

@@ -103,7 +103,7 @@ def _decompressed(request: Request, body: bytes, limit: int) -> bytes:
         raise Refused(
             "bad_input", f"Content-Encoding is {encoding!r:.40}; expected gzip, deflate or none"
         )
-    # 32: gzip and zlib are told apart by their header.
+    # 32: accepts the headers of both gzip and zlib.
     coder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
         plain = coder.decompress(body, limit + _FORM_BYTES + 1)

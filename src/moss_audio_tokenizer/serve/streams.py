@@ -127,7 +127,7 @@ class Streams(ModelService):
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({running})
             if not running.cancelled():
-                running.exception()  # nobody waits for it
+                running.exception()  # marks it as retrieved
             raise
 
     @property

@@ -10,7 +10,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from .asr_thread import TimedWord, Transcript, Transcriptions
+from ..speech.ctc import Word
+from ..speech.transcriber import Transcript
+from .asr_thread import Transcriptions
 from .auth import Gate, client_of
 from .forms import Form, is_form, parse_form
 from .http_errors import Refused
@@ -167,13 +169,13 @@ def _verbose(found: Transcript) -> dict[str, Any]:
     }
 
 
-def _span(first: TimedWord, last: TimedWord) -> dict[str, float]:
+def _span(first: Word, last: Word) -> dict[str, float]:
     return {"start": round(first.start_seconds, 3), "end": round(last.end_seconds, 3)}
 
 
-def _cues(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
+def _cues(words: Sequence[Word]) -> list[list[Word]]:
     """Words in groups that fit a subtitle."""
-    cues: list[list[TimedWord]] = []
+    cues: list[list[Word]] = []
     for word in words:
         if cues and _fits(cues[-1], word):
             cues[-1].append(word)
@@ -182,7 +184,7 @@ def _cues(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
     return cues
 
 
-def _fits(cue: Sequence[TimedWord], word: TimedWord) -> bool:
+def _fits(cue: Sequence[Word], word: Word) -> bool:
     return (
         len(cue) < _CUE_WORDS
         and word.end_seconds - cue[0].start_seconds <= _CUE_SECONDS

@@ -49,7 +49,7 @@ class SpeechRequest:
         text: The text.
         options: Options of `SpeechSynthesizer.stream`.
         began: When the request arrived, by the monotonic clock.
-        is_over: Whether nobody waits for it any longer.
+        is_over: Whether no client waits for it any longer.
         ending: How it ended, for the metrics.
     """
 

@@ -7,13 +7,13 @@ Owns the columns that such data sets have and the way to one row; it opens no so
 import io
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..errors import AudioFileError, InputError, MissingDependencyError
+from ..errors import MALFORMED, AudioFileError, InputError, MissingDependencyError
 from ..manifest import ManifestEntry
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -28,19 +28,32 @@ _COLUMNS = {
 _GROUPS_AT_HAND = 8
 
 
-def find_tables(folder: Path) -> list[Path]:
-    """The tables of a folder that have a column of sound, by name."""
+def find_tables(folder: Path, report: Callable[[str], None] = print) -> list[Path]:
+    """The tables of a folder that have a column of sound, by name.
+
+    Args:
+        folder: the folder, which is searched with all below it.
+        report: called with a line about every table that cannot be read.
+    """
     paths = [path for suffix in TABLE_SUFFIXES for path in folder.rglob(f"*{suffix}")]
-    return sorted(path for path in paths if _sound_column(_opened(path)[1]))
+    return [path for path in sorted(paths) if _has_sound(path, report)]
+
+
+def _has_sound(path: Path, report: Callable[[str], None]) -> bool:
+    try:
+        return bool(_sound_column(_opened(path)[1]))
+    except InputError as error:
+        report(str(error))
+        return False
 
 
 def table_entries(path: Path, folder: Path, domain: str) -> Iterator[ManifestEntry]:
     """The recordings of a table, whose sound is not read.
 
     Args:
-        path: of the table.
-        folder: what names are relative to.
-        domain: of what has no such column.
+        path: path of the table.
+        folder: the folder that names are relative to.
+        domain: domain of the rows of a table without such a column.
     """
     _, schema = _opened(path)
     columns = {
@@ -72,14 +85,17 @@ def open_row(entry: ManifestEntry) -> io.BytesIO | Path:
     try:
         group, first = _group_of(entry.path, entry.row or 0)
         value = _sounds(entry.path, group)[(entry.row or 0) - first].as_py() or {}
-    except (OSError, ValueError, IndexError) as error:
-        raise AudioFileError(f"{entry.name!r} cannot be read from its table ({error})") from error
-    if value.get("bytes"):
-        source = io.BytesIO(value["bytes"])
+        data, name = value.get("bytes"), value.get("path")
+    except (InputError, *MALFORMED) as error:
+        raise AudioFileError(
+            f"{entry.name!r} cannot be read from its table ({_reason(error)})"
+        ) from error
+    if data:
+        source = io.BytesIO(data)
         source.name = entry.name
         return source
-    if value.get("path"):
-        return entry.path.parent / str(value["path"])
+    if name:
+        return entry.path.parent / str(name)
     raise AudioFileError(f"{entry.name!r} has no sound in its table; expected bytes or a path")
 
 
@@ -97,8 +113,11 @@ def _opened(path: Path) -> tuple[Any, Any]:
             file = parquet.ParquetFile(path, memory_map=True)
             return file, file.schema_arrow
         table = arrow.ipc.open_stream(arrow.memory_map(str(path))).read_all()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table ({error}); get a whole copy") from error
+        table.validate(full=True)  # a wrong offset in it would end the process
+    except MALFORMED as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({_reason(error)}); get a whole copy"
+        ) from error
     return table, table.schema
 
 
@@ -137,7 +156,7 @@ def _features(schema: Any) -> dict[str, str]:
         text = (schema.metadata or {}).get(b"huggingface", b"{}")
         found = json.loads(text).get("info", {}).get("features", {})
         return {name: str(feature.get("_type")) for name, feature in found.items()}
-    except (ValueError, AttributeError):
+    except MALFORMED:
         return {}
 
 
@@ -154,12 +173,16 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     file, _ = _opened(path)
     if not columns:
         yield from ({} for _ in range(_num_rows(file)))
-    elif path.suffix == ".parquet":
-        for batch in file.iter_batches(columns=columns):
+        return
+    is_parquet = path.suffix == ".parquet"
+    try:
+        batches = file.iter_batches(columns=columns) if is_parquet else None
+        for batch in batches or file.select(columns).to_batches():
             yield from batch.to_pylist()
-    else:
-        for batch in file.select(columns).to_batches():
-            yield from batch.to_pylist()
+    except MALFORMED as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({_reason(error)}); get a whole copy"
+        ) from error
 
 
 def _text(value: Any) -> str:
@@ -191,3 +214,8 @@ def _sounds(path: Path, group: int) -> Any:
     if path.suffix == ".parquet":
         return file.read_row_group(group, columns=[name]).column(name)
     return file.column(name).chunk(group)
+
+
+def _reason(error: Exception) -> str:
+    """What Arrow says, on one line."""
+    return " ".join(str(error).split())[:300]

@@ -32,7 +32,7 @@ class Transcript:
     Attributes:
         text: transcript; empty for silence.
         words: words with their times; empty for a model without a CTC head.
-        duration_seconds: length of the recording.
+        duration_seconds: length of the codes; 0 for silence, which is not encoded.
     """
 
     text: str
@@ -72,14 +72,11 @@ class Transcriber:
             AudioError: samples that cannot be encoded.
             CodesError, InputError: as of `asr_decoding.transcribe_codes`.
         """
-        audible = [is_audible(samples) for samples, _ in clips]
         codes = [
-            self.encode(samples, rate, num_quantizers)
-            for (samples, rate), heard in zip(clips, audible, strict=True)
-            if heard
+            self.encode(samples, rate, num_quantizers) if is_audible(samples) else None
+            for samples, rate in clips
         ]
-        texts = iter(self.transcribe_codes(codes, num_quantizers, num_beams))
-        return [next(texts) if heard else "" for heard in audible]
+        return [item.text for item in self.transcripts(codes, num_quantizers, num_beams)]
 
     def encode(
         self, samples: Float[np.ndarray, "..."], sampling_rate: int, num_quantizers: int | None
@@ -101,12 +98,26 @@ class Transcriber:
 
     def transcripts(
         self,
-        clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
+        clips: Sequence[Integer[np.ndarray, "num_quantizers _"] | None],
         num_quantizers: int | None = None,
         num_beams: int = 1,
     ) -> list[Transcript]:
-        """Transcripts of clips of codes, with the times of words; long clips in chunks."""
-        given = [check_codes(np.asarray(clip), self.model.facts, num_quantizers) for clip in clips]
+        """Transcripts with the times of words.
+
+        Args:
+            clips: codes of each clip, of any length; None for silence.
+            num_quantizers: number of codebooks to read (default: all).
+            num_beams: 1 decodes greedily, 0 decodes the CTC head.
+        """
+        audible = [np.asarray(clip) for clip in clips if clip is not None]
+        found = iter(self._transcripts(audible, num_quantizers, num_beams))
+        return [Transcript("", (), 0.0) if clip is None else next(found) for clip in clips]
+
+    def _transcripts(
+        self, clips: Sequence[np.ndarray], num_quantizers: int | None, num_beams: int
+    ) -> list[Transcript]:
+        """Transcripts of clips; long ones in chunks."""
+        given = [check_codes(clip, self.model.facts, num_quantizers) for clip in clips]
         chunks = [self._chunks(codes) for codes in given]
         flat = [codes for own in chunks for _, codes in own]
         texts = iter(self._texts(flat, num_beams))

@@ -98,7 +98,11 @@ class CallersBatches:
         if max_batch_size is not None or finalize_indices is not None:
             raise InputError("max_batch_size and finalize_indices need streaming=True")
         if reset_stream:
-            self._batches.pop(verb, None)
+            self.drop(verb)
+
+    def drop(self, verb: str) -> None:
+        """Drop the batch of a verb."""
+        self._batches.pop(verb, None)
 
     def advance(
         self,

@@ -25,7 +25,7 @@ class Session:
     def __init__(self, engine: StepEngine) -> None:
         self.engine = engine
         self._slots = SlotTable(engine.num_slots)
-        # What waits, by place, for the rest of its frame: only audio does.
+        # What waits, by slot index, for the rest of its frame: only audio does.
         self._pending: dict[int, Array] = {}
 
     @property
@@ -53,7 +53,7 @@ class Session:
         self.engine.reset([self._slots.require(slot).index])
 
     def fork(self, slot: Slot) -> Slot:
-        """Open a stream that goes on from where another stands, as a copy of it.
+        """Open a stream that continues from where another stands, as a copy of it.
 
         Raises:
             SlotsFull: every slot is taken.
@@ -109,7 +109,7 @@ class Session:
     def _checked_pending(
         self, tensors: Mapping[str, Array], slots: Sequence[Slot], path: object
     ) -> dict[int, Array]:
-        """Saved unfinished frames of the slots that were open, by place."""
+        """Saved unfinished frames of the slots that were open, by slot index."""
         places = {str(slot.index): slot.index for slot in slots}
         unit = self.engine.samples_per_frame
         fitting = (name in places and 0 < c.shape[-1] < unit for name, c in tensors.items())
@@ -118,7 +118,7 @@ class Session:
         return {places[name]: self.engine.check(chunk) for name, chunk in tensors.items()}
 
     def _checked(self, chunks: Mapping[Slot, Array]) -> dict[int, Array]:
-        """Chunks by place, all of them checked before any stream moves."""
+        """Chunks by slot index, all of them checked before any stream moves."""
         if not isinstance(chunks, Mapping):
             raise InputError(f"got {type(chunks).__name__}; expected a dict of slots to chunks")
         return {
@@ -178,7 +178,16 @@ class DecoderStream(Session):
 
 
 class EncoderStream(Session):
-    """Streams of audio to codes."""
+    """Streams of audio to codes.
+
+    Args:
+        engine: does the computing; the session owns its slots.
+        pads_last_frame: whether `close` encodes an unfinished frame, zero-padded, or drops it.
+    """
+
+    def __init__(self, engine: StepEngine, pads_last_frame: bool = True) -> None:
+        super().__init__(engine)
+        self.pads_last_frame = pads_last_frame
 
     def open(self) -> Slot:
         """Start a stream; see `Session.open`."""
@@ -233,11 +242,11 @@ class EncoderStream(Session):
         return self.engine.join_chunks([pending, chunk])
 
     def close(self, slot: Slot) -> Array:
-        """Free a slot; returns the codes of its unfinished frame, zero-padded, if there is one."""
+        """Free a slot; returns the codes of its unfinished frame, if that is encoded at all."""
         index = self._slots.require(slot).index
         tail = {}
         pending = self._pending.get(index)
-        if pending is not None:
+        if pending is not None and self.pads_last_frame:
             tail = self.engine.step(
                 {index: self.engine.pad(pending, self.engine.samples_per_frame)}
             )

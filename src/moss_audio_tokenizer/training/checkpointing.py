@@ -1,8 +1,8 @@
-"""Checkpoints of a run: folders that are whole or not there at all, whatever trains.
+"""Atomic checkpoint folders, shared by all trainers.
 
 Owns the folder layout ``checkpoints/step-NNNNNN/`` and ``final/``, what every checkpoint has
-(state.json, the moments of an optimizer), and which of them are kept. What else lies in one is
-that of the kind of run, which fills the folders. Safetensors and JSON only.
+(state.json, the state of an optimizer), and which of them are kept. Everything else in one is
+written by the kind of run. Safetensors and JSON only.
 """
 
 import json
@@ -32,23 +32,23 @@ _FOLDER_NAME = re.compile(r"step-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 _OF_ADAMW, _OF_MUON = set(_MOMENTS[:3]), {_MOMENTS[3]}
 
-# Writes into a new folder what a kind of run keeps there.
+# Writes into a new folder what a kind of run saves there.
 Fill = Callable[[Path], None]
 
 
 def checkpoint_folder(output: Path, step: int) -> Path:
-    """Where the checkpoint after ``step`` steps lies, or would."""
+    """The folder of the checkpoint after ``step`` steps."""
     return output / "checkpoints" / f"step-{step:06d}"
 
 
 def save_checkpoint(output: Path, state: dict[str, Any], fill: Fill, processes: Processes) -> Path:
-    """Write the checkpoint of ``state["step"]``; it appears under its name only once it is whole.
+    """Write the checkpoint of ``state["step"]``, which appears under its name once it is complete.
 
     Args:
-        output: folder of the run.
-        state: for state.json.
-        fill: writes everything else; called in the first process alone.
-        processes: those of the run.
+        output: the folder of the run.
+        state: the content of state.json.
+        fill: a function that writes everything else; called in the first process alone.
+        processes: the processes of the run.
 
     Raises:
         TrainingError: it cannot be written; what was there stays.
@@ -83,7 +83,7 @@ def save_final(output: Path, fill: Fill, processes: Processes) -> Path:
 
 @contextmanager
 def _written(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``target`` when it is whole."""
+    """A folder to fill, which becomes ``target`` when it is complete."""
     try:
         with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
             folder.mkdir()
@@ -91,12 +91,12 @@ def _written(target: Path) -> Iterator[Path]:
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
-            f"{target} cannot be written ({reason}); make room and go on with --resume"
+            f"{target} cannot be written ({reason}); make room and continue with --resume"
         ) from error
 
 
 def newest_run(output: Path) -> Path | None:
-    """The newest whole checkpoint of a run, if there is one."""
+    """The newest complete checkpoint of a run, if there is one."""
     whole_ones = _whole_runs(output)
     return whole_ones[-1] if whole_ones else None
 
@@ -162,7 +162,7 @@ def load_optimizer(folder: Path, name: str, module: nn.Module, optimizer: Optimi
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Save tensors by name, whatever way they lie in memory."""
+    """Save tensors by name, contiguous or not."""
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
@@ -188,7 +188,7 @@ def unreadable(path: Path, error: Exception) -> TrainingError:
 
 
 def optimizer_tensors(module: nn.Module, optimizer: Optimizing) -> dict[str, Tensor]:
-    """Moments of every parameter that has some, whole, on the CPU; all processes must ask."""
+    """Optimizer state of every parameter on the CPU. Collective: every rank must call this."""
     return {
         f"{name}/{key}": whole(value.detach()).cpu().clone()
         for name, parameter in module.named_parameters()

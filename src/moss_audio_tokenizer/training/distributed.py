@@ -29,13 +29,13 @@ class Processes:
 
     Args:
         device: "auto", "cpu" or "cuda".
-        shard: weights in shares; needs more than one process.
+        shard: whether weights are sharded; needs more than one process.
 
     Attributes:
-        rank: of this process; the first is 0.
-        world: how many there are.
-        device: where this one computes.
-        sharded: whether weights are held in shares.
+        rank: the rank of this process; the first is 0.
+        world: the number of processes.
+        device: the device of this process.
+        sharded: whether weights are sharded.
 
     Raises:
         ConfigError: the device is not there, or one process is to share with itself.
@@ -62,7 +62,7 @@ class Processes:
         return self.rank == 0
 
     def distribute(self, module: nn.Module, blocks: Iterable[nn.Module]) -> nn.Module:
-        """What to call in place of ``module``; ``blocks`` are what is shared out one by one."""
+        """The module to call in place of ``module``; ``blocks`` are sharded one by one."""
         if not self.sharded:
             distributed: nn.Module = self._accelerator.prepare_model(module)
             return distributed
@@ -110,7 +110,7 @@ class Processes:
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
 
     def gather(self, item: Result) -> list[Result]:
-        """Everybody's, by rank."""
+        """The items of all processes, by rank."""
         if self.world == 1:
             return [item]
         items: list[Any] = [None] * self.world
@@ -127,7 +127,7 @@ class Processes:
             dist.destroy_process_group()
 
     def at_first(self, work: Callable[[], Result]) -> Result:
-        """Do it in the first process alone; all get the result, or its error."""
+        """Call ``work`` in the first process alone; all processes get its result or its error."""
         if self.world == 1:
             return work()
         outcome: list[Any] = [None, None]
@@ -144,12 +144,12 @@ class Processes:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be spread over processes; all of them must ask."""
+    """The full tensor of one that may be sharded. Collective: every rank must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """Every named parameter, whole, detached, on the CPU; all processes must ask."""
+    """All named parameters as full tensors on the CPU. Collective: every rank must call this."""
     return {name: whole(p.detach()).cpu() for name, p in module.named_parameters()}
 
 

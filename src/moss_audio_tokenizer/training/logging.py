@@ -21,8 +21,8 @@ from ..metrics.spectra import magnitude_blocks, mel_filters
 from .run_folder import METRICS_NAME, VALIDATION_NAME
 
 
-class Board:
-    """The board of a run that goes on from ``step``.
+class TensorBoardLog:
+    """The TensorBoard log of a run that continues from ``step``.
 
     Args:
         folder: for TensorBoard's events.
@@ -42,17 +42,17 @@ class Board:
     def audio(
         self, name: str, mono: Float[np.ndarray, " samples"], sampling_rate: int, step: int
     ) -> None:
-        """Something to listen to, clipped to +-1."""
+        """Log audio, clipped to +-1."""
         # TensorBoard prints about louder samples, on the standard output.
         clipped = torch.from_numpy(np.clip(mono, -1.0, 1.0))
         self._writer.add_audio(name, clipped[None], step, sampling_rate)
 
     def picture(self, name: str, picture: UInt8[np.ndarray, "height columns 3"], step: int) -> None:
-        """Something to look at."""
+        """Log an image."""
         self._writer.add_image(name, picture, step, dataformats="HWC")
 
     def text(self, name: str, text: str, step: int) -> None:
-        """Something to read."""
+        """Log a text."""
         self._writer.add_text(name, text, step)
 
     def close(self) -> None:
@@ -61,18 +61,18 @@ class Board:
 
 
 class Validation(Protocol):
-    """What a kind of run found in a validation."""
+    """The result of a validation."""
 
     @property
     def scalars(self) -> dict[str, float]:
         """By name; "score" is what the best checkpoint has least of."""
 
-    def show(self, board: Board, step: int) -> None:
-        """Put on the board what there is to look at, to listen to and to read."""
+    def show(self, board: TensorBoardLog, step: int) -> None:
+        """Log audio, images and texts to TensorBoard."""
 
 
 class ProgressLog:
-    """The logs of a run that goes on from ``step``; a context manager that closes them.
+    """The logs of a run that continues from ``step``; a context manager that closes them.
 
     Args:
         folder: folder of the run.
@@ -99,7 +99,7 @@ class ProgressLog:
         self._report = report
         self._remote = _open_wandb(wandb_project, folder) if wandb_project else None
         self._metrics: TextIO = (folder / METRICS_NAME).open("a", encoding="utf-8")
-        self._board = Board(folder / "tensorboard", step, report)
+        self._board = TensorBoardLog(folder / "tensorboard", step, report)
 
     def __enter__(self) -> "ProgressLog":
         return self
@@ -133,7 +133,7 @@ class ProgressLog:
             self._pace.line_shown()
 
     def validation(self, step: int, result: Validation) -> None:
-        """Note a validation, with whatever it has to show."""
+        """Log a validation."""
         self._show({f"valid/{name}": value for name, value in result.scalars.items()}, step)
         result.show(self._board, step)
         with (self._folder / VALIDATION_NAME).open("a", encoding="utf-8") as file:

@@ -47,14 +47,14 @@ class NamedRows(Protocol):
 
 Config = TypeVar("Config", bound=RunConfig)
 BatchType = TypeVar("BatchType", bound=NamedRows)
-# Called at the end of a run; returns a line that says what has been proved.
+# Called at the end of a run; returns a line that says what has been verified.
 Proof = Callable[[], str]
 
 
 class Loop(ABC, Generic[Config, BatchType]):
-    """One run in one folder, which it holds until `run` ends.
+    """One run in one folder, which it locks until `run` ends.
 
-    The hooks are called in this order: `build`, `restore` where a run goes on, `open_data`,
+    The hooks are called in this order: `build`, `restore` on resume, `open_data`,
     `begin_proof`; then, for every batch of `batches`, `train_step` with the hooks of `optimize`
     (`before_step`, `passes`, `before_passes`, `num_targets`, `losses`, `after_step`), and
     `audio_seconds`, `validate` and `checkpoint_files` as they come; at last `final_files`. All
@@ -62,12 +62,12 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     Args:
         config: the resolved recipe.
-        resume: go on from the newest whole checkpoint in ``config.output``.
-        report: called with a line of progress now and then, in the first process.
+        resume: whether to resume from the newest complete checkpoint in ``config.output``.
+        report: a function that is called with lines of progress, in the first process.
 
     Attributes:
-        step: optimizer steps made so far.
-        stopping: set to stop after the step at hand.
+        step: the number of optimizer steps made so far.
+        stopping: whether to stop after the current step.
         optimizer: set by `build`: the optimizer of `trained_module`.
         distributed: set by `build`: the module that a pass calls, wrapped for several processes.
 
@@ -104,23 +104,23 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     @abstractmethod
     def restore(self, checkpoint: Path) -> None:
-        """Bring everything that trains to where it was in the folder of a checkpoint."""
+        """Restore everything that trains from the folder of a checkpoint."""
 
     @abstractmethod
     def open_data(self) -> None:
         """Find what to train and to validate on; the last chance to refuse the start."""
 
     def begin_proof(self, begun: bool) -> Proof | None:  # noqa: ARG002
-        """Note what the end is to be held against; None where nothing is to be proved.
+        """Record what the end of the run is compared with; None where nothing is to be verified.
 
         Args:
-            begun: whether the run goes on from a checkpoint.
+            begun: whether the run is resumed from a checkpoint.
         """
         return None
 
     @abstractmethod
     def batches(self, step: int) -> Generator[BatchType]:
-        """This process's batches from a step on; closed at the end."""
+        """The batches of this process from a step on; closed at the end."""
 
     @abstractmethod
     def passes(self, batch: BatchType) -> list[Any]:
@@ -162,7 +162,7 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     @abstractmethod
     def operations(self) -> float:
-        """Operations of a training step for each second of audio."""
+        """Floating-point operations of a training step for each second of audio."""
 
     @abstractmethod
     def validate(self) -> Validation | None:
@@ -225,7 +225,7 @@ class Loop(ABC, Generic[Config, BatchType]):
             self.report(self._proof())
 
     def close(self) -> None:
-        """Let go of the folder; `run` does so at its end."""
+        """Unlock the folder; `run` does so at its end."""
         if self._folder is not None:
             self._folder.close()
 
@@ -360,7 +360,7 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     def _finish(self, checkpoint: Path) -> Path:
         if self.step < self.config.max_steps:
-            self.report("stopped; go on with --resume")
+            self.report("stopped; continue with --resume")
             return checkpoint
         self.processes.at_first(self._finish_proof)
         final = save_final(self.output, self.final_files(), self.processes)
@@ -370,4 +370,4 @@ class Loop(ABC, Generic[Config, BatchType]):
 
 
 def _silent(_: str) -> None:
-    """What processes other than the first report."""
+    """The report of all processes but the first: nothing."""

@@ -26,7 +26,7 @@ from .checkpointing import (
     write_tensors,
 )
 from .distributed import Processes, set_state, whole_state
-from .logging import Board
+from .logging import TensorBoardLog
 from .optim import Optimizing
 
 
@@ -68,7 +68,7 @@ class ModuleTask(nn.Module, ABC, Generic[Rows]):
         """Scalars by name, each a sum over targets divided by ``num_tokens``; "total" is trained.
 
         Args:
-            rows: the rows of one pass, on whatever device the data left them.
+            rows: the rows of one pass, on any device.
             num_tokens: the number of targets of a pass, averaged over passes and processes: the
                 mean over passes and processes is then the mean over all targets, however they are
                 distributed.
@@ -127,7 +127,7 @@ class HeldOutLosses:
 
     scalars: dict[str, float]
 
-    def show(self, board: Board, step: int) -> None:
+    def show(self, board: TensorBoardLog, step: int) -> None:
         """Adds nothing to the curves."""
 
 

@@ -25,11 +25,11 @@ from .run_config import OptimizerConfig
 
 
 class Optimizers:
-    """Optimisers of different parameters, to be used as one.
+    """Optimizers of different parameters, used as one.
 
     Attributes:
-        param_groups: of all of them.
-        state: likewise, by parameter.
+        param_groups: the parameter groups of all of them.
+        state: the state of all of them, by parameter.
     """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
@@ -50,25 +50,25 @@ class Optimizers:
             part.step()
 
 
-# Whatever makes a step.
+# One optimizer, or several used as one.
 Optimizing: TypeAlias = torch.optim.Optimizer | Optimizers
 
 
 def begin_step(optimizer: Optimizing, rate: float) -> None:
-    """Forget the gradients of the step before, and take on this step's learning rate."""
+    """Clear the gradients of the last step, and set the learning rate of this one."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> float:
-    """Clip the gradients that there are; their norm before, in shares or not."""
+    """Clip the gradients; returns their norm before, of sharded ones too."""
     trained = [parameter for parameter in parameters if parameter.grad is not None]
     return float(whole(torch.nn.utils.clip_grad_norm_(trained, clip_norm)))
 
 
 def means(values: dict[str, Tensor], processes: Processes) -> dict[str, float]:
-    """Means over the processes, as numbers; all of them must ask, with the same names."""
+    """Means over the processes. Collective: every rank must call this, with the same names."""
     names = sorted(values)
     stacked = torch.stack([values[name].detach().float() for name in names])
     return dict(zip(names, processes.mean(stacked).tolist(), strict=True))
@@ -78,8 +78,8 @@ def mean_tokens(counts: Sequence[int], processes: Processes) -> float:
     """Targets of a pass, on average over all passes and processes; never 0, to divide by.
 
     Args:
-        counts: of this process's passes.
-        processes: those of the run.
+        counts: the number of targets of each pass of this process.
+        processes: the processes of the run.
     """
     mean = torch.tensor(sum(counts) / len(counts), device=processes.device)
     return max(1.0 / len(counts), float(processes.mean(mean)))
@@ -88,13 +88,13 @@ def mean_tokens(counts: Sequence[int], processes: Processes) -> float:
 def require_finite(
     scalars: dict[str, float], names: Sequence[str], step: int, processes: Processes
 ) -> None:
-    """Refuse numbers that would spoil the weights; all processes must ask.
+    """Refuse numbers that would spoil the weights. Collective: every rank must call this.
 
     Args:
-        scalars: of a step, the same in all processes.
-        names: of this process's rows in its batch.
-        step: that is being made, from 1 on.
-        processes: those of the run.
+        scalars: the scalars of a step, the same in all processes.
+        names: the names of the rows in this process's batch.
+        step: the number of the step, from 1 on.
+        processes: the processes of the run.
 
     Raises:
         TrainingError: some are not finite; the message names step and rows.
@@ -105,7 +105,7 @@ def require_finite(
     files = ", ".join(name for rows in processes.gather(list(names)) for name in rows)
     raise TrainingError(
         f"step {step} is not finite ({shown}) on rows of {files}; lower "
-        "optimizer.learning_rate, or look at these files, and go on with --resume"
+        "optimizer.learning_rate, or look at these files, and continue with --resume"
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from ..errors import ConfigError
 
 ConfigType = TypeVar("ConfigType")
-# How alike a key must be to one that exists to be suggested, from 0 to 1.
+# The least similarity to an unknown key, from 0 to 1, for a key to be suggested.
 _LEAST_SIMILARITY = 0.75
 
 

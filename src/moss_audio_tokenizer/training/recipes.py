@@ -1,4 +1,7 @@
-"""Full run configurations, by name."""
+"""Full run configurations, by name.
+
+In the package, because the command `moss-audio train` takes them by name.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,10 +25,10 @@ from .speech.speech_recipes import asr, asr_one_gpu, asr_tiny, tts, tts_one_gpu,
 
 
 def v1() -> TrainingConfig:
-    """The paper's run of the 1.77 B model at 24 kHz, both stages (training.md section 5).
+    """The paper's run of the 1.77 B model at 24 kHz, both stages (appendix A).
 
-    520,000 steps of about 5 hours without discriminators, then 500,000 of half that with them.
-    For many GPUs, under torchrun; what the paper leaves open is as section 5 fills it in.
+    520,000 steps of about 5 hours of audio without discriminators, then 500,000 of half that with
+    them. For many GPUs, under torchrun. docs/training.md lists what the paper leaves open.
     """
     first = 520_000
     return TrainingConfig(
@@ -74,7 +77,7 @@ def nano() -> TrainingConfig:
 
 
 def one_gpu() -> TrainingConfig:
-    """A codec of 95 M parameters with every loss on one GPU (training.md section 5)."""
+    """A codec of 95 M parameters with every loss on one GPU: `v1` scaled down."""
     first = 20_000
     return TrainingConfig(
         model="one-gpu",
@@ -97,7 +100,7 @@ def one_gpu() -> TrainingConfig:
     )
 
 
-def envelope() -> TrainingConfig:
+def bundled_stage1() -> TrainingConfig:
     """A codec of the bundled shape by mel distance alone: two hours on two CPU cores, no pitch."""
     return TrainingConfig(
         model="bundled",
@@ -109,8 +112,8 @@ def envelope() -> TrainingConfig:
     )
 
 
-def low_band() -> TrainingConfig:
-    """`envelope` given a lane for its low band, then the decoder trained on: the bundled 0.2.
+def bundled_stage2() -> TrainingConfig:
+    """Stage 1 with a low-band pass-through, then its decoder trained further: the bundled 0.2.
 
     Starts from ``train.checkpoint``; an hour and a half on two CPU cores.
     """
@@ -127,8 +130,8 @@ def low_band() -> TrainingConfig:
     )
 
 
-def together() -> TrainingConfig:
-    """All of `low_band`'s trained together, codebooks following: the bundled 0.3.
+def bundled_stage3() -> TrainingConfig:
+    """All parts of stage 2 trained together, with EMA codebooks: the bundled 0.3.
 
     Starts from ``train.checkpoint``; 70 minutes on two CPU cores that have AMX.
     """
@@ -148,12 +151,12 @@ def together() -> TrainingConfig:
 
 
 def bundled() -> TrainingConfig:
-    """The model inside the package: `together` gone on with, in large batches, on a GPU.
+    """The model inside the package: stage 3 continued with large batches on a GPU.
 
     Starts from ``train.checkpoint``; five minutes on an H100.
     """
     return replace(
-        together(),
+        bundled_stage3(),
         max_steps=2168,
         train=PartsConfig(checkpoint="runs/together/final"),
         data=DataConfig(
@@ -202,7 +205,7 @@ def smoke() -> TrainingConfig:
 
 
 def decoder() -> TrainingConfig:
-    """The bundled model's decoder on recordings of one's own; its codes stay what they are."""
+    """Fine-tuning of the bundled model's decoder on your recordings; its codes do not change."""
     return TrainingConfig(
         max_steps=1000,
         checkpoint_every=250,
@@ -214,8 +217,8 @@ def decoder() -> TrainingConfig:
     )
 
 
-def reader() -> TrainingConfig:
-    """A small language model that learns to read the bundled model's codes, which stay."""
+def semantic_head() -> TrainingConfig:
+    """A small language model that learns to predict texts from the codes of the bundled model."""
     return TrainingConfig(
         max_steps=2000,
         checkpoint_every=500,
@@ -237,14 +240,14 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "asr_one_gpu": asr_one_gpu,
     "asr_tiny": asr_tiny,
     "bundled": bundled,
+    "bundled_stage1": bundled_stage1,
+    "bundled_stage2": bundled_stage2,
+    "bundled_stage3": bundled_stage3,
     "decoder": decoder,
-    "envelope": envelope,
-    "low_band": low_band,
     "nano": nano,
     "one_gpu": one_gpu,
-    "reader": reader,
+    "semantic_head": semantic_head,
     "smoke": smoke,
-    "together": together,
     "tts": tts,
     "tts_one_gpu": tts_one_gpu,
     "tts_tiny": tts_tiny,
@@ -253,12 +256,22 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
 }
 
 
+# Earlier names of recipes, which still work.
+ALIASES = {
+    "envelope": "bundled_stage1",
+    "low_band": "bundled_stage2",
+    "reader": "semantic_head",
+    "together": "bundled_stage3",
+}
+
+
 def recipe(name: str) -> RunConfig:
-    """The recipe called ``name``.
+    """The recipe called ``name``, or that was called so in earlier versions.
 
     Raises:
         ConfigError: there is none of that name.
     """
+    name = ALIASES.get(name, name)
     if name not in RECIPES:
         raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()

@@ -1,7 +1,7 @@
-"""What every training run is asked, whatever it trains: frozen dataclasses, checked when built.
+"""The configuration that all training runs share: frozen dataclasses, checked when built.
 
 Knows nothing of codecs or language models, whose configurations add theirs to `RunConfig`. How
-`key=value` texts change a configuration is `fields.py`'s.
+`key=value` texts change a configuration is `overrides.py`'s.
 """
 
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ class OptimizerConfig:
     """The optimizer and its schedule: linear warm-up, a plateau, decay to zero.
 
     Attributes:
-        learning_rate: of the plateau.
-        betas: of AdamW.
-        weight_decay: on all parameters.
-        warmup_steps: steps until the plateau.
-        decay_fraction: share of the run, at its end, over which the rate falls.
+        learning_rate: the learning rate of the plateau.
+        betas: the betas of AdamW.
+        weight_decay: the weight decay of all parameters.
+        warmup_steps: the number of steps until the plateau.
+        decay_fraction: the share of the run, at its end, over which the learning rate falls.
         schedule: how it falls: "linear", or "cosine", which spares the warm-up: with a
-            ``decay_fraction`` of 1 there is no plateau.
-        clip_norm: of the gradients.
+            ``decay_fraction`` of 1 nothing is left of the plateau.
+        clip_norm: the largest norm of the gradient; longer ones are clipped to it.
     """
 
     learning_rate: float = 1.5e-3
@@ -53,8 +53,8 @@ class ValidationSchedule:
     """How often to validate, and on how much; what is measured is each kind of run's.
 
     Attributes:
-        every: steps between validations.
-        clips: clips of the split "valid", spread evenly over it; 0 for no validation.
+        every: the number of steps between validations.
+        clips: the number of clips of the split "valid", spread evenly over it; 0 for no validation.
     """
 
     every: int = 1000
@@ -71,24 +71,25 @@ class RunConfig:
     """What every run has; the configuration of a kind of run is a subclass with a `kind`.
 
     Attributes:
-        kind: what is trained, for recipe.json; of the class, not a key.
-        output: folder of the run.
-        max_steps: optimizer steps.
-        seed: everything random follows from it and the step's number.
+        kind: what is trained, for recipe.json; a constant of the class, not a key.
+        output: the folder of the run.
+        max_steps: the number of optimizer steps.
+        seed: the seed that everything random follows from, together with the step.
         device: "auto" takes a GPU where there is one; "cpu" or "cuda".
         precision: "fp32" or "bf16" (autocast; losses stay in float32).
-        threads: CPU threads; 0 leaves PyTorch's choice.
-        accumulate: parts that the batch of a step is computed in, one after the other.
-        shard: spread weights, gradients and moments over the processes (FSDP2) instead of
-            copying them (DDP).
-        peak_tflops: of one device, for the utilisation; 0 measures it.
-        wandb: project on Weights & Biases to log to; empty for none.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between lines of progress.
-        keep_checkpoints: newest checkpoints kept.
-        keep_best: also keep the checkpoint of the best validation.
-        optimizer: of everything that trains.
-        validation: how often; a kind of run has a subclass of its own here.
+        threads: the number of CPU threads; 0 leaves PyTorch's choice.
+        accumulate: the number of parts that the batch of a step is computed in, one by one.
+        shard: whether weights, gradients and optimizer state are sharded over the processes
+            (FSDP2) instead of copied (DDP).
+        peak_tflops: the peak of one device, for the utilization; 0 measures it.
+        wandb: the project on Weights & Biases to log to; empty for none.
+        checkpoint_every: the number of steps between checkpoints.
+        log_every: the number of steps between lines of progress; a line comes at least every ten
+            seconds in any case.
+        keep_checkpoints: the number of newest checkpoints that are kept.
+        keep_best: whether the checkpoint of the best validation is kept too.
+        optimizer: the optimizer of everything that trains.
+        validation: how often to validate; each kind of run has a subclass here.
     """
 
     output: str = ""
@@ -108,7 +109,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationSchedule = field(default_factory=ValidationSchedule)
 
-    # Without an annotation it is no field, and no key that a user could set.
+    # Without an annotation it is not a field, nor a key that a user could set.
     kind = ""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, what recipe it follows, and where its logs end.
+"""The folder of a run: its lock, its recipe, and the trimming of its logs on resume.
 
 Owns the lock, recipe.json and the trimming of logs on resume; checkpoints are
 `checkpointing.py`'s. Knows nothing of models.
@@ -45,7 +45,7 @@ _MOVED_KEYS = {
     "losses.mel_windows": "spectra.mel_windows",
     "losses.phase_windows": "spectra.phase_windows",
 }
-# Keys that are gone, with the only value that a run can go on with.
+# Keys that were removed, with the only value that a run can be resumed with.
 _REMOVED_KEYS = {
     "adversarial.betas": [0.8, 0.99],
     "adversarial.clip_norm": 10.0,

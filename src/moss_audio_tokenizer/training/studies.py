@@ -1,6 +1,7 @@
-"""Making a study: its runs, a table and a plot of what their logs say.
+"""Running a study: its runs, and a table and a plot of their logs.
 
-Which runs belong together is `study_designs.py`'s; each run is `loop.py`'s.
+`study_designs.py` says which runs belong together. Both are in the package because
+`moss-audio study` is one of its commands.
 """
 
 import json
@@ -26,13 +27,13 @@ def run_study(
 ) -> Path:
     """Make all runs of a study below ``output``, then its table and its plot.
 
-    Runs that are there already are kept, and unfinished ones go on.
+    Finished runs are kept, and unfinished ones resumed.
 
     Args:
-        name: of `STUDIES`.
-        output: folder of the study.
+        name: the name of one of `STUDIES`.
+        output: the folder of the study.
         assignments: ``key=value`` for every run, such as ``data.manifest=PATH``.
-        report: called with lines of progress.
+        report: a function that is called with lines of progress.
 
     Returns:
         The folder, with ``study.md``, ``study.json`` and ``study.png``.
@@ -76,7 +77,7 @@ def _run(config: RunConfig, report: Callable[[str], None]) -> list[dict[str, flo
     elif read_recipe(own) != (config.kind, as_json(config)):
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
     if not (own / "final").is_dir():
-        raise TrainingError("stopped; give the same command again to go on")
+        raise TrainingError("stopped; give the same command again to continue")
     return _read(own / VALIDATION_NAME)
 
 
@@ -102,7 +103,7 @@ def _write(folder: Path, name: str, study: Study, rows: dict[str, list[dict[str,
 
 
 def table(study: Study, rows: dict[str, list[dict[str, float]]]) -> str:
-    """The end of every run, by depth, as Markdown."""
+    """The last validation of every run, by num_quantizers, as Markdown."""
     heads = [f"depth {depth}" for depth in study.depths]
     lines = [study.question, ""]
     for measure, title in study.measures.items():
@@ -117,8 +118,8 @@ def table(study: Study, rows: dict[str, list[dict[str, float]]]) -> str:
 def _plot(study: Study, rows: dict[str, list[dict[str, float]]]) -> Figure:
     count = len(study.measures)
     figure = Figure(figsize=(4.5 * count, 3.6), dpi=110, layout="constrained")
-    places = figure.subplots(1, count, squeeze=False)[0]
-    for axes, (measure, title) in zip(places, study.measures.items(), strict=True):
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axes, (measure, title) in zip(panels, study.measures.items(), strict=True):
         for label, measured in rows.items():
             axes.plot(*_line(study, measure, measured), marker="o", markersize=3, label=label)
         axes.set_title(title, fontsize=10)
@@ -134,7 +135,7 @@ def _plot(study: Study, rows: dict[str, list[dict[str, float]]]) -> Figure:
 def _line(
     study: Study, measure: str, measured: list[dict[str, float]]
 ) -> tuple[list[float], list[float]]:
-    """What one run draws: (places, values)."""
+    """The curve of one run: (x, y)."""
     if study.against == "depth":
         return list(study.depths), _at_the_end(study, measure, measured)
     key = f"{measure}/{study.depths[-1]}"
@@ -143,5 +144,5 @@ def _line(
 
 
 def _at_the_end(study: Study, measure: str, measured: list[dict[str, float]]) -> list[float]:
-    """A measure after the last step, by depth; not a number where the model is not so deep."""
+    """A measure after the last step, by num_quantizers; NaN where the model has fewer layers."""
     return [measured[-1].get(f"{measure}/{depth}", float("nan")) for depth in study.depths]

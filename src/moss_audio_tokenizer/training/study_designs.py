@@ -1,6 +1,6 @@
-"""Which runs make a study, at a scale of minutes: configurations that differ in one thing.
+"""The studies: sets of configurations that differ in one thing, at a scale of minutes.
 
-Knows nothing of how they are made or read, which is `studies.py`'s.
+In the package because `moss-audio study` is one of its commands; `studies.py` runs them.
 Sources: the paper's figures 4 (training everything or the decoder alone), 5 (width by bitrate)
 and 6 (batch size), and its section 4.3 (Progressive Sequence Dropout).
 """
@@ -43,11 +43,13 @@ class Study:
     """Runs that differ in one thing.
 
     Attributes:
-        question: what they answer.
-        runs: recipes by what is different in them.
-        against: "steps" plots the largest depth over training, "depth" the end over depths.
-        measures: titles of what is compared, by its name in validation.jsonl without "/depth".
-        depths: quantizers in use, smallest first; every run validates at these.
+        question: the question that they answer.
+        runs: the recipes, by what is different in them.
+        against: the x axis: "steps" plots the most layers over training, "depth" the end of
+            training over the number of layers.
+        measures: the title of each measure, by its name in validation.jsonl without the number
+            of layers.
+        depths: the numbers of quantizer layers that every run validates with, smallest first.
     """
 
     question: str
@@ -125,7 +127,7 @@ def sequence_dropout() -> Study:
         label: replace(base, dropout=replace(base.dropout, probability=share))
         for label, share in (("all layers", 0.0), ("sequence dropout", 1.0))
     }
-    question = "Does a speaker that is trained on random prefixes of the layers know them all?"
+    question = "Does a TTS model that is trained on random prefixes of the layers know all of them?"
     return Study(question, runs, "depth", TTS_MEASURES, LANGUAGE_DEPTHS)
 
 
@@ -147,13 +149,13 @@ def _small_asr() -> AsrTrainingConfig:
 
 
 def reading_depth() -> Study:
-    """One reader for all bitrates, or for the highest alone."""
+    """One ASR model for all bitrates, or for the highest alone."""
     base = _small_asr()
     runs = {
         label: replace(base, prefix_share=share)
         for label, share in (("all layers", 0.0), ("random prefixes", 1.0))
     }
-    question = "Does a reader that is trained on random prefixes of the layers read at any bitrate?"
+    question = "Does an ASR model trained on random prefixes of the layers work at any bitrate?"
     return Study(question, runs, "depth", ASR_MEASURES, LANGUAGE_DEPTHS)
 
 

@@ -5,7 +5,7 @@ back; knows nothing of sound, nor of who makes the codes. docs/tokenizing.md has
 """
 
 from .clip import CodedClip, ShardHead
-from .reading import CodeShards, has_code_shards, read_shards
+from .reading import CodeShards, has_code_shards, manifest_path, read_shards
 from .writing import SHARD_FORMATS, require_format, shard_path, write_shard
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "CodedClip",
     "ShardHead",
     "has_code_shards",
+    "manifest_path",
     "read_shards",
     "require_format",
     "shard_path",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import CodesError, CodesFileError
+from ...errors import MALFORMED, CodesError, CodesFileError
 from ..container import AudioCodes
 from ..moss_format import from_bytes, to_bytes
 from .clip import TEXT_KEYS, CodedClip, ShardHead
@@ -68,11 +68,17 @@ class PackedShard:
         count = len(self._places()) // 2
         return [min(_CLIPS_A_BLOCK, count - i) for i in range(0, count, _CLIPS_A_BLOCK)]
 
-    def read(self, block: int) -> list[CodedClip]:
-        """The clips of a block."""
+    def read(self, block: int) -> list[CodedClip | CodesFileError]:
+        """The clips of a block, and of those that are damaged what is wrong with them."""
         first = block * _CLIPS_A_BLOCK
         stop = min(first + _CLIPS_A_BLOCK, len(self._places()) // 2)
-        return [self._clip(number) for number in range(first, stop)]
+        return [self._attempt(number) for number in range(first, stop)]
+
+    def _attempt(self, number: int) -> CodedClip | CodesFileError:
+        try:
+            return self._clip(number)
+        except CodesFileError as error:
+            return error
 
     def _clip(self, number: int) -> CodedClip:
         name = f"{number:08d}.moss"
@@ -114,14 +120,7 @@ class PackedShard:
             yield
         except CodesFileError:
             raise
-        except (
-            OSError,
-            tarfile.TarError,
-            KeyError,
-            ValueError,
-            AttributeError,
-            TypeError,
-        ) as error:
+        except (tarfile.TarError, *MALFORMED) as error:
             kind = "holds no valid codes" if isinstance(error, CodesError) else "cannot be read"
             raise CodesFileError(
                 f"{str(self.path)!r} {kind} ({' '.join(str(error).split())}); "

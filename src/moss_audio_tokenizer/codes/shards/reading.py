@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
-from ...errors import CodesFileError, InputError
+from ...errors import MALFORMED, CodesFileError, InputError
 from .clip import CodedClip, ShardHead
 from .packed import PackedShard
 from .parquet import ParquetShard
@@ -48,7 +48,9 @@ class CodeShards(Sequence[CodedClip]):
         self._shards = [_opened(path) for path, _ in manifests]
         self._starts = list(accumulate((item["clips"] for item in self.manifests), initial=0))
         self._blocks: dict[int, list[int]] = {}
-        self._at_hand: OrderedDict[tuple[int, int], list[CodedClip]] = OrderedDict()
+        self._at_hand: OrderedDict[tuple[int, int], list[CodedClip | CodesFileError]] = (
+            OrderedDict()
+        )
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -67,12 +69,12 @@ class CodeShards(Sequence[CodedClip]):
         starts = self._block_starts(shard)
         within = place - self._starts[shard]
         block = bisect_right(starts, within) - 1
-        return self._read(shard, block)[within - starts[block]]
+        return _whole(self._read(shard, block)[within - starts[block]])
 
     def __iter__(self) -> Iterator[CodedClip]:
         for number, shard in enumerate(self._shards):
             for block in range(len(self._block_starts(number)) - 1):
-                yield from shard.read(block)
+                yield from map(_whole, shard.read(block))
 
     def facts(self) -> Iterator[dict[str, Any]]:
         """Everything but the codes of all clips, in order, without reading codes.
@@ -100,23 +102,48 @@ class CodeShards(Sequence[CodedClip]):
                 f"{self.manifests[shard]['clips']} clips; get a whole copy, or tokenize it again"
             )
 
-    def _read(self, shard: int, block: int) -> list[CodedClip]:
+    def _read(self, shard: int, block: int) -> "list[CodedClip | CodesFileError]":
         key = shard, block
         if key not in self._at_hand:
-            self._at_hand[key] = self._shards[shard].read(block)
+            self._at_hand[key] = list(self._shards[shard].read(block))
             if len(self._at_hand) > _BLOCKS_AT_HAND:
                 self._at_hand.popitem(last=False)
         self._at_hand.move_to_end(key)
         return self._at_hand[key]
 
 
+def _whole(clip: CodedClip | CodesFileError) -> CodedClip:
+    if isinstance(clip, CodesFileError):
+        raise clip
+    return clip
+
+
+def manifest_path(folder: Path, name: str) -> Path:
+    """Where the manifest of a shard lies.
+
+    Readers of folders of Parquet files, such as pandas, pass over names that begin with "_".
+    """
+    return folder / f"_{name}.json"
+
+
+def _manifests(folder: Path) -> dict[str, Path]:
+    """The manifests of a folder, by the names of their shards, in order.
+
+    Earlier versions wrote ``NAME.json``, without the underscore.
+    """
+    former = {path.stem: path for path in folder.glob("*.json") if path.name[0] != "_"}
+    found = former | {path.stem[1:]: path for path in folder.glob("_*.json")}
+    return {name: found[name] for name in sorted(found)}
+
+
 def has_code_shards(path: str | Path) -> bool:
     """Whether a path is a folder in which some shard of codes has its manifest beside it."""
     if not str(path) or not Path(path).is_dir():
         return False
+    folder = _place(Path(path))
     return any(
-        manifest.with_suffix(shard_format.suffix).exists()
-        for manifest in _place(Path(path)).glob("*.json")
+        (folder / f"{name}{shard_format.suffix}").exists()
+        for name in _manifests(folder)
         for shard_format in SHARD_FORMATS.values()
     )
 
@@ -137,8 +164,9 @@ def read_shards(
     """
     root = Path(folder)
     place = _place(root)
-    paths = [place / f"{name}.json" for name in names] or sorted(place.glob("*.json"))
-    found = [_manifest(path) for path in paths]
+    there = _manifests(place)
+    wanted_names = names or tuple(there)
+    found = [_manifest(name, there.get(name, manifest_path(place, name))) for name in wanted_names]
     if not found:
         raise InputError(
             f"{root} has no shards of codes; expected a folder that moss-audio tokenize wrote"
@@ -146,8 +174,8 @@ def read_shards(
     wanted = [item for item in found if not splits or item[1]["split"] in splits]
     kept = [item for item in wanted if item[1]["clips"]] or wanted[:1]
     if not kept:
-        there = ", ".join(sorted({item["split"] for _, item in found}))
-        raise InputError(f"{root} has nothing of the splits {', '.join(splits)}; it has {there}")
+        has = ", ".join(sorted({item["split"] for _, item in found}))
+        raise InputError(f"{root} has nothing of the splits {', '.join(splits)}; it has {has}")
     return CodeShards(kept)
 
 
@@ -155,18 +183,37 @@ def _place(root: Path) -> Path:
     return root / "shards" if (root / "shards").is_dir() else root
 
 
-def _manifest(path: Path) -> tuple[Path, dict[str, Any]]:
+def _manifest(name: str, path: Path) -> tuple[Path, dict[str, Any]]:
     try:
         item = json.loads(path.read_text(encoding="utf-8"))
         shard = path.parent / Path(item["file"]).name
-        item["split"], item["clips"], item["head"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_manifest(item, name)
+        is_there = shard.exists()
+    except MALFORMED as error:
         raise CodesFileError(
             f"{path} is no manifest of a shard of codes ({error}); get a whole copy of the folder"
         ) from error
-    if not shard.exists():
+    if not is_there:
         raise CodesFileError(f"{shard} is not there, but its manifest is; get a whole copy")
     return shard, item
+
+
+def _check_manifest(item: dict[str, Any], name: str) -> None:
+    """Refuse a manifest whose values cannot be used; its name becomes that of files.
+
+    Raises:
+        ValueError: see above.
+    """
+    item.setdefault("seconds", 0.0)
+    if item.setdefault("name", name) != name:
+        raise ValueError(f"its shard is {name!r}, and its name {str(item['name'])[:80]!r}")
+    counts = (item["clips"], item["seconds"])
+    is_number = all(isinstance(n, int | float) and not isinstance(n, bool) for n in counts)
+    if not (is_number and isinstance(item["clips"], int) and 0 <= item["clips"] < 1 << 40):
+        raise ValueError(f"it has {str(item['clips'])[:80]} clips")
+    if not 0 <= item["seconds"] < 1e15 or not isinstance(item["split"], str):
+        raise ValueError("its length or split cannot be")
+    item["head"]
 
 
 def _head(path: Path, manifest: dict[str, Any]) -> ShardHead:

@@ -1,4 +1,4 @@
-"""EnCodec, DAC, Mimi and X-Codec 2 through transformers, as codecs.
+"""EnCodec, DAC, Mimi, X-Codec 2 and Higgs through transformers, as evaluated codecs.
 
 Their bits are those of the codes. Each has its own habits of shape, which end here.
 """
@@ -25,7 +25,7 @@ class NeuralCodec:
         name: as the user gave it.
         model: of transformers, in evaluation mode.
         num_quantizers: layers that are used.
-        codebook_size: rows of each.
+        codebook_size: entries of each codebook.
         frame_rate: frames a second.
         reconstruct: (model, (1, channels, samples), layers) -> audio and codes.
         num_channels: of the audio.
@@ -42,7 +42,8 @@ class NeuralCodec:
         num_channels: int = 1,
     ) -> None:
         self.name, self.identity = name, fingerprint(model)
-        self.sampling_rate, self.num_channels = int(model.config.sampling_rate), num_channels
+        rate = getattr(model.config, "sampling_rate", None) or model.config.sample_rate
+        self.sampling_rate, self.num_channels = int(rate), num_channels
         self.quantizer_counts: tuple[int | None, ...] = (num_quantizers,)
         self.codebook_size = codebook_size
         self._model, self._reconstruct = model, reconstruct
@@ -63,7 +64,7 @@ def open_neural_codec(kind: str, name: str, path: str, setting: str) -> Evaluate
     """A codec from a folder or the hub.
 
     Args:
-        kind: "encodec", "dac", "mimi" or "xcodec2".
+        kind: "encodec", "dac", "mimi", "xcodec2" or "higgs".
         name: as the user gave it.
         path: folder or hub id.
         setting: kbps of EnCodec, layers of DAC and Mimi; "" for the most.
@@ -98,6 +99,23 @@ def _encodec(name: str, path: str, setting: str) -> EvaluatedCodec:
         *(name, model, layers, config.codebook_size, float(config.frame_rate), reconstruct),
         num_channels=config.audio_channels,
     )
+
+
+def _higgs(name: str, path: str, setting: str) -> EvaluatedCodec:
+    model = load_pretrained("HiggsAudioV2TokenizerModel", path)
+    config = model.config
+    frame_rate = config.sample_rate / config.hop_length
+    per_layer = (config.codebook_size - 1).bit_length() * frame_rate / 1000
+    kbps = _chosen(name, setting, [float(rate) for rate in config.target_bandwidths])
+    # The model's own rule: as many layers as fit the bandwidth.
+    layers = max(1, int(kbps / per_layer + 1e-6))
+
+    def reconstruct(model: Any, audio: torch.Tensor, count: int) -> Reconstruction:
+        codes = model.encode(audio, bandwidth=kbps).audio_codes[:, :count]
+        decoded = model.decode(codes).audio_values
+        return decoded.reshape(1, -1)[:, : audio.shape[-1]], codes[0]
+
+    return NeuralCodec(name, model, layers, config.codebook_size, frame_rate, reconstruct)
 
 
 def _dac(name: str, path: str, setting: str) -> EvaluatedCodec:
@@ -164,4 +182,5 @@ _OPENERS: dict[str, Callable[[str, str, str], EvaluatedCodec]] = {
     "dac": _dac,
     "mimi": _mimi,
     "xcodec2": _xcodec2,
+    "higgs": _higgs,
 }

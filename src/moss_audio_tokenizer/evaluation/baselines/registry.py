@@ -1,8 +1,8 @@
-"""From what stands after `--codec` to a codec.
+"""Opens the codec that `--codec` names.
 
-Owns the names and their values; what a codec does is its module's. A place for codecs that this
-package does not know: "python:MODULE:FUNCTION" calls a function of the user's, which returns a
-`Codec` (an ONNX session, a client of a server) or a `EvaluatedCodec`.
+Owns the names and their values. A codec that this package does not know comes in by
+"python:MODULE:FUNCTION": a function of the user's, which returns a `Codec` (an ONNX session, a
+client of a server) or an `EvaluatedCodec`.
 """
 
 from collections.abc import Callable
@@ -61,6 +61,18 @@ def _neural(kind: str) -> Callable[[str, str], EvaluatedCodec]:
     return opened
 
 
+def _of_package(kind: str) -> Callable[[str, str], EvaluatedCodec]:
+    def opened(name: str, value: str) -> EvaluatedCodec:
+        from .package_codecs import open_package_codec
+
+        path, _, setting = value.rpartition("@") if "@" in value else (value, "", "")
+        return open_package_codec(kind, name, path, setting)
+
+    return opened
+
+
+_PACKAGES = ("speechtokenizer", "bigcodec", "xy-tokenizer", "stable-codec", "mimo", "qwen3-tts")
+
 _OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
     "opus": _by_kbps(OpusCodec),
     "speex": _by_kbps(SpeexCodec),
@@ -73,6 +85,8 @@ _OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
     "dac": _neural("dac"),
     "mimi": _neural("mimi"),
     "xcodec2": _neural("xcodec2"),
+    "higgs": _neural("higgs"),
+    **{kind: _of_package(kind) for kind in _PACKAGES},
     "python": _python,
 }
 
@@ -86,6 +100,13 @@ BASELINES = {
     "dac:PATH@LAYERS": "DAC",
     "mimi:PATH@LAYERS": "Mimi",
     "xcodec2:PATH": "X-Codec 2",
+    "higgs:PATH@KBPS": "Higgs-Audio-Tokenizer v2",
+    "speechtokenizer:FOLDER@LAYERS": "SpeechTokenizer (package speechtokenizer)",
+    "stable-codec:FOLDER": "Stable Codec (package stable-codec)",
+    "qwen3-tts:PATH": "Qwen3-TTS-Tokenizer (package qwen-tts)",
+    "bigcodec:MODULE:FUNCTION": "BigCodec, through a plug-in of yours",
+    "xy-tokenizer:MODULE:FUNCTION@LAYERS": "XY-Tokenizer, likewise",
+    "mimo:MODULE:FUNCTION@LAYERS": "MiMo-Audio-Tokenizer, likewise",
     "original": "the clip itself: the best there is",
     "lowpass:HZ": "the clip without what lies above: an anchor",
     "python:MODULE:FUNCTION": "a codec of yours",
@@ -97,7 +118,7 @@ def open_baseline(name: str) -> EvaluatedCodec:
     """The codec that a name such as "opus:6" or "dac:folder@9" stands for, ready to run.
 
     Raises:
-        InputError: there is no such codec, or its value cannot be used.
+        InputError: the codec is unknown, or its value cannot be used.
         MissingDependencyError: its program or package is not installed.
     """
     kind, _, value = name.partition(":")

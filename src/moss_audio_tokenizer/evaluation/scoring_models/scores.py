@@ -1,6 +1,6 @@
-"""Scores that need a model of the user's: speaker similarity, opinion scores, word error rates.
+"""Scores that need a model: speaker similarity, opinion scores, word and character error rates.
 
-Owns what is made of the models' answers; the models are `judges.py`'s. Signals are mono at
+Owns what is computed from the models' answers; the models are `registry`'s. Signals are mono at
 16 kHz.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...metrics.signals import MEASURED_RATE
-from ..text_normalization import error_rates, normalized
+from ..text_normalization import error_rates, normalizer
 from .registry import (
     EmbedSpeaker,
     ScoreOpinion,
@@ -24,20 +24,20 @@ from .registry import (
 
 @dataclass(frozen=True)
 class ScoringModelNames:
-    """Which models to score with; "" for none.
+    """Names of the scoring models of a run; "" for none.
 
     Attributes:
-        speaker_model: a folder with a speaker-verification model, "mfcc", or MODULE:FUNCTION,
-            which makes a function (samples, sampling rate) -> embedding.
-        opinion_model: a folder with a model of one output, or MODULE:FUNCTION, which makes a
-            function (samples, sampling rate) -> score.
-        recogniser: a name that `judges.load_transcriber` knows, or MODULE:FUNCTION, which makes
-            a function (samples, sampling rate) -> text.
+        speaker_model: a name that `registry.load_speaker_model` knows.
+        opinion_model: a name that `registry.load_opinion_model` knows.
+        asr_model: a name that `registry.load_transcriber` knows.
+        text_normalization: how texts are made comparable, one of
+            `text_normalization.NORMALIZATIONS`.
     """
 
     speaker_model: str = ""
     opinion_model: str = ""
-    recogniser: str = ""
+    asr_model: str = ""
+    text_normalization: str = "plain"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -46,23 +46,25 @@ class ScoringModelNames:
 
     @property
     def by_metric(self) -> dict[str, str]:
-        """The model that brings each of these metrics."""
+        """The model that brings each of these metrics, with the normalization of its texts."""
+        plain = self.text_normalization == "plain"
+        texts = self.asr_model if plain else f"{self.asr_model} ({self.text_normalization} texts)"
         brought = {
             "speaker_similarity": self.speaker_model,
             "opinion_score": self.opinion_model,
-            "wer": self.recogniser,
-            "cer": self.recogniser,
+            "wer": texts if self.asr_model else "",
+            "cer": texts if self.asr_model else "",
         }
         return {name: model for name, model in brought.items() if model}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What scorers found of one clip.
+    """What the scoring models found of one clip.
 
     Attributes:
         values: metrics by name; NaN where undefined, as the error rate of a clip without text.
-        transcript: what the recogniser understood, or None without one.
+        transcript: what the ASR model understood; None without one.
         num_words: words of the text, which weigh the clip's error rate; 0 without a text.
         num_characters: likewise, for the character error rate.
     """
@@ -74,42 +76,46 @@ class Scores:
 
 
 class ScoringModels:
-    """Loaded models.
+    """Loaded scoring models.
 
     Raises:
-        InputError: there is no such function.
+        InputError: a name stands for no function or normalization.
         MissingDependencyError: a package is not installed.
     """
 
     def __init__(self, names: ScoringModelNames) -> None:
         self._embed: EmbedSpeaker | None = load_speaker_model(names.speaker_model)
         self._rate: ScoreOpinion | None = load_opinion_model(names.opinion_model)
-        self._recognise: Transcribe | None = load_transcriber(names.recogniser)
-        # The reference's voice is asked for once for each codec, one clip after the other.
-        self._voice: tuple[bytes, np.ndarray] | None = None
+        self._transcribe: Transcribe | None = load_transcriber(names.asr_model)
+        self._normalization = names.text_normalization
+        normalizer(self._normalization)  # refuse an unknown one before the work
+        # A clip's original is embedded once, though it is compared with every codec's version.
+        self._embedded: tuple[bytes, np.ndarray] | None = None
 
     def score(
         self,
         reference: Float[np.ndarray, "samples"],
         estimate: Float[np.ndarray, "samples"],
         text: str,
+        language: str = "",
     ) -> Scores:
-        """All scores of a clip in which ``text`` is said ("" where that is not known)."""
+        """All scores of a clip whose text is ``text`` ("" where that is not known)."""
         values = {}
         if self._embed:
-            voice = self._voice_of(reference, self._embed)
-            values["speaker_similarity"] = cosine(voice, self._embed(estimate, MEASURED_RATE))
+            embedding = self._embedding_of(reference, self._embed)
+            values["speaker_similarity"] = cosine(embedding, self._embed(estimate, MEASURED_RATE))
         if self._rate:
             values["opinion_score"] = float(self._rate(estimate, MEASURED_RATE))
-        if not self._recognise:
+        if not self._transcribe:
             return Scores(values)
-        transcript = self._recognise(estimate, MEASURED_RATE)
-        said = normalized(text)
-        values |= error_rates(said, normalized(transcript))
-        return Scores(values, transcript, len(said.split()), len(said.replace(" ", "")))
+        transcript = self._transcribe(estimate, MEASURED_RATE)
+        normalize = normalizer(self._normalization, language)
+        spoken = normalize(text)
+        values |= error_rates(spoken, normalize(transcript))
+        return Scores(values, transcript, len(spoken.split()), len(spoken.replace(" ", "")))
 
-    def _voice_of(self, reference: np.ndarray, embed: EmbedSpeaker) -> np.ndarray:
+    def _embedding_of(self, reference: np.ndarray, embed: EmbedSpeaker) -> np.ndarray:
         content = reference.tobytes()
-        if self._voice is None or self._voice[0] != content:
-            self._voice = content, embed(reference, MEASURED_RATE)
-        return self._voice[1]
+        if self._embedded is None or self._embedded[0] != content:
+            self._embedded = content, embed(reference, MEASURED_RATE)
+        return self._embedded[1]

@@ -14,6 +14,7 @@ from ...audio import load_audio
 from ...codes import Codec
 from ...errors import CodesError, InputError, MissingDependencyError, MossAudioError
 from ...manifest import ManifestEntry
+from ..text_normalization import normalizer
 from .speech_rows import SpeechRow, Transcript
 
 
@@ -45,7 +46,8 @@ class AsrPlan:
         codec: makes the codes.
         quantizer_counts: numbers of layers; empty for powers of two.
         num_beams: of decoding.
-        batch_size: clips that are read together.
+        batch_size: clips that are transcribed together.
+        text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
     Raises:
         InputError: no clip has a text, or a number is not at least 1.
@@ -56,8 +58,10 @@ class AsrPlan:
     quantizer_counts: Sequence[int] = ()
     num_beams: int = 1
     batch_size: int = 8
+    text_normalization: str = "plain"
 
     def __post_init__(self) -> None:
+        normalizer(self.text_normalization)
         if not any(clip.text for clip in self.clips):
             raise InputError("none of the clips has a text; expected a manifest with 'text'")
         if self.num_beams < 0 or self.batch_size < 1:
@@ -85,7 +89,7 @@ def run_asr(
     plan: AsrPlan,
     on_progress: Callable[[int, int], None],
 ) -> list[SpeechRow]:
-    """Rows of every clip that has a text, reader by reader and from few layers to many.
+    """Rows of every clip that has a text, by system, from few quantizers to many.
 
     A clip that cannot be coded costs its own rows only.
 
@@ -112,8 +116,8 @@ def run_asr(
         coded = [_coded(plan.codec, clip, most) for clip in clips[start : start + plan.batch_size]]
         rows += _rows(systems, quantizer_counts, coded, plan)
     on_progress(len(clips), len(clips))
-    places = {label: place for place, label in enumerate(systems)}
-    return sorted(rows, key=lambda row: (places[row.model], row.num_quantizers))
+    order = {label: index for index, label in enumerate(systems)}
+    return sorted(rows, key=lambda row: (order[row.model], row.num_quantizers))
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,12 @@ def _rows(
             codes = [one.codes[:depth] for one in good]
             texts = reader.transcribe_codes(codes, depth, plan.num_beams) if good else []
             for one, text in zip(good, texts, strict=True):
-                clip, reading = one.clip, Transcript.compared(one.clip.text, text)
+                clip, reading = (
+                    one.clip,
+                    Transcript.compared(
+                        one.clip.text, text, normalizer(plan.text_normalization, one.clip.language)
+                    ),
+                )
                 yield SpeechRow(
                     clip.name, clip.text, label, depth, {"": reading}, seconds=one.seconds
                 )

@@ -15,7 +15,9 @@ from ...errors import EvaluationError, MossAudioError
 from ...files import atomic_path
 from ..html import page
 from ..plots import LayerCurve, layer_plot
+from ..published import PublishedTable, published_speech
 from ..report import Curve, Table, Version, curves_html, describe, gallery_html, header, table_html
+from ..summary import pipe_table, printable
 from .speech_rows import Point, SpeechRow, heading, metric_names, points_of, table_cells
 from .test_set import SpeechItem
 
@@ -73,6 +75,7 @@ def write_results(
     items: Sequence[SpeechItem] = (),
     num_examples: int = 4,
     kbps_per_quantizer: float = 0.0,
+    published: str = "",
 ) -> str:
     """Write everything; returns the table as Markdown.
 
@@ -81,10 +84,11 @@ def write_results(
         rows: of one run.
         title: of the page.
         command: the command line that made the rows.
-        notes: more to say, such as which judges there were.
+        notes: more lines, such as the scoring models.
         items: what was to be said, whose speech is shown; none of a run of recognition.
         num_examples: texts that are shown.
         kbps_per_quantizer: bitrate of one layer of codes.
+        published: "table3" or "table4" of the paper, to be shown beside; "" for none.
 
     Raises:
         MissingDependencyError: SciPy or matplotlib is not installed.
@@ -94,7 +98,8 @@ def write_results(
     curves = [(name, _curve(points, name)) for name in metric_names(points)]
     (folder / "plots").mkdir(exist_ok=True)
     lines = (json.dumps(row.as_json(), ensure_ascii=False, allow_nan=False) for row in rows)
-    text = _markdown(points, title, command, remarks)
+    beside = published_speech(published) if published else None
+    text = _markdown(points, title, command, remarks, beside)
     document = {
         "command": command,
         "points": [point.as_json() for point in points],
@@ -115,11 +120,15 @@ def write_results(
     )
     head = header(title, [f"{len({row.path for row in rows})} texts"], command)
     caption = _CAPTION + (_SIMILARITY_CAPTION if items else "")
-    top = [head, table_html(Table(*_headed(points), caption)), curves_html([c for _, c in curves])]
+    top = [head, table_html(Table(*_headed(points), caption))]
+    if beside:
+        shown_beside = Table(beside.headings, beside.rows, beside.caption)
+        top.append(f"<h2>The paper's systems</h2>\n{table_html(shown_beside)}")
+    top.append(curves_html([curve for _, curve in curves]))
     files["report.html"] = _page(title, top, shown, remarks).encode()
     for name, content in files.items():
-        with atomic_path(folder / name) as beside:
-            beside.write_bytes(content)
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
     return text
 
 
@@ -134,14 +143,20 @@ def _headed(points: list[Point]) -> tuple[list[str], list[list[str]]]:
     return headings, lines
 
 
-def _markdown(points: list[Point], title: str, command: str, remarks: Sequence[str]) -> str:
-    heads, lines = _headed(points)
-    rules = ["---", *["---:"] * (len(heads) - 1)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in [heads, rules, *lines])
-    parts = [f"# {title}", f"```\n{command}\n```", _CAPTION, table]
+def _markdown(
+    points: list[Point],
+    title: str,
+    command: str,
+    remarks: Sequence[str],
+    beside: PublishedTable | None,
+) -> str:
+    parts = [f"# {title}", f"```\n{command}\n```", _CAPTION, pipe_table(*_headed(points))]
+    if beside:
+        parts += ["## The paper's systems", pipe_table(beside.headings, beside.rows)]
+        parts.append(beside.caption)
     if remarks:
         parts += ["## Notes", "\n".join(f"- {line}" for line in remarks)]
-    return "\n\n".join(parts) + "\n"
+    return printable("\n\n".join(parts) + "\n")
 
 
 def _failures(rows: Sequence[SpeechRow]) -> list[str]:
@@ -180,7 +195,7 @@ def _examples(rows: Sequence[SpeechRow], count: int) -> list[str]:
     """Evenly spread over the texts that did not fail."""
     names = list(dict.fromkeys(row.path for row in rows if not row.error))
     count = min(count, len(names))
-    return [names[place * len(names) // count] for place in range(count)]
+    return [names[index * len(names) // count] for index in range(count)]
 
 
 def _reading_table(rows: Sequence[SpeechRow], names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 Owns the lines of results.jsonl and the averages over them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from typing import Any
@@ -16,10 +16,10 @@ SIMILARITY = "SIM"
 
 @dataclass(frozen=True)
 class Transcript:
-    """What one recogniser read.
+    """What one ASR model understood.
 
     Attributes:
-        read: as it said it.
+        read: its text as it gave it.
         wer, cer: against the text, both normalized; NaN without a text.
         num_words, num_characters: of the normalized text, which weigh the rates.
     """
@@ -31,12 +31,14 @@ class Transcript:
     num_characters: int
 
     @classmethod
-    def compared(cls, text: str, read: str) -> "Transcript":
-        """A reading of a text."""
-        said = normalized(text)
-        rates = error_rates(said, normalized(read))
-        words, letters = len(said.split()), len(said.replace(" ", ""))
-        return cls(read, rates["wer"], rates["cer"], words, letters)
+    def compared(
+        cls, text: str, hypothesis: str, normalize: Callable[[str], str] = normalized
+    ) -> "Transcript":
+        """A transcript with its error rates against a text."""
+        reference = normalize(text)
+        rates = error_rates(reference, normalize(hypothesis))
+        words, letters = len(reference.split()), len(reference.replace(" ", ""))
+        return cls(hypothesis, rates["wer"], rates["cer"], words, letters)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -52,7 +54,7 @@ class SpeechRow:
         text: what is or should be said.
         model: label of what was measured.
         num_quantizers: layers of codes.
-        transcripts: by recogniser; "" is the model itself.
+        transcripts: by ASR model; "" is the measured model itself.
         similarity: to the prompt's voice; NaN without a prompt or a speaker model.
         prompt: path of the prompt; "" for none.
         audio: file of the speech below the results' folder; "" for none.

@@ -1,10 +1,10 @@
-"""What is to be said, and in whose voice: from a text file, a manifest, or Seed-TTS-Eval's list.
+"""Test sets of speech synthesis: texts and prompts, from a text file, a manifest, or a .lst file.
 
-Owns the three formats and how prompts are chosen; opens no sound.
+Owns the three formats (the last is Seed-TTS-Eval's) and the choice of prompts; it opens no sound.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import InputError
@@ -21,6 +21,7 @@ class SpeechItem:
         prompt: the recording, or None.
         prompt_name: as its list has it.
         prompt_text: what is said in it.
+        language: of the text, such as "en" or "zh"; "" where that is not known.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SpeechItem:
     prompt: Path | None = None
     prompt_name: str = ""
     prompt_text: str = ""
+    language: str = ""
 
 
 def read_test_items(
@@ -59,8 +61,8 @@ def read_test_items(
     if not clips:
         raise InputError(f"{str(prompts)!r} has no speech with a text; prompts need what they say")
     return [
-        item if item.prompt else _prompted(item, _chosen(place, entry, clips))
-        for place, (item, entry) in enumerate(pairs)
+        item if item.prompt else _prompted(item, _chosen(index, entry, clips))
+        for index, (item, entry) in enumerate(pairs)
     ]
 
 
@@ -72,18 +74,18 @@ def _check_names(items: Sequence[SpeechItem], path: Path) -> None:
 
 
 def _chosen(
-    place: int, entry: ManifestEntry | None, clips: Sequence[ManifestEntry]
+    index: int, entry: ManifestEntry | None, clips: Sequence[ManifestEntry]
 ) -> ManifestEntry:
     others = [
         clip
         for clip in clips
         if entry and entry.speaker and clip.speaker == entry.speaker and clip.path != entry.path
     ]
-    return (others or clips)[place % len(others or clips)]
+    return (others or clips)[index % len(others or clips)]
 
 
 def _prompted(item: SpeechItem, clip: ManifestEntry) -> SpeechItem:
-    return SpeechItem(item.name, item.text, clip.path, clip.name, clip.text)
+    return replace(item, prompt=clip.path, prompt_name=clip.name, prompt_text=clip.text)
 
 
 Pairs = list[tuple[SpeechItem, ManifestEntry | None]]
@@ -104,7 +106,9 @@ def _of_manifest(path: Path, split: str | None) -> Pairs:
                 "expected texts, both or none"
             )
         prompt = path.parent.absolute() / name if name else None
-        pairs.append((SpeechItem(entry.name, entry.text, prompt, name, text), entry))
+        pairs.append(
+            (SpeechItem(entry.name, entry.text, prompt, name, text, entry.language), entry)
+        )
     return pairs
 
 
@@ -119,9 +123,16 @@ def _of_list(path: Path, split: str | None) -> Pairs:
                 f"{path} line {number} is {line[:80]!r}; expected name|prompt text|prompt path|text"
             )
         name, prompt_text, prompt, text = cells[:4]
-        item = SpeechItem(name, text, path.parent.absolute() / prompt, prompt, prompt_text)
+        folder = path.parent.absolute()
+        language = _language_of(text)
+        item = SpeechItem(name, text, folder / prompt, prompt, prompt_text, language)
         pairs.append((item, None))
     return pairs
+
+
+def _language_of(text: str) -> str:
+    """Seed-TTS-Eval has two languages and does not name them: Chinese where there is a Han one."""
+    return "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
 
 
 def _of_lines(path: Path, split: str | None) -> Pairs:

@@ -1,13 +1,13 @@
 """Speech synthesis, measured in the manner of Seed-TTS-Eval: what is understood, and whose voice.
 
-Every text is said at every number of layers, kept as FLAC, read by recognisers and compared with
-its prompt's voice. Knows no model: systems are behind a protocol, judges are functions.
-Source: training.md section 9.
+Every text is synthesized at every number of quantizers, stored as FLAC, transcribed by ASR models
+and compared with the voice of its prompt. Systems are behind a protocol, scoring models are
+functions.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...metrics.signals import MEASURED_RATE
 from ..artifacts import slug
 from ..scoring_models import EmbedSpeaker, Transcribe, cosine
+from ..text_normalization import normalizer
 from .asr_eval import chosen_quantizer_counts
 from .speech_rows import SpeechRow, Transcript
 from .systems import Sound, SynthesizedSpeech, TtsRequest, TtsSystem
@@ -26,34 +27,37 @@ from .test_set import SpeechItem
 
 @dataclass(frozen=True)
 class TtsPlan:
-    """What to say, and who judges it.
+    """What to synthesize, and the scoring models.
 
     Attributes:
         items: texts and prompts.
-        recognisers: by name.
+        transcribers: ASR models by name.
         embed: speaker model; None for none.
-        quantizer_counts: numbers of layers; empty for powers of two.
-        seed: of the first item; the others' follow.
-        batch_size: texts that are said together.
+        quantizer_counts: numbers of quantizers; empty for powers of two.
+        seed: of the first item; the seeds of the others follow.
+        batch_size: texts that are synthesized together.
+        text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
     Raises:
-        InputError: there is nothing to say, or nobody to judge it.
+        InputError: there are no texts, no scoring model, or no such normalization.
     """
 
     items: Sequence[SpeechItem]
-    recognisers: Mapping[str, Transcribe]
+    transcribers: Mapping[str, Transcribe]
     embed: EmbedSpeaker | None = None
     quantizer_counts: Sequence[int] = ()
     seed: int = 0
     batch_size: int = 4
+    text_normalization: str = "plain"
 
     def __post_init__(self) -> None:
         if not self.items or self.batch_size < 1:
             raise InputError(
                 f"{len(self.items)} texts in batches of {self.batch_size}; expected 1 or more each"
             )
-        if not self.recognisers and self.embed is None:
-            raise InputError("nobody judges the speech; give a recogniser or a speaker model")
+        if not self.transcribers and self.embed is None:
+            raise InputError("no scoring model is given; name an ASR model or a speaker model")
+        normalizer(self.text_normalization)
 
 
 def run_tts(
@@ -62,7 +66,7 @@ def run_tts(
     folder: Path,
     on_progress: Callable[[int, int], None],
 ) -> list[SpeechRow]:
-    """Rows of every text, system by system and from few layers to many.
+    """Rows of every text, by system, from few quantizers to many.
 
     Args:
         systems: by label.
@@ -102,8 +106,8 @@ def _batches(
         except MossAudioError as error:
             # One text that cannot be said must not cost the others of its batch.
             if len(items) > 1:
-                for place in range(len(items)):
-                    yield from _batches(system, label, depth, _alone(plan, start + place), folder)
+                for index in range(len(items)):
+                    yield from _batches(system, label, depth, _alone(plan, start + index), folder)
             else:
                 yield [_failed(items[0], label, depth, error)]
             continue
@@ -113,11 +117,11 @@ def _batches(
         ]
 
 
-def _alone(plan: TtsPlan, place: int) -> TtsPlan:
+def _alone(plan: TtsPlan, index: int) -> TtsPlan:
     """One item, with the seed that it has among the others."""
-    seed = plan.seed + place
-    item = plan.items[place]
-    return TtsPlan([item], plan.recognisers, plan.embed, plan.quantizer_counts, seed, 1)
+    seed = plan.seed + index
+    item = plan.items[index]
+    return replace(plan, items=[item], seed=seed, batch_size=1)
 
 
 def _wanted(item: SpeechItem) -> TtsRequest:
@@ -142,18 +146,21 @@ def _row(
 ) -> SpeechRow:
     label, depth = whose
     silent = not speech.samples.size
-    transcript = _measured((speech.samples, speech.sampling_rate))
+    measured = _measured((speech.samples, speech.sampling_rate))
+    normalize = normalizer(plan.text_normalization, item.language)
     transcripts = {
-        name: Transcript.compared(item.text, "" if silent else recognise(transcript, MEASURED_RATE))
-        for name, recognise in plan.recognisers.items()
+        name: Transcript.compared(
+            item.text, "" if silent else transcribe(measured, MEASURED_RATE), normalize
+        )
+        for name, transcribe in plan.transcribers.items()
     }
     similarity = nan
     if plan.embed and wanted.prompt_audio and not silent:
         voices = (
-            plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), transcript)
+            plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), measured)
         )
         similarity = cosine(*voices)
-    audio = "" if silent else _kept(folder, label, item, depth, speech)
+    audio = "" if silent else _stored(folder, label, item, depth, speech)
     seconds = round(len(speech.samples) / speech.sampling_rate, 3)
     return SpeechRow(
         *(item.name, item.text, label, depth, transcripts, similarity, item.prompt_name, audio),
@@ -171,7 +178,9 @@ def _measured(sound: Sound) -> np.ndarray:
     )
 
 
-def _kept(folder: Path, label: str, item: SpeechItem, depth: int, speech: SynthesizedSpeech) -> str:
+def _stored(
+    folder: Path, label: str, item: SpeechItem, depth: int, speech: SynthesizedSpeech
+) -> str:
     """The speech as a file; returns its path below the folder."""
     digest = hashlib.sha256(item.name.encode()).hexdigest()[:8]
     name = f"{slug(Path(item.name).stem)[:60]}-{digest}-{depth}.flac"

@@ -21,11 +21,11 @@ from .micro_batches import MicroBatch
 def discriminator_loss(
     real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]], kind: str = "lsgan"
 ) -> Float[Tensor, ""]:
-    """What the discriminators minimise: real maps towards 1, fake ones towards 0 (hinge: -1).
+    """The discriminators' loss: real logits towards 1, fake ones towards 0 (hinge: -1).
 
     Args:
-        real: maps of recordings, the judgement last.
-        fake: maps of detached reconstructions.
+        real: feature maps of recordings, the logits last.
+        fake: feature maps of detached reconstructions.
         kind: "lsgan" or "hinge".
     """
     pairs = [(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)]
@@ -35,7 +35,7 @@ def discriminator_loss(
 
 
 def generator_loss(fake: Sequence[Sequence[Tensor]], kind: str = "lsgan") -> Float[Tensor, ""]:
-    """What the decoder minimises: its maps towards those of recordings."""
+    """The generator's loss: the logits of its reconstructions towards those of recordings."""
     if kind == "hinge":
         return _sum([-maps[-1].mean() for maps in fake])
     return _sum([(1 - maps[-1]).square().mean() for maps in fake])
@@ -44,7 +44,7 @@ def generator_loss(fake: Sequence[Sequence[Tensor]], kind: str = "lsgan") -> Flo
 def feature_loss(
     real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[Tensor]]
 ) -> Float[Tensor, ""]:
-    """Distance of all maps but the judgements; the real ones are targets."""
+    """Feature matching: distance of all feature maps but the logits; the real ones are targets."""
     return _sum(
         [
             F.l1_loss(f, r.detach())
@@ -66,15 +66,15 @@ Audio = Float[Tensor, "rows channels samples"]
 
 
 class Adversary:
-    """Judges reconstructions beside recordings.
+    """Discriminators with their optimizer.
 
     Every process holds all discriminators, however the codec is spread.
 
     Args:
         config: the recipe.
-        sampling_rate: of the audio.
-        processes: those of the run.
-        autocast: the precision of the recipe on a device.
+        sampling_rate: the sampling rate of the audio.
+        processes: the processes of the run.
+        autocast: makes the context of the recipe's precision on a device.
     """
 
     def __init__(
@@ -101,20 +101,20 @@ class Adversary:
         )
 
     def active(self, step: int) -> bool:
-        """Whether it takes part in this step."""
+        """Whether the discriminators take part in this step."""
         return 0 < self._settings.start <= step
 
     def train_step(self, passes: list[tuple[MicroBatch, Audio]]) -> dict[str, Tensor]:
-        """Teach the discriminators to tell recordings from estimates, over all passes of a step.
+        """One step of the discriminators over all passes.
 
-        They are left as they were where the gradient is not finite.
+        Their weights stay as they are where the gradient is not finite.
 
         Returns:
             Their loss and their gradient's norm.
         """
         self.discriminators.requires_grad_(requires_grad=True)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._judge(rows, estimate.detach()) for rows, estimate in passes]
+        losses = [self._backward(rows, estimate.detach()) for rows, estimate in passes]
         self._processes.average_gradients(self.discriminators)
         norm = torch.nn.utils.clip_grad_norm_(self.discriminators.parameters(), _CLIP_NORM)
         if torch.isfinite(norm):
@@ -124,18 +124,18 @@ class Adversary:
             "discriminator_gradient_norm": norm.detach(),
         }
 
-    def _judge(self, rows: MicroBatch, estimate: Audio) -> Tensor:
-        """Add one pass to the gradients: its loss, which counts as one of several."""
-        audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
+    def _backward(self, rows: MicroBatch, estimate: Audio) -> Tensor:
+        """Add the gradients of one pass, and return its loss."""
+        audio, estimate = self._crop(rows.audio, rows), self._crop(estimate, rows)
         with self._autocast(audio.device):
             real, fake = self.discriminators(audio), self.discriminators(estimate)
-        loss = discriminator_loss(_judgements(real), _judgements(fake), self._settings.kind)
+        loss = discriminator_loss(_logits(real), _logits(fake), self._settings.kind)
         (loss * rows.share).backward()
         return loss.detach()
 
     def losses(self, rows: MicroBatch, estimate: Audio) -> dict[str, Tensor]:
-        """What the codec is told, by name; the discriminators get no gradient."""
-        audio, estimate = self._stretch(rows.audio, rows), self._stretch(estimate, rows)
+        """The generator's losses by name; the discriminators get no gradient."""
+        audio, estimate = self._crop(rows.audio, rows), self._crop(estimate, rows)
         self.discriminators.requires_grad_(requires_grad=False)
         with self._autocast(audio.device):
             with torch.no_grad():
@@ -146,18 +146,18 @@ class Adversary:
             "features": feature_loss(real, fake),
         }
 
-    def _stretch(self, audio: Audio, rows: MicroBatch) -> Audio:
-        """A place of each row, the same in recording and estimate, before its padding."""
+    def _crop(self, audio: Audio, rows: MicroBatch) -> Audio:
+        """A random crop of each row, the same of recording and estimate, before its padding."""
         if audio.shape[-1] <= self._samples:
             return audio
         latest = (rows.lengths - self._samples).clamp_min(0)
-        starts = (rows.stretch * (latest + 1)).long().clamp_max(latest)
-        places = starts[:, None] + torch.arange(self._samples, device=audio.device)
-        return audio.gather(-1, places[:, None].expand(-1, audio.shape[1], -1))
+        starts = (rows.crop_positions * (latest + 1)).long().clamp_max(latest)
+        positions = starts[:, None] + torch.arange(self._samples, device=audio.device)
+        return audio.gather(-1, positions[:, None].expand(-1, audio.shape[1], -1))
 
 
-def _judgements(maps: list[list[Tensor]]) -> list[list[Tensor]]:
-    """The last map of each alone: copies of all of them would fill a GPU."""
+def _logits(maps: list[list[Tensor]]) -> list[list[Tensor]]:
+    """The last map of each alone: copies of all maps would fill a GPU."""
     return [[of_one[-1].float()] for of_one in maps]
 
 

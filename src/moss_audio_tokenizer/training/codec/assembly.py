@@ -1,6 +1,6 @@
-"""The parts of a run, built from its recipe: codec, language model, task, optimizers.
+"""The parts of a codec's run, built from its recipe: codec, language model, task, optimizers.
 
-Owns what follows from a recipe and what a recipe cannot ask of its model; knows nothing of steps.
+Owns what follows from a recipe, and the checks that need the model; knows nothing of steps.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from .adversarial import Adversary
 from .codec_config import SemanticConfig, SpectraConfig, TrainingConfig
 from .codec_state import SEMANTIC_NAME, Training, load_semantic
 from .codec_task import CodecTask
-from .ema_codebooks import MovingMean, RunningCodebooks
+from .ema_codebooks import EmaCodebooks, WeightAverage
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 
 # Modules of the task that are trained or frozen as one.
@@ -60,7 +60,7 @@ def assemble(
     task = CodecTask(codec, semantic, config).to(processes.device)
     if config.codebook_decay:
         decay = config.codebook_decay
-        task.codebooks = RunningCodebooks(codec.quantizer, decay, config.seed)
+        task.codebooks = EmaCodebooks(codec.quantizer, decay, config.seed)
     for stage in _stages(codec):
         stage.recomputes = config.recompute
     called = processes.distribute(task, _blocks(task) if processes.sharded else [])
@@ -68,7 +68,7 @@ def assemble(
         task=task,
         optimizer=make_optimizer(task, config.optimizer, config.optimizer.kind),
         adversary=_adversary(config, chosen, processes, task),
-        mean=MovingMean(codec, config.ema_decay) if config.ema_decay else None,
+        mean=WeightAverage(codec, config.ema_decay) if config.ema_decay else None,
     )
     task.train()
     return training, called
@@ -85,7 +85,7 @@ def part_of(task: CodecTask, name: str) -> nn.Module | None:
 def _codec(config: TrainingConfig, chosen: CodecConfig) -> Codec:
     codec = Codec(chosen)
     if not config.train.checkpoint:
-        codec.initialise(torch.Generator().manual_seed(config.seed))
+        codec.initialize(torch.Generator().manual_seed(config.seed))
         return codec
     with Checkpoint(find_checkpoint(config.train.checkpoint, {})) as opened:
         loaded = load_codec(opened)
@@ -129,7 +129,7 @@ def _stages(codec: Codec) -> list[Transformer]:
 
 
 def _blocks(task: CodecTask) -> list[nn.Module]:
-    """What is shared out one by one: the blocks of the codec, the layers of the language model."""
+    """The modules that are sharded one by one: all blocks of codec and language model."""
     blocks: list[nn.Module] = [m for m in task.codec.modules() if isinstance(m, Block)]
     if task.semantic is not None:
         model = task.semantic.language_model.base_model
@@ -143,7 +143,7 @@ def _blocks(task: CodecTask) -> list[nn.Module]:
 
 
 def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
-    """Hold against the model what the recipe alone cannot tell."""
+    """Validate the fields of a recipe that depend on the loaded model."""
     samples = config.data.crop_seconds * codec.sampling_rate
     frames = max(1, round(samples / codec.downsample_rate))
     fitting = frames * codec.downsample_rate
@@ -162,7 +162,7 @@ def _check_fit(config: TrainingConfig, codec: CodecConfig) -> None:
             f"frame for each of the codebook's {rows} rows"
         )
     if config.adversarial.start:
-        _check_judged(config, codec.sampling_rate)
+        _check_discriminator_crop(config, codec.sampling_rate)
 
 
 def _check_windows(spectra: SpectraConfig) -> None:
@@ -174,8 +174,8 @@ def _check_windows(spectra: SpectraConfig) -> None:
             )
 
 
-def _check_judged(config: TrainingConfig, sampling_rate: int) -> None:
-    """Hold the shortest stretch that discriminators get against what they can judge."""
+def _check_discriminator_crop(config: TrainingConfig, sampling_rate: int) -> None:
+    """Check that the shortest crop of the discriminators is long enough for them."""
     settings, data = config.adversarial, config.data
     key = "data.text_seconds" if data.text_share else "data.crop_seconds"
     whole = data.text_seconds[0] if data.text_share else data.crop_seconds

@@ -1,7 +1,7 @@
 """What a training run of a codec is: frozen dataclasses, checked when built.
 
-Knows nothing of how training works. What every run has is `run_config.py`'s, the group ``data``
-`data/config.py`'s; how `key=value` texts change a configuration is `fields.py`'s.
+Knows nothing of how training works. `run_config.py` has what every run has, `data/data_config.py`
+the group ``data``, and `overrides.py` how `key=value` texts change a configuration.
 """
 
 from dataclasses import dataclass, field, fields
@@ -118,9 +118,11 @@ class DiscriminatorConfig:
     """Which discriminators there are.
 
     Attributes:
-        periods: of the multi-period ones.
-        windows: samples of the spectrogram windows of the multi-band ones; the hop is a quarter.
-        channel_divisor: all channels are divided by this, for small runs.
+        periods: the periods of the multi-period discriminators; may be empty.
+        windows: the window lengths of the multi-band discriminators in samples; may be empty. The
+            hop is a quarter of each.
+        channel_divisor: the number that all channels are divided by, for small runs: periods=(),
+            windows=(1024,) and 8 fit a CPU.
     """
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
@@ -137,7 +139,7 @@ class DiscriminatorConfig:
 
     @property
     def least_samples(self) -> int:
-        """Of audio that they can judge: it is mirrored by 3/8 of a window, and to whole hops."""
+        """The shortest audio that they take: they mirror 3/8 of a window, and to whole hops."""
         return max(*self.periods, *(5 * window // 8 for window in self.windows), 1)
 
 
@@ -146,12 +148,12 @@ class AdversarialConfig:
     """The stage with discriminators, which are fresh when it begins.
 
     Attributes:
-        start: step from which on they judge and train; 0 for never.
+        start: the step from which on they are trained and used; 0 for never.
         kind: "lsgan" or "hinge".
-        crop_seconds: they judge a random stretch of this length, the same of both; a training
-            crop that is shorter is judged whole.
-        learning_rate: theirs, constant; the generator's is ``optimizer.learning_rate``.
-        discriminators: which there are.
+        crop_seconds: the length of the random crop that they see, the same of recording and
+            reconstruction; a shorter row is seen whole.
+        learning_rate: their learning rate, constant; ``optimizer`` has the generator's.
+        discriminators: which discriminators there are.
     """
 
     start: int = 0
@@ -173,14 +175,14 @@ class WarmStart:
     """The first steps train the autoencoder alone, then the quantizer starts from its data.
 
     Attributes:
-        low_band: before the first step encoder and decoder are given a lane that carries the
-            waveform below this frequency in Hz; 0 for none.
-        steps: steps without the quantizer; 0 for none.
-        noise: noise added to the hidden states meanwhile, relative to their RMS: it leaves
-            them about as much room for information as the quantizer will.
-        samples: frames that the quantizer is fitted to; 0 keeps its random weights.
-        refit_every: fit it anew every so many steps after that, because the encoder moves on
-            faster than codebooks learn by gradient; 0 for never again.
+        low_band: the frequency in Hz below which encoder and decoder pass the waveform through
+            from the first step on; 0 for none.
+        steps: the number of steps without the quantizer; 0 for none.
+        noise: the noise added to the hidden states in these steps, relative to their RMS: it leaves
+            about as much room for information as the quantizer will.
+        samples: the number of frames that the quantizer is fitted to; 0 keeps its random weights.
+        refit_every: the number of steps after which it is fitted again, because the encoder changes
+            faster than codebooks learn by gradient; 0 for never.
     """
 
     low_band: float = 0.0
@@ -197,11 +199,11 @@ class WarmStart:
 
 @dataclass(frozen=True)
 class ValidationConfig(ValidationSchedule):
-    """How often to validate, on how much, and at which depths.
+    """How often to validate, on how much, and with how many quantizer layers.
 
     Attributes:
-        max_seconds: length that is measured of each clip.
-        num_quantizers: depths; those beyond the model's are taken as its full depth.
+        max_seconds: the length that is measured of each clip.
+        num_quantizers: the numbers of layers; those beyond the model's stand for all of its layers.
     """
 
     max_seconds: float = 6.0
@@ -210,23 +212,22 @@ class ValidationConfig(ValidationSchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.max_seconds > 0, self, "max_seconds", "a time above 0")
-        depths = self.num_quantizers
-        usable = bool(depths) and all(depth >= 1 for depth in depths)
-        require(usable, self, "num_quantizers", "depths from 1 on")
+        usable = bool(self.num_quantizers) and min(self.num_quantizers) >= 1
+        require(usable, self, "num_quantizers", "numbers of layers from 1 on")
 
 
 @dataclass(frozen=True)
 class SemanticConfig:
-    """The language model that reads the codes during training; it is no part of the codec.
+    """The language model that predicts texts from the codes in training; not a part of the codec.
 
     Attributes:
-        llm: a folder or hub id of a decoder-only model of transformers, "random" for a small one
-            that is made here, empty for none.
+        llm: the folder or hub id of a decoder-only model of transformers; "random" for a small one
+            with random weights, empty for none.
         init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
-        tokenizer: folder or hub id; "bytes" for UTF-8 bytes; empty for the one beside ``llm``.
-        width: of the model called "random".
-        num_layers: likewise.
-        num_heads: likewise.
+        tokenizer: its folder or hub id; "bytes" for UTF-8 bytes; empty for that of ``llm``.
+        width: the width of the model called "random".
+        num_layers: the number of its layers.
+        num_heads: the number of its attention heads.
         max_tokens: clips with longer texts are used without their text.
     """
 
@@ -249,15 +250,15 @@ class SemanticConfig:
 
 @dataclass(frozen=True)
 class PartsConfig:
-    """What a run starts from, and what of it is trained.
+    """What a run starts from, and which parts are trained.
 
     Attributes:
-        checkpoint: a model folder, a hub id or "bundled" whose weights (and whose configuration,
+        checkpoint: the model folder, a hub id or "bundled" whose weights (and whose configuration,
             in place of ``model``) the run starts from; empty for fresh weights.
         parts: "all"; "after_encoder", which freezes the encoder; "decoder", which freezes encoder
             and quantizer, so that codes stay what they are; "semantic", which trains the language
-            model alone on a frozen codec. What is frozen is proved so in frozen.json.
-        sampling_rate: take the checkpoint to this rate, its patches growing or shrinking in
+            model alone on a frozen codec. frozen.json verifies what was frozen.
+        sampling_rate: the rate to convert the checkpoint to, with patches longer or shorter in
             proportion; 0 leaves it.
     """
 
@@ -294,20 +295,21 @@ class CodecOptimizerConfig(OptimizerConfig):
 
 @dataclass(frozen=True)
 class TrainingConfig(RunConfig):
-    """A whole run of a codec; in ``bf16`` its quantizer, too, stays in float32.
+    """A whole run of a codec; with ``bf16`` its quantizer stays in float32.
 
     Attributes:
-        model: preset name of the codec's configuration; unused with ``train.checkpoint``.
-        recompute: keep no activations of Transformer blocks, but compute them again.
-        ema_decay: of a running mean of the codec's weights, which is then what is validated and
-            shipped; 0 for none.
-        quantizer_dropout: share of rows that use a random prefix of the quantizer's layers.
-        codebook_decay: codebooks are running means of what chose their rows, with this decay a
-            step, and rows that hardly anything chooses move to where something is; the projections
-            of the quantizer's layers stay as they were fitted. 0 trains all of them by gradient,
-            as the paper does.
-        decoder_only_from: from this step on only the decoder trains, on a quantizer fitted once
-            more to the encoder, which then stays as it is; 0 for never.
+        model: the preset name of the codec's configuration; unused with ``train.checkpoint``.
+        recompute: whether activations of Transformer blocks are computed again in the backward
+            pass instead of kept (activation checkpointing).
+        ema_decay: the decay of a moving average of the codec's weights, which is then validated
+            and saved as the final model; 0 for none.
+        quantizer_dropout: the share of rows that use a random prefix of the quantizer's layers.
+        codebook_decay: the decay with which each codebook entry is a moving average of the vectors
+            that select it; entries that are hardly ever selected are replaced, and the projections
+            of the layers stay as they were fitted. 0 trains all of them by gradient, as the paper
+            does.
+        decoder_only_from: the step from which on only the decoder trains, on a quantizer that is
+            fitted once more to the encoder; 0 for never.
     """
 
     model: str = "bundled"

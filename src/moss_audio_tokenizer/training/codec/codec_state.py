@@ -26,7 +26,7 @@ from ..optim import Optimizing
 from .adversarial import Adversary
 from .codec_task import CodecTask
 from .discriminators import load_discriminators, save_discriminators
-from .ema_codebooks import MovingMean
+from .ema_codebooks import WeightAverage
 
 DISCRIMINATORS_NAME = "discriminators.safetensors"
 DISCRIMINATORS_OPTIMIZER_NAME = "discriminators-optimizer.safetensors"
@@ -40,24 +40,24 @@ class Training:
     """What a run holds in memory.
 
     Attributes:
-        task: codec and language model.
-        optimizer: theirs.
-        adversary: discriminators with their optimizer, if there are any.
-        mean: running mean of the codec's weights, if one is kept.
+        task: the codec and the language model.
+        optimizer: the optimizer of both.
+        adversary: the discriminators with their optimizer, if there are any.
+        mean: the moving average of the codec's weights, if there is one.
     """
 
     task: CodecTask
     optimizer: Optimizing
     adversary: Adversary | None = None
-    mean: MovingMean | None = None
+    mean: WeightAverage | None = None
 
     @torch.no_grad()
     def shipped_codec(self, processes: Processes, mean: bool = True) -> Codec:
-        """A whole codec to measure and to save; all processes must ask.
+        """A whole codec to measure and to save. Collective: every rank must call this.
 
         Args:
-            processes: those of the run.
-            mean: the running mean of the weights, where one is kept.
+            processes: the processes of the run.
+            mean: whether to take the moving average of the weights, where there is one.
         """
         codec = self.task.codec
         averaged = self.mean if mean else None
@@ -69,7 +69,7 @@ class Training:
 
 
 def checkpoint_files(run: Training, processes: Processes) -> Fill:
-    """Everything that trains, brought together from all processes, which must all ask.
+    """Everything that trains, gathered from all processes. Collective: every rank must call this.
 
     Returns:
         What writes it into a folder.
@@ -83,8 +83,10 @@ def checkpoint_files(run: Training, processes: Processes) -> Fill:
     if run.task.codebooks is not None:
         tensors[CODEBOOKS_NAME] = {"shares": run.task.codebooks.shares.cpu()}
     if run.adversary is not None:
-        judges = run.adversary.discriminators
-        tensors[DISCRIMINATORS_OPTIMIZER_NAME] = optimizer_tensors(judges, run.adversary.optimizer)
+        discriminators = run.adversary.discriminators
+        tensors[DISCRIMINATORS_OPTIMIZER_NAME] = optimizer_tensors(
+            discriminators, run.adversary.optimizer
+        )
     return lambda folder: _fill(folder, codec, tensors, run.adversary)
 
 

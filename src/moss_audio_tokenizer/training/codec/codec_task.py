@@ -1,8 +1,8 @@
 """What a step computes from a batch: the codec's forward pass and every loss but the adversarial.
 
-Owns the objective (mel, phase, commitment and codebook losses, semantic cross-entropy, the warm
+Owns the objective (spectral, commitment and codebook losses, semantic cross-entropy, the warm
 start); knows nothing of data, optimizers, processes or files. One module with one forward pass, so
-that it can be distributed as it is. Source: training.md sections 1, 2 and 4.
+that it can be distributed as it is. Source: the paper's section 3.2.
 """
 
 import torch
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from ...model.codec import Codec
 from ...semantic import SemanticHead
 from .codec_config import TrainingConfig
-from .ema_codebooks import RunningCodebooks
+from .ema_codebooks import EmaCodebooks
 from .losses import MelLoss, PhaseLoss
 from .micro_batches import MicroBatch
 from .spectral_losses import InstantaneousFrequencyLoss, StftLoss
 
 
 class CodecTask(nn.Module):
-    """A codec with what trains it.
+    """A codec with its losses.
 
     Args:
-        codec: all of it.
-        semantic: the language model that reads it, if there is one.
+        codec: the whole codec.
+        semantic: the language model on its codes, if there is one.
         config: the recipe.
 
     Attributes:
-        codebooks: take in what is quantized, where they are running means; made where the task
-            lies on its device.
+        codebooks: the moving averages of the codebooks, if these are not trained by gradient; set
+            once the task is on its device.
     """
 
     def __init__(self, codec: Codec, semantic: SemanticHead | None, config: TrainingConfig) -> None:
@@ -43,7 +43,7 @@ class CodecTask(nn.Module):
         self.frequency_loss = InstantaneousFrequencyLoss(
             rate, spectra.frequency_windows, spectra.frequency_hertz
         )
-        self.codebooks: RunningCodebooks | None = None
+        self.codebooks: EmaCodebooks | None = None
 
     def forward(
         self, rows: MicroBatch, num_tokens: float = 1.0
@@ -52,7 +52,7 @@ class CodecTask(nn.Module):
 
         All are means over rows, so that passes and processes with as many rows each can be
         averaged; the semantic one is divided by ``num_tokens``, the mean of the target tokens of
-        all passes. Names that no weight is for are told, not trained.
+        all passes. Terms without a weight are logged but not optimized.
         """
         with self.autocast(rows.audio.device):
             hidden = self.codec.require_encoder()(rows.audio)
@@ -77,7 +77,7 @@ class CodecTask(nn.Module):
         lengths = rows.lengths if rows.padded else None
         losses = {"mel": self.mel_loss(estimate, audio, lengths, rows.mel_windows)}
         if weights.phase:
-            known = self._known(rows)
+            known = self._phase_weights(rows)
             losses["phase"] = self.phase_loss(estimate, audio, lengths, known, rows.phase_windows)
         if weights.stft:
             losses["stft"] = self.stft_loss(estimate, audio, lengths)
@@ -93,21 +93,21 @@ class CodecTask(nn.Module):
         return torch.stack(weighted).sum()
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The precision of the recipe; quantizer and losses leave it."""
+        """The precision of the recipe; quantizer and losses are computed in float32."""
         bf16 = self.config.precision == "bf16"
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
-    def _known(self, rows: MicroBatch) -> Float[Tensor, "rows"] | None:
-        """How much phase counts in each row: the less, the fewer of the quantizer's layers it has.
+    def _phase_weights(self, rows: MicroBatch) -> Float[Tensor, "rows"] | None:
+        """The weight of the phase loss in each row: the fewer quantizer layers, the less.
 
-        Phases that the codes do not tell are best guessed by silence, as far as this loss can see.
+        Where the codes do not determine a phase, silence is what minimizes this loss.
         """
         if rows.active is None:
             return None
         return (rows.active / self.codec.config.quantizer.num_quantizers).square()
 
     def _noisy(self, hidden: Tensor, seeds: list[int]) -> Tensor:
-        """Hidden states with noise in proportion to a row's RMS, which no scaling can outrun."""
+        """Hidden states with noise in proportion to a row's RMS, whatever their scale."""
         noise = torch.stack(
             [torch.randn(hidden.shape[1:], generator=_seeded(seed)) for seed in seeds]
         ).to(hidden.device)

@@ -1,7 +1,7 @@
-"""Training a codec: its parts, its data, and a step of it with losses, adversary and warm start.
+"""Training a codec: its parts, its data, and its step with discriminators and warm start.
 
-Owns what `loop.py` leaves to a kind of run. What a step computes is the task's, what a batch is
-the data's, how the parts are built `assembly.py`'s.
+Owns what `loop.py` leaves to a kind of run. `codec_task.py` computes the losses, `data/` makes the
+batches, `assembly.py` builds the parts.
 """
 
 import math
@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...config.costs import clip_costs
 from ..checkpointing import Fill
 from ..data import Batch, Clip, TrainingData, find_clips, load_clips
+from ..data.clip_sources import spread_evenly
 from ..initialization.kmeans import Fitting
 from ..loop import Loop, Proof
 from ..optim import means
@@ -26,7 +26,7 @@ from .assembly import PARTS, assemble, codec_config, part_of
 from .codec_config import TrainingConfig
 from .codec_state import checkpoint_files, final_files, load_run
 from .micro_batches import MicroBatch, MicroBatchPlanner
-from .validation import ValidationResult, measure, summarise
+from .validation import ValidationResult, measure, summarize
 from .verify_frozen import FrozenProof
 
 # Forward and backward pass together are three forward passes' work.
@@ -97,11 +97,8 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         if not entries:
             self.report("no validation: no clips of split 'valid' are given or wanted")
             return []
-        entries = sorted(entries, key=lambda entry: entry.name or str(entry.path))
-        chosen = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
-        clips, unreadable = load_clips(
-            [entries[index] for index in chosen], codec.sampling_rate, codec.number_channels
-        )
+        chosen = spread_evenly(entries, count)
+        clips, unreadable = load_clips(chosen, codec.sampling_rate, codec.number_channels)
         for line in unreadable:
             self.report(f"skipped: {line}")
         self.report(f"{len(clips)} validation clips, {len(unreadable)} unreadable")
@@ -212,7 +209,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
                 trained = self.config.trains(name) and not rests
                 module.requires_grad_(trained)
                 if name == "quantizer" and self.task.codebooks is not None:
-                    self.task.codebooks.lead(trained)
+                    self.task.codebooks.take_over(trained)
 
     def validate(self) -> ValidationResult | None:
         """Reconstruct the validation clips, shared out to the processes."""
@@ -224,7 +221,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         mine = self.validation_clips[processes.rank :: processes.world]
         reader = None if processes.sharded else self.task.semantic
         measures = measure(codec, mine, self.config.validation, quantized, reader)
-        return summarise(processes.gather(measures), self._codec_config, quantized)
+        return summarize(processes.gather(measures), self._codec_config, quantized)
 
     def starts_trained(self) -> bool:
         """Fine-tuning: the first validation is what the run is compared with."""

@@ -1,8 +1,8 @@
-"""Discriminators: what adversarial training holds recordings and reconstructions against.
+"""Discriminators of adversarial training, multi-period and multi-band.
 
-Multi-period ones look at every p-th sample, multi-band ones at complex spectrograms. Owns their
-architecture, input and files; the losses are `adversarial.py`'s. Source: training.md section 3,
-after DAC's discriminators.
+Those of periods look at every p-th sample, those of bands at complex spectrograms. Owns their
+architecture, input and files; the losses are in `adversarial.py`. The paper (section 3.2) leaves
+the architecture open; this is that of DAC (Kumar et al. 2023, arXiv 2306.06546).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from ...errors import CheckpointError
 from ...files import atomic_path, require_file
 from .codec_config import DiscriminatorConfig, override
 
-# Maps of one discriminator, the last of which is its judgement.
+# Feature maps of one discriminator; the last one holds its logits.
 Maps = list[Tensor]
 
 _PERIOD_CHANNELS = (32, 128, 512, 1024, 1024)
@@ -32,7 +32,7 @@ _PEAK = 0.8
 
 
 class Discriminators(nn.Module):
-    """All of them on mono audio; channels are rows of their own."""
+    """All discriminators, on mono audio: every channel is a row."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class Discriminators(nn.Module):
         self.spectra = nn.ModuleList(BandDiscriminator(w, divisor) for w in config.windows)
 
     def forward(self, audio: Float[Tensor, "*batch samples"]) -> list[Maps]:
-        """The maps of every discriminator."""
+        """The feature maps of every discriminator."""
         rows = _levelled(audio.float().flatten(0, -2))
         return [discriminator(rows) for discriminator in (*self.periods, *self.spectra)]
 
 
 def _levelled(rows: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows samples"]:
-    """Without direct current, and at a common peak: level is not what is judged."""
+    """Without a mean and at a common peak, so that the level does not matter."""
     rows = rows - rows.mean(-1, keepdim=True)
     return _PEAK * rows / (rows.abs().amax(-1, keepdim=True) + 1e-9)
 
@@ -68,7 +68,7 @@ class PeriodDiscriminator(nn.Module):
         self.judge = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, rows: Float[Tensor, "rows samples"]) -> Maps:
-        """Maps of every layer, the judgement last."""
+        """Feature maps of every layer, the logits last."""
         padded = F.pad(rows[:, None], (0, -rows.shape[1] % self.period), mode="reflect")
         maps = _through(self.layers, padded.unflatten(2, (-1, self.period)))
         return [*maps, self.judge(maps[-1])]

@@ -13,25 +13,25 @@ from torch import Tensor, nn
 from ...model.quantizer import QuantizerOutput, ResidualQuantizer
 from ..distributed import Processes, spread_like, whole
 
-# A row that is chosen less often than this, of what is its even share, is dead: a row for rare
-# frames is worth less than one where frames are dense, for deeper layers correct what is rare.
+# An entry that is selected less often than this share of the average is dead: an entry for rare
+# frames is worth less than one where frames are dense, for later layers correct what is rare.
 _DEAD_SHARE = 0.1
-# How many of a layer's rows are revived in a step, and as of how much use they begin.
+# How many entries of a layer are replaced in a step, and the usage that these begin with.
 _MOST_REVIVED = 32
 _REVIVED_SHARE = 0.3
 
 
-class RunningCodebooks:
-    """Each row a running mean of what chose it.
+class EmaCodebooks:
+    """Each codebook entry an exponential moving average of the vectors that select it.
 
     Args:
-        quantizer: whose codebooks are changed in place.
-        decay: of the means in each step; close to 1 means a long memory.
-        seed: of the choice of points that revive dead rows, with the step.
+        quantizer: the quantizer whose codebooks are changed in place.
+        decay: the decay of the average in each step; close to 1 means a long memory.
+        seed: the seed of the vectors that replace dead entries, together with the step.
 
     Attributes:
-        shares: how often each row is chosen, a running mean relative to its even share, (layers,
-            rows); all that is to be kept between steps beside the codebooks.
+        shares: (num_quantizers, codebook_size): how often each entry is selected, a moving average
+            relative to equal use; with the codebooks the only state that outlives a step.
     """
 
     def __init__(self, quantizer: ResidualQuantizer, decay: float, seed: int = 0) -> None:
@@ -40,11 +40,11 @@ class RunningCodebooks:
         self.shares = quantizer.codebooks.new_ones(quantizer.codebooks.shape[:2])
         self._clear()
 
-    def lead(self, follows: bool) -> None:
-        """Take codebooks and the layers' projections from the optimizer, for the steps to come.
+    def take_over(self, follows: bool) -> None:
+        """Take codebooks and projections of the layers from the optimizer, for the steps to come.
 
         Args:
-            follows: whether the codebooks follow; else they stay as they are.
+            follows: whether the codebooks follow the encoder; otherwise they stay as they are.
         """
         self._follows = follows
         quantizer = self._quantizer
@@ -54,7 +54,7 @@ class RunningCodebooks:
                 projections.requires_grad_(requires_grad=False)
 
     def restart(self) -> None:
-        """Begin anew with codebooks that were set."""
+        """Start over, after the codebooks were set from outside."""
         self.shares.fill_(1.0)
         self._clear()
 
@@ -67,7 +67,7 @@ class RunningCodebooks:
     def note(
         self, output: QuantizerOutput, active: Tensor, valid: Float[Tensor, "batch frames"] | None
     ) -> None:
-        """Take in what the layers in use saw and chose in a pass."""
+        """Accumulate inputs and selected entries of the active layers in a pass."""
         if not self._follows:
             return
         layers, _, frames = output.codes.shape
@@ -84,11 +84,11 @@ class RunningCodebooks:
 
     @torch.no_grad()
     def update(self, processes: Processes, step: int) -> None:
-        """Move the rows, after all passes of a step; all processes must ask.
+        """Move the entries, after all passes of a step. Collective: every rank must call this.
 
         Args:
-            processes: those of the run.
-            step: that was made.
+            processes: the processes of the run.
+            step: the step that was made.
         """
         if not self._points:
             return
@@ -98,7 +98,7 @@ class RunningCodebooks:
         fresh = torch.where(total > 0, counts / even, self.shares)
         self.shares.lerp_(fresh, 1 - self._decay)
         books = self._quantizer.codebooks
-        # The mean of all that chose a row so far, weighted by age, without keeping their sum.
+        # The mean of all vectors that selected an entry so far, weighted by age, without their sum.
         rate = (1 - self._decay) * fresh / self.shares.clamp_min(1e-9)
         means = sums / counts.clamp_min(1e-9)[..., None]
         chosen = counts > 0
@@ -107,7 +107,7 @@ class RunningCodebooks:
         self._clear()
 
     def _revive(self, processes: Processes, step: int) -> None:
-        """Move some rows that hardly anything chooses to points that were seen."""
+        """Replace some entries that are hardly ever selected by vectors of this step."""
         if not (self.shares < _DEAD_SHARE).any():  # in no process, for all have the same
             return
         found = processes.gather(torch.cat(self._points, 1).cpu())
@@ -121,7 +121,7 @@ class RunningCodebooks:
                 for _ in range(len(points))
             ]
         ).to(points.device)
-        # All layers at once, the first dead row of each to its first point: a GPU waits for none.
+        # All layers at once, without waiting for the GPU.
         dead = self.shares < _DEAD_SHARE
         number = dead.cumsum(1) - 1
         revived = dead & (number < picked.shape[1])
@@ -132,12 +132,12 @@ class RunningCodebooks:
         self.shares.masked_fill_(revived, _REVIVED_SHARE)
 
 
-class MovingMean:
-    """mean += (1 - decay) * (weights - mean), after every step.
+class WeightAverage:
+    """Exponential moving average: mean += (1 - decay) * (weights - mean), after every step.
 
     Args:
-        module: whose weights; the mean starts as they are.
-        decay: close to 1 means a long memory.
+        module: the module whose weights are averaged; the average starts with their values.
+        decay: the decay in each step; close to 1 means a long memory.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -147,22 +147,22 @@ class MovingMean:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Add the current weights to the average."""
         weights = [parameter.detach() for parameter in self._module.parameters()]
         torch._foreach_lerp_(list(self._means.values()), weights, 1 - self._decay)
 
     @torch.no_grad()
     def restart(self, prefix: str = "") -> None:
-        """Begin anew with the weights as they are, of names that begin so: they were set."""
+        """Start over with the current weights of all names with a prefix, after they were set."""
         for name, parameter in self._module.named_parameters():
             if name.startswith(prefix):
                 self._means[name].copy_(parameter)
 
     def whole_state(self) -> dict[str, Tensor]:
-        """The means by name, whole, on the CPU; all processes must ask."""
+        """The averages by name on the CPU. Collective: every rank must call this."""
         return {name: whole(mean).cpu() for name, mean in self._means.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         for name, parameter in self._module.named_parameters():
             self._means[name] = spread_like(state[name], parameter.detach())

@@ -1,7 +1,8 @@
 """Distances of waveforms that a codec is trained by, as pure modules.
 
-Owns the multi-scale log-mel distance (training.md section 2, after DAC's recipe) and a distance
-of complex spectra of low frequencies; knows nothing of models or data.
+Owns the multi-scale log-mel distance of the paper (section 3.2; bands and reduction, which it
+leaves open, are DAC's) and a distance of complex spectra of low frequencies, which is not in the
+paper; knows nothing of models or data.
 """
 
 import math
@@ -100,53 +101,53 @@ class MelLoss(nn.Module):
         Args:
             estimate: what the decoder made.
             reference: the recordings.
-            lengths: samples of each row that count; all by default.
-            drawn: places of the scales to measure, all by default. They stand for the others: the
+            lengths: the number of samples of each row that are not padding; all by default.
+            drawn: indices of the scales to measure, all by default. They stand for the others: the
                 sum is that of as many scales as there are.
         """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
         counted = repeat_for_channels(lengths, len(reference))
         windows = self.config.window_lengths
-        places = range(len(windows)) if drawn is None else drawn
+        indices = range(len(windows)) if drawn is None else drawn
         total = estimate.new_zeros(())
-        for length in (windows[place] for place in places):
+        for length in (windows[index] for index in indices):
             with torch.no_grad():
                 target = self.log_mel(reference, length)
             difference = (self.log_mel(estimate, length) - target).abs()
             total = total + mean_of_rows(difference, counted, length // 4)
-        return total * (len(windows) / len(places))
+        return total * (len(windows) / len(indices))
 
 
 def repeat_for_channels(values: Tensor | None, num_signals: int) -> Tensor | None:
-    """What holds for a row, for every channel of every row."""
+    """Values of rows, repeated for every channel of every row."""
     return None if values is None else values.repeat_interleave(num_signals // len(values))
 
 
 def mean_of_rows(
     values: Float[Tensor, "rows bands frames"], lengths: Int[Tensor, "rows"] | None, hop: int
 ) -> Float[Tensor, ""]:
-    """The mean over the frames of a row whose centre counts, then over rows."""
+    """The mean over the frames of a row whose center is not padding, then over rows."""
     if lengths is None:
         return values.mean()
-    centres = torch.arange(values.shape[-1], device=values.device) * hop
-    counts = (centres < lengths[:, None]).to(values.dtype)
+    centers = torch.arange(values.shape[-1], device=values.device) * hop
+    counts = (centers < lengths[:, None]).to(values.dtype)
     return ((values.mean(1) * counts).sum(1) / counts.sum(1).clamp_min(1.0)).mean()
 
 
 class PhaseLoss(nn.Module):
-    """Complex spectra of low frequencies held together: what is not as recorded, phase included.
+    """Relative error of complex spectra at low frequencies, phase included.
 
     The band is cut into bands of 100 Hz. For each of them and every frame the root of
     (|E - R|^2 + f) / (|R|^2 + f), energies summed over the band's frequencies; f is a hundredth of
     the row's mean energy of a band, so that silence neither explodes nor counts. Mean over frames
     and bands, sum over windows. A codec that is silent there scores about 1 a window, one that is
-    right 0.1. Source: ours; log-mel magnitudes alone leave a codec of separate patches blind to
-    pitch (docs/experiments.md).
+    right 0.1. It is not in the paper: with log-mel magnitudes alone a codec of separate
+    patches does not learn pitch (docs/experiments.md).
 
     Args:
-        sampling_rate: of the audio.
+        sampling_rate: the sampling rate of the audio.
         hertz: the upper end of the band.
-        window_lengths: samples of the Hann windows; the hop is a quarter.
+        window_lengths: the lengths of the Hann windows in samples; the hop is a quarter of each.
     """
 
     def __init__(
@@ -160,9 +161,9 @@ class PhaseLoss(nn.Module):
         for length in window_lengths:
             window = torch.hann_window(length)
             self.register_buffer(f"window_{length}", window / window.norm(), persistent=False)
-            centres = torch.fft.rfftfreq(length, 1 / sampling_rate)
+            centers = torch.fft.rfftfreq(length, 1 / sampling_rate)
             lower = torch.arange(0.0, hertz, _PHASE_BAND_HERTZ)[:, None]
-            inside = (centres >= lower) & (centres < (lower + _PHASE_BAND_HERTZ).clamp_max(hertz))
+            inside = (centers >= lower) & (centers < (lower + _PHASE_BAND_HERTZ).clamp_max(hertz))
             # Short windows have no bin in some of the bands.
             bands = inside[inside.any(1)].float()
             self.register_buffer(f"bands_{length}", bands, persistent=False)
@@ -182,14 +183,14 @@ class PhaseLoss(nn.Module):
             reference: the recordings.
             lengths: samples of each row that count; all by default.
             weights: how much each row counts, from 0 to 1; 1 by default.
-            drawn: places of the windows to measure with, which stand for the others.
+            drawn: indices of the windows to measure with, which stand for the others.
         """
         estimate, reference = (item.float().flatten(0, -2) for item in (estimate, reference))
         counted = repeat_for_channels(lengths, len(reference))
         weights = repeat_for_channels(weights, len(reference))
-        places = range(len(self.window_lengths)) if drawn is None else drawn
+        indices = range(len(self.window_lengths)) if drawn is None else drawn
         total = estimate.new_zeros(())
-        for length in (self.window_lengths[place] for place in places):
+        for length in (self.window_lengths[index] for index in indices):
             error = self._energies(estimate - reference, length)
             with torch.no_grad():
                 energy = self._energies(reference, length)
@@ -198,7 +199,7 @@ class PhaseLoss(nn.Module):
             if weights is not None:
                 ratio = ratio * weights[:, None, None]
             total = total + mean_of_rows(ratio, counted, length // 4)
-        return total * (len(self.window_lengths) / len(places))
+        return total * (len(self.window_lengths) / len(indices))
 
     def _energies(
         self, audio: Float[Tensor, "rows samples"], length: int

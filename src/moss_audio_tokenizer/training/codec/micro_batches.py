@@ -1,6 +1,6 @@
-"""What one process computes in one pass: the rows of a batch as tensors, and all chance in them.
+"""Micro-batches: what one process computes in one pass, with everything that is random in it.
 
-Owns how randomness is drawn: from the seed, the step and a row's place in the whole batch, so
+Owns how randomness is drawn: from the seed, the step and the index of a row in the whole batch, so
 that neither a resumed run nor the number of processes changes it.
 """
 
@@ -19,22 +19,22 @@ from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 
 @dataclass
 class MicroBatch:
-    """Rows of one pass.
+    """The rows of one pass as tensors.
 
     Attributes:
         audio: whole frames, right-padded with zeros.
-        lengths: samples of each row that are no padding.
+        lengths: the number of samples of each row that are not padding.
         padded: whether any row has padding.
-        num_frames: frames of each row that hold such samples.
-        samples_a_frame: of each channel.
-        active: quantizer layers in use; None while the quantizer rests.
-        noise_seeds: of each row, for the noise of the warm start.
-        stretch: where in each row the discriminators look, from 0 to 1.
-        mel_windows: places of those that the mel loss takes; None for all.
-        phase_windows: likewise for the phase loss.
-        texts: what is said in each row; empty where nobody knows.
-        tasks: of each row with a text.
-        share: of this pass in its step.
+        num_frames: the number of frames of each row that hold such samples.
+        samples_a_frame: the number of samples of each channel in a frame.
+        active: the number of quantizer layers in use; None while the quantizer is bypassed.
+        noise_seeds: the seed of each row for the noise of the warm start.
+        crop_positions: where in each row the discriminators' crop begins, from 0 to 1.
+        mel_windows: indices of the windows that the mel loss uses; None for all.
+        phase_windows: the same for the phase loss.
+        texts: the transcript of each row; empty where there is none.
+        tasks: the task of each row with a text.
+        share: the weight of this pass in its step.
     """
 
     audio: Float[Tensor, "rows channels samples"]
@@ -44,7 +44,7 @@ class MicroBatch:
     samples_a_frame: int
     active: Int[Tensor, "rows"] | None
     noise_seeds: list[int]
-    stretch: Float[Tensor, "rows"]
+    crop_positions: Float[Tensor, "rows"]
     mel_windows: list[int] | None
     phase_windows: list[int] | None
     texts: Sequence[str]
@@ -52,7 +52,7 @@ class MicroBatch:
     share: float
 
     def valid(self) -> Bool[Tensor, "rows frames"]:
-        """Frames that are no padding."""
+        """Which frames are not padding."""
         counts = torch.tensor(self.num_frames, device=self.audio.device)
         total = self.audio.shape[-1] // self.samples_a_frame
         return torch.arange(total, device=self.audio.device) < counts[:, None]
@@ -63,10 +63,10 @@ class MicroBatchPlanner:
 
     Args:
         config: the recipe.
-        codec: whose batches they are.
-        device: where they are computed.
-        rank: of this process.
-        world: number of processes.
+        codec: the configuration of the codec in training.
+        device: the device that computes.
+        rank: the rank of this process.
+        world: the number of processes.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class MicroBatchPlanner:
         mine = len(batch.names)
         random = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
         active = self._active_layers(mine * self._world, random)
-        stretch = torch.rand(mine * self._world, generator=random)
+        crop_positions = torch.rand(mine * self._world, generator=random)
         windows = (
             _drawn(spectra.mel_windows, NUM_MEL_WINDOWS, random),
             _drawn(spectra.phase_windows, NUM_PHASE_WINDOWS, random),
@@ -98,7 +98,12 @@ class MicroBatchPlanner:
         size = mine // count
         return [
             self._rows(
-                batch.part(index, count), step, first + index * size, active, stretch, windows
+                batch.part(index, count),
+                step,
+                first + index * size,
+                active,
+                crop_positions,
+                windows,
             )
             for index in range(count)
         ]
@@ -109,7 +114,7 @@ class MicroBatchPlanner:
         step: int,
         first: int,
         active: Tensor,
-        stretch: Tensor,
+        crop_positions: Tensor,
         windows: tuple[list[int] | None, list[int] | None],
     ) -> MicroBatch:
         rows = range(first, first + len(batch.names))
@@ -124,7 +129,7 @@ class MicroBatchPlanner:
             samples_a_frame=hop,
             active=active[rows.start : rows.stop].to(self._device) if quantized else None,
             noise_seeds=[_mixed(self._config.seed, step, row) for row in rows],
-            stretch=stretch[rows.start : rows.stop].to(self._device),
+            crop_positions=crop_positions[rows.start : rows.stop].to(self._device),
             mel_windows=windows[0],
             phase_windows=windows[1],
             texts=batch.texts,
@@ -141,12 +146,12 @@ class MicroBatchPlanner:
 
 
 def _drawn(wanted: int, there: int, random: torch.Generator) -> list[int] | None:
-    """Places of so many of those there are; None where all are wanted."""
+    """Indices of ``wanted`` of ``there`` windows; None where all are wanted."""
     if not 0 < wanted < there:
         return None
     return torch.randperm(there, generator=random)[:wanted].tolist()
 
 
 def _mixed(seed: int, step: int, row: int) -> int:
-    """One number of 63 bits from three."""
+    """Mixes (seed, step, row) into one 63-bit seed."""
     return ((seed * 1_000_003 + step) * 65_537 + row) % (1 << 63)

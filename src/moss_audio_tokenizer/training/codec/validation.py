@@ -1,4 +1,4 @@
-"""Validation of a codec in training: quality by depth on held-out clips, use of the codebooks.
+"""Validation of a codec in training: quality by num_quantizers on held-out clips, codebook use.
 
 Owns what is measured and shown; knows nothing of the loop. The measures are `metrics`'s.
 """
@@ -14,19 +14,19 @@ from ...metrics import gross_pitch_error, mel_distance, stoi
 from ...model.codec import Codec
 from ...semantic import SemanticHead
 from ..data import Clip
-from ..logging import Board, compared
+from ..logging import TensorBoardLog, compared
 from .codec_config import ValidationConfig
 
 
 @dataclass
 class Measures:
-    """What some clips gave; those of several processes are put together by `summarise`.
+    """Measurements of some clips; `summarize` joins those of several processes.
 
     Attributes:
-        rows: values by "domain/measure/depth", one a clip.
-        codes: of every clip, all layers.
-        pictures: (recording, estimate) of one clip, at the largest depth.
-        texts: (text, what the language model reads) of one clip with a text.
+        rows: values by "domain/measure/num_quantizers", one for each clip.
+        codes: the codes of every clip, all layers.
+        pictures: (recording, estimate) of one clip, with the most layers.
+        texts: (transcript, prediction of the language model) of one clip with a text.
     """
 
     rows: dict[str, list[float]] = field(default_factory=dict)
@@ -37,15 +37,15 @@ class Measures:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Scalars by name, and something to look at, listen to and read.
+    """Scalars by name, with one reconstruction and one prediction of the language model.
 
     Attributes:
-        scalars: means over the clips; "score" is the mean mel distance at full depth.
+        scalars: means over the clips; "score" is the mean mel distance with all layers.
         reference: one recording, mono.
-        estimate: what became of it.
-        sampling_rate: of both.
-        text: what is said in another; empty where nothing is known.
-        reading: what the language model reads there.
+        estimate: its reconstruction.
+        sampling_rate: the sampling rate of both.
+        text: the transcript of a recording; empty where there is none.
+        reading: what the language model predicts for it from the codes.
     """
 
     scalars: dict[str, float]
@@ -55,8 +55,8 @@ class ValidationResult:
     text: str = ""
     reading: str = ""
 
-    def show(self, board: Board, step: int) -> None:
-        """The reconstruction to listen to and to look at, and what was read."""
+    def show(self, board: TensorBoardLog, step: int) -> None:
+        """Log the reconstruction as audio and spectrogram, and the prediction of the text."""
         for name, audio in (("recording", self.reference), ("estimate", self.estimate)):
             board.audio(name, audio, self.sampling_rate, step)
         picture = compared(self.reference, self.estimate, self.sampling_rate)
@@ -76,14 +76,14 @@ def measure(
     quantize: bool = True,
     semantic: SemanticHead | None = None,
 ) -> Measures:
-    """Reconstruct clips at several depths and measure them, in float32.
+    """Reconstruct clips with several numbers of layers and measure them, in float32.
 
     Args:
-        codec: what to measure; its training mode is restored.
-        clips: held-out clips.
-        config: depths, and the length that is measured of each clip.
-        quantize: False measures the autoencoder alone, under the depth 0.
-        semantic: reads the first clip with a text.
+        codec: the codec to measure; its training mode is restored.
+        clips: the held-out clips.
+        config: the numbers of layers, and the length that is measured of each clip.
+        quantize: False measures the autoencoder alone, under the number 0.
+        semantic: the language model that predicts the text of the first clip with one.
     """
     was_training = codec.training
     codec.eval()
@@ -107,15 +107,15 @@ def measure(
     return measures
 
 
-def summarise(
+def summarize(
     parts: Sequence[Measures], codec: CodecConfig, quantized: bool = True
 ) -> ValidationResult:
     """The means over the clips of all parts.
 
     Args:
-        parts: of all processes; some clip is among them.
-        codec: what was measured.
-        quantized: whether the codes mean anything yet.
+        parts: the measurements of all processes, of at least one clip.
+        codec: the configuration of the codec.
+        quantized: whether the quantizer is in use yet.
     """
     rows: dict[str, list[float]] = {}
     for part in parts:
@@ -132,7 +132,7 @@ def summarise(
 
 
 def _score(scalars: dict[str, float]) -> float:
-    """The mean over domains of the mel distance at the largest depth."""
+    """The mean over domains of the mel distance with the most layers."""
     names = [name.split("/") for name in scalars]
     depths = [int(depth) for _, measure, depth in names if measure == "mel_distance"]
     wanted = ["mel_distance", str(max(depths))]

@@ -1,4 +1,4 @@
-"""Proof that fine-tuning left the codes alone: hashes of what is frozen, before and after.
+"""Verification that fine-tuning changed nothing that is frozen: hashes before and after.
 
 Owns frozen.json. Hashes cover every tensor of what is frozen and, where encoder and quantizer
 are, the codes of the validation clips.
@@ -24,17 +24,17 @@ REPORT_NAME = "frozen.json"
 
 
 class FrozenProof:
-    """What was frozen when the run began; `finish` holds the end against it.
+    """Hashes of what is frozen when the run begins; `finish` compares the end with them.
 
     Args:
-        folder: of the run; the report's first half is written there, or read if it is there.
-        codec: as it is before any step of the run.
-        frozen: which of "encoder", "quantizer" and "decoder".
+        folder: the folder of the run, where the hashes are written, or read on resume.
+        codec: the codec before any step of the run.
+        frozen: the frozen parts, of "encoder", "quantizer" and "decoder".
         clips: held-out recordings; there may be none.
-        begun: whether the run has made steps already, so that the first half must be there.
+        begun: whether the run has made steps already, so that the hashes must be there.
 
     Raises:
-        TrainingError: the first half is missing or damaged though the run goes on.
+        TrainingError: the hashes are missing or damaged though the run is resumed.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ def _read(path: Path, names: list[str]) -> dict[str, str]:
         clips = report["clips"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{path} cannot be read ({error}): without it there is no telling whether the codes "
+            f"{path} cannot be read ({error}): without it nothing tells whether the codes "
             "have changed; start a run in another output=DIR"
         ) from error
     if clips != names:
         raise TrainingError(
             f"the run began with {len(clips)} validation clips, of whose codes {path} has the "
-            f"hash, and would go on with {len(names)} or with others; resume with the "
+            f"hash, and would be resumed with {len(names)} or with others; resume with the "
             "validation.clips and the data that it had"
         )
     return before

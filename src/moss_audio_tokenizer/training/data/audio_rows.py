@@ -27,8 +27,8 @@ class Clip:
 
     def cut(self, start: int, length: int) -> Float[np.ndarray, "channels length"]:
         """``length`` samples from ``start`` on, as float32, zero past the end."""
-        piece = self.samples[:, start : start + length].astype(np.float32) / 32768.0
-        return np.pad(piece, ((0, 0), (0, length - piece.shape[1])))
+        chunk = self.samples[:, start : start + length].astype(np.float32) / 32768.0
+        return np.pad(chunk, ((0, 0), (0, length - chunk.shape[1])))
 
 
 def load_clips(
@@ -114,15 +114,15 @@ def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels sampl
     with open_entry(job.entry) as source:
         if job.row.whole:
             return load_audio(source, rate, channels)
-        return load_crop(source, job.row.place, job.row.num_samples, rate, channels)
+        return load_crop(source, job.row.position, job.row.num_samples, rate, channels)
 
 
 def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:
     total = clip.samples.shape[1]
     length = total if row.whole else min(total, row.num_samples)
-    start = crop_start(total, length, row.place)
-    piece = clip.samples[:, start : start + length]
-    return np.multiply(piece, np.float32(1 / 32768), dtype=np.float32)
+    start = crop_start(total, length, row.position)
+    chunk = clip.samples[:, start : start + length]
+    return np.multiply(chunk, np.float32(1 / 32768), dtype=np.float32)
 
 
 def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ...audio import audio_info
 from ...codes import AudioCodes, CodecInfo
 from ...codes.formats import FORMATS
@@ -19,9 +21,10 @@ from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
 from ...sources.entries import explain, location, open_entry
-from ...sources.inputs import find_recordings
-from ...sources.shards import has_shards, read_shards
+from ...sources.recordings import find_recordings
+from ...sources.tar_shards import has_shards, read_shards
 from .data_config import SourcesConfig
+from .unreadable import Unreadable
 
 _PROBING_THREADS = 4
 
@@ -63,10 +66,10 @@ def find_sources(
     """The clips of a split that the recipe's filters keep, source by source.
 
     Args:
-        config: which recordings.
-        split: which of them.
-        report: called with a line about whatever is skipped.
-        read: what a path stands for.
+        config: the recordings of the recipe.
+        split: the split to read.
+        report: a function that is called with a line about everything that is skipped.
+        read: a function that reads the entries of a path.
 
     Raises:
         InputError: a manifest or folder cannot be read, or has nothing of the split.
@@ -90,10 +93,10 @@ def find_clips(
     """All clips of a split that the recipe's filters keep; none when no source has the split.
 
     Args:
-        config: which recordings.
-        split: which of them.
-        report: called with a line about whatever is skipped.
-        read: what a path stands for.
+        config: the recordings of the recipe.
+        split: the split to read.
+        report: a function that is called with a line about everything that is skipped.
+        read: a function that reads the entries of a path.
 
     Raises:
         InputError: a manifest or folder cannot be read.
@@ -156,6 +159,39 @@ def with_lengths(
 
 
 _RATES = ("sampling_rate", "num_channels", "downsample_rate", "codebook_size")
+
+
+def measured_sources(
+    sources: Sequence[Source],
+    skipped: Unreadable,
+    seconds_of: Callable[[ManifestEntry], float] = audio_seconds,
+) -> list[Source]:
+    """The sources with the seconds of every clip.
+
+    Args:
+        sources: the sources of the recipe.
+        skipped: where clips without a readable length are reported; it knows their number after.
+        seconds_of: a function that gives the length of a clip whose manifest does not state it.
+
+    Raises:
+        TrainingError: too many clips cannot be read.
+    """
+    skipped.num_clips = sum(len(source.entries) for source in sources)
+    measured = []
+    for source in sources:
+        entries, unknown = with_lengths(source.entries, seconds_of)
+        for entry, reason in unknown:
+            skipped.skip(location(entry), reason)
+        measured.append(replace(source, entries=entries))
+    skipped.check(skipped.num_clips)
+    return [source for source in measured if source.entries]
+
+
+def spread_evenly(entries: Sequence[ManifestEntry], count: int) -> list[ManifestEntry]:
+    """At most ``count`` of the entries, evenly spaced in the order of their names."""
+    ordered = sorted(entries, key=lambda entry: entry.name or str(entry.path))
+    indices = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return [ordered[index] for index in indices]
 
 
 class StoredCodes:

@@ -16,14 +16,23 @@ from ...errors import ConfigError, TrainingError
 from ...manifest import ManifestEntry
 from ...sources.entries import location
 from .batches import CodedBatch, CodedRow, Segment
-from .clip_sources import Source, StoredCodes, check_model, find_clips, find_sources, with_lengths
+from .clip_sources import (
+    Source,
+    StoredCodes,
+    check_model,
+    find_clips,
+    find_sources,
+    measured_sources,
+    spread_evenly,
+    with_lengths,
+)
 from .coded_clips import ClipReader, Variations
 from .coded_planning import PlannedRow, RowPlanner, is_usable
 from .data_config import CodesDataConfig
 from .unreadable import Unreadable
 
 _MOST_REDRAWS = 100
-# Nobody says more characters a second; the fastest speech in English has about 30.
+# An upper bound of the characters said in a second; the fastest speech in English has about 30.
 _MOST_CHARACTERS_A_SECOND = 60
 _SPARE_CHARACTERS = 20
 
@@ -33,13 +42,14 @@ class CodedData:
 
     Args:
         config: the recipe's group ``data``.
-        seed: with step and rank, all that a batch follows from.
-        rank: this process, of ``world``.
-        world: processes that share each step's rows.
-        report: called with a line about every file that is skipped.
-        codec: to encode with in place of ``data.codec``.
-        device: where ``data.codec`` computes.
-        spell: a text as the model can say it; None, or nothing, leaves the clip out.
+        seed: the seed that a batch follows from, together with step and rank.
+        rank: the rank of this process.
+        world: the number of processes, which divide the rows of a step among them.
+        report: a function that is called with a line about every file that is skipped.
+        codec: a codec to encode with in place of ``data.codec``.
+        device: the device of ``data.codec``.
+        spell: a function that gives a text as the model can say it; None or an empty text leaves
+            the clip out.
 
     Attributes:
         info: what the codes are, with the number of layers of every row.
@@ -74,7 +84,7 @@ class CodedData:
         self.unreadable = self._skipped.reasons
         self._stored = StoredCodes()
         sources = find_sources(config, "train", report, self._stored.read_entries)
-        self.num_clips = self._skipped.num_clips = sum(len(source.entries) for source in sources)
+        self.num_clips = sum(len(source.entries) for source in sources)
         if codec is None and config.codec:
             codec = _opened(config.codec, device)
         self.info = self._described(sources, codec)
@@ -82,8 +92,9 @@ class CodedData:
         room = config.cache_hours * 3600
         self._reader = ClipReader(self.info, self._stored, codec, self._variations, room)
         unit = world * config.row_multiple
-        measured = self._measured(sources)
-        self._planner = RowPlanner(measured, config, self._variations, seed, unit)
+        measured = measured_sources(sources, self._skipped, self._stored.seconds)
+        spelled = [replace(source, entries=self._spelled(source.entries)) for source in measured]
+        self._planner = RowPlanner(spelled, config, self._variations, seed, unit)
         self.num_used = len(self._planner.used)
 
     def _described(self, sources: Sequence[Source], codec: Codec | None) -> CodecInfo:
@@ -108,17 +119,6 @@ class CodedData:
             )
         return replace(infos[0], num_quantizers=wanted)
 
-    def _measured(self, sources: Sequence[Source]) -> list[Source]:
-        """The sources with the seconds of every clip; clips without readable ones are skipped."""
-        measured = []
-        for source in sources:
-            entries, unknown = with_lengths(source.entries, self._stored.seconds)
-            for entry, reason in unknown:
-                self._skipped.skip(location(entry), reason)
-            measured.append(replace(source, entries=self._spelled(entries)))
-        self._skipped.check(self.num_clips)
-        return [source for source in measured if source.entries]
-
     def _spelled(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
         """The clips with their texts as the model can say them; without text where it cannot."""
         spelled = [replace(entry, text=self._spell(entry.text) or "") for entry in entries]
@@ -131,7 +131,7 @@ class CodedData:
         return self._plausible(spelled)
 
     def _plausible(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
-        """The clips; without text where nobody could have said it in the clip's time.
+        """The clips; without text where it is too long to be said in the clip's time.
 
         Rows of a batch are padded to the longest text, so one such clip costs all of them.
         """
@@ -187,15 +187,13 @@ class CodedData:
         for _, reason in unknown:
             self._report(f"skipped: {reason}")
         usable = [entry for entry in self._spelled(known) if is_usable(entry, self.config)]
-        entries = sorted(usable, key=lambda entry: entry.name or str(entry.path))
-        places = np.linspace(0, len(entries) - 1, min(count, len(entries))).round().astype(int)
         rows = []
-        for place in places:
-            codes = self._reader.codes(entries[place], 0)
+        for entry in spread_evenly(usable, count):
+            codes = self._reader.codes(entry, 0)
             if isinstance(codes, str):
                 self._report(f"skipped: {codes}")
             else:
-                rows.append(_row([entries[place]], [codes]))
+                rows.append(_row([entry], [codes]))
         return rows
 
     def _replaced(self, step: int, index: int, planned: PlannedRow) -> CodedRow:

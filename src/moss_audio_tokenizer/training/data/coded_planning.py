@@ -20,7 +20,7 @@ from .coded_clips import Variations
 from .data_config import CodesDataConfig
 
 # The rows of so many steps are drawn together, sorted by length and cut into as many batches: rows
-# of a batch are then of about one length, whatever is joined.
+# of a batch are then of about one length, with any number of clips in each.
 _STEPS_TOGETHER = 16
 # A speaker's clips that are looked at for each that may be joined.
 _TRIES_A_CLIP = 4
@@ -45,11 +45,11 @@ class RowPlanner:
     """Plans of every step.
 
     Args:
-        sources: the clips, all with their seconds; numbered through in this order.
+        sources: the clips, all with their seconds, numbered in this order.
         config: the recipe's group ``data``.
         variations: the versions of the clips.
-        seed: what everything random follows from, with the step.
-        row_unit: rows of a step are a multiple of this.
+        seed: the seed that everything random follows from, together with the step.
+        row_unit: the number that the rows of a step are a multiple of.
 
     Attributes:
         entries: the clips by number.
@@ -84,8 +84,8 @@ class RowPlanner:
 
     def plan(self, step: int) -> tuple[PlannedRow, ...]:
         """All rows of a step."""
-        group, place = divmod(step, _STEPS_TOGETHER)
-        return self._group(group)[place]
+        group, index = divmod(step, _STEPS_TOGETHER)
+        return self._group(group)[index]
 
     def redraw(self, step: int, index: int, attempt: int) -> PlannedRow:
         """Another row in place of row ``index``, which cannot be read."""
@@ -111,9 +111,9 @@ class RowPlanner:
         batches = []
         for first, last in pairwise(edges):
             batch = [row for unit in units[first:last] for row in unit]
-            # Else the rows of one process, or of one pass, would be the shortest of each step.
-            batches.append(tuple(batch[place] for place in random.permutation(len(batch))))
-        return [batches[place] for place in random.permutation(len(batches))]
+            # Otherwise the rows of one process, or of one pass, would be the shortest of each step.
+            batches.append(tuple(batch[index] for index in random.permutation(len(batch))))
+        return [batches[index] for index in random.permutation(len(batches))]
 
     def _drawn(self, random: np.random.Generator) -> list[PlannedRow]:
         """Rows for all steps of a group, by length: in units, at least one of these a step."""
@@ -126,8 +126,8 @@ class RowPlanner:
         return sorted(rows, key=lambda row: row.seconds)
 
     def _row(self, random: np.random.Generator) -> PlannedRow:
-        place = np.searchsorted(self._cumulative, random.random(), side="right")
-        clip = int(self.used[min(int(place), len(self.used) - 1)])
+        position = np.searchsorted(self._cumulative, random.random(), side="right")
+        clip = int(self.used[min(int(position), len(self.used) - 1)])
         version = int(random.integers(self._config.versions))
         if self._seconds(clip, version) > self._config.text_seconds[1]:
             version = 0
@@ -171,7 +171,7 @@ def _masses(sources: Sequence[Source], config: CodesDataConfig) -> Float64[np.nd
 
 
 def _edges(ends: np.ndarray, count: int) -> list[int]:
-    """Where to cut a row of things, which end at ``ends``, into ``count`` parts, none empty."""
+    """Where to cut a sequence of items, which end at ``ends``, into ``count`` parts, none empty."""
     edges = [0]
     for part in range(1, count):
         wanted = int(np.searchsorted(ends, ends[-1] * part / count)) + 1

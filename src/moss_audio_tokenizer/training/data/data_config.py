@@ -14,12 +14,12 @@ class SourcesConfig:
     """Which recordings are used.
 
     Attributes:
-        manifest: JSON-lines manifest, or a folder of shards; paths in a manifest are relative to
-            it.
+        manifest: the JSON-lines manifest, whose paths are relative to it, or a folder of shards or
+            of sound files.
         sources: several of these with their weights, as (path, weight) pairs, in place of
             ``manifest``.
-        speakers: train and validate on these speakers alone; empty for all.
-        languages: train and validate on these languages alone; empty for all.
+        speakers: the speakers to train and validate on; empty for all.
+        languages: the languages to train and validate on; empty for all.
     """
 
     manifest: str = ""
@@ -47,24 +47,25 @@ class DataConfig(SourcesConfig):
     """Where audio comes from, and what is cut from it.
 
     Attributes:
-        crop_seconds: length of a training crop; a whole number of frames.
-        batch_size: crops a step, of all processes together.
-        text_share: share of rows that are whole utterances with their text. Above 0, a batch
+        crop_seconds: the length of a training crop; a whole number of frames.
+        batch_size: the number of crops in a step, of all processes together.
+        text_share: the share of rows that are whole utterances with their text. Above 0, a batch
             holds rows of about one length instead of ``batch_size`` crops of ``crop_seconds``.
         text_seconds: the shortest and the longest utterance that is used.
-        batch_seconds: audio of a step when ``text_share`` is above 0, unless long rows in the
+        batch_seconds: the audio in a step when ``text_share`` is above 0, unless long rows in the
             number that ``row_multiple`` asks for make it more.
         batch_change: (step, factor): from this step on, batches are so many times as large; the
             step 0 stands for never.
-        row_multiple: rows of each process are a multiple of this.
-        domain_weights: share of each domain in a batch, as (domain, weight) pairs.
-        gain_db: each row's level is drawn from this range of dBFS (RMS).
-        max_gain_db: quiet rows are not raised by more than this.
-        max_unreadable_share: a run ends when more of the training clips than this cannot be read.
-        cache_hours: data up to this length are decoded once and kept in memory, as 16-bit
-            samples; the rest is decoded when it is needed.
-        workers: processes that decode ahead what is not kept in memory; where all is, one thread
-            makes batches ahead; 0 does either in the loop.
+        row_multiple: the number that the rows of each process are a multiple of.
+        domain_weights: the share of each domain in a batch, as (domain, weight) pairs.
+        gain_db: the range of dBFS (RMS) that the level of each row is drawn from.
+        max_gain_db: the most that quiet rows are raised by.
+        max_unreadable_share: the share of training clips that may be unreadable; with more of them
+            the run ends.
+        cache_hours: the length of data up to which all of them are decoded once and kept in
+            memory, as 16-bit samples; longer ones are decoded when they are needed.
+        workers: the number of processes that decode ahead what is not in memory; with all data in
+            memory, one thread makes batches ahead; 0 does either in the loop.
     """
 
     crop_seconds: float = 0.64
@@ -122,21 +123,22 @@ class CodesDataConfig(SourcesConfig):
     codes (.moss, .safetensors, .npz); a folder holds shards of sound or of codes.
 
     Attributes:
-        codec: encodes sound; a model folder, a hub id, or "bundled". Stored codes must be this
-            model's. Empty: there is no sound, and the codes are what their files say.
-        num_quantizers: layers that are used; 0 for all that every source has.
-        versions: versions of each sound file that are encoded, up to 10,000. The first is the
-            recording as it is, the others differ in level, speed and noise.
-        speed: versions are played so many times as fast, with pitch and tempo.
-        gain_db: level of a version, in dBFS (RMS).
-        noise_db: how far white noise lies below the level of a version, in dB.
+        codec: the model that encodes sound: a model folder, a hub id, or "bundled". Stored codes
+            must be this model's. Empty: there is no sound, and the files say what the codes are.
+        num_quantizers: the number of layers that are used; 0 for all that every source has.
+        versions: the number of versions of each sound file that are encoded, up to 10,000. The
+            first is the recording as it is, the others differ in level, speed and noise.
+        speed: the range of factors that versions are sped up by, pitch included.
+        gain_db: the range of levels of versions, in dBFS (RMS).
+        noise_db: the range of the distance of white noise below the level of a version, in dB.
         text_seconds: the shortest clip and the longest row that are used.
-        batch_seconds: about so much audio a step, of all processes together.
-        max_join: up to so many clips of one speaker and source make up a row; 64 at most.
-        join_share: share of the rows for which more than one clip is looked for.
-        row_multiple: rows of each process are a multiple of this.
-        max_unreadable_share: a run ends when more of the training clips than this cannot be read.
-        cache_hours: codes of so many hours are kept in memory: 3 MB an hour with 32 layers.
+        batch_seconds: about how much audio there is in a step, of all processes together.
+        max_join: the most clips of one speaker and source that make up a row; 64 at most.
+        join_share: the share of the rows for which more than one clip is looked for.
+        row_multiple: the number that the rows of each process are a multiple of.
+        max_unreadable_share: the share of training clips that may be unreadable; with more of them
+            the run ends.
+        cache_hours: the hours of audio whose codes are kept in memory: 3 MB an hour with 32 layers.
     """
 
     codec: str = "bundled"

@@ -23,20 +23,20 @@ _SAME_KIND_REDRAWS = 10
 
 @dataclass(frozen=True)
 class Row:
-    """What one row of a batch holds.
+    """The content of one row of a batch.
 
     Attributes:
-        clip: index among all clips.
+        clip: the index of the clip among all clips.
         whole: whether it is the whole clip, with its text; a crop otherwise.
-        num_samples: of the crop; of a whole clip, how many there may be.
-        place: where the crop lies, from 0 (the clip's start) to 1.
-        level: dBFS (RMS) that it is brought to.
+        num_samples: the length of the crop; for a whole clip, the longest it may have.
+        position: where the crop begins, from 0 (the clip's start) to 1.
+        level: the level in dBFS (RMS) that it is brought to.
     """
 
     clip: int
     whole: bool
     num_samples: int
-    place: float
+    position: float
     level: float
 
 
@@ -62,12 +62,13 @@ class Planner:
     """Plans of every step.
 
     Args:
-        sources: the clips, all with their seconds; numbered through in this order.
-        config: the recipe's group ``data``.
-        sampling_rate: of the rows.
-        frame_samples: rows of whole utterances are padded to a multiple of this.
-        seed: what everything random follows from, with the step.
-        row_unit: rows of a step are a multiple of this.
+        sources: the clips, all with their seconds, numbered in this order.
+        config: the group ``data`` of the recipe.
+        sampling_rate: the sampling rate of the rows.
+        frame_samples: the number of samples in a frame; rows of whole utterances are padded to a
+            multiple of it.
+        seed: the seed that everything random follows from, together with the step.
+        row_unit: the number that the rows of a step are a multiple of.
 
     Attributes:
         entries: the clips by number.
@@ -138,14 +139,14 @@ class Planner:
         return self._buckets[_pick(self._bucket_shares, draw)]
 
     def _row(self, draws: Sequence[float] | np.ndarray, bucket: _Bucket | None) -> Row:
-        kind, which, place, level = (float(draw) for draw in draws)
+        kind, which, position, level = (float(draw) for draw in draws)
         low, high = self._config.gain_db
         target = low + (high - low) * level
         if bucket is not None and kind < self._config.text_share:
             clip = int(bucket.clips[_pick(bucket.cumulative, which)])
             return Row(clip, True, bucket.num_samples, 0.0, target)
         length = bucket.num_samples if bucket else self._crop_samples
-        return Row(int(self.used[_pick(self._crops, which)]), False, length, place, target)
+        return Row(int(self.used[_pick(self._crops, which)]), False, length, position, target)
 
     def _width(self, rows: Sequence[Row]) -> int:
         """The longest row; whole utterances make it a whole number of frames."""
@@ -172,11 +173,11 @@ class Planner:
             )
         shares = []
         edges = self._edges()
-        places = np.searchsorted(edges, self._lengths)
-        for place in np.unique(places[masses > 0]):
-            clips = np.flatnonzero((places == place) & (masses > 0))
+        indices = np.searchsorted(edges, self._lengths)
+        for index in np.unique(indices[masses > 0]):
+            clips = np.flatnonzero((indices == index) & (masses > 0))
             cumulative = _cumulative(masses[clips] / seconds[clips])
-            length = int(edges[place])
+            length = int(edges[index])
             self._buckets.append(_Bucket(length, self._num_rows(length), clips, cumulative))
             shares.append(masses[clips].sum())
         self._bucket_shares = _cumulative(np.array(shares))

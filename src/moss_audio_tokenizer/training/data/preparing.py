@@ -16,7 +16,7 @@ from typing import Any
 from ...audio import convert_channels, encode_audio, read_audio, resample
 from ...errors import AudioFileError, InputError, MossAudioError
 from ...files import atomic_path
-from ...sources.inputs import Line, find_lines
+from ...sources.recordings import Line, find_lines
 from ...sources.shard_writing import ShardWriter
 from .survey import Measures, Survey, markdown, measure
 

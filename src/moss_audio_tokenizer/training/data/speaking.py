@@ -1,7 +1,7 @@
 """Speech made by a synthesiser: texts spoken by espeak-ng in many voices, with their manifest.
 
 Owns who says what, how, and the files of the result: ``speak.json``, ``audio/*/*.flac`` and, last
-of all, ``manifest.jsonl``. A folder without a manifest is not whole; the same call goes on with it.
+of all, ``manifest.jsonl``. A folder without a manifest is not complete; the same call completes it.
 Knows nothing of what the texts mean.
 """
 
@@ -86,7 +86,7 @@ class Speaking:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice in one of its variants at a pitch: somebody who can be told from the others."""
+    """A voice in one of its variants at a pitch: one of the speakers of the corpus."""
 
     voice: str
     variant: str

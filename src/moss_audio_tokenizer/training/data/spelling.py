@@ -57,7 +57,7 @@ def spelling(count: int, seed: int) -> list[str]:
 
 
 def pronunciation(text: str) -> str:
-    """A text of `spelling` as espeak-ng reads it aright: "a" as the letter, not the article."""
+    """A text of `spelling` as espeak-ng pronounces it right: "a" is the letter, not the article."""
     return " ".join(_PRONOUNCED.get(word, word) for word in text.split())
 
 

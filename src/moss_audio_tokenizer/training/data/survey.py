@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from ...manifest import ManifestEntry
 
-# Three samples on end at full scale are no music: what went in was louder.
+# Three consecutive full-scale samples count as clipping.
 _FULL_SCALE = 0.999
 _CLIPPED_RUN = 3
 _SILENCE_DBFS = -60.0
@@ -33,7 +33,7 @@ class Measures:
         loudness_dbfs: RMS level over all of it.
         clipped: whether some samples on end are at full scale.
         silent_share: share of windows of 20 ms below -60 dBFS.
-        digest: of the samples, whatever they are packed in.
+        digest: the digest of the samples, in any file format.
     """
 
     sampling_rate: int

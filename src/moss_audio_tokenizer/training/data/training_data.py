@@ -17,7 +17,7 @@ from ...errors import TrainingError
 from ...sources.entries import location
 from .audio_rows import Clip, Job, RowFormat, decode_all, make_row
 from .batches import Batch
-from .clip_sources import Source, find_sources, with_lengths
+from .clip_sources import Source, find_sources, measured_sources
 from .data_config import DataConfig
 from .planning import Planner, Row, whole_frames
 from .unreadable import Unreadable
@@ -43,13 +43,14 @@ class TrainingData:
 
     Args:
         config: the recipe's group ``data``.
-        sampling_rate: of the rows.
-        channels: of the rows.
-        frame_samples: batches of whole utterances are padded to a multiple of this.
-        seed: with step and rank, all that a batch follows from.
-        rank: this process, of ``world``.
-        world: processes that share each step's rows.
-        report: called with a line about every file that is skipped.
+        sampling_rate: the sampling rate of the rows.
+        channels: the number of channels of the rows.
+        frame_samples: the number of samples in a frame; batches of whole utterances are padded to a
+            multiple of it.
+        seed: the seed that a batch follows from, together with step and rank.
+        rank: the rank of this process.
+        world: the number of processes, which divide the rows of a step among them.
+        report: a function that is called with a line about every file that is skipped.
         fits: whether a text is short enough for the model that reads it; a clip with another one
             is used without its text.
 
@@ -83,23 +84,13 @@ class TrainingData:
         self.unreadable = self._skipped.reasons
         self._frame = frame_samples
         self._format = RowFormat(sampling_rate, channels, config.max_gain_db)
-        sources = self._measured(find_sources(config, "train", report))
+        sources = measured_sources(find_sources(config, "train", report), self._skipped)
+        sources = self._without_long_texts(sources)
+        self.num_clips = self._skipped.num_clips
         unit = world * config.row_multiple
         self._planner = Planner(sources, config, sampling_rate, frame_samples, seed, unit)
         self.left_out = self._planner.left_out
         self._cache = self._decoded()
-
-    def _measured(self, sources: Sequence[Source]) -> list[Source]:
-        """The sources with the seconds of every clip; clips without readable ones are skipped."""
-        self.num_clips = self._skipped.num_clips = sum(len(source.entries) for source in sources)
-        measured = []
-        for source in sources:
-            entries, unknown = with_lengths(source.entries)
-            for entry, reason in unknown:
-                self._skipped.skip(location(entry), reason)
-            measured.append(replace(source, entries=entries))
-        self._skipped.check(self.num_clips)
-        return self._without_long_texts([source for source in measured if source.entries])
 
     def _without_long_texts(self, sources: Sequence[Source]) -> list[Source]:
         """The sources; clips with a text that is too long have none."""

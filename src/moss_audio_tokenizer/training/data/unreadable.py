@@ -51,7 +51,7 @@ class Unreadable:
                 self.check(len(self._tried))
 
     def check(self, total: int) -> None:
-        """Hold what could not be read to its share of ``total`` clips.
+        """Raise if too many of ``total`` clips could not be read.
 
         Raises:
             TrainingError: there is more of it, or nothing else.

@@ -39,12 +39,12 @@ def start_from_data(
     hidden: Float[Tensor, "samples width"],
     generator: torch.Generator,
 ) -> list[float]:
-    """Initialise every layer in turn from samples of the encoder's output.
+    """Initialize every layer in turn from samples of the encoder's output.
 
     Args:
         quantizer: changed in place; needs the projections of each layer.
-        hidden: samples, at least as many as a codebook has rows.
-        generator: draws the first centres.
+        hidden: samples, at least as many as a codebook has entries.
+        generator: draws the first centers.
 
     Returns:
         The share of the hidden states' energy left after each layer.
@@ -74,9 +74,9 @@ def _start_layer(
     mean = residual.mean(0)
     directions = _principal_directions(residual - mean, code_dim - 1)
     points = (residual - mean) @ directions * unit
-    centres = _kmeans(points, quantizer.config.codebook_size, generator)
+    centers = _kmeans(points, quantizer.config.codebook_size, generator)
     flat = _FLATNESS * points.square().sum(1).mean().sqrt().clamp_min(1e-6)
-    quantizer.codebooks[layer, :, :-1] = centres
+    quantizer.codebooks[layer, :, :-1] = centers
     quantizer.codebooks[layer, :, -1] = flat
     # The constant's row and column keep a direction, with next to no length.
     inwards = torch.cat((directions.T * unit, directions.T[-1:] * 1e-3))
@@ -84,27 +84,27 @@ def _start_layer(
     _set_linear(quantizer.in_projs, layer, inwards, bias)
     outwards = torch.cat((directions / unit, directions[:, -1:] * 1e-3), dim=1)
     _set_linear(quantizer.out_projs, layer, outwards, mean - outwards[:, -1] * flat)
-    chosen = centres[torch.cdist(points, centres).argmin(1)]
+    chosen = centers[torch.cdist(points, centers).argmin(1)]
     return residual - mean - chosen @ directions.T / unit
 
 
-def _principal_directions(centred: Tensor, count: int) -> Tensor:
-    _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+def _principal_directions(centerd: Tensor, count: int) -> Tensor:
+    _, vectors = torch.linalg.eigh(centerd.T @ centerd / len(centerd))
     return vectors[:, -count:].flip(1)
 
 
 def _kmeans(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's iterations from random points; an empty centre moves to a random point."""
-    centres = points[torch.randperm(len(points), generator=generator)[:count]].clone()
+    """Lloyd's iterations from random points; an empty center moves to a random point."""
+    centers = points[torch.randperm(len(points), generator=generator)[:count]].clone()
     for _ in range(_ITERATIONS):
-        owner = torch.cdist(points, centres).argmin(1)
+        owner = torch.cdist(points, centers).argmin(1)
         sizes = torch.bincount(owner, minlength=count)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
-        centres = sums / sizes.clamp_min(1)[:, None]
+        sums = torch.zeros_like(centers).index_add_(0, owner, points)
+        centers = sums / sizes.clamp_min(1)[:, None]
         empty = (sizes == 0).nonzero().squeeze(1)
         fresh = torch.randint(len(points), (len(empty),), generator=generator)
-        centres[empty] = points[fresh]
-    return centres
+        centers[empty] = points[fresh]
+    return centers
 
 
 def _set_linear(linear: LayeredLinear | None, layer: int, weight: Tensor, bias: Tensor) -> None:
@@ -117,16 +117,16 @@ def _set_linear(linear: LayeredLinear | None, layer: int, weight: Tensor, bias: 
 
 # Batches that fit come from here on, far behind any step of training.
 _CALIBRATION_STEP = 1 << 40
-_LANE_ROWS = 256
+_LOW_BAND_ROWS = 256
 
 
 class Fitting:
-    """Fits what a recipe's warm start asks for.
+    """Fits what the warm start of a recipe asks for.
 
     Args:
         config: the recipe.
-        data: whose batches are the samples.
-        report: called with a line of what was fitted.
+        data: the training data, whose batches are the samples.
+        report: a function that is called with a line about what was fitted.
     """
 
     def __init__(
@@ -137,18 +137,18 @@ class Fitting:
         self._report = report
 
     def before_step(self, step: int, run: Training, processes: Processes) -> None:
-        """Fit whatever is due before ``step``."""
+        """Fit everything that is due before ``step``."""
         if step == 0 and self._config.warm_start.low_band:
-            self._open_lane(run, processes)
+            self._open_low_band(run, processes)
         if self._quantizer_due(step):
             self._fit_quantizer(run, processes)
 
-    def _open_lane(self, run: Training, processes: Processes) -> None:
+    def _open_low_band(self, run: Training, processes: Processes) -> None:
         codec = Codec(run.task.codec.config)
         codec.load_state_dict(whole_state(run.task.codec))
         batches = itertools.count(_CALIBRATION_STEP)
         audio: list[Tensor] = []
-        while sum(map(len, audio)) < _LANE_ROWS:
+        while sum(map(len, audio)) < _LOW_BAND_ROWS:
             batch = self._data.batch(next(batches))
             audio += [torch.from_numpy(rows) for rows in processes.gather(batch.audio)]
         length = min(rows.shape[-1] for rows in audio)

@@ -2,7 +2,7 @@
 
 Frames and every rate inside stay: the patches of the waveform grow or shrink in proportion, and
 the two projections next to the waveform are resampled with them, so that fine-tuning starts from
-a codec that hears and says what it did before, below the lower of the two Nyquist frequencies.
+a codec that encodes and decodes what it did before, below the lower of the two Nyquist frequencies.
 """
 
 from dataclasses import replace
@@ -40,7 +40,7 @@ def config_at_rate(config: CodecConfig, sampling_rate: int) -> CodecConfig:
     if rest or not patch or config.downsample_rate * sampling_rate % config.sampling_rate:
         raise ConfigError(
             f"train.sampling_rate is {sampling_rate}; at it a patch of {outer.patch_size} samples "
-            f"at {config.sampling_rate} Hz would be no whole number of samples"
+            f"at {config.sampling_rate} Hz would not be a whole number of samples"
         )
     entrance = (PatchStage(patch), replace(first, input_dimension=patch))
     exit_ = (replace(last, output_dimension=patch), PatchStage(patch))

@@ -1,6 +1,6 @@
 """Training CAT-ASR: cross-entropy of texts, and how well held-out clips are read.
 
-Source: training.md section 8.
+Source: appendix E of the paper.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...asr import CatAsr, CatAsrConfig
 from ...llm import load_language_model
 from ..data import CodedRow
-from ..logging import Board
+from ..logging import TensorBoardLog
 from ..module_task import ModuleTask
 from .speech_config import AsrTrainingConfig
 from .speech_trainer import (
@@ -73,7 +73,7 @@ class Readings:
     scalars: dict[str, float]
     lines: list[tuple[str, str]] = field(default_factory=list)
 
-    def show(self, board: Board, step: int) -> None:
+    def show(self, board: TensorBoardLog, step: int) -> None:
         """Texts above what was read."""
         lines = [f"`{text}`\n\n`{read}`" for text, read in self.lines]
         board.text("readings", "\n\n---\n\n".join(lines), step)

@@ -20,7 +20,7 @@ from ...hf.torch_codec import TorchCodec
 from ...llm import TextCodec, load_language_model
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
 from ..data import CodedBatch, CodedRow
-from ..logging import Board
+from ..logging import TensorBoardLog
 from ..module_task import ModuleTask
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
@@ -217,7 +217,7 @@ class SpokenValidation:
     samples: Float[np.ndarray, " samples"]
     sampling_rate: int
 
-    def show(self, board: Board, step: int) -> None:
+    def show(self, board: TensorBoardLog, step: int) -> None:
         """The speech, and what it should say."""
         if len(self.samples):
             board.audio("speech", self.samples, self.sampling_rate, step)

@@ -1,0 +1,123 @@
+"""The paper's results (arXiv 2602.10934, Tables 2 to 4) and the settings that they were made with.
+
+Owns `published.json`, as summaries and cells that tables and plots can show beside measured ones.
+The figures were measured by the paper's authors on their data; every row says so.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from .summary import Average, Summary
+
+PUBLISHED = "published, on the paper's data"
+
+TABLE2_BITRATES = (750, 1000, 1500, 2000, 3000, 4000)
+"""Bits a second at which Table 2 shows MOSS-Audio-Tokenizer."""
+
+TABLE2_METRICS = ("stoi", "pesq_nb", "pesq_wb", "mel_distance", "stft_distance")
+"""Metrics of Table 2 that need no scoring model; its SIM is `speaker_similarity`."""
+
+OURS = "MOSS-Audio-Tokenizer"
+"""The paper's own codec among the published rows."""
+
+_SYNTHESIS_COLUMNS = {
+    "system": "system",
+    "group": "group",
+    "wer_en": "EN WER % \u2193",
+    "similarity_en": "EN SIM \u2191",
+    "cer_zh": "ZH CER % \u2193",
+    "similarity_zh": "ZH SIM \u2191",
+}
+_RECOGNITION_COLUMNS = {
+    "system": "system",
+    "size": "parameters",
+    "wer_en": "EN WER % \u2193",
+    "cer_zh": "ZH CER % \u2193",
+}
+# Names that manifests give to AudioSet's kind of clips.
+_SOUND_DOMAINS = ("sound", "audio")
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A published table as text.
+
+    Attributes:
+        headings: one for each column.
+        rows: as many cells each.
+        caption: where the figures are from.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+def published_codecs(domains: Sequence[str], languages: Sequence[str] = ()) -> list[Summary]:
+    """Table 2 as summaries of the given domains.
+
+    Args:
+        domains: those of the measured clips; of others nothing is returned.
+        languages: those of the measured clips of speech; Chinese rows are for "zh" alone,
+            English ones for every other language.
+    """
+    document = _document()
+    found = []
+    for domain in domains:
+        for kind in _kinds(domain, languages):
+            rows = [row for row in document["table2"] if kind in row["results"]]
+            rows.sort(key=lambda row: float(row["bits_per_second"]))
+            found += [_summary(row, domain, kind, document["data"][kind]) for row in rows]
+    return found
+
+
+def _kinds(domain: str, languages: Sequence[str]) -> list[str]:
+    if domain in _SOUND_DOMAINS:
+        return ["sound"]
+    if domain != "speech":
+        return [domain]
+    chinese = any(language.startswith("zh") for language in languages)
+    other = not languages or any(not language.startswith("zh") for language in languages)
+    return ["speech en"] * other + ["speech zh"] * chinese
+
+
+def _summary(row: dict[str, Any], domain: str, kind: str, data: str) -> Summary:
+    kbps = row["bits_per_second"] / 1000
+    return Summary(
+        model=row["model"],
+        num_quantizers=row["num_quantizers"],
+        domain=domain,
+        language="",
+        kbps=kbps,
+        actual_kbps=kbps,
+        delay_ms=0.0,
+        num_clips=0,
+        num_failed=0,
+        metrics={name: Average(value, None, 0) for name, value in row["results"][kind].items()},
+        published=data,
+    )
+
+
+def published_speech(name: str) -> PublishedTable:
+    """Table 3 (speech synthesis) or Table 4 (speech recognition), by "table3" or "table4"."""
+    document = _document()
+    rows = document[name]
+    caption = f"{PUBLISHED}: {document['data'][name]} ({document['source']})"
+    columns = _SYNTHESIS_COLUMNS if name == "table3" else _RECOGNITION_COLUMNS
+    cells = tuple(tuple(_cell(row[key]) for key in columns) for row in rows)
+    return PublishedTable(tuple(columns.values()), cells, caption)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+@lru_cache(maxsize=1)
+def _document() -> dict[str, Any]:
+    text = files(__package__).joinpath("published.json").read_text("utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document

@@ -1,0 +1,126 @@
+"""Scoring models that come as Python packages: Whisper, Resemblyzer and DNSMOS.
+
+Each function loads a model and returns a function of (mono samples, sampling rate). The extra
+``judges`` brings all of them; a missing one is named in one line.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import CheckpointError, MissingDependencyError
+from ...metrics.signals import MEASURED_RATE
+
+DEFAULT_WHISPER = "large-v3"
+"""The Whisper that Seed-TTS-Eval and the paper's Table 3 use."""
+
+# Whisper reads windows of 30 s; less than 0.1 s of sound gives it nothing to read.
+_SHORTEST_SECONDS = 0.1
+
+
+def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
+    """Whisper by faster-whisper, greedy (beam size 1), on the CPU with int8 weights.
+
+    Args:
+        name: a size such as "base" or "large-v3", which faster-whisper fetches from the hub once,
+            or a folder in CTranslate2's format; "" is "large-v3".
+
+    Raises:
+        CheckpointError: there is no such model.
+        MissingDependencyError: faster-whisper is not installed.
+    """
+    module = _package("faster_whisper", "faster-whisper", "the ASR model whisper")
+    source = name or DEFAULT_WHISPER
+    if ("/" in source or "\\" in source) and not (Path(source) / "model.bin").is_file():
+        raise CheckpointError(
+            f"no Whisper at {source!r}; expected a folder with model.bin, config.json, "
+            "tokenizer.json and vocabulary.json (CTranslate2's format), or a size such as base"
+        )
+    try:
+        model = module.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
+    except Exception as error:  # of many types: of the hub, of CTranslate2, of its own
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"Whisper {source!r} cannot be loaded ({reason}); name a folder with its files as "
+            "whisper:FOLDER, or a size such as whisper:base"
+        ) from error
+
+    def transcribe(samples: np.ndarray, sampling_rate: int) -> str:
+        _require_measured_rate(sampling_rate)
+        if len(samples) < _SHORTEST_SECONDS * sampling_rate:
+            return ""
+        segments, _ = model.transcribe(
+            samples.astype(np.float32), beam_size=1, temperature=0.0, without_timestamps=True
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return transcribe
+
+
+def resemblyzer_embedder() -> Callable[[np.ndarray, int], np.ndarray]:
+    """Speaker embeddings by Resemblyzer (a GE2E LSTM, its weights are in the package).
+
+    Raises:
+        MissingDependencyError: Resemblyzer, or what it imports, is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pkg_resources and old names of SciPy
+        module = _package("resemblyzer", "resemblyzer", "the speaker model resemblyzer")
+    encoder = module.VoiceEncoder("cpu", verbose=False)
+
+    def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
+        _require_measured_rate(sampling_rate)
+        if not samples.any():
+            return np.zeros(256)
+        sound = module.preprocess_wav(samples.astype(np.float32), source_sr=sampling_rate)
+        # All of a quiet clip may count as silence.
+        embedding: np.ndarray = encoder.embed_utterance(sound if len(sound) else samples)
+        return embedding
+
+    return embed
+
+
+def dnsmos_rater() -> Callable[[np.ndarray, int], float]:
+    """DNSMOS (P.835, overall quality) by speechmos: an opinion score from 1 to 5.
+
+    Raises:
+        MissingDependencyError: speechmos, or what it imports, is not installed.
+    """
+    module: Any = _package("speechmos.dnsmos", "speechmos", "the opinion model dnsmos")
+
+    def rate(samples: np.ndarray, sampling_rate: int) -> float:
+        _require_measured_rate(sampling_rate)
+        if not len(samples):
+            return float("nan")
+        return float(module.run(np.clip(samples, -1.0, 1.0), sampling_rate)["ovrl_mos"])
+
+    return rate
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    from importlib.util import find_spec
+
+    try:
+        return module in sys.modules or find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _package(module: str, package: str, what: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} needs {package} ({error}): pip install 'moss-audio-tokenizer[judges]'"
+        ) from error
+
+
+def _require_measured_rate(sampling_rate: int) -> None:
+    if sampling_rate != MEASURED_RATE:
+        raise ValueError(f"sampling_rate is {sampling_rate}; scoring models hear {MEASURED_RATE}")

@@ -1,0 +1,355 @@
+"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech` writes.
+
+Owns embeddings, output layers and KV caches; the loops are `tts_generation`'s and
+`asr_decoding`'s. Equal to PyTorch up to rounding: greedy codes and texts are the same.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ..errors import CheckpointError
+from ..onnx.runtime import Runtime
+from .asr_decoding import AsrFacts
+from .text_cursor import FrameAlignment
+from .tokens import TextCodec, load_text
+from .tts_generation import TtsFacts, TtsInput
+
+# Graphs of each kind, and the prefix of the decoder-only model's weights.
+GRAPHS = {"cat-tts": ("temporal.onnx", "depth.onnx"), "cat-asr": ("temporal.onnx",)}
+PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
+_LOWEST = np.finfo(np.float32).min
+Rows = Float32[np.ndarray, "rows width"]
+
+
+def is_exported_speech(folder: str | Path) -> bool:
+    """Whether a folder holds a speech model with its graphs."""
+    return (Path(folder) / "temporal.onnx").is_file()
+
+
+class OnnxFolder:
+    """Configuration, weights, text tokens and graphs of an exported folder.
+
+    Args:
+        folder: the folder.
+        kind: "cat-tts" or "cat-asr".
+        runtime: device and threads; by default a CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the model is of another kind.
+    """
+
+    def __init__(self, folder: str | Path, kind: str, runtime: Runtime | None = None) -> None:
+        self.folder, runtime = Path(folder), runtime or Runtime()
+        try:
+            self.config: dict[str, Any] = json.loads(
+                (self.folder / "config.json").read_text(encoding="utf-8")
+            )
+            self.weights = load_file(self.folder / "model.safetensors")
+        except (OSError, ValueError, SafetensorError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{self.folder} holds no exported speech model ({reason}); export one with "
+                "moss-audio export onnx"
+            ) from error
+        if not isinstance(self.config, dict) or self.config.get("model_type") != kind:
+            raise CheckpointError(
+                f"{self.folder} describes no {kind} model; name the folder of one"
+            )
+        self.weights = {
+            name: tensor.astype(np.float32, copy=False) for name, tensor in self.weights.items()
+        }
+        self.text: TextCodec = load_text(self.folder)
+        self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[kind]]
+
+    @property
+    def max_steps(self) -> int:
+        """Most steps of the decoder-only model."""
+        return int(self.config["text_config"].get("max_position_embeddings", 1 << 30))
+
+    def rotations(
+        self, positions: Int64[np.ndarray, "rows steps"]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines of rotary positions."""
+        config = self.config["text_config"]
+        width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        base = np.float32((config.get("rope_parameters") or {}).get("rope_theta", 10_000.0))
+        exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+        angles = positions[..., None].astype(np.float32) * (np.float32(1.0) / base**exponents)
+        angles = np.concatenate((angles, angles), -1)
+        return np.cos(angles), np.sin(angles)
+
+    def embedded_codes(self, codes: Int64[np.ndarray, "num_quantizers frames"]) -> np.ndarray:
+        """The sum of the embeddings of each frame's codes."""
+        total: np.ndarray = sum(self.embedded_code(row, index) for index, row in enumerate(codes))  # type: ignore[assignment]
+        return total
+
+    def embedded_code(self, codes: Int64[np.ndarray, "rows"], index: int) -> Rows:
+        """Embeddings of the codes of one codebook."""
+        vectors = self.weights["code_embedding.rows"][index][codes]
+        maps = self.weights.get("code_embedding.maps")
+        embedded: np.ndarray = vectors if maps is None else vectors @ maps[index]
+        return embedded
+
+
+class CachedGraph:
+    """A graph with its KV cache.
+
+    Args:
+        session: session of the graph.
+        rows: number of rows.
+    """
+
+    def __init__(self, session: Any, rows: int) -> None:
+        self._session = session
+        self._names = [port.name for port in session.get_inputs() if port.name.startswith("past.")]
+        shapes = {port.name: port.shape for port in session.get_inputs()}
+        self._cache = {
+            name: np.zeros((rows, shapes[name][1], 0, shapes[name][3]), np.float32)
+            for name in self._names
+        }
+
+    def run(self, **inputs: np.ndarray) -> Float32[np.ndarray, "rows steps width"]:
+        """Hidden states of new steps, which join the cache."""
+        wanted = ["hidden", *(name.replace("past.", "present.") for name in self._names)]
+        hidden, *present = self._session.run(wanted, inputs | self._cache)
+        self._cache = dict(zip(self._names, present, strict=True))
+        found: np.ndarray = hidden
+        return found
+
+    def select(self, rows: Int64[np.ndarray, "_"]) -> None:
+        """Keep these rows, in this order."""
+        self._cache = {name: entries[rows] for name, entries in self._cache.items()}
+
+
+class TemporalRows:
+    """Rows of the decoder-only model, left-padded, with their positions.
+
+    Args:
+        model: the exported folder.
+        rows: input vectors of each row.
+    """
+
+    def __init__(self, model: OnnxFolder, rows: Sequence[Float32[np.ndarray, "_ width"]]) -> None:
+        self._model = model
+        self._graph = CachedGraph(model.sessions[0], len(rows))
+        longest = max(map(len, rows))
+        padded = np.stack([np.pad(row, ((longest - len(row), 0), (0, 0))) for row in rows])
+        missing = np.array([longest - len(row) for row in rows])
+        self._valid = np.arange(longest) >= missing[:, None]
+        positions = np.maximum(self._valid.cumsum(-1) - 1, 0)
+        self._next = positions[:, -1:]
+        self.states = self._run(padded, positions)
+
+    @property
+    def last(self) -> Rows:
+        """States of the newest step."""
+        return self.states[:, -1]
+
+    def append(self, step: Rows) -> None:
+        """Feed one step more."""
+        self._valid = np.concatenate((self._valid, np.ones_like(self._valid[:, :1])), 1)
+        self.states = self._run(step[:, None], self._next)
+
+    def select(self, rows: Int64[np.ndarray, "_"]) -> None:
+        """Keep these rows, in this order."""
+        self._graph.select(rows)
+        self._valid, self._next = self._valid[rows], self._next[rows]
+
+    def _run(self, steps: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        self._next = positions[:, -1:] + 1
+        total, count = self._valid.shape[1], steps.shape[1]
+        before = np.arange(total) <= np.arange(total - count, total)[:, None]
+        mask = np.where(self._valid[:, None] & before, np.float32(0), _LOWEST)
+        cosine, sine = self._model.rotations(positions)
+        return self._graph.run(embeds=steps.astype(np.float32), mask=mask, cosine=cosine, sine=sine)
+
+
+class OnnxTts:
+    """CAT-TTS by onnxruntime; a `TtsModel`.
+
+    Args:
+        folder: an exported folder.
+        runtime: device and threads; by default a CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
+        self.folder = OnnxFolder(folder, "cat-tts", runtime)
+        self.text = self.folder.text
+        config = self.folder.config
+        self.facts = TtsFacts(
+            num_quantizers=config["num_quantizers"],
+            codebook_size=config["codebook_size"],
+            has_alignment=bool(config.get("place_inputs")),
+            guidance=float(config.get("guidance", 1.0)),
+            codec=config.get("codec", ""),
+            max_steps=self.folder.max_steps,
+        )
+
+    def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "OnnxTtsDecoder":
+        """Start to generate a batch."""
+        return OnnxTtsDecoder(self.folder, inputs, guided)
+
+
+class OnnxTtsDecoder:
+    """A batch of rows, and unconditioned copies of them behind these if it is guided.
+
+    Args:
+        model: the exported folder.
+        inputs: what precedes the first frame of each row.
+        guided: whether to add the copies.
+    """
+
+    def __init__(self, model: OnnxFolder, inputs: Sequence[TtsInput], guided: bool) -> None:
+        self._model, self._copies, self._rows = model, 1 + guided, len(inputs)
+        self._temporal = TemporalRows(model, [self._embedded(row) for row in inputs] * self._copies)
+        self._depth = CachedGraph(model.sessions[1], self._rows * self._copies)
+
+    def duration_scores(self, tokens: np.ndarray) -> np.ndarray:
+        """Logits of the durations of tokens that would begin in the next frame."""
+        weights, states = self._model.weights, self._temporal.last[: self._rows]
+        hidden = states @ weights["guide.context.weight"].T + weights["guide.context.bias"]
+        hidden = _silu(hidden + weights["guide.tokens.weight"][tokens])
+        scores: np.ndarray = (
+            hidden @ weights["guide.durations.weight"].T + weights["guide.durations.bias"]
+        )
+        return scores
+
+    def end_scores(self) -> np.ndarray:
+        """Begin a frame: logits of ending and continuing."""
+        self._depth = CachedGraph(self._model.sessions[1], self._rows * self._copies)
+        hidden = self._depth.run(embeds=self._temporal.last[:, None])[: self._rows, 0]
+        return self._scores(hidden, 0)
+
+    def code_scores(
+        self, previous: np.ndarray | None, index: int, alignment: FrameAlignment | None
+    ) -> np.ndarray:
+        """Logits of a codebook."""
+        if previous is None:
+            step = self._model.weights["signs"][1] + self._condition(alignment)
+        else:
+            step = np.tile(self._model.embedded_code(previous, index - 1), (self._copies, 1))
+        return self._scores(self._depth.run(embeds=step[:, None])[:, 0], index + 1)
+
+    def advance(self, codes: np.ndarray, alignment: FrameAlignment | None) -> None:
+        """Feed a complete frame to the temporal Transformer."""
+        step = np.tile(self._model.embedded_codes(codes), (self._copies, 1))
+        self._temporal.append(step + self._condition(alignment))
+
+    def _embedded(self, row: TtsInput) -> np.ndarray:
+        """[text][start][frames of the prompt]."""
+        weights = self._model.weights
+        parts = [weights["temporal.embed_tokens.weight"][row.ids], weights["signs"][:1]]
+        return np.concatenate(parts + ([] if row.codes is None else [self._prompt(row.codes)]))
+
+    def _prompt(self, codes: np.ndarray) -> np.ndarray:
+        return self._model.embedded_codes(codes)
+
+    def _condition(self, alignment: FrameAlignment | None) -> np.ndarray:
+        """Alignment embeddings; zero in the unconditioned copies."""
+        condition = np.zeros_like(self._temporal.last)
+        if alignment is not None:
+            weights = self._model.weights
+            condition[: self._rows] = (
+                weights["guide.tokens.weight"][alignment.tokens]
+                + weights["guide.left.weight"][alignment.remaining]
+                + alignment.begins[:, None] * weights["guide.beginning"]
+            )
+        return condition
+
+    def _scores(self, hidden: Rows, position: int) -> np.ndarray:
+        """An output layer of the depth Transformer: adapter, RMS norm and projection."""
+        weights, name = self._model.weights, f"depth.exits.{position}"
+        if f"{name}.0.exit.weight" in weights:
+            gate, value = np.split(hidden @ weights[f"{name}.0.entrance.weight"].T, 2, -1)
+            hidden = (_silu(gate) * value) @ weights[f"{name}.0.exit.weight"].T
+        mean = np.square(hidden).mean(-1, keepdims=True) + np.finfo(np.float32).eps
+        normed = hidden / np.sqrt(mean) * weights[f"{name}.1.weight"]
+        scores: np.ndarray = normed @ weights[f"{name}.2.weight"].T
+        return scores
+
+
+class OnnxAsr:
+    """CAT-ASR by onnxruntime; an `AsrModel`.
+
+    Args:
+        folder: an exported folder.
+        runtime: device and threads; by default a CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
+        self.folder = OnnxFolder(folder, "cat-asr", runtime)
+        self.text = self.folder.text
+        config = self.folder.config
+        self.facts = AsrFacts(
+            num_quantizers=config["num_quantizers"],
+            codebook_size=config["codebook_size"],
+            has_frame_scores=bool(config.get("frame_scores")),
+            codec=config.get("codec", ""),
+            max_steps=self.folder.max_steps,
+        )
+
+    def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "OnnxAsrDecoder":
+        """Read the frames of clips, as one batch."""
+        return OnnxAsrDecoder(self.folder, [self._prompt(codes) for codes in clips])
+
+    def ctc_scores(
+        self, codes: Int64[np.ndarray, "num_quantizers frames"]
+    ) -> Float32[np.ndarray, "steps classes"]:
+        """CTC log-probabilities of a clip: the text tokens and, last, the blank."""
+        weights = self.folder.weights
+        states = TemporalRows(self.folder, [self._prompt(codes)]).states[0]
+        return _log_softmax(states @ weights["frame_head.weight"].T + weights["frame_head.bias"])
+
+    def _prompt(self, codes: np.ndarray) -> np.ndarray:
+        """[frames][start of text]."""
+        start = self.folder.weights["start_of_text"][None]
+        return np.concatenate((self.folder.embedded_codes(codes), start))
+
+
+class OnnxAsrDecoder:
+    """The language model behind the frames of some clips, with its KV cache.
+
+    Args:
+        model: the exported folder.
+        prompts: [frames][start of text] of each clip.
+    """
+
+    def __init__(self, model: OnnxFolder, prompts: Sequence[np.ndarray]) -> None:
+        self._model = model
+        self._rows = TemporalRows(model, prompts)
+        self._embedding = model.weights["language_model.model.embed_tokens.weight"]
+        self._output = model.weights.get("language_model.lm_head.weight", self._embedding)
+
+    def scores(self) -> Float32[np.ndarray, "rows num_tokens"]:
+        """Log-probabilities of the next token, of text tokens alone."""
+        logits = self._rows.last @ self._output[: self._model.text.num_tokens].T
+        return _log_softmax(logits)
+
+    def advance(self, tokens: np.ndarray, origins: np.ndarray) -> None:
+        """Append a token to each row; row i continues row ``origins[i]`` of before."""
+        self._rows.select(origins)
+        self._rows.append(self._embedding[tokens])
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    active: np.ndarray = x / (1 + np.exp(-x))
+    return active
+
+
+def _log_softmax(scores: np.ndarray) -> np.ndarray:
+    lowered = scores - scores.max(-1, keepdims=True)
+    shares: np.ndarray = lowered - np.log(np.exp(lowered).sum(-1, keepdims=True))
+    return shares

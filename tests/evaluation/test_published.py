@@ -1,0 +1,69 @@
+"""The paper's figures as data, beside measured ones."""
+
+from functools import partial
+
+import pytest
+from pages import Page
+from toy_codecs import byte_codec
+
+from moss_audio_tokenizer.codes.codec import CodecInfo
+from moss_audio_tokenizer.errors import CodesError
+from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
+from moss_audio_tokenizer.evaluation.codecs import counts_at
+from moss_audio_tokenizer.evaluation.published import (
+    TABLE2_BITRATES,
+    published_codecs,
+    published_speech,
+)
+from moss_audio_tokenizer.manifest import read_manifest
+
+
+def test_table_2_is_there_by_domain_and_language():
+    speech = published_codecs(["speech"], ["en"])
+    assert len(speech) == 27
+    ours = [one for one in speech if one.model == "MOSS-Audio-Tokenizer"]
+    assert [1000 * one.kbps for one in ours] == list(TABLE2_BITRATES)
+    assert [one.metrics["pesq_wb"].mean for one in ours] == [2.60, 2.87, 3.20, 3.41, 3.61, 3.69]
+    assert {one.published for one in speech} == {"LibriSpeech test-clean"}
+    chinese = published_codecs(["speech"], ["zh"])
+    assert {one.published for one in chinese} == {"AISHELL-2"}
+    assert len(published_codecs(["speech"], ["en", "zh"])) == 54
+    (music,) = [one for one in published_codecs(["music"]) if one.model == "DAC" and one.kbps == 6]
+    assert {name: value.mean for name, value in music.metrics.items()} == {
+        "mel_distance": 0.63,
+        "stft_distance": 1.87,
+    }
+    assert not published_codecs(["whale song"])
+
+
+def test_tables_3_and_4_are_text():
+    synthesis, recognition = published_speech("table3"), published_speech("table4")
+    assert len(synthesis.rows) == 17
+    assert synthesis.rows[-1] == ("CAT-TTS (Ours)", "Discrete AR", "1.89", "73.10", "1.23", "78.50")
+    assert recognition.rows[-1] == ("CAT-ASR (Ours)", "1.7B", "2.96", "3.44")
+    assert "published" in synthesis.caption
+
+
+def test_quantizers_are_chosen_by_bitrate():
+    info = CodecInfo("0" * 16, 24_000, 1, 1920, 32, 1024)
+    assert counts_at(info, TABLE2_BITRATES, "m") == (6, 8, 12, 16, 24, 32)
+    few = CodecInfo("0" * 16, 24_000, 1, 1920, 8, 1024)
+    assert counts_at(few, TABLE2_BITRATES, "m") == (6, 8)
+    odd = CodecInfo("0" * 16, 24_000, 1, 1920, 8, 256)
+    with pytest.raises(CodesError, match="none of the bitrates 750"):
+        counts_at(odd, (750,), "m")
+
+
+def test_a_page_shows_published_rows_and_says_so(manifest, tmp_path):
+    pytest.importorskip("matplotlib")
+    clips = read_manifest(manifest, split="valid")[:3]
+    plan = Plan(clips, [partial(byte_codec, 1, 2)], ("stft_distance", "stoi"), num_examples=0)
+    folder = tmp_path / "run"
+    outcome = run_evaluation(plan, folder, lambda done, total: None)
+    text = write_results(folder, outcome, clips, "Title", "command", published=True)
+    assert "| Mimi (published) | 8 | 1.1 | - | - | 0.910 |" in text
+    assert "published, on the paper's data (MUSDB)" in text
+    html = (folder / "report.html").read_text("utf-8")
+    assert "published, on the paper&#x27;s data (LibriSpeech test-clean)" in html
+    labels = {cell.get("data-label") for cell in Page(html).all("td")}
+    assert {"kbps", "STOI \u2191"} <= labels

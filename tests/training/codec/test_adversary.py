@@ -1,0 +1,169 @@
+"""Adversarial training: who learns from what, when, and that a resumed run repeats it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from micro_batch_rows import make_rows
+
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
+from moss_audio_tokenizer.errors import ConfigError, TrainingError
+from moss_audio_tokenizer.training.codec.adversarial import Adversary
+from moss_audio_tokenizer.training.codec.codec_config import (
+    AdversarialConfig,
+    DiscriminatorConfig,
+    ValidationConfig,
+    override,
+)
+from moss_audio_tokenizer.training.codec.codec_task import CodecTask
+from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
+from moss_audio_tokenizer.training.codec.discriminators import load_discriminators
+from moss_audio_tokenizer.training.distributed import Processes
+
+JUDGES = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
+ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=JUDGES)
+
+
+@pytest.fixture
+def make_adversary(make_recipe, make_codec):
+    """An adversary and the task whose estimates it judges."""
+
+    def make(**changes):
+        recipe = make_recipe(adversarial=replace(ADVERSARIAL, **changes))
+        codec = make_codec().train().requires_grad_(requires_grad=True)
+        task = CodecTask(codec, None, recipe)
+        return Adversary(recipe, 800, Processes("cpu"), task.autocast), task
+
+    return make
+
+
+def tones(rows: int = 2) -> torch.Tensor:
+    time = torch.arange(1200) / 800
+    return torch.sin(2 * torch.pi * 50 * time).expand(rows, 1, -1) * torch.rand(
+        rows, 1, 1, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def rows_of(task, step: int = 3):
+    return make_rows(tones(), task.config, task.codec.config, step)
+
+
+def test_its_own_step_changes_the_discriminators_alone(make_adversary):
+    adversary, task = make_adversary()
+    rows = rows_of(task)
+    estimate, _ = task(rows)
+    before = {name: p.clone() for name, p in adversary.discriminators.named_parameters()}
+    scalars = adversary.train_step([(rows, estimate)])
+    assert scalars.keys() == {"discriminator", "discriminator_gradient_norm"}
+    changed = [n for n, p in adversary.discriminators.named_parameters() if (p != before[n]).any()]
+    assert len(changed) == len(before)
+    assert all(parameter.grad is None for parameter in task.codec.parameters())
+
+
+@pytest.mark.parametrize("name", ["adversarial", "features"])
+def test_its_losses_train_the_codec_alone(make_adversary, name):
+    adversary, task = make_adversary()
+    rows = rows_of(task)
+    adversary.losses(rows, task(rows)[0])[name].backward()
+    parts = {n.split(".")[0] for n, p in task.codec.named_parameters() if p.grad is not None}
+    assert parts == {"encoder", "decoder", "quantizer"}
+    assert all(parameter.grad is None for parameter in adversary.discriminators.parameters())
+
+
+def test_it_learns_to_tell_noise_from_tones(make_adversary):
+    adversary, task = make_adversary(learning_rate=5e-3)
+    noise = 0.3 * torch.randn(2, 1, 1200, generator=torch.Generator().manual_seed(1))
+    losses = [
+        float(adversary.train_step([(rows_of(task, step), noise)])["discriminator"])
+        for step in range(30)
+    ]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_both_signals_are_cut_at_the_same_place(make_adversary):
+    adversary, task = make_adversary()
+    audio = torch.arange(400.0).expand(2, 1, 400)
+    rows = [make_rows(audio, task.config, task.codec.config, step) for step in range(50)]
+    cuts = [adversary._crop(audio, row) for row in rows]
+    assert torch.equal(cuts[1], adversary._crop(audio, rows[1]))
+    assert cuts[1].shape == (2, 1, 40)
+    places = {int(start) for cut in cuts for start in cut[:, 0, 0]}
+    assert len(places) > 40
+    assert min(places) >= 0
+    assert max(places) <= 360
+
+
+def test_padding_is_not_judged(make_adversary):
+    adversary, task = make_adversary()
+    audio = torch.arange(400.0).expand(2, 1, 400)
+    for step in range(20):
+        rows = make_rows(audio, task.config, task.codec.config, step, lengths=[100, 20])
+        starts = adversary._crop(audio, rows)[:, 0, 0]
+        assert starts[0] <= 60
+        assert starts[1] == 0
+
+
+class InterruptionError(Exception):
+    """Stands for whatever ends a process in the middle."""
+
+
+def read_log(config) -> list[dict]:
+    text = (Path(config.output) / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    speeds = ("audio_seconds_per_second", "utilisation")
+    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
+
+
+def test_a_run_with_both_stages(make_recipe):
+    config = make_recipe(adversarial=ADVERSARIAL, validation=ValidationConfig(clips=0))
+    final = CodecTrainer(config, report=lambda _: None).run()
+    log = read_log(config)
+    assert all("discriminator" not in line for line in log[:3])
+    assert all({"discriminator", "adversarial", "features"} <= line.keys() for line in log[3:])
+    for line in log[3:]:
+        weights = config.losses
+        total = sum(getattr(weights, n) * line[n] for n in ("mel", "commitment", "codebook"))
+        total += weights.adversarial * line["adversarial"] + weights.features * line["features"]
+        assert line["total"] == pytest.approx(total, rel=1e-5)
+    assert load_discriminators(final / "discriminators.safetensors").config == JUDGES
+    with Checkpoint(final) as checkpoint:
+        assert load_codec(checkpoint).config.sampling_rate == 24_000
+
+
+def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tmp_path):
+    quiet = {"validation": ValidationConfig(clips=0), "adversarial": replace(ADVERSARIAL, start=2)}
+    whole = make_recipe(output=str(tmp_path / "whole"), checkpoint_every=4, **quiet)
+    CodecTrainer(whole, report=lambda _: None).run()
+    broken = make_recipe(output=str(tmp_path / "broken"), checkpoint_every=4, **quiet)
+    trainer = CodecTrainer(broken, report=lambda _: None)
+    train_step = trainer.train_step
+
+    def interrupted(batch):
+        if trainer.step == 5:
+            raise InterruptionError
+        return train_step(batch)
+
+    trainer.train_step = interrupted
+    with pytest.raises(InterruptionError):
+        trainer.run()
+    CodecTrainer(broken, resume=True, report=lambda _: None).run()
+    assert read_log(broken) == read_log(whole)
+
+
+def test_checkpoints_without_discriminators_are_not_resumed(make_recipe):
+    config = make_recipe(adversarial=ADVERSARIAL, validation=ValidationConfig(clips=0))
+    CodecTrainer(replace(config, max_steps=3), report=lambda _: None).run()
+    (Path(config.output) / "checkpoints/step-000003/discriminators.safetensors").unlink()
+    with pytest.raises(TrainingError, match="discriminators"):
+        CodecTrainer(config, resume=True, report=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["adversarial.kind=wgan", "adversarial.start=-1", "adversarial.discriminators.periods=(1,)"],
+)
+def test_settings_that_cannot_be(make_recipe, wrong):
+    with pytest.raises(ConfigError):
+        override(make_recipe(), [wrong])

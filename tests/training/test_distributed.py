@@ -1,0 +1,176 @@
+"""Several processes compute what one does, and a run that is killed goes on bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from moss_audio_tokenizer.errors import ConfigError, TrainingError
+from moss_audio_tokenizer.training.codec.ema_codebooks import WeightAverage
+from moss_audio_tokenizer.training.distributed import Processes, set_state, spread_like, whole_state
+
+# Every loss: a warm start, the quantizer fitted, discriminators, texts; several passes a step.
+KEYS = (
+    "max_steps=4",
+    "log_every=1",
+    "checkpoint_every=2",
+    "accumulate=2",
+    "ema_decay=0.5",
+    "losses.phase=1.0",
+    "device=cpu",
+    "data.text_share=0.5",
+    "data.batch_seconds=2.0",
+    "data.batch_size=4",
+    "semantic.llm=random",
+    "semantic.width=16",
+    "warm_start.steps=1",
+    "warm_start.samples=64",
+    "adversarial.start=2",
+    "adversarial.crop_seconds=0.1",
+    "adversarial.discriminators.channel_divisor=32",
+    "adversarial.discriminators.periods=(2,)",
+    "validation.clips=0",
+    "optimizer.learning_rate=1e-4",
+)
+
+
+def command(output: Path, manifest: str, *keys: str, resume: bool = False) -> list[str]:
+    arguments = ["train", "smoke", f"output={output}", f"data.manifest={manifest}", *KEYS, *keys]
+    return ["-m", "moss_audio_tokenizer", *arguments, *(["--resume"] if resume else [])]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def run(output: Path, manifest: str, *keys: str, processes: int = 1, resume: bool = False) -> None:
+    program = [sys.executable]
+    if processes > 1:
+        program += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    line = command(output, manifest, *keys, resume=resume)
+    done = subprocess.run([*program, *line], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def read_log(output: Path) -> list[dict]:
+    speeds = ("audio_seconds_per_second", "utilisation")
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, spoken) -> Path:
+    output = tmp_path_factory.mktemp("alone") / "run"
+    run(output, spoken)
+    return output
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
+    output = tmp_path / "run"
+    # Two processes make one pass each over what one process passes over twice.
+    run(output, spoken, "accumulate=1", f"shard={shard}", processes=2)
+    expected, found = read_log(alone), read_log(output)
+    assert {"semantic", "adversarial", "phase", "commitment"} <= found[-1].keys()
+    assert_same_losses(found, expected)
+    kept = sorted(path.name for path in (output / "checkpoints/step-000004").iterdir())
+    assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
+
+
+def test_codebooks_follow_alike_in_two_processes(spoken, tmp_path):
+    # A decay so short that rows are moved from the second of three steps on.
+    keys = ("codebook_decay=0.3", "spectra.mel_windows=3", "spectra.phase_windows=1")
+    run(tmp_path / "one", spoken, *keys)
+    run(tmp_path / "two", spoken, *keys, "accumulate=1", processes=2)
+    assert_same_losses(read_log(tmp_path / "two"), read_log(tmp_path / "one"))
+    one, two = (
+        load_file(tmp_path / name / "checkpoints/step-000004/codebooks.safetensors")["shares"]
+        for name in ("one", "two")
+    )
+    torch.testing.assert_close(one, two)
+    assert (one == 0.3).any()  # moved in the last step
+
+
+def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
+    assert [line.keys() for line in found] == [line.keys() for line in expected]
+    for left, right in zip(found, expected, strict=True):
+        # The norm of gradients that are large in few weights is less exact than the losses are.
+        norms = left.pop("gradient_norm"), right.pop("gradient_norm")
+        assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+        assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(alone, spoken, tmp_path):
+    output = tmp_path / "run"
+    line = command(output, spoken)
+    process = subprocess.Popen([sys.executable, *line], env=environment(), stderr=subprocess.PIPE)
+    for _ in range(2400):
+        if (output / "checkpoints/step-000002").is_dir() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run(output, spoken, resume=True)
+    assert read_log(output) == read_log(alone)
+
+
+def test_one_process_needs_nobody():
+    processes = Processes("cpu")
+    assert (processes.rank, processes.world, processes.first) == (0, 1, True)
+    assert processes.gather("mine") == ["mine"]
+    assert processes.at_first(lambda: 5) == 5
+    assert not processes.any(flag=False)
+    assert float(processes.mean(torch.tensor(3.0))) == 3.0
+    with pytest.raises(ConfigError, match="one process"):
+        Processes("cpu", shard=True)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="sees no GPU"):
+        Processes("cuda")
+
+
+def test_weights_go_out_and_come_back():
+    left, right = nn.Linear(3, 2), nn.Linear(3, 2)
+    set_state(right, whole_state(left))
+    assert torch.equal(left.weight, right.weight)
+    copy = spread_like(left.weight.detach(), right.weight)
+    copy.zero_()
+    assert left.weight.any()
+    with pytest.raises(TrainingError, match="another model: 'bias' differs"):
+        set_state(right, {"weight": left.weight})
+
+
+def test_a_moving_mean_follows_the_weights():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    mean = WeightAverage(module, 0.9)
+    for value in (2.0, 3.0):
+        nn.init.constant_(module.weight, value)
+        mean.update()
+    # 1 -> 1.1 -> 1.29
+    assert float(mean.whole_state()["weight"]) == pytest.approx(1.29)
+    other = WeightAverage(nn.Linear(1, 1, bias=False), 0.9)
+    other.load(mean.whole_state())
+    assert float(other.whole_state()["weight"]) == pytest.approx(1.29)
+
+
+def test_a_mean_begins_anew_where_weights_were_set():
+    module = nn.ModuleDict({"quantizer": nn.Linear(1, 1), "decoder": nn.Linear(1, 1)})
+    mean = WeightAverage(module, 0.9)
+    before = mean.whole_state()["decoder.weight"].clone()
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 5.0)
+    mean.restart("quantizer.")
+    state = mean.whole_state()
+    assert float(state["quantizer.weight"]) == float(state["quantizer.bias"]) == 5.0
+    assert torch.equal(state["decoder.weight"], before)
