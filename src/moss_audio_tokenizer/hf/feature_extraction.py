@@ -126,7 +126,7 @@ def _clips(audio: Any, channels: int) -> Sequence[Any]:
             raise InputError("there is no clip; expected at least one")
         return [np.array(audio, np.float32)] if isinstance(first, float | int) else audio
     values = np.asarray(audio)
-    return values if values.ndim == (2 if channels == 1 else 3) else [values]
+    return list(values) if values.ndim == (2 if channels == 1 else 3) else [values]
 
 
 def _required(max_length: int | None) -> int:
