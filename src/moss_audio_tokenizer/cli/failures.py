@@ -37,8 +37,10 @@ def exit_code_of(error: BaseException) -> int:
     """2 for what the user gave, 1 for what failed here."""
     if isinstance(error, BulkError | MissingDependencyError | TrainingError):
         return FAILURE
-    # BrokenExecutor: a process of ours was killed, or died
+    # BrokenExecutor: a process of ours was killed, or died, which others report as their own
     if is_machine_failure(error) or isinstance(error, BrokenExecutor):
+        return FAILURE
+    if isinstance(error.__cause__, BrokenExecutor):
         return FAILURE
     return BAD_INPUT if isinstance(error, (MossAudioError, *_FAULTS_OF_A_PATH)) else FAILURE
 
@@ -52,7 +54,7 @@ def message_of(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MossAudioError | OSError) and text:
         return text
-    # Nothing of ours foresaw this one: its kind is half of the message.
+    # An unforeseen error: its type says as much as its message.
     return f"{type(error).__name__}: {text} (MOSS_AUDIO_DEBUG=1 shows where)"
 
 
