@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_speech
 from safetensors.torch import load_file
 from toy_run import read_log
 from toy_speech import KINDS, language_config, write_codes
@@ -27,7 +28,10 @@ def test_two_processes_with_sharded_weights_do_what_one_does(kind, tmp_path):
     run(kind, tmp_path / "one", codes, accumulate=2)
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     line = [*program, __file__, kind, str(tmp_path / "two"), codes]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(
+        (str(Path(toy_speech.__file__).parent), os.environ.get("PYTHONPATH", ""))
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (read_log(tmp_path / name) for name in ("one", "two"))
