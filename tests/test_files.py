@@ -2,12 +2,13 @@
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from moss_audio_tokenizer.errors import AudioFileError, CodesFileError
-from moss_audio_tokenizer.files import atomic_path, require_file
+from moss_audio_tokenizer.files import PartOfFile, atomic_path, printable_path, require_file
 
 
 def names(folder: Path) -> list[str]:
@@ -261,3 +262,38 @@ def test_what_is_no_file_is_refused_in_one_line(tmp_path):
         with pytest.raises(CodesFileError, match=reason) as caught:
             require_file(path, error=CodesFileError)
         assert "\n" not in str(caught.value)
+
+
+def test_what_killed_programs_left_is_swept_after_a_day(tmp_path):
+    for name, age in [("old", 2 * 86_400), ("new", 3600)]:
+        folder = tmp_path / f".moss-{name}.partial"
+        folder.mkdir()
+        (folder / "file").write_text("")
+        for path in (folder / "file", folder):
+            os.utime(path, (time.time() - age,) * 2)
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.write_text("")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".moss-new.partial", "x"]
+
+
+def test_a_loop_of_links_is_an_error_of_the_system(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with (
+        pytest.raises(AudioFileError, match="loop"),
+        atomic_path(tmp_path / "loop", error=AudioFileError) as temporary,
+    ):
+        temporary.write_text("")
+
+
+def test_parts_of_files_end_where_they_end(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(range(100)))
+    with (tmp_path / "x").open("rb") as file:
+        part = PartOfFile(file, 10, 20, "part")
+        assert part.read() == bytes(range(10, 30))
+        assert part.seek(-5, os.SEEK_END) == 15
+        assert part.read(100) == bytes(range(25, 30))
+        assert part.read() == b""
+
+
+def test_paths_that_are_not_text_can_be_printed():
+    assert printable_path(os.fsdecode(b"a\xe4/\xc3\xa4")) == "a\\xe4/ä"

@@ -122,3 +122,18 @@ def test_a_malformed_export_is_refused_in_one_line(described, refused, tmp_path,
         text = f'{text[:-1]}, "graphs": {graphs}}}'
     (tmp_path / "onnx.json").write_text(text, encoding="utf-8")
     assert "export again" in refused("info", tmp_path)
+
+
+def test_info_of_long_codes_reads_the_header_alone(json_of, refused, write_codes, monkeypatch):
+    from moss_audio_tokenizer.codes import AudioCodes
+
+    path = write_codes()
+    expected = json_of("info", path)
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(AudioCodes, "load", never)
+    assert json_of("info", path) == expected
+    path.write_bytes(path.read_bytes() + b"more")
+    assert "its header says" in refused("info", path)

@@ -47,7 +47,7 @@ def test_vectors_are_written_and_verified(json_of, tmp_path):
     [
         (("--vectors", GOLDEN, "--against", "bundled"), "name one of them"),
         (("--write", "new.safetensors", "--against", "bundled"), "name one of them"),
-        (("--key", "secret"), "is no server"),
+        (("--key", "secret"), "is not a server"),
         (("--vectors", "nowhere"), "no such file"),
         (("--against", "bundled"), "of another codec"),
     ],

@@ -177,7 +177,7 @@ def test_results_of_two_tests_are_not_mixed(tmp_path):
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path, ratings):
-    with pytest.raises(EvaluationError, match="no result of a listening test"):
+    with pytest.raises(EvaluationError, match="not a result of a listening test"):
         read_session(session(tmp_path, "ann", ratings))
 
 
@@ -185,9 +185,9 @@ def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.json"
     for content in ("", "[]", "{}", '{"format": "other"}', "[" * 100_000):
         path.write_text(content, encoding="utf-8")
-        with pytest.raises(EvaluationError, match="no result"):
+        with pytest.raises(EvaluationError, match="not a result"):
             read_session(path)
-    with pytest.raises(EvaluationError, match="no result"):
+    with pytest.raises(EvaluationError, match="not a result"):
         read_session(tmp_path / "missing.json")
 
 

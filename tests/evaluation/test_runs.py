@@ -138,7 +138,7 @@ def test_a_model_that_is_not_there_ends_the_run_before_it_begins(plan, folder):
 
 
 def test_models_of_the_users_score_speech_in_every_process(plan, folder):
-    names = ScoringModelNames(opinion_model="toy_codecs:rater", recogniser="toy_codecs:recogniser")
+    names = ScoringModelNames(opinion_model="toy_codecs:rater", asr_model="toy_codecs:recogniser")
     pytest.importorskip("jiwer")
     outcome = run_evaluation(replace(plan, scorers=names, jobs=2), folder, no_progress)
     rows = {row.key: row for row in outcome.rows}
@@ -495,5 +495,5 @@ def test_a_clip_that_has_gone_is_heard_from_what_was_kept(plan, folder):
     for path in folder.glob("audio/*/*.flac"):
         path.unlink()
     write_results(folder, run_evaluation(few, folder, no_progress), few.clips, "t", "c")
-    assert "This clip has gone" in (folder / "report.html").read_text("utf-8")
+    assert "This clip was deleted" in (folder / "report.html").read_text("utf-8")
     assert lines_of(folder) == rows

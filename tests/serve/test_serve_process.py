@@ -66,6 +66,19 @@ def test_sigterm_waits_for_live_streams(tmp_path):
         assert server.stderr.read() == ""
 
 
+def test_the_second_signal_stops_at_once_without_a_traceback():
+    with process("--drain-seconds", 20) as (server, url), CodecClient(url) as client:
+        with client.decode_stream() as stream:
+            stream.send(some_codes(2))
+            sound = encode_audio(some_audio(700), 8000, ".wav")
+            server.send_signal(signal.SIGINT)
+            with pytest.raises(ServerBusy, match="about to stop"):
+                _ = [client.encode(sound) for _ in range(100)]  # until the signal has arrived
+            server.send_signal(signal.SIGINT)
+            assert server.wait(10) == 0
+        assert "Traceback" not in server.stderr.read()
+
+
 def test_the_command_speaks(tmp_path):
     with process("--tts", "toy", "--max-speech-seconds", 1) as (_, url), CodecClient(url) as client:
         samples = np.concatenate(list(client.speech("abc")))

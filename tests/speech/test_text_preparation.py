@@ -1,10 +1,10 @@
 import pytest
 
 from moss_audio_tokenizer.errors import InputError
+from moss_audio_tokenizer.speech.normalization import normalize
 from moss_audio_tokenizer.speech.text_preparation import (
     MAX_CHUNK_CHARACTERS,
     check_speakable,
-    normalize,
     prepare_text,
     split_text,
 )
@@ -55,3 +55,10 @@ def test_long_texts_are_split_at_sentences_and_lose_no_word():
     assert " ".join(split_text("word " * 10_000)).split() == ["word"] * 10_000
     assert "".join(split_text("x" * 1000)) == "x" * 1000
     assert split_text("short") == ["short"]
+
+
+def test_training_and_inference_spell_numbers_alike():
+    tokens = CharacterText(LETTERS)
+    text = "Dr. X has 21 at 9:05"
+    assert prepare_text(text, tokens).chunks == [tokens.spell(text)]
+    assert tokens.spell("f\u00fcr") is None

@@ -38,7 +38,7 @@ def test_characters_come_back_small_and_with_single_blanks():
         ("e-mail", "e mail"),
         ('"quoted", yes', "quoted yes"),
         ("für", None),
-        ("7 of 9", None),
+        ("7 of 9", "seven of nine"),
         ("...", ""),
     ],
 )

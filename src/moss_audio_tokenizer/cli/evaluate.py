@@ -40,7 +40,7 @@ Folder = Annotated[
         metavar="DIR",
         readable=False,
         show_default=False,
-        help="Folder of the results; a run that was stopped goes on there.",
+        help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
 Models = Annotated[
@@ -92,7 +92,7 @@ Jobs = Annotated[
 Examples = Annotated[
     int,
     typer.Option(
-        "--examples", metavar="N", min=0, help="Clips whose sound is kept and shown in the page."
+        "--examples", metavar="N", min=0, help="Clips whose sound is stored and shown in the page."
     ),
 ]
 Metrics = Annotated[

@@ -266,7 +266,7 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
 
 
 def recogniser_labels(names: Sequence[str]) -> dict[str, str]:
-    """Names of recognisers without the folders of their files, where that tells them apart."""
+    """Names of ASR models without the folders of their files, where they stay distinct."""
     short = [
         f"{kind}:{Path(value).name}" if "/" in value else name
         for name in names
@@ -296,7 +296,7 @@ def _advance(bar: Any) -> Any:
 def _scoring_notes(
     recognisers: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
 ) -> list[str]:
-    notes = [f"recognisers: {', '.join(recognisers)}"] if recognisers else []
+    notes = [f"ASR models: {', '.join(recognisers)}"] if recognisers else []
     if not any(item.prompt for item in items):
         return [*notes, "no prompts, so no speaker similarity"]
     if speaker_model == "mfcc":

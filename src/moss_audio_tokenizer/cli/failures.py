@@ -16,6 +16,7 @@ from .display import print_progress_line
 
 FAILURE = 1
 BAD_INPUT = 2
+_MAX_MESSAGE = 2000
 INTERRUPTED = 130
 _PACKAGE = "moss_audio_tokenizer"
 _FAULTS_OF_A_PATH = (
@@ -36,20 +37,24 @@ def exit_code_of(error: BaseException) -> int:
     """2 for what the user gave, 1 for what failed here."""
     if isinstance(error, BulkError | MissingDependencyError | TrainingError):
         return FAILURE
-    # BrokenExecutor: a process of ours was killed, or died
+    # BrokenExecutor: a process of ours was killed, or died, which others report as their own
     if is_machine_failure(error) or isinstance(error, BrokenExecutor):
+        return FAILURE
+    if isinstance(error.__cause__, BrokenExecutor):
         return FAILURE
     return BAD_INPUT if isinstance(error, (MossAudioError, *_FAULTS_OF_A_PATH)) else FAILURE
 
 
 def message_of(error: BaseException) -> str:
-    """What to tell the user, in one line."""
+    """What to tell the user, in one line of a bounded length."""
     text = " ".join(str(error).split())
+    if len(text) > _MAX_MESSAGE:  # a value of a file may be of any length
+        text = f"{text[: _MAX_MESSAGE // 2]} ... {text[-_MAX_MESSAGE // 2 :]}"
     if isinstance(error, OSError) and error.strerror and not isinstance(error, MossAudioError):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MossAudioError | OSError) and text:
         return text
-    # Nothing of ours foresaw this one: its kind is half of the message.
+    # An unforeseen error: its type says as much as its message.
     return f"{type(error).__name__}: {text} (MOSS_AUDIO_DEBUG=1 shows where)"
 
 

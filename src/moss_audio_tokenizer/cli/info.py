@@ -85,24 +85,41 @@ def describe_codes(path: Path) -> dict[str, Any]:
     Raises:
         CodesFileError: it is missing, truncated, altered, or of another format.
     """
-    from ..codes import AudioCodes
-
-    codes = AudioCodes.load(path)
+    found = _codes_facts(path)
+    rate, step = found["sampling_rate"], found["downsample_rate"]
+    bits_a_second = found["num_quantizers"] * found["bits_per_code"] * rate / step
     return {
         "codes": str(path),
-        "duration_seconds": codes.duration_seconds,
-        "kbps": codes.bitrate / 1000,
-        "sampling_rate": codes.sampling_rate,
-        "channels": codes.num_channels,
-        "num_samples": codes.num_samples,
-        "frame_rate": codes.frame_rate,
-        "samples_per_frame": codes.downsample_rate,
-        "num_frames": codes.num_frames,
-        "num_quantizers": codes.num_quantizers,
-        "codebook_size": codes.codebook_size,
-        "model_identity": codes.model or None,
+        "duration_seconds": found["num_samples"] / rate,
+        "kbps": bits_a_second / 1000,
+        "sampling_rate": rate,
+        "channels": found["num_channels"],
+        "num_samples": found["num_samples"],
+        "frame_rate": rate / step,
+        "samples_per_frame": step,
+        "num_frames": found["num_frames"],
+        "num_quantizers": found["num_quantizers"],
+        "codebook_size": found["codebook_size"],
+        "model_identity": found["model"] or None,
         "bytes": path.stat().st_size,
     }
+
+
+def _codes_facts(path: Path) -> dict[str, Any]:
+    """Sizes and rates of codes; of a .moss file from its header alone, however long it is."""
+    from ..codes import AudioCodes
+    from ..codes.moss_format import moss_facts
+    from ..errors import CodesFileError
+    from ..files import require_file
+
+    if path.suffix.lower() == ".moss":
+        facts = moss_facts(path, require_file(path, error=CodesFileError))
+        if facts["sampling_rate"]:
+            return facts
+    codes = AudioCodes.load(path)
+    names = ["num_quantizers", "num_frames", "num_samples", "bits_per_code", "model"]
+    names += ["sampling_rate", "downsample_rate", "num_channels", "codebook_size"]
+    return {name: getattr(codes, name) for name in names}
 
 
 def _describe_model(name: str) -> dict[str, Any]:

@@ -80,17 +80,17 @@ def listening_results(
         from ..evaluation.mushra.ratings import as_markdown
 
     sessions, unread = _read(results)
-    kept, left_out = screen(sessions)
-    tables = aggregate(kept)
+    accepted, left_out = screen(sessions)
+    tables = aggregate(accepted)
     if as_json:
-        document: dict[str, Any] = {"listeners": [one.listener for one in kept]}
+        document: dict[str, Any] = {"listeners": [one.listener for one in accepted]}
         document |= {"left_out": [asdict(one) for one in left_out]}
         display.print_json({**document, "systems": [one.as_json() for one in tables]})
     else:
-        display.print_line(f"{len(kept)} of {len(sessions)} listeners\n\n{as_markdown(tables)}")
+        display.print_line(f"{len(accepted)} of {len(sessions)} listeners\n\n{as_markdown(tables)}")
         for one in left_out:
             display.print_line(f"left out: {one.listener} {one.reason}")
-    if unread or not kept:
+    if unread or not accepted:
         raise typer.Exit(BAD_INPUT)
 
 

@@ -5,8 +5,10 @@ Owns the names of the outputs and what is printed; the report is `evaluation`'s.
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,6 +90,7 @@ def reconstruct(
     compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
     attention: options.Attention = None,
     report: Report = None,
+    domain: options.Domain = "speech",
     as_json: options.Json = False,
 ) -> None:
     """Hear what the codec makes of a recording: encode and decode in one go.
@@ -112,11 +115,11 @@ def reconstruct(
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]
     check_outputs(outputs, [job.source for job in jobs])
     if len(jobs) == 1:
-        _one(codec, jobs[0], layers, several, model, report, as_json)
+        _one(codec, jobs[0], layers, several, model, report, domain, as_json)
         return
 
     def work(job: Job) -> dict[str, Any]:
-        original, versions = _reconstruct(codec, job, layers, several)
+        original, versions = _reconstruct(codec, job, layers, several, lambda _: nullcontext())
         _save(versions, codec.info.sampling_rate)
         return _described(job.source, codec, original, versions)
 
@@ -145,13 +148,16 @@ def _one(
     several: bool,
     model: str,
     report: Path | None,
+    domain: str,
     as_json: bool,
 ) -> None:
     """Reconstruct one recording, and show a table of it."""
-    original, versions = _reconstruct(codec, job, layers, several)
+    with display.progress("encoding", 1 + max(1, len(layers))) as bar:
+        step = partial(display.one_of, bar)
+        original, versions = _reconstruct(codec, job, layers, several, step)
     _save(versions, codec.info.sampling_rate)
     if report:
-        versions = _measure(original.samples, versions, codec.info.sampling_rate)
+        versions = _measure(original.samples, versions, codec.info.sampling_rate, domain)
         _write_report(report, job.source, model, codec, original.samples, versions)
     if as_json:
         facts = _described(job.source, codec, original, versions)
@@ -161,7 +167,11 @@ def _one(
 
 
 def _reconstruct(
-    codec: "Codec", job: Job, layers: Sequence[int], several: bool
+    codec: "Codec",
+    job: Job,
+    layers: Sequence[int],
+    several: bool,
+    step: Callable[[str], AbstractContextManager[None]],
 ) -> "tuple[_Original, list[Version]]":
     """Encode once with the most layers; fewer layers are the first of these codes."""
     from ..audio import load_with_info
@@ -171,17 +181,14 @@ def _reconstruct(
     original = _Original(audio, sound.num_channels if info.num_channels == 1 else 1)
     layers = layers or [info.num_quantizers]
     versions = []
-    with display.progress("encoding", len(layers)) as bar:
+    with step("encoding"):
         codes = codec.encode(audio, num_quantizers=layers[-1])
-        for count in layers:
-            bar.update(bar.task_ids[0], description=f"decoding {count} layers")
+    for count in layers:
+        with step(f"decoding {count} layers"):
             decoded = codec.decode(codes[:count])[:, : audio.shape[1]]
-            output = _output_of(job.output, count, several)
-            replaced = output.is_file()
-            versions.append(
-                Version(count, info.bitrate(count) / 1000, output, decoded, replaced=replaced)
-            )
-            bar.advance(bar.task_ids[0])
+        output = _output_of(job.output, count, several)
+        kbps = info.bitrate(count) / 1000
+        versions.append(Version(count, kbps, output, decoded, replaced=output.is_file()))
     return original, versions
 
 
@@ -208,13 +215,15 @@ def _require_report() -> None:
 
 
 def _measure(
-    original: "np.ndarray", versions: Sequence[Version], sampling_rate: int
+    original: "np.ndarray", versions: Sequence[Version], sampling_rate: int, domain: str
 ) -> list[Version]:
-    from ..evaluation import measure
+    from ..evaluation.metric_registry import DEFAULT_METRICS, measure, metrics_of
+
+    names = metrics_of(domain, DEFAULT_METRICS)
 
     with display.progress("measuring"):
         return [
-            replace(version, metrics=measure(original, version.audio, sampling_rate))
+            replace(version, metrics=measure(original, version.audio, sampling_rate, names))
             for version in versions
         ]
 
@@ -263,7 +272,8 @@ def _described(
 
 
 def _print(versions: Sequence[Version], original: "_Original", report: Path | None) -> None:
-    measured = _IN_TABLE if report else {}
+    found = versions[0].metrics if report else {}
+    measured = {name: title for name, title in _IN_TABLE.items() if name in found}
     rows = [_row(version, measured) for version in versions]
     display.print_table(("layers", "kbps", *measured.values(), "file"), rows)
     replaced = any(version.replaced for version in versions)

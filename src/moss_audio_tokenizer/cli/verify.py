@@ -102,7 +102,7 @@ def _check_options(
     if sum(option is not None for option in (vectors, against, write)) > 1:
         raise InputError("got two of --vectors, --against and --write; name one of them")
     if key is not None and not _is_server(subject):
-        raise InputError(f"got --key, and {subject!r} is no server; leave it out")
+        raise InputError(f"got --key, but {subject!r} is not a server; leave it out")
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", subject):
         raise InputError(f"{subject!r} looks like an address; expected http://{subject}")
     if write is None:

@@ -7,7 +7,7 @@ docs/moss-format.md describes them for people who port the format: change both t
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import CodesError, CodesFileError
 from .clip_codes import ClipCodes
@@ -33,7 +33,7 @@ class _Header(NamedTuple):
 
     @property
     def has_possible_counts(self) -> bool:
-        """Whether sizes can be computed from them; `ClipCodes` judges all fields later."""
+        """Whether sizes can be computed from them; `ClipCodes` checks all fields later."""
         counts = (self.num_quantizers, self.downsample_rate, self.num_samples)
         return 0 not in counts and 2 <= self.codebook_size <= 2**16
 
@@ -102,6 +102,21 @@ def load_moss(path: Path, size: int) -> ClipCodes:
     with path.open("rb") as file:
         header = _parse_header(file.read(HEADER_SIZE), size, repr(str(path)))
         return _build(header, _read_payload(file, header), repr(str(path)))
+
+
+def moss_facts(path: Path, size: int) -> dict[str, Any]:
+    """What the header of a .moss file says, as `ClipCodes.metadata` has it; no codes are read.
+
+    Raises:
+        CodesFileError: not .moss, another version, truncated or extended.
+    """
+    with path.open("rb") as file:
+        header = _parse_header(file.read(HEADER_SIZE), size, repr(str(path)))
+    kept = ("sampling_rate", "num_samples", "downsample_rate", "num_channels", "codebook_size")
+    facts: dict[str, Any] = {key: getattr(header, key) for key in kept}
+    model = header.model.rstrip(b"\0").decode("ascii", "replace")
+    counts = {"num_quantizers": header.num_quantizers, "num_frames": header.num_frames}
+    return facts | counts | {"model": model, "bits_per_code": header.bits_per_code}
 
 
 def _read_payload(file: BinaryIO, header: _Header) -> bytes:

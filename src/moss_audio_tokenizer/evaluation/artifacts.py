@@ -1,4 +1,4 @@
-"""What a run keeps of a clip: its content's hash, the original, its versions, its codes.
+"""Artifacts of a run for each clip: content hash, original, decoded versions, codes.
 
 Owns the names of these files, and what becomes of them where another file has taken the clip's
 name; knows no metrics.
@@ -94,7 +94,7 @@ def save_reference(folder: Path, clip: ManifestEntry) -> None:
     path = reference_file(folder, clip)
     samples, rate = read_audio(clip.path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Anew for every codec: what lies there may be of another file of this name.
+    # Written again for every codec: the file there may be of another clip of this name.
     save_audio(path, convert_channels(samples, 1), rate)
 
 

@@ -1,7 +1,7 @@
 """Clips through codecs, measured: in one process or in several, with the same results.
 
 Owns the work on one clip and its spreading over processes; rows are `rows.py`'s, the output
-folder `runs.py`'s, what is kept of a clip `kept.py`'s. Everything is measured in mono at 16 kHz,
+folder `run.py`'s, artifacts `artifacts.py`'s. Everything is measured in mono at 16 kHz,
 after `alignment.py`'s rule.
 """
 
@@ -26,7 +26,7 @@ from ..metrics.signals import MEASURED_RATE
 from .alignment import find_delay, without_delay
 from .artifacts import content_of, save_codes, save_decoded_audio, save_reference
 from .codecs import CodedClip, EvaluatedCodec, Opener
-from .metric_registry import DEFAULT_METRICS, METRICS, measure_mono, missing_packages
+from .metric_registry import DEFAULT_METRICS, measure_mono, metrics_of, missing_packages
 from .result_rows import Row
 from .scoring_models import ScoringModelNames, ScoringModels
 
@@ -42,8 +42,8 @@ class Task:
 
     Attributes:
         clip: from the manifest.
-        codec: the codec's place in the work.
-        save_audio: whether the audio is kept.
+        codec: index of the codec in the work.
+        save_audio: whether the decoded audio is stored.
     """
 
     clip: ManifestEntry
@@ -59,7 +59,7 @@ class Work:
         openers: one for each codec.
         metrics: names of what is measured.
         scorers: models that score.
-        folder: where audio and codes of clips are kept; None for nowhere.
+        folder: where audio and codes of clips are stored; None for nowhere.
     """
 
     openers: tuple[Opener, ...]
@@ -161,7 +161,7 @@ class Worker:
             model=codec.name,
             num_quantizers=coded_clip.num_quantizers,
             kbps=coded_clip.nominal_kbps,
-            # JSON has no infinity: a run that goes on must find what it has left.
+            # JSON has no infinity: a resumed run must find the value that it wrote.
             metrics={name: value if isfinite(value) else nan for name, value in values.items()},
             language=task.clip.language,
             identity=codec.identity,
@@ -173,11 +173,6 @@ class Worker:
             text=task.clip.text if scores and scores.transcript is not None else None,
             scorers=self._work.scorers.by_metric if scores else {},
         )
-
-
-def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
-    """The metrics that mean something in a domain."""
-    return [name for name in names if domain == "speech" or not METRICS[name].spoken]
 
 
 def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -216,7 +211,7 @@ def _end_with_parent() -> None:
 
 def _do(task: Task) -> list[Row]:
     if _worker is None:
-        raise RuntimeError("a task before its process was told of the work")
+        raise RuntimeError("a task came before the work was set")
     return _worker.rows(task)
 
 
@@ -261,7 +256,7 @@ def _together(work: Work, tasks: Sequence[Task], jobs: int) -> Iterator[list[Row
         except BrokenProcessPool as error:
             raise EvaluationError(
                 "a process of the evaluation died, of memory perhaps; run the same command "
-                "again, with fewer --jobs: what is done is kept"
+                "again, with fewer --jobs: finished clips are not measured again"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

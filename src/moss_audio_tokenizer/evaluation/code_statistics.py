@@ -19,9 +19,9 @@ class CodeStatistics:
 
     Attributes:
         num_frames: frames that were counted.
-        codebook_size: rows of each codebook.
-        used: share of the rows that occur, for each layer.
-        perplexity: 2 to the entropy, for each layer: the rows that would do if all were equal.
+        codebook_size: entries of each codebook.
+        used: share of the entries that occur, for each layer.
+        perplexity: 2 to the entropy, for each layer: the entries that would do if all were equal.
         entropy_bits: bits a code and layer.
         nominal_kbps: at which every code is stored whole.
         achievable_kbps: at which an ideal coder would store them, layers taken one by one.
@@ -64,7 +64,7 @@ def code_statistics(
 
 
 def read_codes(paths: Iterable[Path]) -> list[np.ndarray]:
-    """The codes that a run has kept of one model; clips that failed have none."""
+    """The stored codes of one model; clips that failed have none."""
     return [np.load(path, allow_pickle=False) for path in paths if path.is_file()]
 
 

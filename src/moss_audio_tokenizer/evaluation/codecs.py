@@ -1,4 +1,4 @@
-"""What takes part in a comparison: codecs of any kind behind one small interface.
+"""Evaluated codecs: codecs of any kind behind one small interface.
 
 Owns the interface and the adapter for everything that speaks the `Codec` protocol (this
 package's models in any runtime, a served codec); knows nothing of metrics or files.
@@ -17,7 +17,7 @@ from ..errors import CodesError
 
 @dataclass(frozen=True)
 class CodedClip:
-    """What a codec made of a clip at one bitrate.
+    """A clip after a codec, at one bitrate.
 
     Attributes:
         num_quantizers: layers of codes that were decoded; None for a codec without layers.
@@ -44,7 +44,7 @@ class EvaluatedCodec(Protocol):
         num_channels: channels that go in and come out.
         quantizer_counts: numbers of quantizers it is measured at, in the order of the coded clips;
             (None,) for a codec without layers.
-        codebook_size: rows of each codebook; 0 for a codec without codes.
+        codebook_size: entries of each codebook; 0 for a codec without codes.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Golden vectors: whether something computes what a codec must.
 
 Owns the comparison; the file is `golden_file`'s. What is compared is a `Subject`: a codec of this
-package, or a port of it behind a server. For people who write the codec anew elsewhere.
+package, or a port of it behind a server. For people who reimplement the codec.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from .golden_vectors import Clip, Codes, Decoding, Encoding, GoldenVectors
 CODES_TOLERANCE = 1e-3
 # Of the audio: the RMS of the difference over that of the audio.
 AUDIO_TOLERANCE = 1e-4
-# Where audio comes in 16 bits: the least level, in steps, at which it can be told from silence.
+# Where audio comes in 16 bits: the least level, in steps, at which it differs from silence.
 _LEAST_STEPS = 100
 
 

@@ -1,4 +1,4 @@
-"""The frame of every page: HTML and CSS with places to fill in.
+"""The frame of every page: HTML and CSS with fields to fill in.
 
 Owns the looks, on phones and desktops, light and dark; knows nothing of what is shown.
 Everything filled in must be escaped already.

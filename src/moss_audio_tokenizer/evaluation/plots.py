@@ -12,8 +12,8 @@ from .metric_registry import METRICS
 from .published import OURS, PUBLISHED
 from .summary import Summary
 
-# Okabe and Ito's colours, which the colour-blind can tell apart too; markers tell them twice.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
+# Okabe and Ito's colors, which color-blind readers can distinguish; markers do so again.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
 _MARKERS = "osD^vPX*"
 _INKS = {"light": ("#ffffff", "#1b1c20", "#dedfe5"), "dark": ("#1d1f25", "#e9eaee", "#33363f")}
 _INCHES = (5.2, 3.6)
@@ -55,7 +55,7 @@ def rate_plot(
     Args:
         summaries: of one domain.
         metric: its name.
-        families: all that the page shows, so that each keeps its colour in every plot.
+        families: all that the page shows, so that each keeps its color in every plot.
         theme: "light" or "dark".
         published: rows of the paper, drawn as thin lines with their names beside.
 
@@ -72,7 +72,7 @@ def rate_plot(
     axes.set_title(METRICS[metric].heading, fontsize=11, loc="left", color=ink)
     drawn = [*found.values(), *beside.values()]
     _dress(axes, [one.actual_kbps for points in drawn for one in points])
-    _colour(axes, ink, grid)
+    _color(axes, ink, grid)
     return _finished(canvas)
 
 
@@ -90,16 +90,16 @@ class LayerCurve:
 
 
 def layer_plot(curves: Sequence[LayerCurve], title: str, theme: str = "light") -> bytes:
-    """Curves against the number of layers, as PNG; each keeps its colour by its place.
+    """Curves against the number of layers, as PNG; a curve keeps its color by its index.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     paper, ink, grid = _INKS[theme]
     canvas, axes = _empty_plot(paper)
-    for place, curve in enumerate(curves):
+    for index, curve in enumerate(curves):
         if curve.points:
-            _errorbar(axes, curve.name, list(zip(*curve.points, strict=True)), place)
+            _errorbar(axes, curve.name, list(zip(*curve.points, strict=True)), index)
     axes.set_title(title, fontsize=11, loc="left", color=ink)
     axes.set_xlabel("layers of codes", fontsize=9)
     axes.set_xscale("log", base=2)
@@ -108,7 +108,7 @@ def layer_plot(curves: Sequence[LayerCurve], title: str, theme: str = "light") -
     ticks = sorted({layers for curve in curves for layers, _, _ in curve.points})
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
     axes.minorticks_off()
-    _colour(axes, ink, grid)
+    _color(axes, ink, grid)
     return _finished(canvas)
 
 
@@ -131,14 +131,14 @@ def _finished(canvas: Any) -> bytes:
 
 
 def _small_png(pixels: Any) -> bytes:
-    """A picture in 64 colours, which lines and letters do with, at a third of the size."""
+    """A picture in 64 colors, which lines and letters do with, at a third of the size."""
     from PIL import Image  # comes with matplotlib
 
     picture = io.BytesIO()
-    colours = Image.fromarray(np.asarray(pixels)[..., :3].copy()).quantize(
+    colors = Image.fromarray(np.asarray(pixels)[..., :3].copy()).quantize(
         64, dither=Image.Dither.NONE
     )
-    colours.save(picture, "PNG", optimize=True)
+    colors.save(picture, "PNG", optimize=True)
     return picture.getvalue()
 
 
@@ -186,10 +186,10 @@ def _short(name: str) -> str:
 
 
 def _errorbar(axes: Any, name: str, values: Sequence[Sequence[float]], index: int) -> None:
-    """A curve of places, means and half widths."""
+    """A curve of positions, means and half widths of intervals."""
     axes.errorbar(
         *values,
-        color=_COLOURS[index % len(_COLOURS)],
+        color=_COLORS[index % len(_COLORS)],
         marker=_MARKERS[index % len(_MARKERS)],
         label=name,
         capsize=3,
@@ -210,7 +210,7 @@ def _dress(axes: Any, rates: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def _colour(axes: Any, ink: str, grid: str) -> None:
+def _color(axes: Any, ink: str, grid: str) -> None:
     axes.tick_params(colors=ink, labelsize=9, color=grid)
     axes.grid(color=grid, linewidth=0.8)
     axes.set_axisbelow(True)

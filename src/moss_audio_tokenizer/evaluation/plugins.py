@@ -23,7 +23,7 @@ def find_function(spec: str, purpose: str) -> Callable[..., Any]:
     """The function of MODULE:FUNCTION; modules in the current folder are found too.
 
     Raises:
-        InputError: there is no such module or function.
+        InputError: the module or function does not exist.
     """
     if not is_function_name(spec):
         raise InputError(f"{purpose}: got {spec!r}; expected MODULE:FUNCTION, as in scores:load")
@@ -45,7 +45,7 @@ def call_function(spec: str, purpose: str) -> Any:
     """What the function of MODULE:FUNCTION returns, or MODULE:FUNCTION@VALUE given the value.
 
     Raises:
-        InputError: there is no such function.
+        InputError: the function does not exist.
     """
     function = find_function(spec, purpose)
     _, at, value = spec.partition("@")

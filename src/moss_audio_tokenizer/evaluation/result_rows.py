@@ -42,10 +42,10 @@ class Row:
         delay_ms: by which the codec's answer came late, and which was taken away.
         metrics: values by name; NaN where undefined or infinite.
         num_words, num_characters: of the clip's text, which weigh its error rates.
-        transcript: what a recogniser understood; None where none was asked.
+        transcript: text that the ASR model understood; None without one.
         error: what went wrong, or "".
         content: of the clip's file; None for a clip that failed.
-        text: what the recogniser was compared with; None where none was asked.
+        text: text that the transcript was compared with; None without an ASR model.
         scorers: names of the models that brought metrics, by metric.
     """
 
@@ -166,10 +166,10 @@ def _content(item: Mapping[str, Any]) -> Content | None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a results file; a last line that broke off is left out.
+    """The rows of a results file; a truncated last line is left out.
 
     Raises:
-        EvaluationError: a line is no row.
+        EvaluationError: a line is not a row.
     """
     # By line, for the last one may end in half a letter.
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -196,7 +196,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """The whole file anew."""
+    """Rewrites the rows file atomically."""
     with atomic_path(path) as beside:
         beside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
 

@@ -56,7 +56,7 @@ class _Findings:
         command: that made it.
         summaries: means by domain, model and bitrate.
         languages: the same by language, of domains with several.
-        published: rows of the paper to be shown beside.
+        published: published rows, shown beside the measured ones.
         statistics: of the codes, by model.
     """
 
@@ -292,10 +292,10 @@ def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> str:
     title = f"<h2>{escape(clip.name)}</h2>"
     if not rows:
         return f'{title}\n<p class="note">This clip failed.</p>'
-    # The clip itself may have gone since it was measured; what was kept of it has not.
+    # The clip may have been deleted since it was measured; its artifacts are still there.
     source = clip.path if clip.path.is_file() else reference_file(folder, clip)
     if not source.is_file():
-        return f'{title}\n<p class="note">This clip has gone, and its sound was not kept.</p>'
+        return f'{title}\n<p class="note">This clip was deleted, and its sound was not stored.</p>'
     audio, rate = _beginning(source)
     said = f" · “{clip.text}”" if clip.text else ""
     note = f'<p class="note">{escape(clip.domain + ", " + describe(audio, rate) + said)}</p>'

@@ -1,8 +1,8 @@
-"""A run: clips through codecs into a folder of results, which can be gone on with.
+"""A run: clips through codecs into a folder of results; an interrupted run can be resumed.
 
-Owns what is done already and what is left; the work on a clip is `runner.py`'s, what is written
-at the end `results.py`'s. A row counts as done when its codec, its clip's content and text and
-its scorers are still the same, nothing failed, and every metric that is asked for now is there.
+Owns which tasks are done and which are left; the work on a clip is `clip_workers.py`'s, the files
+at the end are `results.py`'s. A row counts as done when its codec, its clip's content and text and
+its scoring models are unchanged, nothing failed, and every metric that is asked for is there.
 """
 
 import os
@@ -16,9 +16,9 @@ from ..errors import EvaluationError, InputError
 from ..files import lock_file
 from ..manifest import ManifestEntry
 from .artifacts import audio_folder, slug, without_changed
-from .clip_workers import Opened, Task, Work, metrics_of, run_tasks
+from .clip_workers import Opened, Task, Work, run_tasks
 from .codecs import EvaluatedCodec, Opener
-from .metric_registry import METRICS, missing_packages
+from .metric_registry import METRICS, metrics_of, missing_packages
 from .result_rows import Key, Row, append_rows, read_rows, write_rows
 from .scoring_models import ScoringModelNames, ScoringModels
 
@@ -28,7 +28,7 @@ _LOCK = "run.lock"
 
 @dataclass(frozen=True)
 class EvaluatedCodecInfo:
-    """What a run knows of a codec once it has been opened.
+    """What a run records of an opened codec.
 
     Attributes:
         name, identity, quantizer_counts, sampling_rate, codebook_size: see `EvaluatedCodec`.
@@ -51,7 +51,7 @@ class Plan:
         metrics: names of what is measured.
         scorers: models that score.
         jobs: processes.
-        num_examples: clips whose audio is kept, to listen to.
+        num_examples: clips whose audio is stored, to listen to.
     """
 
     clips: Sequence[ManifestEntry]
@@ -69,7 +69,7 @@ class Outcome:
     Attributes:
         rows: of all clips, codecs and quantizer_counts, in that order.
         codecs: in the order in which they were given.
-        examples: places in the manifest of the clips whose audio was kept.
+        examples: indices in the manifest of the clips whose audio was stored.
         notes: what the reader should know, such as a metric that could not be measured.
     """
 
@@ -155,25 +155,25 @@ def _check_names(names: Sequence[str], kind: str) -> None:
 
 
 def choose_examples(clips: Sequence[ManifestEntry], count: int) -> list[int]:
-    """Places of clips to listen to: taken in turns from the domains, speech first, evenly."""
+    """Indices of clips to listen to: taken in turns from the domains, speech first, evenly."""
     domains: dict[str, list[int]] = {}
-    for place, clip in enumerate(clips):
-        domains.setdefault(clip.domain, []).append(place)
+    for index, clip in enumerate(clips):
+        domains.setdefault(clip.domain, []).append(index)
     shares = dict.fromkeys(sorted(domains, key=lambda name: name != "speech"), 0)
     for _ in range(min(count, len(clips))):
         open_ones = [name for name in shares if shares[name] < len(domains[name])]
         shares[min(open_ones, key=shares.__getitem__)] += 1
     return sorted(
-        places[index * len(places) // shares[name]]
-        for name, places in domains.items()
+        indices[index * len(indices) // shares[name]]
+        for name, indices in domains.items()
         for index in range(shares[name])
     )
 
 
 def _tasks(plan: Plan, codecs: Sequence[EvaluatedCodecInfo], examples: Sequence[int]) -> list[Task]:
     return [
-        Task(clip, index, place in examples)
-        for place, clip in enumerate(plan.clips)
+        Task(clip, index, number in examples)
+        for number, clip in enumerate(plan.clips)
         for index in range(len(codecs))
     ]
 
@@ -200,19 +200,19 @@ def _is_done(
             return False
         if not all(_is_measured(row, name, plan.scorers) for name in names):
             return False
-        # What has gone cannot be transcript again, but its numbers stand.
+        # A deleted clip cannot be decoded again, but its figures are still valid.
         if (
             task.save_audio
             and task.clip.path.is_file()
-            and not _is_kept(folder, task, slug(codec.name, key[2]))
+            and not _is_stored(folder, task, slug(codec.name, key[2]))
         ):
             return False
     return True
 
 
-def _is_kept(folder: Path, task: Task, version: str) -> bool:
-    place = audio_folder(folder, task.clip)
-    return all((place / f"{name}.flac").is_file() for name in (version, "reference"))
+def _is_stored(folder: Path, task: Task, version: str) -> bool:
+    stored = audio_folder(folder, task.clip)
+    return all((stored / f"{name}.flac").is_file() for name in (version, "reference"))
 
 
 def _is_measured(row: Row, name: str, scorers: ScoringModelNames) -> bool:

@@ -43,3 +43,15 @@ class MossAudioTokenizerOutput(ModelOutput):
     audio_lengths: Int[Tensor, "batch"] = None  # type: ignore[assignment]
     audio_codes: Int[Tensor, "num_quantizers batch frames"] = None  # type: ignore[assignment]
     audio_codes_lengths: Int[Tensor, "batch"] = None  # type: ignore[assignment]
+
+
+_TUPLES: dict[type[ModelOutput], tuple[str, ...]] = {
+    MossAudioTokenizerEncoderOutput: ("audio_codes", "audio_codes_lengths"),
+    MossAudioTokenizerDecoderOutput: ("audio",),
+    MossAudioTokenizerOutput: ("audio_codes", "audio", "audio_lengths"),
+}
+
+
+def released_tuple(output: ModelOutput) -> tuple[Tensor, ...]:
+    """The tuple that the released code returns with ``return_dict=False``."""
+    return tuple(output[name] for name in _TUPLES[type(output)])

@@ -12,8 +12,6 @@ from torch import Tensor
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
 from ..model.devices import require_device
-from ..model.inputs import as_waveform_rows, check_clip, check_num_quantizers
-from ..runtime.offline import encode_rows
 from ..streaming import DecoderStream, EncoderStream
 from .modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 
@@ -106,7 +104,6 @@ class TorchCodec:
         )
         return encoded.audio_codes[:, 0].cpu().numpy()
 
-    @torch.no_grad()
     def encode_batch(
         self, clips: Sequence[Float[np.ndarray, "channels _"]], *, num_quantizers: int | None = None
     ) -> list[Integer[np.ndarray, "num_quantizers _"]]:
@@ -115,12 +112,8 @@ class TorchCodec:
         Sums are then rounded another way than in `encode`, so that a few codes depend on the
         batch.
         """
-        config = self.config
-        layers = check_num_quantizers(num_quantizers, config)
-        rows = [check_clip(as_waveform_rows(clip, config.number_channels)[0]) for clip in clips]
-        rows = [row.to(self.model.device) for row in rows]
-        encoded = encode_rows(self.model._encoder_half(), rows, layers, alone=False)
-        return [codes.cpu().numpy() for codes, _ in encoded]
+        encoded = self.model.encode_together(clips, num_quantizers)
+        return [codes.cpu().numpy() for codes in encoded]
 
     def decode(
         self,

@@ -18,7 +18,7 @@ _WINDOW = 2048
 _LOWEST_HERTZ, _HIGHEST_HERTZ = 700.0, 4000.0
 # Half the main lobe of a Hann window, within which the energy of a steady line lies.
 _LINE_HERTZ = 2 * MEASURED_RATE / _WINDOW
-# A multiple of the patch rate this close to a harmonic cannot be told from it.
+# A multiple of the patch rate this close to a harmonic cannot be separated from it.
 _HARMONIC_HERTZ = 2 * _LINE_HERTZ
 _PITCH_HOP = MEASURED_RATE // 100
 # Pitch that drifts more within a window smears the harmonics over the comb.

@@ -1,7 +1,7 @@
 """Arrays that callers pass, checked and brought into shape: audio, padding masks, codes.
 
-Owns the refusals of the model's public face that depend on tensors (the others are those of
-`config.arguments`); knows nothing of modules.
+Turns what callers pass into tensors; what those must look like is `api.validation`'s. Knows
+nothing of modules.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..api import validation
 from ..config import CodecConfig
-from ..config.arguments import check_num_quantizers, refuse_batch_first, refuse_samples_first
 from ..errors import AudioError, CodesError, InputError
-
-# Peaks above full scale happen; this far above it, the samples have the scale of integers.
-_HIGHEST_PEAK = 100.0
-_INTEGER_SCALES = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 
 
 def _as_tensor(values: Any, name: str, error: type[InputError]) -> Tensor:
@@ -50,29 +46,16 @@ def as_waveform_rows(audio: Tensor | np.ndarray, num_channels: int) -> Tensor:
         AudioError: the shape, the channel count or the type does not fit.
     """
     audio = _as_float(_as_tensor(audio, "audio", AudioError))
-    shape = list(audio.shape)
-    refuse_samples_first(shape, num_channels)
-    if audio.ndim == 1 and num_channels == 1:
-        audio = audio[None, None]
-    elif audio.ndim == 2:
-        audio = audio[:, None] if num_channels == 1 else audio[None]
-    if audio.ndim == 3 and len(audio) == 0:
-        raise AudioError(f"audio has shape {shape}, a batch of no clips; expected at least one")
-    if audio.ndim != 3 or audio.shape[1] != num_channels:
-        raise AudioError(
-            f"audio has shape {shape}; expected (batch, {num_channels}, samples) for this model of "
-            f"{num_channels} channel(s); mix or repeat channels first (load_audio does it)"
-        )
-    return audio
+    rows: Tensor = validation.shaped_as_waveforms(audio, num_channels)
+    return rows
 
 
 def _as_float(audio: Tensor) -> Tensor:
-    if audio.dtype in _INTEGER_SCALES:
-        return audio.float() / _INTEGER_SCALES[audio.dtype]
+    scale = validation.INTEGER_SCALES.get(str(audio.dtype).removeprefix("torch."))
+    if scale is not None:
+        return audio.float() / scale
     if not audio.dtype.is_floating_point:
-        raise AudioError(
-            f"audio is {audio.dtype}; expected floating point within +-1, int16 or int32"
-        )
+        raise validation.wrong_audio_type(audio.dtype)
     return audio.float()
 
 
@@ -80,57 +63,34 @@ def as_waveform_chunk(chunk: Tensor | np.ndarray, num_channels: int) -> Tensor:
     """The next samples (channels, samples) of one stream; there may be none.
 
     Raises:
-        AudioError: see `as_waveform_rows` and `check_clip`; or a batch of several.
+        AudioError: not audio that the model takes, or a batch of several.
     """
     rows = as_waveform_rows(chunk, num_channels)
-    if len(rows) != 1:
-        raise AudioError(f"a chunk is one stream's; got a batch of {len(rows)}")
-    return rows[0] if rows.shape[-1] == 0 else check_clip(rows[0])
+    row: Tensor = validation.only_row(rows, "a chunk is one stream's", AudioError)
+    return row if row.shape[-1] == 0 else check_clip(row)
 
 
 def check_clip(clip: Tensor) -> Tensor:
     """Refuse a clip (channels, samples) that is empty, not finite, or of another scale."""
-    if clip.shape[-1] == 0:
-        raise AudioError("audio is empty; expected at least one sample")
+    validation.refuse_empty(clip.shape[-1])
     # One look at all samples, which NaN does not slip through: steps of many streams wait for it.
     lowest, highest = (float(value) for value in torch.aminmax(clip.detach()))
-    if lowest >= -_HIGHEST_PEAK and highest <= _HIGHEST_PEAK:
-        return clip
-    finite = torch.isfinite(clip)
-    if not finite.all():
-        first = int((~finite).any(0).nonzero()[0])
-        raise AudioError(
-            f"audio holds {int((~finite).sum())} NaN or infinite samples, the first at {first}; "
-            "replace them before encoding"
-        )
-    raise AudioError(
-        f"audio peaks at {max(-lowest, highest):g}; expected floating point within +-1: divide "
-        "samples of 16-bit scale by 32768"
-    )
+    validation.check_range(lowest, highest, lambda: torch.isfinite(clip).cpu().numpy())
+    return clip
 
 
 def lengths_of(mask: Tensor | np.ndarray | None, batch: int, steps: int, unit: str) -> list[int]:
     """Valid lengths of padded rows, from a mask that is 1 (or True) on a prefix of each.
 
     Raises:
-        InputError: the mask has another shape, or a gap.
+        InputError: the mask has another shape, other values, or a gap.
     """
     if mask is None:
         return [steps] * batch
-    values = _as_tensor(mask, "padding_mask", InputError)
-    rows = values.bool()
-    if not torch.equal(rows.to(values.dtype), values):
-        raise InputError("padding_mask holds other values than 0 and 1")
-    rows = rows[None] if rows.ndim == 1 else rows
-    if list(rows.shape) != [batch, steps]:
-        raise InputError(
-            f"padding_mask has shape {list(rows.shape)}; expected ({batch}, {steps}), "
-            f"1 for valid {unit} and 0 for padding"
-        )
-    lengths = rows.sum(1)
-    if not torch.equal(rows, torch.arange(steps, device=rows.device) < lengths[:, None]):
-        raise InputError("padding_mask has gaps; expected padding only at the end of each row")
-    return [int(length) for length in lengths]
+    values = _as_tensor(mask, "padding_mask", InputError).detach().cpu()
+    if values.dtype == torch.bfloat16:  # which NumPy does not know
+        values = values.float()
+    return validation.valid_lengths(values.numpy(), batch, steps, unit)
 
 
 def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
@@ -143,42 +103,30 @@ def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
 
 
 def _checked_codes(codes: Tensor, config: CodecConfig) -> Tensor:
-    """See `as_code_rows`."""
+    """The checks of `as_code_rows`."""
     if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
-        raise CodesError(f"codes are {codes.dtype}; expected integers")
-    shape = list(codes.shape)
-    codes = codes[:, None] if codes.ndim == 2 else codes
-    if codes.ndim != 3 or 0 in codes.shape:
-        raise CodesError(
-            f"codes have shape {shape}; expected (num_quantizers, batch, frames) or "
-            "(num_quantizers, frames), none of them 0"
-        )
-    refuse_batch_first(shape, config)
-    check_num_quantizers(codes.shape[0], config)
+        raise validation.wrong_codes_type(codes.dtype)
+    codes = validation.shaped_as_codes(codes, config)
     if codes.dtype == torch.uint64:  # wraps to negative numbers only where it is out of range
         codes = codes.view(torch.int64)
     codes = codes.long()  # first: PyTorch cannot compare wide unsigned integers
     lowest, highest = (int(value) for value in torch.aminmax(codes))
-    size = config.quantizer.codebook_size
-    if lowest < 0 or highest >= size:
-        raise CodesError(f"codes reach from {lowest} to {highest}; expected 0 to {size - 1}")
+    validation.check_codes_range(lowest, highest, config)
     return codes
 
 
 def as_code_chunk(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
-    """The next codes (layers, frames) of one stream; there may be no frames.
+    """The next codes (num_quantizers, frames) of one stream; there may be no frames.
 
     Raises:
-        CodesError: see `as_code_rows`; or a batch of several.
+        CodesError: not the codes that `as_code_rows` takes, or a batch of several.
     """
     values = _as_tensor(codes, "audio_codes", CodesError)
-    if values.ndim == 2 and values.shape[0] > 0 and values.shape[1] == 0:
-        check_num_quantizers(values.shape[0], config)
+    if validation.is_empty_chunk(values, config):
         return values.long()
-    rows = _checked_codes(values, config)
-    if rows.shape[1] != 1:
-        raise CodesError(f"a chunk is one stream's; got a batch of {rows.shape[1]}")
-    return rows[:, 0]
+    rows = _checked_codes(values, config).movedim(1, 0)
+    row: Tensor = validation.only_row(rows, "a chunk is one stream's", CodesError)
+    return row
 
 
 def pad_rows(rows: Sequence[Tensor], axis: int = -1) -> Tensor:

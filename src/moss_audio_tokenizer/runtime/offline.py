@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..codes.codec_progress import reported
 from ..model.inputs import pad_rows
 from .inference_codec import InferenceDecoder, InferenceEncoder
 from .ring_cache import StepBatch
@@ -84,7 +85,7 @@ def encode_batch(
     chunks = _chunks(encoder, audio.shape[-1] // step, chunk_frames)
     run = _runner(encoder, len(audio), chunks)
     codes, hiddens = [], []
-    for chunk in chunks:
+    for chunk in reported(chunks, audio.shape[-1] // step):
         hidden = run(audio[..., chunk.start * step : chunk.stop * step], chunk.stop - chunk.start)
         codes.append(encoder.quantizer.encode(hidden, num_quantizers))
         hiddens.append(hidden.transpose(1, 2))
@@ -102,7 +103,7 @@ def decode_batch(
     run = _runner(decoder, batch, chunks)
     shape = (batch, decoder.config.number_channels, codes.shape[2] * step)
     audio = torch.empty(shape, device=codes.device)
-    for chunk in chunks:
+    for chunk in reported(chunks, codes.shape[2]):
         hidden = decoder.quantizer.decode(codes[:, :, chunk])
         samples = slice(chunk.start * step, chunk.stop * step)
         audio[..., samples] = run(hidden, chunk.stop - chunk.start)

@@ -184,20 +184,22 @@ class StreamBatch:
         return any(stream.is_ready for stream in self.streams)
 
     def step(
-        self, lock: AbstractContextManager[Any], max_frames: int | None = None
+        self,
+        lock: AbstractContextManager[Any],
+        limit_of: "Callable[[QueuedStream], int] | None" = None,
     ) -> list[StepResult]:
         """Advance all ready streams in one step; holds the lock only around the queues.
 
         Args:
             lock: Guards the queues.
-            max_frames: The largest number of frames of one stream; ``step_frames`` by default.
+            limit_of: The largest number of frames of a stream; ``step_frames`` by default.
         """
-        limit = self.step_frames if max_frames is None else max_frames
         with lock:
             ready = [stream for stream in self.streams if stream.is_ready]
             # A finished stream without input gets its last result without a step.
             over = [stream for stream in ready if not stream.num_waiting]
-            batch = {s: s.take(limit) for s in ready if s.num_waiting}
+            limits = {s: limit_of(s) if limit_of else self.step_frames for s in ready}
+            batch = {s: s.take(limits[s]) for s in ready if s.num_waiting}
         results = [*self._advance(batch), *(StepResult(stream, is_last=True) for stream in over)]
         with lock:
             for result in results:

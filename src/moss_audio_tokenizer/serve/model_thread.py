@@ -174,29 +174,33 @@ class ModelThread:
             ready = [batch for batch in self._all() if batch.is_ready()]
         live = [batch for batch in ready if batch.is_live]
         overdue = time.monotonic() - self._clips_stepped > self._settings.clip_patience_seconds
-        limit = 1 if live and self._is_company_in_real_time() else None
+        limit_of = self._short_steps() if live else None
         for batch in live:
-            self._step_batch(batch, limit)
+            self._step_batch(batch, limit_of)
         if not live or overdue:
             for batch in ready:
                 if not batch.is_live:
                     self._step_batch(batch)
             self._clips_stepped = time.monotonic()
 
-    def _is_company_in_real_time(self) -> bool:
-        """Whether live streams of real time share the model with live streams ahead of it.
+    def _short_steps(self) -> Callable[[QueuedStream], int] | None:
+        """Limits of the next step where live streams of real time meet others ahead of it.
 
-        Steps are then short: a stream that is fed faster than real time must not delay the others.
+        Those ahead take one frame each: fed faster than real time, they must not delay the rest.
         """
         now = time.monotonic()
         with self._changed:
             streams = [s for batch in self._all() if batch.is_live for s in batch.streams]
-            ahead = [stream.is_ahead(now, self._frame_seconds) for stream in streams]
-        return any(ahead) and not all(ahead)
+            ahead = {s for s in streams if s.is_ahead(now, self._frame_seconds)}
+        if not ahead or len(ahead) == len(streams):
+            return None
+        return lambda stream: 1 if stream in ahead else stream.batch.step_frames
 
-    def _step_batch(self, batch: StreamBatch, max_frames: int | None = None) -> None:
+    def _step_batch(
+        self, batch: StreamBatch, limit_of: Callable[[QueuedStream], int] | None = None
+    ) -> None:
         start = time.monotonic()
-        results = batch.step(self._changed, max_frames)
+        results = batch.step(self._changed, limit_of)
         now = time.monotonic()
         if num_streams := sum(result.num_frames > 0 for result in results):
             self._metrics.stepped(batch.name, batch.is_live, now - start, num_streams)

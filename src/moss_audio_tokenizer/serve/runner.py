@@ -5,7 +5,6 @@ The second stops the server at once.
 """
 
 import asyncio
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -81,8 +80,9 @@ class DrainingServer(uvicorn.Server):
         if self._draining is None and self._loop is not None:
             self._loop.call_soon_threadsafe(self.drain)
         else:
+            # Without uvicorn's force_exit, which leaves the application without its shutdown.
+            self.config.timeout_graceful_shutdown = 0
             self.should_exit = True
-            self.force_exit = self.force_exit or sig == signal.SIGINT
 
     def drain(self) -> None:
         """Start to drain."""

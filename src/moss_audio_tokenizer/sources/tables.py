@@ -87,7 +87,9 @@ def open_row(entry: ManifestEntry) -> io.BytesIO | Path:
         value = _sounds(entry.path, group)[(entry.row or 0) - first].as_py() or {}
         data, name = value.get("bytes"), value.get("path")
     except (InputError, *MALFORMED) as error:
-        raise AudioFileError(f"{entry.name!r} cannot be read from its table ({error})") from error
+        raise AudioFileError(
+            f"{entry.name!r} cannot be read from its table ({_reason(error)})"
+        ) from error
     if data:
         source = io.BytesIO(data)
         source.name = entry.name
@@ -113,7 +115,9 @@ def _opened(path: Path) -> tuple[Any, Any]:
         table = arrow.ipc.open_stream(arrow.memory_map(str(path))).read_all()
         table.validate(full=True)  # a wrong offset in it would end the process
     except MALFORMED as error:
-        raise InputError(f"{path} cannot be read as a table ({error}); get a whole copy") from error
+        raise InputError(
+            f"{path} cannot be read as a table ({_reason(error)}); get a whole copy"
+        ) from error
     return table, table.schema
 
 
@@ -176,7 +180,9 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         for batch in batches or file.select(columns).to_batches():
             yield from batch.to_pylist()
     except MALFORMED as error:
-        raise InputError(f"{path} cannot be read as a table ({error}); get a whole copy") from error
+        raise InputError(
+            f"{path} cannot be read as a table ({_reason(error)}); get a whole copy"
+        ) from error
 
 
 def _text(value: Any) -> str:
@@ -208,3 +214,8 @@ def _sounds(path: Path, group: int) -> Any:
     if path.suffix == ".parquet":
         return file.read_row_group(group, columns=[name]).column(name)
     return file.column(name).chunk(group)
+
+
+def _reason(error: Exception) -> str:
+    """What Arrow says, on one line."""
+    return " ".join(str(error).split())[:300]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import CheckpointError, ConfigError, InputError, MissingDependencyError
+from .normalization import normalize
 
 TEXT_NAME = "text.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -94,7 +95,11 @@ class CharacterText:
         return set(LETTERS.strip()) - {"'", " "} <= set(self.alphabet)
 
     def spell(self, text: str) -> str | None:
-        """Without unknown signs; None where there are unknown letters or digits."""
+        """Without unknown signs; None where there are unknown letters or digits.
+
+        With all letters of English, numbers and abbreviations become words first.
+        """
+        text = normalize(text) if self.knows_english else text
         plain = text.lower() if self._is_small else text
         if any(c.isalnum() and c not in self._ids for c in plain):
             return None

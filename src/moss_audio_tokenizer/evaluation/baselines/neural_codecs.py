@@ -25,7 +25,7 @@ class NeuralCodec:
         name: as the user gave it.
         model: of transformers, in evaluation mode.
         num_quantizers: layers that are used.
-        codebook_size: rows of each.
+        codebook_size: entries of each codebook.
         frame_rate: frames a second.
         reconstruct: (model, (1, channels, samples), layers) -> audio and codes.
         num_channels: of the audio.

@@ -1,8 +1,8 @@
-"""From what stands after `--codec` to a codec.
+"""Opens the codec that `--codec` names.
 
-Owns the names and their values; what a codec does is its module's. A place for codecs that this
-package does not know: "python:MODULE:FUNCTION" calls a function of the user's, which returns a
-`Codec` (an ONNX session, a client of a server) or a `EvaluatedCodec`.
+Owns the names and their values. A codec that this package does not know comes in by
+"python:MODULE:FUNCTION": a function of the user's, which returns a `Codec` (an ONNX session, a
+client of a server) or an `EvaluatedCodec`.
 """
 
 from collections.abc import Callable
@@ -118,7 +118,7 @@ def open_baseline(name: str) -> EvaluatedCodec:
     """The codec that a name such as "opus:6" or "dac:folder@9" stands for, ready to run.
 
     Raises:
-        InputError: there is no such codec, or its value cannot be used.
+        InputError: the codec is unknown, or its value cannot be used.
         MissingDependencyError: its program or package is not installed.
     """
     kind, _, value = name.partition(":")

@@ -242,7 +242,7 @@ def program_version(path: str, option: str) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise MissingDependencyError(
-            f"{path} {option} took over {_VERSION_SECONDS} s and was stopped; install it anew"
+            f"{path} {option} took over {_VERSION_SECONDS} s and was stopped; reinstall it"
         ) from error
     lines = (done.stdout or done.stderr).decode("utf-8", "replace").strip().splitlines()
     return " ".join(lines[0].split()) if lines else ""
@@ -258,7 +258,7 @@ def ogg_packet_sizes(content: bytes) -> list[int]:
     Source: RFC 3533, section 6.
 
     Raises:
-        EvaluationError: it is no Ogg file, or it breaks off.
+        EvaluationError: the content is not an Ogg file, or it is truncated.
     """
     sizes, pending = [], 0
     for lacing in _lacing_values(content):
@@ -286,7 +286,7 @@ def adts_payload_bytes(content: bytes) -> int:
     Source: ISO/IEC 13818-7, 6.2.
 
     Raises:
-        EvaluationError: it is no ADTS stream, or it breaks off.
+        EvaluationError: the content is not an ADTS stream, or it is truncated.
     """
     total, position = 0, 0
     while position < len(content):

@@ -60,7 +60,9 @@ def build_listening_test(
     Raises:
         InputError: the folder has no examples, a system is not there, or there are too many.
     """
-    trials = [_trial(place, clip, systems, mid_anchor) for clip, place in _examples(folder)]
+    trials = [
+        _trial(clip_folder, clip, systems, mid_anchor) for clip, clip_folder in _examples(folder)
+    ]
     parts = [
         {
             "clip": trial.clip,
@@ -87,7 +89,7 @@ def _page(title: str, document: dict[str, Any]) -> str:
 
 
 def _examples(folder: Path) -> list[tuple[str, Path]]:
-    """Names of clips whose sound was kept, and where."""
+    """Names of clips whose sound was stored, and where."""
     try:
         document = json.loads((folder / "summary.json").read_text("utf-8"))
         found = [
@@ -99,22 +101,26 @@ def _examples(folder: Path) -> list[tuple[str, Path]]:
             f"{str(folder)!r} holds no results to listen to ({error}); expected the folder of "
             "moss-audio compare"
         ) from error
-    # A clip that failed has left no sound.
-    kept = [(name, place) for name, place in found if (place / "reference.flac").is_file()]
-    if not kept:
-        raise InputError(f"{str(folder)!r} kept no sound; run it again with --examples 6")
-    return kept
+    # A clip that failed has no sound.
+    stored = [
+        (name, clip_folder)
+        for name, clip_folder in found
+        if (clip_folder / "reference.flac").is_file()
+    ]
+    if not stored:
+        raise InputError(f"{str(folder)!r} holds no stored sound; run it again with --examples 6")
+    return stored
 
 
-def _trial(place: Path, clip: str, systems: Sequence[str], mid_anchor: bool) -> Trial:
-    there = sorted(path.stem for path in place.glob("*.flac") if path.stem != REFERENCE)
+def _trial(clip_folder: Path, clip: str, systems: Sequence[str], mid_anchor: bool) -> Trial:
+    there = sorted(path.stem for path in clip_folder.glob("*.flac") if path.stem != REFERENCE)
     missing = [name for name in systems if name not in there]
     if missing:
         raise InputError(f"{clip} has no version {missing[0]!r}; it has {', '.join(there)}")
     chosen = list(systems) or there
-    reference = _sound(REFERENCE, place)
+    reference = _sound(REFERENCE, clip_folder)
     anchors = [LOW_ANCHOR, *([MID_ANCHOR] if mid_anchor else [])]
-    sounds = (reference, *(_sound(name, place) for name in chosen))
+    sounds = (reference, *(_sound(name, clip_folder) for name in chosen))
     sounds += tuple(_anchor(name, reference) for name in anchors)
     if len(sounds) > _MOST_SIGNALS:
         raise InputError(
@@ -124,8 +130,8 @@ def _trial(place: Path, clip: str, systems: Sequence[str], mid_anchor: bool) -> 
     return Trial(clip, sounds)
 
 
-def _sound(name: str, place: Path) -> Sound:
-    samples, rate = read_audio(place / f"{name}.flac")
+def _sound(name: str, clip_folder: Path) -> Sound:
+    samples, rate = read_audio(clip_folder / f"{name}.flac")
     return Sound(name, convert_channels(samples[:, : _MOST_SECONDS * rate], 1), rate)
 
 

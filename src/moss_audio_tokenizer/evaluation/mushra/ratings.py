@@ -80,7 +80,7 @@ def read_session(path: Path) -> Session:
     """The results that a listener has downloaded.
 
     Raises:
-        EvaluationError: the file is missing or is no such results.
+        EvaluationError: the file is missing or does not hold results.
     """
     try:
         content = path.read_bytes()
@@ -95,7 +95,7 @@ def read_session(path: Path) -> Session:
         return Session(str(document["listener"]), str(document["test"]), ratings, digest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvaluationError(
-            f"{str(path)!r} is no result of a listening test ({error}); expected the file that "
+            f"{str(path)!r} is not a result of a listening test ({error}); expected the file that "
             "its last page gives to download"
         ) from error
 
@@ -117,7 +117,7 @@ def screen(sessions: Iterable[Session]) -> tuple[list[Session], list[LeftOut]]:
     Raises:
         EvaluationError: the sessions are of several tests.
     """
-    kept: list[Session] = []
+    accepted: list[Session] = []
     left_out: list[LeftOut] = []
     seen: set[str] = set()
     sessions = list(sessions)
@@ -132,8 +132,8 @@ def screen(sessions: Iterable[Session]) -> tuple[list[Session], list[LeftOut]]:
         if fault:
             left_out.append(LeftOut(session.listener, fault))
         else:
-            kept.append(session)
-    return kept, left_out
+            accepted.append(session)
+    return accepted, left_out
 
 
 def _fault(session: Session) -> str:

@@ -1,4 +1,4 @@
-"""pocketsphinx as a recogniser: general English, or a closed vocabulary counted on given texts.
+"""pocketsphinx as an ASR model: general English, or a closed vocabulary counted on given texts.
 
 Owns the dictionary cut to the words, the small language model (at most trigrams, absolute
 discounting with back-off, in ARPA's format) and the decoder. Knows nothing of error rates.
@@ -28,7 +28,7 @@ Gram = tuple[str, ...]
 
 
 def pocketsphinx_transcriber(texts: Path | None = None) -> Callable[[np.ndarray, int], str]:
-    """The recogniser of pocketsphinx: (samples at 16 kHz, 16000) -> text.
+    """The decoder of pocketsphinx: (samples at 16 kHz, 16000) -> text.
 
     Args:
         texts: a file of UTF-8 text, whose words alone can then be understood; sentences, a line
@@ -76,7 +76,7 @@ def _decoder(**options: str) -> Any:
         from pocketsphinx import Decoder
     except ImportError as error:
         raise MissingDependencyError(
-            "the recogniser needs pocketsphinx: pip install pocketsphinx"
+            "this ASR model needs pocketsphinx: pip install pocketsphinx"
         ) from error
     return Decoder(samprate=MEASURED_RATE, loglevel="FATAL", **options)
 
@@ -96,7 +96,7 @@ def _english_dictionary() -> list[str]:
         from pocketsphinx import get_model_path
     except ImportError as error:
         raise MissingDependencyError(
-            "the recogniser needs pocketsphinx: pip install pocketsphinx"
+            "this ASR model needs pocketsphinx: pip install pocketsphinx"
         ) from error
     path = Path(get_model_path()) / "en-us" / "cmudict-en-us.dict"
     return path.read_text("utf-8").splitlines()
@@ -181,7 +181,7 @@ class BackOffModel:
         return self.probabilities[len(gram) - 1][gram]
 
     def arpa(self) -> str:
-        """In the format that recognisers read."""
+        """The model in the ARPA format, which speech decoders read."""
         orders = [dict(grams) for grams in self.probabilities]
         orders[0][(_START,)] = 1e-99
         heads = [f"ngram {length}={len(grams)}" for length, grams in enumerate(orders, 1)]

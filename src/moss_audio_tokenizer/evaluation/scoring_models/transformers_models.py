@@ -42,13 +42,13 @@ def rater(path: str) -> Callable[[np.ndarray, int], float]:
 
 
 def transcriber(path: str) -> Callable[[np.ndarray, int], str]:
-    """A speech recogniser by the pipeline of transformers: samples -> text."""
+    """A speech recognition model by the pipeline of transformers: samples -> text."""
     pipeline = transformers_class("pipeline")
     try:
         safe = {"use_safetensors": True}
         recognise = pipeline("automatic-speech-recognition", path, device="cpu", model_kwargs=safe)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"no speech recogniser at {path!r} ({error})") from error
+        raise CheckpointError(f"no speech recognition model at {path!r} ({error})") from error
 
     def text_of(samples: np.ndarray, sampling_rate: int) -> str:
         sound = {"raw": samples.astype(np.float32), "sampling_rate": sampling_rate}

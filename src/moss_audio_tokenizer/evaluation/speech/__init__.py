@@ -1,7 +1,7 @@
 """Speech recognition and synthesis on codes, measured by the number of layers.
 
 Owns runs of both, their tables, plots and pages; models are behind two protocols, `AsrSystem`
-and `TtsSystem`. Source: training.md section 9 (Seed-TTS-Eval).
+and `TtsSystem`. It follows Seed-TTS-Eval.
 """
 
 from .asr_eval import AsrPlan, AsrSystem, run_asr

@@ -89,7 +89,7 @@ def run_asr(
     plan: AsrPlan,
     on_progress: Callable[[int, int], None],
 ) -> list[SpeechRow]:
-    """Rows of every clip that has a text, reader by reader and from few layers to many.
+    """Rows of every clip that has a text, by system, from few quantizers to many.
 
     A clip that cannot be coded costs its own rows only.
 
@@ -116,8 +116,8 @@ def run_asr(
         coded = [_coded(plan.codec, clip, most) for clip in clips[start : start + plan.batch_size]]
         rows += _rows(systems, quantizer_counts, coded, plan)
     on_progress(len(clips), len(clips))
-    places = {label: place for place, label in enumerate(systems)}
-    return sorted(rows, key=lambda row: (places[row.model], row.num_quantizers))
+    order = {label: index for index, label in enumerate(systems)}
+    return sorted(rows, key=lambda row: (order[row.model], row.num_quantizers))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""CAT-ASR and CAT-TTS as what an evaluation runs: systems of codes, recognisers, systems.
+"""CAT-ASR and CAT-TTS behind the protocols of a speech evaluation.
 
 Owns the way from this package's models to `evaluation.speech`'s protocols.
 """

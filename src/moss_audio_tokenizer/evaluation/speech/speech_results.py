@@ -84,7 +84,7 @@ def write_results(
         rows: of one run.
         title: of the page.
         command: the command line that made the rows.
-        notes: more to say, such as which judges there were.
+        notes: more lines, such as the scoring models.
         items: what was to be said, whose speech is shown; none of a run of recognition.
         num_examples: texts that are shown.
         kbps_per_quantizer: bitrate of one layer of codes.
@@ -195,7 +195,7 @@ def _examples(rows: Sequence[SpeechRow], count: int) -> list[str]:
     """Evenly spread over the texts that did not fail."""
     names = list(dict.fromkeys(row.path for row in rows if not row.error))
     count = min(count, len(names))
-    return [names[place * len(names) // count] for place in range(count)]
+    return [names[index * len(names) // count] for index in range(count)]
 
 
 def _reading_table(rows: Sequence[SpeechRow], names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
-"""What turns texts into speech, behind a protocol, and what goes in and comes out.
+"""Protocol of a TTS system under evaluation, its requests and its speech.
 
-Knows neither models nor judges.
+It knows neither models nor scoring models.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ class TtsRequest:
 
 @dataclass(frozen=True)
 class SynthesizedSpeech:
-    """What was said.
+    """Synthesized speech.
 
     Attributes:
         samples: mono, without the prompt.
         sampling_rate: a second.
-        finished: whether it came to an end by itself.
+        finished: whether the system ended it, not the length limit.
     """
 
     samples: Float[np.ndarray, "samples"]
@@ -39,7 +39,7 @@ class SynthesizedSpeech:
 
 
 class TtsSystem(Protocol):
-    """What turns texts into speech.
+    """A TTS system under evaluation.
 
     Attributes:
         num_quantizers: layers that it has.

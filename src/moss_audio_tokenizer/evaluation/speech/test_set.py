@@ -1,6 +1,6 @@
-"""What is to be said, and in whose voice: from a text file, a manifest, or Seed-TTS-Eval's list.
+"""Test sets of speech synthesis: texts and prompts, from a text file, a manifest, or a .lst file.
 
-Owns the three formats and how prompts are chosen; opens no sound.
+Owns the three formats (the last is Seed-TTS-Eval's) and the choice of prompts; it opens no sound.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,8 @@ def read_test_items(
     if not clips:
         raise InputError(f"{str(prompts)!r} has no speech with a text; prompts need what they say")
     return [
-        item if item.prompt else _prompted(item, _chosen(place, entry, clips))
-        for place, (item, entry) in enumerate(pairs)
+        item if item.prompt else _prompted(item, _chosen(index, entry, clips))
+        for index, (item, entry) in enumerate(pairs)
     ]
 
 
@@ -74,14 +74,14 @@ def _check_names(items: Sequence[SpeechItem], path: Path) -> None:
 
 
 def _chosen(
-    place: int, entry: ManifestEntry | None, clips: Sequence[ManifestEntry]
+    index: int, entry: ManifestEntry | None, clips: Sequence[ManifestEntry]
 ) -> ManifestEntry:
     others = [
         clip
         for clip in clips
         if entry and entry.speaker and clip.speaker == entry.speaker and clip.path != entry.path
     ]
-    return (others or clips)[place % len(others or clips)]
+    return (others or clips)[index % len(others or clips)]
 
 
 def _prompted(item: SpeechItem, clip: ManifestEntry) -> SpeechItem:

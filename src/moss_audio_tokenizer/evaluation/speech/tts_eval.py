@@ -1,8 +1,8 @@
 """Speech synthesis, measured in the manner of Seed-TTS-Eval: what is understood, and whose voice.
 
-Every text is said at every number of layers, kept as FLAC, read by recognisers and compared with
-its prompt's voice. Knows no model: systems are behind a protocol, judges are functions.
-Source: training.md section 9.
+Every text is synthesized at every number of quantizers, stored as FLAC, transcribed by ASR models
+and compared with the voice of its prompt. Systems are behind a protocol, scoring models are
+functions.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def run_tts(
     folder: Path,
     on_progress: Callable[[int, int], None],
 ) -> list[SpeechRow]:
-    """Rows of every text, system by system and from few layers to many.
+    """Rows of every text, by system, from few quantizers to many.
 
     Args:
         systems: by label.
@@ -106,8 +106,8 @@ def _batches(
         except MossAudioError as error:
             # One text that cannot be said must not cost the others of its batch.
             if len(items) > 1:
-                for place in range(len(items)):
-                    yield from _batches(system, label, depth, _alone(plan, start + place), folder)
+                for index in range(len(items)):
+                    yield from _batches(system, label, depth, _alone(plan, start + index), folder)
             else:
                 yield [_failed(items[0], label, depth, error)]
             continue
@@ -117,10 +117,10 @@ def _batches(
         ]
 
 
-def _alone(plan: TtsPlan, place: int) -> TtsPlan:
+def _alone(plan: TtsPlan, index: int) -> TtsPlan:
     """One item, with the seed that it has among the others."""
-    seed = plan.seed + place
-    item = plan.items[place]
+    seed = plan.seed + index
+    item = plan.items[index]
     return replace(plan, items=[item], seed=seed, batch_size=1)
 
 
@@ -160,7 +160,7 @@ def _row(
             plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), measured)
         )
         similarity = cosine(*voices)
-    audio = "" if silent else _kept(folder, label, item, depth, speech)
+    audio = "" if silent else _stored(folder, label, item, depth, speech)
     seconds = round(len(speech.samples) / speech.sampling_rate, 3)
     return SpeechRow(
         *(item.name, item.text, label, depth, transcripts, similarity, item.prompt_name, audio),
@@ -178,7 +178,9 @@ def _measured(sound: Sound) -> np.ndarray:
     )
 
 
-def _kept(folder: Path, label: str, item: SpeechItem, depth: int, speech: SynthesizedSpeech) -> str:
+def _stored(
+    folder: Path, label: str, item: SpeechItem, depth: int, speech: SynthesizedSpeech
+) -> str:
     """The speech as a file; returns its path below the folder."""
     digest = hashlib.sha256(item.name.encode()).hexdigest()[:8]
     name = f"{slug(Path(item.name).stem)[:60]}-{digest}-{depth}.flac"

@@ -1,0 +1,33 @@
+"""Progress within a clip: reported chunk by chunk, to the thread that asked."""
+
+import threading
+
+import numpy as np
+
+from moss_audio_tokenizer.codes.codec_progress import reported, watched
+from moss_audio_tokenizer.onnx.codec import OnnxCodec
+
+CHUNKS = [slice(0, 4), slice(4, 8), slice(8, 10)]
+
+
+def test_chunks_are_reported_once_they_are_done():
+    seen = []
+    with watched(lambda done, total: seen.append((done, total))):
+        chunks = reported(CHUNKS, 10)
+        assert (next(chunks), seen) == (CHUNKS[0], [])
+        assert (next(chunks), seen) == (CHUNKS[1], [(4, 10)])
+        assert list(chunks) == CHUNKS[2:]
+        other = threading.Thread(target=lambda: list(reported(CHUNKS, 10)))
+        other.start()
+        other.join()
+    assert list(reported(CHUNKS, 10)) == CHUNKS
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_the_bundled_model_reports_both_ways():
+    codec, seen = OnnxCodec.from_pretrained("bundled", num_threads=1), []
+    audio = np.zeros((1, 1920 * 5), np.float32)
+    with watched(lambda done, total: seen.append((done, total))):
+        codes = codec.encode(audio, chunk_duration=0.16)
+        codec.decode(codes, chunk_duration=0.16)
+    assert seen == [(2, 5), (4, 5), (5, 5)] * 2
