@@ -46,14 +46,14 @@ _CONFIG_HEADER = {
 class Checkpoint:
     """A folder with config.json and safetensors weights, open for reading.
 
-    Use as a context manager. Tensors are read one by one, so that loading half of a model
-    reads half of the file.
+    Use as a context manager. Tensors are read one by one, so that loading the encoder alone
+    reads no decoder.
 
     Attributes:
         folder: where it is.
         released: the parsed config.json.
         files: the weight files.
-        layout: "v1" or "v2", told from the names.
+        layout: "v1" or "v2", by the names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,7 +122,7 @@ class Checkpoint:
         return config
 
     def _check_depths(self, config: CodecConfig) -> None:
-        """Refuse absurd depths before building them takes for ever: every layer has tensors."""
+        """Refuse absurd numbers of layers before they are built: every layer has tensors."""
         stages = [*config.encoder, *config.decoder]
         depths = [stage.num_layers for stage in stages if isinstance(stage, TransformerStage)]
         layers = sum(depths) + config.quantizer.num_quantizers
@@ -140,7 +140,7 @@ def _is_identity(tensor: Tensor) -> bool:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path} is no regular file")
+            raise CheckpointError(f"{path} is not a regular file")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(

@@ -12,12 +12,11 @@ from typing import Any
 from onnx import ModelProto, ValueInfoProto, helper
 
 from ..checkpoint.stored_weights import StoredWeights
+from ..onnx.shapes import PIECE_FRAMES
 from .codec_nodes import CodecWriter
 from .graph import IR_VERSION, OPSET, Graph, value_info
 from .transformer_nodes import Ring, Rows
 
-PIECE_FRAMES = 25
-GRAPHS = ("encoder", "decoder", "encoder_step", "decoder_step")
 Values = list[ValueInfoProto]
 
 

@@ -1,6 +1,6 @@
 """Training CAT-ASR: cross-entropy of texts, and how well held-out clips are read.
 
-Source: training.md section 8.
+Source: appendix E of the paper.
 """
 
 from dataclasses import dataclass, field
