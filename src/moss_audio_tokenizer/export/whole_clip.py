@@ -23,12 +23,12 @@ from .. import __version__
 from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..errors import CheckpointError
 from ..files import atomic_path
+from ..graphs.codec_nodes import CodecWriter
+from ..graphs.graph import Graph, value_info
+from ..graphs.onnx_models import Values, finish_model, write_whole_clip
 from ..onnx.folder import folder_path
 from ..onnx.graph_pair import GraphPair
 from .comparison import compare, probe
-from .graph import Graph, value_info
-from .halves import HalfWriter
-from .models import Values, finish_model, write_whole_clip
 from .precision import write_weights
 
 CONTRACTS = ("whole-clip", "n-quantizers")
@@ -83,13 +83,13 @@ def export_whole_clip(
 def build_whole_clip(weights: StoredWeights, side: str, contract: str) -> ModelProto:
     """The graph of the encoder or the decoder, whose weights stay in their files."""
     graph = Graph()
-    writer = HalfWriter(weights, side, _TYPES[contract, side])
+    writer = CodecWriter(weights, side, _TYPES[contract, side])
     write = _write_encoder if side == "encoder" else _write_decoder
     values = write(graph, writer, contract == "n-quantizers")
     return finish_model(graph, side, values, ("moss-audio-tokenizer", __version__))
 
 
-def _write_encoder(graph: Graph, writer: HalfWriter, counted: bool) -> tuple[Values, Values]:
+def _write_encoder(graph: Graph, writer: CodecWriter, counted: bool) -> tuple[Values, Values]:
     given = writer.given("samples")
     (codes, hidden), frames = write_whole_clip(graph, writer, given[0])
     if counted:
@@ -105,7 +105,7 @@ def _write_encoder(graph: Graph, writer: HalfWriter, counted: bool) -> tuple[Val
     return _inputs(given, counted), _outputs(graph, found)
 
 
-def _write_decoder(graph: Graph, writer: HalfWriter, counted: bool) -> tuple[Values, Values]:
+def _write_decoder(graph: Graph, writer: CodecWriter, counted: bool) -> tuple[Values, Values]:
     given = writer.given("frames")
     codes = given[0]
     if counted:  # -1 stands for a layer that is not there
@@ -127,7 +127,7 @@ def _write_decoder(graph: Graph, writer: HalfWriter, counted: bool) -> tuple[Val
     return _inputs(given, counted), _outputs(graph, found)
 
 
-def _present(graph: Graph, writer: HalfWriter) -> str:
+def _present(graph: Graph, writer: CodecWriter) -> str:
     """Which layers are wanted: (num_quantizers, 1, 1)."""
     layers = np.arange(writer.config.quantizer.num_quantizers).reshape(-1, 1, 1)
     return graph.op("Less", graph.constant(layers, "int64"), "n_quantizers")
