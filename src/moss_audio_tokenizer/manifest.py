@@ -17,7 +17,7 @@ from .errors import MALFORMED, InputError
 _SPLIT = re.compile(r"\w[\w.+ -]{0,63}")
 
 # What a transcript is to its recording: the words of one speaker, of several, or a description.
-# Beyond it a number is no name of anything, and may take minutes to print.
+# Larger numbers are not names of speakers, and may take minutes to print.
 _MAX_NUMBER = 1e18
 TASKS = ("asr", "ms_asr", "caption")
 
@@ -27,18 +27,18 @@ class ManifestEntry:
     """One line of a manifest.
 
     Attributes:
-        path: where the recording is, absolute.
+        path: absolute path of the recording.
         domain: "speech", "sound", "music", ...
         split: "train", "valid", ...
         name: the path as the manifest has it, to print.
-        speaker: whose voice it is; empty where that is not known.
-        text: what is said or heard; empty where that is not known.
-        task: what the text is, one of TASKS; empty without a text.
+        speaker: name of the speaker; empty where it is not known.
+        text: transcript or description; empty where it is not known.
+        task: kind of the text, one of TASKS; empty without a text.
         language: empty where it is not known.
         seconds: length as the manifest has it; 0 where it does not say.
         member: (first byte, bytes) of the recording inside ``path``, for a recording that lies
             in an archive; None when the file is the recording.
-        row: of the recording in ``path``, for a recording that lies in a table.
+        row: row of the recording in ``path``, for a recording that lies in a table.
     """
 
     path: Path
@@ -190,7 +190,7 @@ def _text(
     if not isinstance(value, str) or (default is None and not value):
         raise InputError(f"{where} has {key!r} = {value!r}; expected text")
     if not _can_be_encoded(value):
-        raise InputError(f"{where} has {key!r} = {value!a}; expected text without half surrogates")
+        raise InputError(f"{where} has {key!r} = {value!a}; expected text without lone surrogates")
     if default is None and "\0" in value:
         raise InputError(
             f"{where} has {key!r} = {value!a}; expected a path without null characters"
@@ -199,7 +199,7 @@ def _text(
 
 
 def _can_be_encoded(text: str) -> bool:
-    """JSON can say half of a surrogate pair, which is no letter and fits into no file."""
+    """JSON can hold a lone surrogate, which cannot be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -76,7 +76,7 @@ def test_a_plan_survives_its_file(manifest, tmp_path):
         write_planned(tmp_path, shard)
         assert read_planned(tmp_path, shard.name) == shard
     (tmp_path / "train-000000.json").write_text("{}")
-    with pytest.raises(BulkError, match="no part of a plan"):
+    with pytest.raises(BulkError, match="not part of a plan"):
         read_planned(tmp_path, "train-000000")
 
 

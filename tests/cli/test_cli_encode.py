@@ -167,7 +167,7 @@ def test_an_input_is_never_overwritten(codec, refused, write_wav, tmp_path, link
 def test_output_in_what_is_no_folder(codec, refused, write_wav, tmp_path):
     (tmp_path / "file").write_text("")
     line = refused("encode", write_wav(), "-o", f"{tmp_path}/file/out/")
-    assert "is no folder" in line
+    assert "is not a folder" in line
     assert codec.loads == []
 
 

@@ -82,6 +82,16 @@ def test_a_report_brings_figures_to_the_table(codec, reports, moss_audio, write_
     assert report.startswith("report: ")
 
 
+def test_a_report_of_music_has_no_metrics_of_speech(codec, moss_audio, write_wav, tmp_path):
+    page = tmp_path / "page.html"
+    given = ["-o", tmp_path / "out.wav", "--report", page, "--domain", "music"]
+    result = moss_audio("reconstruct", write_wav(), *given)
+    assert result.exit_code == 0, result.output
+    assert "STOI" not in result.stdout
+    assert "mel distance" in page.read_text("utf-8")
+    assert "STOI" not in page.read_text("utf-8")
+
+
 def test_a_real_report_and_its_figures_as_json(codec, json_of, write_wav, tmp_path):
     page = tmp_path / "page.html"
     document = json_of("reconstruct", write_wav(), "-o", tmp_path / "out.wav", "--report", page)

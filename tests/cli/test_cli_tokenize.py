@@ -68,7 +68,7 @@ def test_there_and_back(levels, moss_audio, json_of, sounds, tmp_path, names_in)
     assert json_of("stats", tmp_path / "codes", "--verify")["layers"] == [
         {"used": 1 / 16, "bits": 0.0}
     ]
-    assert "rows in use" in moss_audio("stats", tmp_path / "codes").stdout
+    assert "entries in use" in moss_audio("stats", tmp_path / "codes").stdout
     sound = json_of("detokenize", tmp_path / "codes", "-o", tmp_path / "out", "--workers", 1)
     assert sound["clips"] == 2
     assert "audio/train-000000/000000.flac" in names_in(tmp_path / "out")

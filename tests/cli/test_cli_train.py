@@ -75,3 +75,12 @@ def test_missing_extra(refused, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     line = refused("train", "bundled", f"output={tmp_path / 'run'}", code=1)
     assert line.endswith("pip install 'moss-audio-tokenizer[train]'")
+
+
+def test_all_keys_of_a_recipe_are_shown(moss_audio, refused):
+    result = moss_audio("train", "decoder", "max_steps=7", "--show")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "max_steps=7" in lines
+    assert all("=" in line for line in lines)
+    assert "no recipe 'decode'" in refused("train", "decode", "--show")

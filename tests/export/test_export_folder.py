@@ -12,9 +12,9 @@ from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
 from moss_audio_tokenizer.export import folder as export_folder
 from moss_audio_tokenizer.export.folder import export_onnx
-from moss_audio_tokenizer.export.identity import codes_identity
-from moss_audio_tokenizer.export.linear import BLOCK
 from moss_audio_tokenizer.export.precision import to_int8
+from moss_audio_tokenizer.graphs.codes_identity import codes_identity
+from moss_audio_tokenizer.graphs.linear_nodes import BLOCK
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 
 GRAPHS = ("encoder", "decoder", "encoder_step", "decoder_step")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import helper
 
-from moss_audio_tokenizer.export.graph import OPSET, Graph, value_info
-from moss_audio_tokenizer.export.transformer import Ring, StageWriter
+from moss_audio_tokenizer.graphs.graph import OPSET, Graph, value_info
+from moss_audio_tokenizer.graphs.transformer_nodes import Ring, StageWriter
 
 CODECS = {
     "mono": {},

@@ -180,7 +180,7 @@ def test_wrong_options(pair):
         codec.decode(codes[:2], num_quantizers=3)
     with pytest.raises(InputError, match="use encode for a batch"):
         codec.batch_encode(audio)
-    with pytest.raises(CodesError, match="equal depths"):
+    with pytest.raises(CodesError, match="the same number of layers"):
         codec.batch_decode([codes, codes[:2]])
     with pytest.raises(InputError, match="need streaming=True"):
         codec.batch_decode([codes], max_batch_size=2)

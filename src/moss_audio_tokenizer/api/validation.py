@@ -158,3 +158,26 @@ def is_empty_chunk(codes: Any, config: CodecConfig) -> bool:
     if empty:
         check_num_quantizers(codes.shape[0], config)
     return empty
+
+
+def require_equal_layers(rows: list[Any], num_quantizers: int | None) -> None:
+    """Refuse rows of codes with different numbers of layers, unless one number is asked for."""
+    counts = sorted({len(row) for row in rows})
+    if num_quantizers is None and len(counts) > 1:
+        raise CodesError(
+            f"rows have {counts} layers; pass num_quantizers={counts[0]}, or rows with the same "
+            "number of layers"
+        )
+
+
+def first_layers(rows: list[Any], num_quantizers: int | None, config: CodecConfig) -> list[Any]:
+    """The first ``num_quantizers`` layers of each row of codes (default: all).
+
+    Raises:
+        CodesError: a row has fewer, or the model has.
+    """
+    layers = check_num_quantizers(num_quantizers, config)
+    fewest = min(len(row) for row in rows)
+    if num_quantizers is not None and layers > fewest:
+        raise CodesError(f"num_quantizers is {layers}, but the codes have {fewest} layers")
+    return [row[:layers] for row in rows]

@@ -1,4 +1,4 @@
-"""What kind of file some bytes are, told from how they begin.
+"""The kind of a sound file, recognized by its first bytes.
 
 Owns the kinds of sound files that libsndfile may open, and those that take FFmpeg. The list is
 closed: what is on neither is refused before any decoder sees it. It decodes nothing.
@@ -36,7 +36,7 @@ class Kind:
 
 
 def kind_of(file: BinaryIO) -> Kind | None:
-    """The kind of a file by its first bytes; None for what is no known kind of sound.
+    """The kind of a file by its first bytes; None if it is not a known kind of sound.
 
     Args:
         file: open for reading; its position is moved.

@@ -1,7 +1,7 @@
 """Sound of containers that libsndfile cannot open (m4a, webm, wma, ...), decoded by FFmpeg.
 
-Through PyAV where that is installed (the extra ``formats``), else by the program ``ffmpeg``. Either
-is told which container to expect, so that no file is taken for a playlist of other files.
+Through PyAV where that is installed (the extra ``formats``), else by the program ``ffmpeg``. Both
+get the name of the container, so that no file is taken for a playlist of other files.
 """
 
 import os
@@ -37,7 +37,7 @@ class FFmpegSound:
         samplerate: samples a second.
         channels: channels.
         frames: samples of each channel; not known before all are decoded.
-        format: what the container is.
+        format: name of the container.
         subtype: empty; libsndfile's streams have one.
     """
 
@@ -64,7 +64,7 @@ def open_with_ffmpeg(file: BinaryIO, name: str, kind: Kind) -> Iterator[FFmpegSo
 
     Args:
         file: the file, open for reading, which can seek.
-        name: what messages call it.
+        name: name of the file in messages.
         kind: its container.
 
     Raises:

@@ -93,7 +93,7 @@ def _au_damage(start: bytes, size: int) -> str | None:
 
 
 def _mp4_damage(file: BinaryIO, size: int) -> str | None:
-    """Of the boxes of an MP4 file: whether the last is whole, and whether there is one movie."""
+    """Check the boxes of an MP4 file: the last must be complete, and there must be one movie."""
     place = num_movies = 0
     while place + 8 <= size:
         file.seek(place)

@@ -129,7 +129,7 @@ def _length_of_frames(file: BinaryIO, place: int, count: int) -> int:
 
 
 def frame_length(header: bytes) -> int:
-    """Bytes of a frame by its first four; 0 for what is no header, or one of a free bitrate."""
+    """Bytes of a frame by its first four; 0 if they are not a header, or one of a free bitrate."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)

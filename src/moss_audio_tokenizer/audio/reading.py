@@ -44,7 +44,7 @@ class AudioInfo:
         num_samples: samples of each channel.
         sampling_rate: samples a second and channel.
         num_channels: channels.
-        format: of the file, such as "WAV" or "MP3".
+        format: format of the file, such as "WAV" or "MP3".
     """
 
     num_samples: int
@@ -88,7 +88,7 @@ class ForwardFile(soundfile.SoundFile):
         return False
 
     def blocks(self) -> _Blocks:
-        """See `OpenedSound.blocks`; the declared length is not worth an allocation."""
+        """All samples, block by block; the declared length is not trusted with an allocation."""
         length, num_samples = max(1, _BLOCK_VALUES // self.channels), 0
         while True:
             block = self.read(length, dtype="float32", always_2d=True)
@@ -108,7 +108,7 @@ class _JoinedSound:
 
     Args:
         open_link: opens one of them.
-        links: where they are.
+        links: first byte and size of each.
     """
 
     def __init__(self, open_link: Any, links: tuple[tuple[int, int], ...]) -> None:
@@ -119,7 +119,7 @@ class _JoinedSound:
         self.frames = UNKNOWN_LENGTH
 
     def blocks(self) -> _Blocks:
-        """See `OpenedSound.blocks`."""
+        """All samples of all streams, in order."""
         for number, link in enumerate(self._links, 1):
             with self._open_link(*link) as sound:
                 if (sound.samplerate, sound.channels) != (self.samplerate, self.channels):
@@ -265,7 +265,7 @@ def open_audio(source: AudioSource) -> Iterator[OpenedSound]:
         if not str(problem).startswith("it "):
             raise
         raise AudioFileError(f"{name} {str(problem)[3:]}") from problem
-    # TypeError: soundfile wants to be told the rate of headerless files (.raw)
+    # TypeError: soundfile asks for the rate of headerless files (.raw)
     except (soundfile.SoundFileError, OSError, TypeError) as problem:
         reason = " ".join(str(problem).rsplit(": ", 1)[-1].split())
         raise AudioFileError(
@@ -342,7 +342,7 @@ def _link(
                 yield sound
                 return
     # Without a tag the length is guessed from the first frame, and reading stops there. From
-    # a pipe there is nothing to guess from, so the decoder goes on to the end.
+    # a pipe there is nothing to guess from, so the decoder reads to the end.
     with (
         _poured(source, first, size) as descriptor,
         ForwardFile(descriptor, closefd=False) as sound,

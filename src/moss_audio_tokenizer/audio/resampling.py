@@ -55,7 +55,7 @@ class StreamResampler:
         num_channels: channels of the blocks.
 
     Raises:
-        AudioError: a rate that is no integer from 8,000 to 192,000.
+        AudioError: a rate that is not an integer from 8,000 to 192,000.
     """
 
     def __init__(self, from_rate: int, to_rate: int, num_channels: int) -> None:
@@ -90,7 +90,7 @@ class StreamResampler:
 
 
 def check_sampling_rate(sampling_rate: int) -> int:
-    """The rate as an int, or an AudioError when it is no integer from 8,000 to 192,000."""
+    """The rate as an int, or an AudioError when it is not an integer from 8,000 to 192,000."""
     try:
         rate = operator.index(sampling_rate)
     except TypeError:

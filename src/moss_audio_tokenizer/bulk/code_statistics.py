@@ -27,7 +27,7 @@ def shard_statistics(
 
     Args:
         source: the folder.
-        splits: which; none for all.
+        splits: the splits to count; empty for all.
         verify: compare every shard with the hash in its manifest first.
         advance: called with clips done and clips in all.
 
@@ -62,16 +62,17 @@ def shard_statistics(
 
 
 def count_codes(
-    codes: Int[np.ndarray, "num_quantizers frames"], counts: Int[np.ndarray, "num_quantizers rows"]
+    codes: Int[np.ndarray, "num_quantizers frames"],
+    counts: Int[np.ndarray, "num_quantizers entries"],
 ) -> None:
-    """Add how often every row of every codebook is used."""
+    """Add how often every entry of every codebook is used."""
     size = counts.shape[1]
     flat = codes + np.arange(len(codes))[:, None] * size
     counts += np.bincount(flat.reshape(-1), minlength=counts.size).reshape(counts.shape)
 
 
-def layer_use(counts: Int[np.ndarray, "num_quantizers rows"]) -> list[dict[str, float]]:
-    """Of every layer: the share of rows in use, and the entropy of a code in bits."""
+def layer_use(counts: Int[np.ndarray, "num_quantizers entries"]) -> list[dict[str, float]]:
+    """For every layer, the share of codebook entries in use, and the entropy of a code in bits."""
     used = (counts > 0).mean(axis=1)
     return [
         {"used": round(float(share), 4), "bits": round(float(bits), 3)}
@@ -80,7 +81,7 @@ def layer_use(counts: Int[np.ndarray, "num_quantizers rows"]) -> list[dict[str, 
 
 
 def entropy_bits(
-    counts: Int[np.ndarray, "num_quantizers rows"],
+    counts: Int[np.ndarray, "num_quantizers entries"],
 ) -> Float[np.ndarray, "num_quantizers"]:
     """The entropy of every layer's codes, each taken by itself, in bits a code."""
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

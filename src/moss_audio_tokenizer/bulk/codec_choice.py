@@ -87,7 +87,7 @@ class CodecChoice:
 
     @property
     def runs_on(self) -> str:
-        """See `Choice.runs_on`."""
+        """The runtime: "onnx" or "torch"."""
         if self.backend is None and self.attention:
             return "torch"
         return self.backend or choose_backend(self.model, self.device, self.dtype)
@@ -103,7 +103,9 @@ class CodecChoice:
         return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
 
     def _open_graphs(self) -> Codec:
-        from ..onnx.codec import OnnxCodec  # it loads each half when that is first needed
+        from ..onnx.codec import (
+            OnnxCodec,
+        )  # it loads encoder and decoder when they are first needed
 
         # One thread, as `use_one_thread` has it for PyTorch.
         return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
@@ -122,7 +124,7 @@ class CodecChoice:
         )
 
     def revision(self) -> str:
-        """Of the files of the model: names and contents of configuration and weights.
+        """Hash of the names and contents of the files of the model.
 
         Raises:
             CheckpointError: nothing usable is there.

@@ -84,7 +84,7 @@ def run_locally(
         if fruitless == _MOST_FRUITLESS_POOLS:
             raise BulkError(
                 f"worker processes have died {fruitless} times, killed from outside or for want "
-                "of memory; go on with --resume and fewer --workers or a smaller --batch-seconds"
+                "of memory; continue with --resume and fewer --workers or a smaller --batch-seconds"
             )
         left = [name for name in left if name not in done]
 

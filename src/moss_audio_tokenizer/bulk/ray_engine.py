@@ -22,10 +22,10 @@ class RayOptions:
     """Where and on what actors run.
 
     Attributes:
-        address: of a cluster; "auto" for the one that this machine is part of, "" for a new one
-            on this machine.
-        cpus: of each actor.
-        gpus: of each actor; a fraction lets several share one.
+        address: address of a cluster; "auto" for the one that this machine is part of, "" for a
+            new one on this machine.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor; a fraction lets several share one.
     """
 
     address: str = ""
@@ -47,10 +47,10 @@ def run_on_ray(
     if ours:
         _connect(ray, options)
     try:
-        pieces = ray.data.from_items(
+        tasks = ray.data.from_items(
             [{"name": name} for name in names], override_num_blocks=len(names)
         )
-        outcomes = pieces.map_batches(
+        outcomes = tasks.map_batches(
             _Actor,
             fn_constructor_args=(job,),
             batch_size=1,
@@ -63,7 +63,7 @@ def run_on_ray(
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BulkError(
-            f"an actor of Ray failed ({lines[-1].strip()}); go on with --resume"
+            f"an actor of Ray failed ({lines[-1].strip()}); continue with --resume"
         ) from error
     finally:
         if ours:

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, its plan, which shards are whole, and what it comes to.
+"""The folder of a run: its lock, its plan, the shards that are complete, and the results.
 
 Owns ``plan.json`` (written when the plan is whole), ``plan/``, ``shards/``, ``errors.jsonl`` and
 ``summary.json``. A shard is whole once its manifest is there; its data are written before.
@@ -68,7 +68,7 @@ class RunFolder:
             )
         if PLAN_NAME in there and not resume:
             raise InputError(
-                f"{str(self.path)!r} holds a run; go on with --resume, or name another folder"
+                f"{str(self.path)!r} holds a run; continue with --resume, or name another folder"
             )
 
     def _take(self, lock: int) -> None:
@@ -93,7 +93,9 @@ class RunFolder:
             if plan["format"] != _FORMAT:
                 raise ValueError(f"its format is {plan['format']}")
         except MALFORMED as error:
-            raise BulkError(f"{path} is no plan ({error}); tokenize into a new folder") from error
+            raise BulkError(
+                f"{path} is not a plan ({error}); tokenize into a new folder"
+            ) from error
         return plan
 
     def write_plan(

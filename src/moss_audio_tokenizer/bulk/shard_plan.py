@@ -49,11 +49,11 @@ class Tokenizing:
     Attributes:
         source: manifest, or folder of sound files, tar files, Parquet or Arrow files.
         splits: which to tokenize; empty for all.
-        domain: of recordings that do not say theirs.
+        domain: domain of recordings that do not state one.
         num_quantizers: layers of codes to keep; 0 keeps all.
         shard_format: "parquet", "webdataset" or "moss".
         shard_hours: a shard is full once it has about so many hours.
-        shard_clips: and has no more clips than this.
+        shard_clips: the most clips of a shard.
         batch_seconds: seconds of audio that are decoded together, padding included.
         batching: "exact" computes every clip by itself; "together" the clips of a batch at once,
             which is faster, but may round a few codes another way.
@@ -96,9 +96,9 @@ class PlannedClip:
     """A clip of a shard.
 
     Attributes:
-        entry: what its source says of it, but for its length.
+        entry: the recording and its facts, without its length.
         seconds: that, stated or guessed.
-        extra: what else its manifest has, as a JSON object.
+        extra: other keys of its source, as a JSON object.
     """
 
     entry: ManifestEntry
@@ -218,7 +218,7 @@ def read_planned(folder: Path, name: str) -> PlannedShard:
         return PlannedShard(name, values["split"], clips, tuple(map(tuple, values["batches"])))
     except MALFORMED as error:
         raise BulkError(
-            f"{path} is no part of a plan ({error}); tokenize into a new folder"
+            f"{path} is not part of a plan ({error}); tokenize into a new folder"
         ) from error
 
 

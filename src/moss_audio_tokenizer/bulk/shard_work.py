@@ -37,10 +37,10 @@ class TokenizeJob:
     """Shards of a data set.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         choice: the codec.
-        settings: of the run.
-        made: what manifests say of the model.
+        settings: settings of the run.
+        made: the model, as manifests describe it.
         loaders: threads that decode beside the model.
     """
 

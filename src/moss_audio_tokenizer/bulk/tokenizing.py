@@ -1,6 +1,6 @@
 """Tokenizing a data set: the plan, the shards that are missing, and the summary.
 
-Owns the order of things, so that a run that was killed at any moment goes on to the same result.
+Owns the order of steps, so that a run that was killed at any moment resumes to the same result.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ def tokenize(
     """Write the codes of a data set as shards, and return the summary with a key ``speed``.
 
     Args:
-        settings: what to make of what.
+        settings: the data set, and what to make of it.
         output: a folder that is empty or not there; with ``resume``, that of a run.
         choice: the codec (default: the bundled model, on the CPU).
         engine: "local" or "ray".
-        workers: processes or, with Ray, most actors.
+        workers: number of processes or, with Ray, the most actors.
         loaders: threads of each that decode and resample beside the model.
-        resume: go on with a run that was interrupted; one that is complete stays as it is.
-        ray_options: where actors run.
+        resume: continue an interrupted run; a complete one stays as it is.
+        ray_options: the cluster and resources of the actors.
         advance: called after every shard.
 
     Raises:
@@ -197,7 +197,7 @@ def _whole(folder: RunFolder, name: str) -> dict[str, Any]:
     manifest = folder.manifest(name)
     if manifest is None:
         raise BulkError(
-            f"shard {name} in {str(folder.path)!r} is gone or damaged; go on with --resume"
+            f"shard {name} in {str(folder.path)!r} is gone or damaged; continue with --resume"
         )
     return manifest
 

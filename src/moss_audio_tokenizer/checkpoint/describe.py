@@ -1,4 +1,4 @@
-"""What a checkpoint is, told from its config.json and the headers of its weights; no PyTorch."""
+"""What a checkpoint is, by its config.json and the headers of its weights; no PyTorch."""
 
 import math
 from pathlib import Path
@@ -42,8 +42,8 @@ def _bitrates(config: CodecConfig) -> dict[str, float]:
         config.quantizer.num_quantizers,
         (config.quantizer.codebook_size - 1).bit_length(),
     )
-    depths = {2**power for power in range(layers.bit_length())} | {layers}
-    return {str(depth): depth * bits * config.frame_rate / 1000 for depth in sorted(depths)}
+    counts = {2**power for power in range(layers.bit_length())} | {layers}
+    return {str(count): count * bits * config.frame_rate / 1000 for count in sorted(counts)}
 
 
 def _parameters(weights: StoredWeights) -> dict[str, int]:

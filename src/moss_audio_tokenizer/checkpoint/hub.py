@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, MissingDependencyError
-
-BUNDLED = Path(__file__).parent.parent / "bundled"
+from ..onnx.folder import BUNDLED
 
 
 def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:

@@ -7,14 +7,11 @@ tensor.
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from ..config import CodecConfig, TransformerStage
 from ..config.released import LAYOUTS
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _BLOCK_NAMES = {
     "attention.in_proj.weight": ("self_attn.in_projs.0.weight", "self_attn.in_proj.weight"),
@@ -102,8 +99,8 @@ def _quantizer_names(parameter: str, num_quantizers: int) -> Iterator[tuple[str,
         yield f"quantizer.quantizers.{layer}.{suffix}", Slot(parameter, layer)
 
 
-def to_released_shape(name: str, tensor: "Tensor") -> "Tensor":
-    """Weight-normalised projections are 1x1 convolutions in released files."""
+def to_released_shape(name: str, tensor: Any) -> Any:
+    """A tensor or array: weight-normalized projections are 1x1 convolutions in released files."""
     if name.endswith("original1"):
         return tensor[..., None]
     return tensor[:, None, None] if name.endswith("original0") else tensor

@@ -64,7 +64,7 @@ class StoredWeights:
     Attributes:
         folder: where it is.
         files: its safetensors files.
-        layout: "v1" or "v2", told from the names.
+        layout: "v1" or "v2", by the names.
         config: what the codec is built like; read from config.json unless given.
     """
 

@@ -125,7 +125,7 @@ def _configuration(name: str) -> Any:
     try:
         return codec_config_from_released(json.loads(path.read_text("utf-8")))
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{name!r} is no codec's config.json: {error}") from error
+        raise InputError(f"{name!r} is not a codec's config.json: {error}") from error
 
 
 def _measure(

@@ -23,7 +23,7 @@ class Found:
     """An input, and what its output is called.
 
     Attributes:
-        path: of the input.
+        path: path of the input.
         name: below the output folder, with the input's ending.
         keep_ending: whether the output's name keeps it, because another input differs in it alone.
     """
@@ -56,7 +56,7 @@ def plan(
     """The output of every input.
 
     Args:
-        inputs: what to read.
+        inputs: the files to read.
         output: as the user wrote it: a file, a folder, or "-" for standard output.
         suffixes: extensions that can be written; the first is the default in a folder.
         file_format: the extension asked for, without its dot.
@@ -147,7 +147,7 @@ def require_new(output: Path, option: str) -> None:
     """Refuse to write over what is there, and where there is no folder for it, before any work.
 
     Args:
-        output: of a file, or of a folder, which may be there as long as it is empty.
+        output: path of a file or folder; a folder may exist as long as it is empty.
         option: as the user wrote it.
 
     Raises:
@@ -157,7 +157,9 @@ def require_new(output: Path, option: str) -> None:
     if taken or str(output) == "-":
         raise InputError(f"{option} {str(output)!r} is there already; name a new one")
     if not output.absolute().parent.is_dir():
-        raise InputError(f"{option} {str(output)!r} is in no folder that there is; make it first")
+        raise InputError(
+            f"{option} {str(output)!r} is in a folder that does not exist; make it first"
+        )
 
 
 def make_folders(outputs: Iterable[Path]) -> None:
@@ -180,7 +182,7 @@ def _check_folder(folder: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is no folder; nothing can be written there")
+        raise InputError(f"{str(folder)!r} is not a folder; nothing can be written there")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"no permission to write in {str(folder)!r}; choose another -o")
 

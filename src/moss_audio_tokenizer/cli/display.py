@@ -32,7 +32,7 @@ def print_line(line: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A text as one line that no terminal takes for commands, with escapes for what is no letter.
+    """A text as one line without control characters: those are escaped.
 
     File names, texts and tensor names come from elsewhere: they may hold anything.
     """
@@ -45,7 +45,7 @@ def printable(text: str) -> str:
 
 
 def _escaped(letter: str) -> str:
-    # Bytes of names that are not UTF-8 reach Python as half surrogates.
+    # Bytes of names that are not UTF-8 reach Python as lone surrogates.
     code = ord(letter)
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
@@ -118,7 +118,7 @@ def _plain_table(show_header: bool = True) -> "Table":
 def _print(table: "Table") -> None:
     from rich.console import Console
 
-    # In a pipe there is no edge to wrap at: a file name stays in one piece.
+    # In a pipe there is no edge to wrap at: file names stay on one line.
     width = None if sys.stdout.isatty() else _WIDTH_OF_PIPES
     Console(file=sys.stdout, highlight=False, width=width).print(table)
 
@@ -127,7 +127,7 @@ def _print(table: "Table") -> None:
 def progress(description: str, total: int | None = None) -> Iterator["Progress"]:
     """A bar on stderr with one task (id 0), gone when done; invisible unless on a terminal.
 
-    Without a total it shows only that work goes on.
+    Without a total it shows only that work is under way.
     """
     from rich.console import Console
     from rich.progress import (

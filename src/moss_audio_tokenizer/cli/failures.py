@@ -54,7 +54,7 @@ def message_of(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MossAudioError | OSError) and text:
         return text
-    # Nothing of ours foresaw this one: its kind is half of the message.
+    # An unforeseen error: its type says as much as its message.
     return f"{type(error).__name__}: {text} (MOSS_AUDIO_DEBUG=1 shows where)"
 
 

@@ -32,7 +32,7 @@ def find_inputs(inputs: Sequence[Path], suffixes: Sequence[str], what: str) -> l
     Args:
         inputs: paths, folders, patterns, and "-" for standard input.
         suffixes: endings of the files in a folder that count, without dots.
-        what: what such files are, for the message.
+        what: name of such files, for the message.
 
     Raises:
         InputError: a folder or pattern has no such files, or standard input is named twice.
@@ -111,7 +111,7 @@ def work_through(
     """Do every job, print results, then failures; exits non-zero if there were any.
 
     Args:
-        jobs: what to do.
+        jobs: the files to work on.
         verb: what the progress bar says, such as "encoding".
         work: does one job and returns its facts.
         as_json: print one JSON document instead of lines for people.

@@ -172,7 +172,7 @@ def check_speech_model(model: str, recipe: str) -> None:
 
     Args:
         model: folder, id of the Hugging Face hub, which has one slash, or "bundled".
-        recipe: what such a model can be trained with.
+        recipe: recipe that trains such a model.
 
     Raises:
         CheckpointError: there is no such folder, or no model in it.
@@ -187,7 +187,7 @@ def check_speech_model(model: str, recipe: str) -> None:
         return
     is_id = model.count("/") == 1 and not folder.exists() and model[0] not in "./~"
     if not is_id:
-        fault = "holds no config.json" if folder.is_dir() else "is no folder that exists"
+        fault = "holds no config.json" if folder.is_dir() else "is not a folder that exists"
         raise CheckpointError(
             f"{model!r} {fault}; no speech model ships with this package: train one with "
             f"moss-audio train {recipe} (docs/speech.md), and name its folder"
@@ -195,7 +195,7 @@ def check_speech_model(model: str, recipe: str) -> None:
 
 
 def _purpose(model: str, asked_for: bool) -> str:
-    """What PyTorch is for, and how to do without it where nobody asked for it."""
+    """What PyTorch is needed for, and how to do without it where it was not asked for."""
     from ..onnx.folder import is_exported
 
     if asked_for or is_exported(model):

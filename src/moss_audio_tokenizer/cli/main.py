@@ -50,7 +50,7 @@ class Commands(TyperGroup):
         except typer.Abort:  # what an older Typer makes of Ctrl-C; a newer one returns 130
             code = INTERRUPTED
         except Exception as error:
-            # The outermost frame: what nobody foresaw ends here too, as a line, not silently.
+            # The outermost frame: unforeseen errors end here too, as one line.
             if wants_traceback() and not isinstance(error, _USAGE_ERROR):
                 raise
             code = _explain(error)

@@ -90,6 +90,7 @@ def reconstruct(
     compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
     attention: options.Attention = None,
     report: Report = None,
+    domain: options.Domain = "speech",
     as_json: options.Json = False,
 ) -> None:
     """Hear what the codec makes of a recording: encode and decode in one go.
@@ -114,7 +115,7 @@ def reconstruct(
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]
     check_outputs(outputs, [job.source for job in jobs])
     if len(jobs) == 1:
-        _one(codec, jobs[0], layers, several, model, report, as_json)
+        _one(codec, jobs[0], layers, several, model, report, domain, as_json)
         return
 
     def work(job: Job) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def _one(
     several: bool,
     model: str,
     report: Path | None,
+    domain: str,
     as_json: bool,
 ) -> None:
     """Reconstruct one recording, and show a table of it."""
@@ -155,7 +157,7 @@ def _one(
         original, versions = _reconstruct(codec, job, layers, several, step)
     _save(versions, codec.info.sampling_rate)
     if report:
-        versions = _measure(original.samples, versions, codec.info.sampling_rate)
+        versions = _measure(original.samples, versions, codec.info.sampling_rate, domain)
         _write_report(report, job.source, model, codec, original.samples, versions)
     if as_json:
         facts = _described(job.source, codec, original, versions)
@@ -213,13 +215,15 @@ def _require_report() -> None:
 
 
 def _measure(
-    original: "np.ndarray", versions: Sequence[Version], sampling_rate: int
+    original: "np.ndarray", versions: Sequence[Version], sampling_rate: int, domain: str
 ) -> list[Version]:
-    from ..evaluation import measure
+    from ..evaluation.metric_registry import DEFAULT_METRICS, measure, metrics_of
+
+    names = metrics_of(domain, DEFAULT_METRICS)
 
     with display.progress("measuring"):
         return [
-            replace(version, metrics=measure(original, version.audio, sampling_rate))
+            replace(version, metrics=measure(original, version.audio, sampling_rate, names))
             for version in versions
         ]
 
@@ -268,7 +272,8 @@ def _described(
 
 
 def _print(versions: Sequence[Version], original: "_Original", report: Path | None) -> None:
-    measured = _IN_TABLE if report else {}
+    found = versions[0].metrics if report else {}
+    measured = {name: title for name, title in _IN_TABLE.items() if name in found}
     rows = [_row(version, measured) for version in versions]
     display.print_table(("layers", "kbps", *measured.values(), "file"), rows)
     replaced = any(version.replaced for version in versions)

@@ -56,7 +56,7 @@ def _print(found: dict[str, Any]) -> None:
     )
     display.print_line("")
     display.print_table(
-        ("layer", "bits a code", "rows in use"),
+        ("layer", "bits a code", "entries in use"),
         [
             (str(number), f"{layer['bits']:.2f}", f"{layer['used']:.1%}")
             for number, layer in enumerate(layers, 1)

@@ -71,7 +71,7 @@ def tokenize(
 ) -> None:
     """Turn a data set into shards of codes.
 
-    Killed at any moment and resumed, it comes to the same shards, byte for byte.
+    A run that is killed at any moment resumes to the same shards, byte for byte.
 
     Example: moss-audio tokenize data/manifest.jsonl -o codes --workers 8
     """

@@ -51,16 +51,25 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint in output=DIR.")
     ] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print all keys of the recipe and their values; do not train."),
+    ] = False,
 ) -> None:
     """Train a model; progress on stderr, the folder of the trained model on stdout.
 
-    Example: moss-audio train envelope output=runs/first data.manifest=data/manifest.jsonl
+    Example: moss-audio train decoder output=runs/voice data.manifest=m.jsonl max_steps=2000
+
+    All keys of a recipe: moss-audio train decoder --show
     """
     with needs_extra("train", "training"):
-        from ..training.codec.codec_config import override
+        from ..training.overrides import override, recipe_lines
         from ..training.recipes import recipe as find_recipe
 
     config = override(find_recipe(recipe), assignments or [])
+    if show:
+        display.print_line("\n".join(recipe_lines(config)))
+        return
     trainer = _prepare(config, resume)
     display.print_line(str(trainer.run()))
 

@@ -35,7 +35,7 @@ class ClipCodes:
         downsample_rate: samples a frame and channel; 0 stands for 12.5 frames a second, the
             rate of all released models, where that is a whole number of samples.
         num_channels: channels of the audio.
-        codebook_size: rows of each codebook, 2 to 65,536.
+        codebook_size: entries of each codebook, 2 to 65,536.
         model: identity of the model that made them (`CodecInfo.identity`), or "".
 
     Raises:
@@ -123,7 +123,7 @@ def _default_step(sampling_rate: Any) -> int:
     samples = 2 * require_integer("sampling_rate", sampling_rate, lowest, highest)
     if samples % 25:
         raise CodesError(
-            f"sampling_rate {sampling_rate} is no multiple of 12.5 frames a second: "
+            f"sampling_rate {sampling_rate} is not a multiple of 12.5 frames a second: "
             "pass downsample_rate"
         )
     return samples // 25

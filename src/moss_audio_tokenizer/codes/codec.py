@@ -24,7 +24,7 @@ class CodecInfo:
         num_channels: channels of the audio.
         downsample_rate: samples a frame and channel.
         num_quantizers: layers of the residual quantizer.
-        codebook_size: rows of each codebook; codes are 0 .. codebook_size - 1.
+        codebook_size: entries of each codebook; codes are 0 .. codebook_size - 1.
     """
 
     identity: str

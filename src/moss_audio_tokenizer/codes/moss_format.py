@@ -33,7 +33,7 @@ class _Header(NamedTuple):
 
     @property
     def has_possible_counts(self) -> bool:
-        """Whether sizes can be computed from them; `ClipCodes` judges all fields later."""
+        """Whether sizes can be computed from them; `ClipCodes` checks all fields later."""
         counts = (self.num_quantizers, self.downsample_rate, self.num_samples)
         return 0 not in counts and 2 <= self.codebook_size <= 2**16
 

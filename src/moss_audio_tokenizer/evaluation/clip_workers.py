@@ -26,7 +26,7 @@ from ..metrics.signals import MEASURED_RATE
 from .alignment import find_delay, without_delay
 from .artifacts import content_of, save_codes, save_decoded_audio, save_reference
 from .codecs import CodedClip, EvaluatedCodec, Opener
-from .metric_registry import DEFAULT_METRICS, METRICS, measure_mono, missing_packages
+from .metric_registry import DEFAULT_METRICS, measure_mono, metrics_of, missing_packages
 from .result_rows import Row
 from .scoring_models import ScoringModelNames, ScoringModels
 
@@ -173,11 +173,6 @@ class Worker:
             text=task.clip.text if scores and scores.transcript is not None else None,
             scorers=self._work.scorers.by_metric if scores else {},
         )
-
-
-def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
-    """The metrics that mean something in a domain."""
-    return [name for name in names if domain == "speech" or not METRICS[name].spoken]
 
 
 def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:

@@ -83,7 +83,7 @@ class LayeredCodec:
         self._codec = codec
 
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> list[CodedClip]:
-        """See `EvaluatedCodec.code`; what the codec adds past the end is cut off."""
+        """The clip at every number of quantizers; samples past its end are cut off."""
         counts = [count for count in self.quantizer_counts if count]
         codes = self._codec.encode(audio, num_quantizers=max(counts))
         return [self._coding(codes[:count], audio.shape[1]) for count in counts]

@@ -77,22 +77,22 @@ class LocalSubject:
 
     @property
     def info(self) -> CodecInfo:
-        """See `Subject`."""
+        """Facts about the codec."""
         info: CodecInfo = self._codec.info
         return info
 
     def encode(self, audio: Clip, num_quantizers: int) -> Codes:
-        """See `Subject`."""
+        """Codes of a complete clip."""
         codes: Codes = self._codec.encode(audio, num_quantizers=num_quantizers)
         return codes
 
     def decode(self, codes: Codes) -> Clip:
-        """See `Subject`."""
+        """Audio of complete codes."""
         audio: Clip = self._codec.decode(codes)
         return audio
 
     def encode_live(self, audio: Clip) -> Codes:
-        """See `Subject`."""
+        """Codes of a clip that is streamed."""
         session = self._codec.encoder_stream(1, 1)
         slot, step = session.open(), self.info.downsample_rate
         starts = range(0, audio.shape[1], step)
@@ -100,7 +100,7 @@ class LocalSubject:
         return np.concatenate([*parts, session.close(slot)], axis=1)
 
     def decode_live(self, codes: Codes) -> Clip:
-        """See `Subject`."""
+        """Audio of codes that are streamed."""
         session = self._codec.decoder_stream(1, 1)
         slot = session.open()
         frames = range(codes.shape[1])

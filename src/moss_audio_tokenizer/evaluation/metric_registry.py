@@ -23,9 +23,8 @@ class Metric:
         digits: decimals worth printing.
         unit: "" or a unit.
         function: (mono reference, mono estimate, sampling rate) -> value; None for what needs a
-            model, which `scorers.py` brings.
-        spoken: whether it is a model of how speech is transcript, which says nothing of music or a
-            door that slams.
+            scoring model.
+        spoken: whether it is for speech only; it is skipped for music and other sounds.
         package: what must be installed beyond the eval extra, or "".
     """
 
@@ -77,6 +76,11 @@ METRICS: dict[str, Metric] = {
 
 DEFAULT_METRICS = ("stoi", "pitch_error", "mel_distance", "stft_distance", "si_sdr")
 ALL_METRICS = tuple(name for name, metric in METRICS.items() if metric.function)
+
+
+def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
+    """The metrics that mean something in a domain: those of speech are for "speech" alone."""
+    return [name for name in names if domain == "speech" or not METRICS[name].spoken]
 
 
 def missing_packages(names: Sequence[str]) -> dict[str, str]:

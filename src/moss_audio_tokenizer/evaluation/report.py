@@ -44,7 +44,7 @@ class Reconstruction:
         num_quantizers: layers of the quantizer that were decoded.
         kbps: nominal bitrate, in kilobits a second.
         audio: samples, in -1 .. 1, at the rate of the original.
-        values: metrics of `measures.DEFAULT_METRICS` by name; measured here when None.
+        values: metrics of `metric_registry.DEFAULT_METRICS` by name; measured here when None.
     """
 
     num_quantizers: int
@@ -125,12 +125,12 @@ def build_report(
             f"the original has shape {original.shape}; expected finite samples, at least one"
         )
     versions = [_measured(item, original, sampling_rate) for item in reconstructions]
-    rows = [(one.name, f"{one.kbps:.3f}", *shown_values(one.values)) for one in versions]
-    headings = ("quantizers", "kbps", *(METRICS[name].heading for name in DEFAULT_METRICS))
-    caption = (
-        "Measured on the mean of the channels, at 16 kHz. Arrows point to better. STOI and pitch "
-        "error are for speech only."
-    )
+    names = [name for name in DEFAULT_METRICS if any(name in one.values for one in versions)]
+    rows = [(one.name, f"{one.kbps:.3f}", *shown_values(one.values, names)) for one in versions]
+    headings = ("quantizers", "kbps", *(METRICS[name].heading for name in names))
+    caption = "Measured on the mean of the channels, at 16 kHz. Arrows point to better."
+    if any(METRICS[name].spoken for name in names):
+        caption += " STOI and pitch error are for speech only."
     return page(
         escape(title),
         "\n".join(
@@ -144,7 +144,7 @@ def build_report(
 
 
 def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> Version:
-    # A codec answers in whole frames: what it adds past the end is not to be seen or transcript.
+    # A codec answers in whole frames: what it adds past the end is neither shown nor played.
     audio = item.audio[:, : original.shape[1]]
     plural = "" if item.num_quantizers == 1 else "s"
     values = measure(original, audio, sampling_rate) if item.values is None else item.values

@@ -16,9 +16,9 @@ from ..errors import EvaluationError, InputError
 from ..files import lock_file
 from ..manifest import ManifestEntry
 from .artifacts import audio_folder, slug, without_changed
-from .clip_workers import Opened, Task, Work, metrics_of, run_tasks
+from .clip_workers import Opened, Task, Work, run_tasks
 from .codecs import EvaluatedCodec, Opener
-from .metric_registry import METRICS, missing_packages
+from .metric_registry import METRICS, metrics_of, missing_packages
 from .result_rows import Key, Row, append_rows, read_rows, write_rows
 from .scoring_models import ScoringModelNames, ScoringModels
 
@@ -200,7 +200,7 @@ def _is_done(
             return False
         if not all(_is_measured(row, name, plan.scorers) for name in names):
             return False
-        # What has gone cannot be transcript again, but its numbers stand.
+        # A deleted clip cannot be decoded again, but its figures are still valid.
         if (
             task.save_audio
             and task.clip.path.is_file()

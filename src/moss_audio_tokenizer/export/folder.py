@@ -17,17 +17,17 @@ from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..config import released_from_codec_config
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
+from ..graphs.codes_identity import codes_identity
+from ..graphs.graph import OPSET, TYPES
+from ..graphs.onnx_models import build_model
 from ..onnx.codec import OnnxCodec
 from ..onnx.folder import folder_path, hash_file
-from ..onnx.manifest import FORMAT, MANIFEST_NAME, sealed
+from ..onnx.manifest import CODES_TYPES, FORMAT, MANIFEST_NAME, sealed
+from ..onnx.shapes import GRAPHS
 from .comparison import Distance, Verbs, compare, probe
-from .graph import OPSET, TYPES
-from .identity import codes_identity
-from .models import GRAPHS, build_model
 from .precision import write_weights
 
 PRODUCER = "moss-audio-tokenizer"
-CODES_TYPES = ("int32", "int64")
 # Beyond rounding, what differs is a mistake.
 _LARGEST_AUDIO_ERROR = 1e-4
 _MOST_ROUNDED_CODES = 0.002

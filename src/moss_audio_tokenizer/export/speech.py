@@ -19,9 +19,9 @@ from .. import __version__
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, StoredTensor, read_header
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
+from ..graphs.graph import IR_VERSION, OPSET, Graph, value_info
 from ..speech.onnx_models import GRAPHS, PREFIXES
 from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
-from .graph import IR_VERSION, OPSET, Graph, value_info
 
 _PRODUCER = "moss-audio-tokenizer"
 _KINDS = tuple(GRAPHS)

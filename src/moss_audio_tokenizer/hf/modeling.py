@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..api.validation import only_row
+from ..api.validation import first_layers, only_row, require_equal_layers
 from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from ..checkpoint.hub import find_checkpoint
 from ..config.arguments import (
@@ -293,11 +293,7 @@ class MossAudioTokenizerModel(
             return self._continue_decode(items, num_quantizers, *slots)
         self._batches.refuse("decode", *slots)
         rows = [_single(as_code_rows(codes, config).movedim(1, 0)) for codes in items]
-        depths = sorted({len(row) for row in rows})
-        if num_quantizers is None and len(depths) > 1:
-            raise CodesError(
-                f"rows have {depths} layers; pass num_quantizers={depths[0]} or equal depths"
-            )
+        require_equal_layers(rows, num_quantizers)
         return self._decode(rows, num_quantizers, True, chunk_duration, deterministic)
 
     @torch.no_grad()
@@ -310,14 +306,11 @@ class MossAudioTokenizerModel(
         deterministic: bool,
     ) -> Any:
         config = self.config.codec
-        layers = check_num_quantizers(num_quantizers, config)
-        shallowest = min(len(row) for row in rows)
-        if num_quantizers is not None and layers > shallowest:
-            raise CodesError(f"num_quantizers is {layers}, but the codes have {shallowest} layers")
+        rows = first_layers(rows, num_quantizers, config)
         if min(row.shape[1] for row in rows) == 0:
             raise CodesError("a row of codes has no frames; expected at least one")
         chunk = frames_of_duration(chunk_duration, config)
-        rows = [row[:layers].to(self.device) for row in rows]
+        rows = [row.to(self.device) for row in rows]
         if self._rows is not None:
             return self._returned(self._decode_in_block(rows), return_dict)
         alone = self._alone(deterministic)
@@ -327,8 +320,6 @@ class MossAudioTokenizerModel(
             audio=pad_rows(clips), audio_lengths=torch.tensor(lengths, device=self.device)
         )
         return self._returned(output, return_dict)
-
-    # Both
 
     def forward(
         self,

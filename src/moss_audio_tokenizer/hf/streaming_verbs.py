@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..api.validation import first_layers
 from ..config.arguments import check_num_quantizers, require_count
-from ..errors import CodesError
 from ..model.inputs import as_code_chunk, pad_rows
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
 from ..runtime.stream_engine import TorchDecoderEngine, TorchEncoderEngine
@@ -21,7 +21,7 @@ from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEn
 
 
 class StreamingVerbs:
-    """Sessions and continuous batches on a model that can give its halves."""
+    """Sessions and continuous batches on a model with an encoder and a decoder."""
 
     config: Any
 
@@ -92,12 +92,9 @@ class StreamingVerbs:
     ) -> MossAudioTokenizerDecoderOutput:
         """`batch_decode` with ``streaming=True``."""
         config = self.config.codec
-        layers = check_num_quantizers(num_quantizers, config)
         chunks = [as_code_chunk(codes, config) for codes in items]
-        shallowest = min(len(chunk) for chunk in chunks)
-        if num_quantizers is not None and layers > shallowest:
-            raise CodesError(f"num_quantizers is {layers}, but the codes have {shallowest} layers")
-        clips = self._continue_batch("decode", [chunk[:layers] for chunk in chunks], *slots)
+        chunks = first_layers(chunks, num_quantizers, config)
+        clips = self._continue_batch("decode", chunks, *slots)
         return MossAudioTokenizerDecoderOutput(pad_rows(clips), _lengths(clips))
 
     def _continue_batch(self, verb: str, chunks: list[Any], *slots: Any) -> list[Tensor]:

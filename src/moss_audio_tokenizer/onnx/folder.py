@@ -148,8 +148,8 @@ def choose_backend(model: str, device: str, dtype: str = "fp32") -> str:
     """What runs a model if nobody says: "onnx" where it was exported, else "torch".
 
     On a GPU it is "torch" too, for onnxruntime as it is installed here knows only the CPU;
-    "tensorrt" is onnxruntime's. Graphs compute in what they were exported in: whoever wants
-    another ``dtype`` than "fp32" wants PyTorch.
+    "tensorrt" is onnxruntime's. Graphs compute in what they were exported in:
+    another ``dtype`` than "fp32" needs PyTorch.
     """
     if device.startswith("tensorrt"):
         return "onnx"

@@ -1,4 +1,4 @@
-"""Which weights files a graph points into, told from the bytes of its file.
+"""Which weights files a graph points into, by the bytes of its file.
 
 Reads just so much of the protocol buffers' wire format, that neither onnx nor a session is
 needed. Knows nothing of manifests; a file that is no graph points nowhere, and is onnxruntime's

@@ -10,6 +10,8 @@ from typing import Any
 from ..config import CodecConfig, TransformerStage
 
 GRAPHS = ("encoder", "decoder", "encoder_step", "decoder_step")
+# Frames of a whole clip that are computed at a time, unless chunk_duration says otherwise.
+PIECE_FRAMES = 25
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class RingShape:
     """Keys and values of one layer, inputs and outputs of a step; see docs/onnx.md.
 
     Attributes:
-        layer: counted through the half.
-        stage: rings of one stage have the same number of places.
+        layer: counted through the encoder or the decoder.
+        stage: rings of one stage have the same number of positions.
         num_heads: of attention.
         head_dim: width of a head.
         context_steps: the attention window.
@@ -33,7 +35,7 @@ class RingShape:
     steps_per_frame: int
 
     def places(self, max_chunk_frames: int) -> int:
-        """Places of a ring for steps of so many frames: window, chunk less one, and a spare."""
+        """Positions of a ring for steps of so many frames: window, chunk less one, and a spare."""
         return self.context_steps + max_chunk_frames * self.steps_per_frame
 
 

@@ -1,8 +1,8 @@
-"""Steps of one half of the codec: the memory of many streams, and runs of a step graph over it.
+"""Steps of the encoder or decoder: the memory of many streams, and runs of a step graph.
 
 Inputs and outputs of the state are bound to the same memory, so that a step writes its new
 entries in place and copies nothing; a graph reads a ring only after it has written to it. Knows
-positions and places, not what codes or audio mean.
+positions, not what codes or audio mean.
 """
 
 from collections import OrderedDict
@@ -94,7 +94,7 @@ class StepRunner:
     def _run_near(
         self, slots: list[int], chunks: Mapping[int, np.ndarray], num_frames: Mapping[int, int]
     ) -> dict[int, list[np.ndarray]]:
-        """One run of the graph, over all places from the first of these slots to the last."""
+        """One run of the graph, over all slots from the first of these slots to the last."""
         first, count = slots[0], slots[-1] - slots[0] + 1
         binding = self._binding(first, count, max(num_frames[slot] for slot in slots))
         binding.clear()

@@ -1,7 +1,7 @@
 """`OnnxAudioTokenizer`: the model's verbs on exported graphs, with NumPy arrays.
 
 Owns the public face; checks are `arrays.py`'s, computing is `engines.py`'s. Whole clips are
-worked through in pieces by the same steps as streams, one row after the other, so that a row's
+worked through in chunks by the same steps as streams, one row after the other, so that a row's
 codes depend on nothing else and memory does not grow with the clip.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..api.validation import only_row
+from ..api.validation import first_layers, only_row, require_equal_layers
 from ..codes.codec import CodecInfo
 from ..codes.codec_progress import reported
 from ..config import CodecConfig
@@ -30,12 +30,11 @@ from ..streaming.batching import CallersBatches
 from .arrays import as_code_chunk, as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
 from .engines import OnnxDecoderEngine, OnnxEncoderEngine
 from .folder import OnnxFolder, find_folder
+from .graph_pair import GraphPair
 from .outputs import DecoderOutput, EncoderOutput
 from .runtime import Runtime, session_facts
+from .shapes import PIECE_FRAMES
 from .steps import Port, StepRunner
-
-# Frames of a whole clip that are computed at a time, unless chunk_duration says otherwise.
-PIECE_FRAMES = 25
 
 
 class OnnxAudioTokenizer:
@@ -48,6 +47,14 @@ class OnnxAudioTokenizer:
         folder: the exported model.
         runtime: where it runs.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Paths of two graphs instead of a folder give a `GraphPair`, whose verbs are theirs."""
+        if options.keys() & {"encoder_path", "decoder_path"} or isinstance(
+            (*args, None)[0], str | Path
+        ):
+            return GraphPair(*args, **options)
+        return super().__new__(cls)
 
     def __init__(self, folder: OnnxFolder, runtime: Runtime) -> None:
         self.folder = folder
@@ -302,29 +309,18 @@ class OnnxAudioTokenizer:
         if streaming:
             frames_of_duration(chunk_duration, self.config)
             chunks = [as_code_chunk(codes, self.config) for codes in items]
-            chunks = self._first_layers(chunks, num_quantizers)
+            chunks = first_layers(chunks, num_quantizers, self.config)
             make = self.decoder_stream
             return _decoded(self._batches.advance("decode", make, chunks, *slots))
         self._batches.refuse("decode", *slots)
         rows = [_single(as_code_rows(codes, self.config).swapaxes(0, 1)) for codes in items]
-        depths = sorted({len(row) for row in rows})
-        if num_quantizers is None and len(depths) > 1:
-            raise CodesError(
-                f"rows have {depths} layers; pass num_quantizers={depths[0]} or equal depths"
-            )
+        require_equal_layers(rows, num_quantizers)
         return self._decode(rows, num_quantizers, chunk_duration)
-
-    def _first_layers(self, rows: list[np.ndarray], num_quantizers: int | None) -> list[np.ndarray]:
-        layers = check_num_quantizers(num_quantizers, self.config)
-        shallowest = min(len(row) for row in rows)
-        if num_quantizers is not None and layers > shallowest:
-            raise CodesError(f"num_quantizers is {layers}, but the codes have {shallowest} layers")
-        return [row[:layers] for row in rows]
 
     def _decode(
         self, rows: list[np.ndarray], num_quantizers: int | None, chunk_duration: float | None
     ) -> DecoderOutput:
-        rows = self._first_layers(rows, num_quantizers)
+        rows = first_layers(rows, num_quantizers, self.config)
         if min(row.shape[1] for row in rows) == 0:
             raise CodesError("a row of codes has no frames; expected at least one")
         chunk = frames_of_duration(chunk_duration, self.config)
@@ -428,9 +424,9 @@ def _single(rows: np.ndarray) -> np.ndarray:
     return row
 
 
-def _joined(results: Sequence[tuple[np.ndarray, ...]], place: int) -> np.ndarray:
-    """One of the results of all pieces, along their frames."""
-    return np.concatenate([result[place] for result in results], axis=1)
+def _joined(results: Sequence[tuple[np.ndarray, ...]], index: int) -> np.ndarray:
+    """One of the results of all chunks, along their frames."""
+    return np.concatenate([result[index] for result in results], axis=1)
 
 
 def _lengths(rows: Sequence[np.ndarray]) -> np.ndarray:

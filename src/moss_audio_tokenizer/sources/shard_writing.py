@@ -22,8 +22,8 @@ class ShardWriter:
     """The shards of one split; a context manager, which drops an unfinished shard on an error.
 
     Args:
-        folder: where to write; it must exist.
-        split: what the shards' names begin with.
+        folder: the folder to write to, which must exist.
+        split: the split, with which names of shards begin.
         shard_seconds: a shard is full once it has so many seconds.
         shard_bytes: and no larger than this, unless a single clip is.
 

@@ -151,7 +151,9 @@ def _scan(path: Path, size: int) -> dict[str, Any]:
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
-                if member.isfile() and member.offset_data + member.size <= size:
+                if member.issparse():
+                    problems.append(f"{path}/{printable_path(member.name)} is stored with holes")
+                elif member.isfile() and member.offset_data + member.size <= size:
                     _note(archive, member, found)
             end = archive.offset
     # What tarfile makes of damaged headers is of many kinds.

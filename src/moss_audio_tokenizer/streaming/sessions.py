@@ -25,7 +25,7 @@ class Session:
     def __init__(self, engine: StepEngine) -> None:
         self.engine = engine
         self._slots = SlotTable(engine.num_slots)
-        # What waits, by place, for the rest of its frame: only audio does.
+        # What waits, by slot index, for the rest of its frame: only audio does.
         self._pending: dict[int, Array] = {}
 
     @property
@@ -53,7 +53,7 @@ class Session:
         self.engine.reset([self._slots.require(slot).index])
 
     def fork(self, slot: Slot) -> Slot:
-        """Open a stream that goes on from where another stands, as a copy of it.
+        """Open a stream that continues from where another stands, as a copy of it.
 
         Raises:
             SlotsFull: every slot is taken.
@@ -109,7 +109,7 @@ class Session:
     def _checked_pending(
         self, tensors: Mapping[str, Array], slots: Sequence[Slot], path: object
     ) -> dict[int, Array]:
-        """Saved unfinished frames of the slots that were open, by place."""
+        """Saved unfinished frames of the slots that were open, by slot index."""
         places = {str(slot.index): slot.index for slot in slots}
         unit = self.engine.samples_per_frame
         fitting = (name in places and 0 < c.shape[-1] < unit for name, c in tensors.items())
@@ -118,7 +118,7 @@ class Session:
         return {places[name]: self.engine.check(chunk) for name, chunk in tensors.items()}
 
     def _checked(self, chunks: Mapping[Slot, Array]) -> dict[int, Array]:
-        """Chunks by place, all of them checked before any stream moves."""
+        """Chunks by slot index, all of them checked before any stream moves."""
         if not isinstance(chunks, Mapping):
             raise InputError(f"got {type(chunks).__name__}; expected a dict of slots to chunks")
         return {

@@ -10,10 +10,10 @@ from ..errors import InputError, SlotsFull, StreamFileError
 
 @dataclass(frozen=True, order=True)
 class Slot:
-    """One open stream of a session; after `close` it is good for nothing, whoever comes next.
+    """One open stream of a session; after `close` no call takes it.
 
     Attributes:
-        index: its place in the engine's memory.
+        index: its position in the engine's memory.
         generation: how many streams the session had opened before.
         session: the name of the session that opened it, so that no other takes it for its own.
     """
@@ -24,7 +24,7 @@ class Slot:
 
 
 class SlotTable:
-    """Hands out the lowest free place, so that open streams lie close together."""
+    """Hands out the lowest free position, so that open streams lie close together."""
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
@@ -36,14 +36,14 @@ class SlotTable:
         return len(self._open)
 
     def open_slots(self) -> list[Slot]:
-        """The open slots, by place."""
+        """The open slots, by position."""
         return [self._open[index] for index in sorted(self._open)]
 
     def open(self) -> Slot:
         """A new slot.
 
         Raises:
-            SlotsFull: every place is taken.
+            SlotsFull: every slot is taken.
         """
         free = next((i for i in range(self.num_slots) if i not in self._open), None)
         if free is None:
@@ -57,7 +57,7 @@ class SlotTable:
         return slot
 
     def close(self, slot: Slot) -> None:
-        """Free a slot's place."""
+        """Free a slot."""
         self.require(slot)
         del self._open[slot.index]
 
@@ -65,7 +65,7 @@ class SlotTable:
         """The slot, if it is open.
 
         Raises:
-            InputError: it is no slot of this session, or was closed.
+            InputError: it is not a slot of this session, or was closed.
         """
         if not isinstance(slot, Slot):
             raise InputError(f"got {slot!r}; expected a slot that this session's open() returned")

@@ -12,7 +12,8 @@ import soundfile
 from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.sources import entries, shards
+from moss_audio_tokenizer.files import PartOfFile
+from moss_audio_tokenizer.sources import tar_shards
 from moss_audio_tokenizer.sources.tar_shards import read_shards
 from moss_audio_tokenizer.training.data import (
     DataConfig,
@@ -82,10 +83,10 @@ def test_only_clips_with_sound_are_listed(tmp_path):
 def test_the_index_is_kept_beside_and_renewed_with_the_tar(folder, monkeypatch):
     before = read_shards(folder, "train", no_report)
     assert (folder / "x-0.tar.index.json").is_file()
-    scan = shards._scan
-    monkeypatch.setattr(shards, "_scan", None)
+    scan = tar_shards._scan
+    monkeypatch.setattr(tar_shards, "_scan", None)
     assert read_shards(folder, "train", no_report) == before
-    monkeypatch.setattr(shards, "_scan", scan)
+    monkeypatch.setattr(tar_shards, "_scan", scan)
     write_tar(folder / "x-0.tar", clip("new", 5))
     assert read_shards(folder, "train", no_report)[0].name == "x-0.tar/new.flac"
 
@@ -101,7 +102,7 @@ def test_a_folder_that_cannot_be_written_does_without_an_index(folder, monkeypat
     def refuse(*arguments, **options):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(shards, "atomic_path", refuse)
+    monkeypatch.setattr(tar_shards, "atomic_path", refuse)
     assert len(read_shards(folder, "train", no_report)) == 3
     assert not list(folder.glob("*.json"))
 
@@ -208,14 +209,14 @@ def test_missing_archives_are_our_errors(folder):
 def test_a_crop_of_a_long_recording_reads_little_of_the_shard(tmp_path, make_data, monkeypatch):
     write_tar(tmp_path / "web" / "x.tar", {"a.flac": sound(0, 60.0)})
     data = make_data(str(tmp_path / "web"), cache_hours=0.0, batch_size=1)
-    read = entries._Part.readinto
+    read = PartOfFile.readinto
     counts = []
 
     def counted(self, buffer):
         counts.append(read(self, buffer))
         return counts[-1]
 
-    monkeypatch.setattr(entries._Part, "readinto", counted)
+    monkeypatch.setattr(PartOfFile, "readinto", counted)
     assert data.batch(0).lengths.tolist() == [1600]
     assert 0 < sum(counts) < len(sound(0, 60.0)) / 2
 
@@ -235,7 +236,7 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
     data = bytes(range(200))
     (tmp_path / "x").write_bytes(data)
     with (tmp_path / "x").open("rb", buffering=0) as file:
-        part = io.BufferedReader(entries._Part(file, 50, 100, "part"), 16)
+        part = io.BufferedReader(PartOfFile(file, 50, 100, "part"), 16)
         assert part.read() == data[50:150]
         assert part.seek(-10, os.SEEK_END) == 90
         assert part.read(5) == data[140:145]

@@ -56,7 +56,7 @@ def _none() -> np.ndarray:
 
 
 class ParquetShard:
-    """A shard to read from; the file is opened anew for every call.
+    """A shard to read from; the file is opened again for every call.
 
     Args:
         path: of the file.

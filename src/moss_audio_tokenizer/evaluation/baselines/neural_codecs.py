@@ -51,7 +51,7 @@ class NeuralCodec:
 
     @torch.inference_mode()
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
-        """See `EvaluatedCodec.code`."""
+        """The clip with the first layers of its codes."""
         sound = torch.from_numpy(np.ascontiguousarray(audio))[None]
         decoded, codes = self._reconstruct(self._model, sound, self._num_quantizers)
         bits = (self.codebook_size - 1).bit_length()

@@ -30,7 +30,7 @@ class Original:
         self.name = name
 
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
-        """See `EvaluatedCodec.code`."""
+        """The clip itself, at the bitrate of 16-bit samples."""
         return [CodedClip(None, self.sampling_rate * _BITS / 1000, audio.size * _BITS, audio)]
 
 
@@ -45,7 +45,7 @@ class LowPass(Original):
         self._hertz = hertz
 
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
-        """See `EvaluatedCodec.code`."""
+        """The clip after the low-pass filter, at the bitrate of 16-bit samples."""
         passed = low_pass(audio, self.sampling_rate, self._hertz)
         bits = audio.size * _BITS
         return [CodedClip(None, self.sampling_rate * _BITS / 1000, bits, passed)]

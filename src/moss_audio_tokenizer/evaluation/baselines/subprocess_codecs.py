@@ -48,7 +48,7 @@ class _Classic(ABC):
         self.sampling_rate, self.identity = sampling_rate, identity
 
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
-        """See `EvaluatedCodec.code`."""
+        """The clip through the encoder and the decoder program."""
         with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
             decoded, num_bits = self._through_files(audio, Path(folder))
         return [CodedClip(None, self.nominal_kbps, num_bits, decoded)]

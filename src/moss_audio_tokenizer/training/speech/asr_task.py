@@ -1,6 +1,6 @@
 """Training CAT-ASR: cross-entropy of texts, and how well held-out clips are read.
 
-Source: training.md section 8.
+Source: appendix E of the paper.
 """
 
 from dataclasses import dataclass, field
@@ -120,6 +120,7 @@ class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
             return None
         depths = self.validated_depths()
         self.task.eval()
+        self._model = self.full_model()
         mine = {depth: self._read(depth) for depth in depths}
         self.task.train()
         parts = self.processes.gather(mine)
@@ -135,7 +136,7 @@ class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
     def _texts(self, rows: list[CodedRow], depth: int) -> list[str]:
         beams = self.config.validation.num_beams
         longest = max(len(self.text.encode(row.text)) for row in rows)
-        texts: list[str] = self.task.model.transcribe_codes(
+        texts: list[str] = self._model.transcribe_codes(
             [row.codes for row in rows], depth, beams, max_tokens=2 * longest + 8
         )
         return texts

@@ -1,4 +1,4 @@
-"""Full run configurations of CAT-ASR and CAT-TTS. Sources: training.md sections 7 and 8."""
+"""Full run configurations of CAT-ASR and CAT-TTS; sources: appendices C and E of the paper."""
 
 from ..data import CodesDataConfig
 from ..run_config import OptimizerConfig

@@ -6,7 +6,7 @@ Owns how a recipe becomes a language model that knows codes; what it learns is `
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import lcm
@@ -24,15 +24,15 @@ from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
 from ...checkpoint.hub import find_checkpoint
 from ...errors import ConfigError, TrainingError
 from ...llm import CharacterText, TextCodec, language_model_config, make_text
-from ..checkpointing import Fill
+from ..checkpointing import OPTIMIZER_NAME, Fill, optimizer_tensors, write_tensors
 from ..data import CodedBatch, CodedData, CodedRow
+from ..distributed import set_state, whole_state
 from ..loop import Loop
 from ..module_task import (
     HeldOutLosses,
     ModuleTask,
     held_out_losses,
     load_module,
-    module_files,
     restore_module,
 )
 from ..optim import make_optimizer
@@ -87,16 +87,6 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
 
     config: LanguageConfig
 
-    def __init__(
-        self, config: LanguageConfig, resume: bool = False, report: Callable[[str], None] = print
-    ) -> None:
-        if config.shard:
-            raise ConfigError(
-                f"shard is set, but a run of kind {config.kind!r} copies its weights to all "
-                "processes; set shard=False"
-            )
-        super().__init__(config, resume, report)  # type: ignore[arg-type]
-
     @abstractmethod
     def make_task(self) -> ModuleTask[DrawnRows]:
         """The task before its first step, on any device; the same in all processes."""
@@ -118,7 +108,8 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         self.text = self.text_of_data()
         self.task = self.make_task().to(processes.device)
         self.task.train()
-        self.distributed = processes.distribute(self.task, [])
+        blocks = _blocks(self.task.model) if processes.sharded else []
+        self.distributed = processes.distribute(self.task, blocks)
         self.optimizer = make_optimizer(self.task.model, settings.optimizer)
         if self.config.precision == "bf16" and self.processes.device.type == "cpu":
             # In 16 bits on a CPU the gradients of PyTorch's own attention take the longest.
@@ -157,6 +148,18 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         model: nn.Module = self.task.model
         return model
 
+    def full_model(self) -> Any:
+        """The model with complete weights, to use and to save.
+
+        Collective: every rank must call this.
+        """
+        model: Any = self.task.model
+        if not self.processes.sharded:
+            return model
+        full = type(model)(model.config, model.text)
+        set_state(full, whole_state(model))
+        return full.to(self.processes.device).eval()
+
     def restore(self, checkpoint: Path) -> None:
         """Weights and optimizer state; refused where the recipe's codec is another one now."""
         saved = load_module(checkpoint, type(self.task.model))
@@ -176,20 +179,27 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
 
     def checkpoint_files(self) -> Fill:
         """The model in its own format, and the optimizer state."""
-        return module_files(self.task.model, self.optimizer)
+        moments = optimizer_tensors(self.task.model, self.optimizer)
+        model = self.full_model()
+
+        def fill(folder: Path) -> None:
+            model.save_pretrained(folder)
+            write_tensors(folder / OPTIMIZER_NAME, moments)
+
+        return fill
 
     def final_files(self) -> Fill:
         """The model in its own format."""
-        fill: Fill = self.task.model.save_pretrained
+        fill: Fill = self.full_model().save_pretrained
         return fill
 
     def audio_seconds(self, batch: DrawnRows) -> float:
         """The batch's."""
         return batch.audio_seconds
 
-    def held_out_losses(self, batches: Iterable[DrawnRows]) -> HeldOutLosses:
-        """The losses on held-out rows; all processes must call it, with their own rows."""
-        return held_out_losses(self.task, batches, self.processes, self.autocast)
+    def held_out_losses(self, task: Any, batches: Iterable[DrawnRows]) -> HeldOutLosses:
+        """The losses of a task on held-out rows; all processes must call it, with their own."""
+        return held_out_losses(task, batches, self.processes, self.autocast)
 
     def text_of_recipe(self) -> TextCodec:
         """The tokens that clips must be spelled in to be used, before the data are read."""
@@ -261,6 +271,22 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         with Checkpoint(find_checkpoint(self.config.data.codec, {})) as opened:
             quantizer = load_codec(opened, "decoder").quantizer
         model.code_embedding.start_from(quantizer.code_vectors(), self.config.seed)
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """The modules that are sharded one by one: the blocks of the language model.
+
+    Raises:
+        ConfigError: the language model keeps them under an unknown name.
+    """
+    nested: Any = getattr(model, "temporal", None) or getattr(model, "language_model", model)
+    found = getattr(nested.base_model, "layers", None)
+    if found is None:
+        raise ConfigError(
+            f"shard is set, but a {type(nested).__name__} keeps its layers in an unknown place; "
+            "set shard=False, or take a language model such as Qwen2"
+        )
+    return list(found)
 
 
 def language_model_settings(

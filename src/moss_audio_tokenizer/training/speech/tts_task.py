@@ -48,6 +48,8 @@ class TtsTask(ModuleTask[DrawnRows]):
         place_weight: weight of the loss of token durations.
         place_dropout: share of the rows that are not conditioned on the alignment in training.
         frame_dropout: share of the frames that later frames do not see in training.
+        sharded: whether weights are sharded: every rank then needs a gradient of every output
+            layer, of codebooks too that none of its rows keeps.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class TtsTask(ModuleTask[DrawnRows]):
         place_weight: float = 1.0,
         place_dropout: float = 0.0,
         frame_dropout: float = 0.0,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
+        self._sharded = sharded
         self.model: CatTts = model
         self.scored_share = scored_share
         self.place_weight = place_weight
@@ -86,6 +90,9 @@ class TtsTask(ModuleTask[DrawnRows]):
         if output.duration_loss_sum is not None:
             losses["place"] = output.duration_loss_sum / num_tokens
             losses["total"] = losses["total"] + self.place_weight * losses["place"]
+        if self._sharded:
+            weights = self.model.depth.exits.parameters()
+            losses["total"] = losses["total"] + 0.0 * sum(weight.sum() for weight in weights)
         return losses
 
     def _batch(self, rows: DrawnRows) -> TtsBatch:
@@ -255,14 +262,19 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         if source:
             _take_weights(model, source)
         self.start_from_codec(model)
+        self._found_aligner = self._aligner()
+        return self._task_of(model)
+
+    def _task_of(self, model: CatTts) -> TtsTask:
         run = self.config
         return TtsTask(
             model,
             run.scored_share,
-            self._aligner(),
+            self._found_aligner,
             run.place_weight,
             run.place_dropout,
             run.frame_dropout,
+            self.processes.sharded,
         )
 
     def _aligner(self) -> Aligner | None:
@@ -305,12 +317,15 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         """Losses of the held-out clips, and the first of their texts, spoken."""
         if not self.valid:
             return None
+        model = self.full_model()
+        # Ranks have different numbers of rows: a sharded model could not be called by itself.
+        task = self._task_of(model) if self.processes.sharded else self.task
         losses = {
-            depth: self.held_out_losses(self._held_out(depth)).scalars
+            depth: self.held_out_losses(task, self._held_out(depth)).scalars
             for depth in self.validated_depths()
         }
         scalars = {f"codes/{depth}": found["codes"] for depth, found in losses.items()}
-        spoken = self.processes.at_first(self._speak)
+        spoken = self.processes.at_first(lambda: self._speak(model))
         rate = self.data.info.sampling_rate
         return SpokenValidation(losses[max(losses)] | scalars, self.valid[0].text, spoken, rate)
 
@@ -325,14 +340,14 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
             for part in parts
         ]
 
-    def _speak(self) -> Float[np.ndarray, " samples"]:
+    def _speak(self, model: CatTts) -> Float[np.ndarray, " samples"]:
         most = round(self.config.validation.max_seconds * self.data.info.frame_rate)
         decoder = self._decoder() if most else None
         if decoder is None:
             return np.zeros(0, np.float32)
-        self.task.eval()
+        model.eval()
         sampling = SpeechSampling(max_frames=most, seed=self.config.seed)
-        spoken = generate(self.task.model, [self.valid[0].text], sampling=sampling)
+        spoken = generate(model, [self.valid[0].text], sampling=sampling)
         self.task.train()
         codes = spoken.audio_codes[:, 0]
         mono: np.ndarray = decoder.decode(codes).mean(0) if codes.size else np.zeros(0, np.float32)

@@ -215,11 +215,3 @@ def test_a_run_does_not_go_on_with_another_codec_in_the_place_of_its_own(config,
     longer = replace(config, max_steps=9)
     with pytest.raises(TrainingError, match=r"codes of model 0123.* of fedc.*set data\.codec"):
         trainer_for(longer, resume=True)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_shards_are_refused_before_there_is_a_folder(tmp_path, kind):
-    config = language_config(kind, tmp_path / "run", "none.jsonl", shard=True)
-    with pytest.raises(ConfigError, match=rf"kind '{kind}' copies its weights .* shard=False"):
-        trainer_for(config)
-    assert not (tmp_path / "run").exists()

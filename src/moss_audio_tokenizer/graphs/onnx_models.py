@@ -12,12 +12,11 @@ from typing import Any
 from onnx import ModelProto, ValueInfoProto, helper
 
 from ..checkpoint.stored_weights import StoredWeights
+from ..onnx.shapes import PIECE_FRAMES
+from .codec_nodes import CodecWriter
 from .graph import IR_VERSION, OPSET, Graph, value_info
-from .halves import HalfWriter
-from .transformer import Ring, Rows
+from .transformer_nodes import Ring, Rows
 
-PIECE_FRAMES = 25
-GRAPHS = ("encoder", "decoder", "encoder_step", "decoder_step")
 Values = list[ValueInfoProto]
 
 
@@ -33,23 +32,30 @@ def build_model(
         producer: name and version of what writes.
     """
     side, _, step = name.partition("_")
-    graph, writer = Graph(), HalfWriter(weights, side, codes_type)
+    graph, writer = Graph(), CodecWriter(weights, side, codes_type)
     inputs, outputs = (_write_step if step else _write_clip)(graph, writer)
-    domains = sorted(graph.domains)
-    model = helper.make_model(
-        graph.body(name, inputs, outputs),
-        opset_imports=[helper.make_opsetid(domain, 1 if domain else OPSET) for domain in domains],
-        ir_version=IR_VERSION,
-        producer_name=producer[0],
-        producer_version=producer[1],
-    )
+    model = finish_model(graph, name, (inputs, outputs), producer)
     if step:
         rings = json.dumps([asdict(ring) for ring in writer.rings])
         model.metadata_props.add(key="rings", value=rings)
     return model
 
 
-def _write_step(graph: Graph, writer: HalfWriter) -> tuple[Values, Values]:
+def finish_model(
+    graph: Graph, name: str, values: tuple[Values, Values], producer: tuple[str, str]
+) -> ModelProto:
+    """A model of a graph with these inputs and outputs."""
+    domains = sorted(graph.domains)
+    return helper.make_model(
+        graph.body(name, *values),
+        opset_imports=[helper.make_opsetid(domain, 1 if domain else OPSET) for domain in domains],
+        ir_version=IR_VERSION,
+        producer_name=producer[0],
+        producer_version=producer[1],
+    )
+
+
+def _write_step(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
     """The next frames of some streams: ``active`` is true on a prefix of each row's."""
     given = writer.given("samples" if writer.side == "encoder" else "frames")
     active = graph.cast("active", "int64")
@@ -65,7 +71,7 @@ def _write_step(graph: Graph, writer: HalfWriter) -> tuple[Values, Values]:
     return [value_info(*given), flags, positions, *rings_in], [*results, following, *rings_out]
 
 
-def _name_all(graph: Graph, values: list[str], writer: HalfWriter) -> None:
+def _name_all(graph: Graph, values: list[str], writer: CodecWriter) -> None:
     """Give results their public names."""
     for value, (name, _, _) in zip(values, writer.results(), strict=True):
         graph.op("Identity", value, outputs=[name])
@@ -82,17 +88,10 @@ def _ring_values(rings: list[Ring]) -> tuple[Values, Values]:
     return before, after
 
 
-def _write_clip(graph: Graph, writer: HalfWriter) -> tuple[Values, Values]:
-    """Whole clips: a scan over pieces of equal length."""
+def _write_clip(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
+    """Whole clips, with the names that the manifest states."""
     given = writer.given("samples" if writer.side == "encoder" else "frames")
-    unit = writer.entries_per_frame
-    frames = _divided_up(graph, graph.size(given[0], 2), graph.ints(unit))
-    count = _divided_up(graph, frames, graph.ints(PIECE_FRAMES))
-    length = _divided_up(graph, frames, count)
-    pieces = _cut(graph, given[0], count, graph.op("Mul", length, graph.ints(unit)))
-    stacked = _scan(graph, writer, pieces, length)
-    ends = _ends(graph, writer, frames)
-    joined = [_joined(graph, part, end) for part, end in zip(stacked, ends, strict=True)]
+    joined, frames = write_whole_clip(graph, writer, given[0])
     _name_all(graph, joined, writer)
     results = [value_info(*result) for result in writer.results()]
     if writer.side == "encoder":
@@ -102,6 +101,18 @@ def _write_clip(graph: Graph, writer: HalfWriter) -> tuple[Values, Values]:
         )
         results.insert(1, value_info("audio_codes_lengths", writer.codes_type, ["batch"]))
     return [value_info(*given)], results
+
+
+def write_whole_clip(graph: Graph, writer: CodecWriter, given: str) -> tuple[list[str], str]:
+    """A scan over pieces of equal length: the results, and the number of frames."""
+    unit = writer.entries_per_frame
+    frames = _divided_up(graph, graph.size(given, 2), graph.ints(unit))
+    count = _divided_up(graph, frames, graph.ints(PIECE_FRAMES))
+    length = _divided_up(graph, frames, count)
+    pieces = _cut(graph, given, count, graph.op("Mul", length, graph.ints(unit)))
+    stacked = _scan(graph, writer, pieces, length)
+    ends = _ends(graph, writer, frames)
+    return [_joined(graph, part, end) for part, end in zip(stacked, ends, strict=True)], frames
 
 
 def _divided_up(graph: Graph, count: str, by: str) -> str:
@@ -120,7 +131,7 @@ def _cut(graph: Graph, given: str, count: str, length: str) -> str:
     return graph.op("Transpose", cut, perm=[2, 0, 1, 3])
 
 
-def _scan(graph: Graph, writer: HalfWriter, pieces: str, length: str) -> list[str]:
+def _scan(graph: Graph, writer: CodecWriter, pieces: str, length: str) -> list[str]:
     """The results of every piece, stacked along a new first axis."""
     states = _empty_states(graph, writer, pieces, length)
     body = Graph(graph)
@@ -145,7 +156,7 @@ def _scan(graph: Graph, writer: HalfWriter, pieces: str, length: str) -> list[st
     return list(found[len(states) :])
 
 
-def _empty_states(graph: Graph, writer: HalfWriter, pieces: str, length: str) -> list[str]:
+def _empty_states(graph: Graph, writer: CodecWriter, pieces: str, length: str) -> list[str]:
     """Position 0 and rings without entries, for every row."""
     batch = graph.size(pieces, 1 if writer.side == "encoder" else 2)
     states = [graph.op("Expand", graph.constant(0, "int64"), batch)]
@@ -158,7 +169,7 @@ def _empty_states(graph: Graph, writer: HalfWriter, pieces: str, length: str) ->
     return states
 
 
-def _ends(graph: Graph, writer: HalfWriter, frames: str) -> list[str]:
+def _ends(graph: Graph, writer: CodecWriter, frames: str) -> list[str]:
     """Where each result ends, without what was padded."""
     if writer.side == "encoder":
         return [frames, frames]

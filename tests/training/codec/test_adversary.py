@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_rows import make_rows
+from micro_batch_rows import make_rows
 
 from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.errors import ConfigError, TrainingError

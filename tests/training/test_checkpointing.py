@@ -230,3 +230,11 @@ def test_a_saved_model_is_one_that_loads(tmp_path, trained):
     assert config["model_type"] == "moss-audio-tokenizer"
     with Checkpoint(tmp_path) as checkpoint:
         assert load_codec(checkpoint).config == trained.task.codec.config
+
+
+@pytest.mark.parametrize("text", ['{"step": Infinity}', "[" * 100_000, '{"step": null}'])
+def test_a_state_that_is_absurd_is_named_in_one_line(tmp_path, text):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"state\.json cannot be read .*; remove") as caught:
+        run_state.saved_state(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
 """A Transformer stage as nodes: folded weights, and attention over rings of keys and values.
 
 Owns a block's arithmetic and the layout of the rings; the same function of the same weights as
-`runtime`. Rotary pairs are stored as halves rather than neighbours, keys and queries
+`runtime`. A rotary pair is (j, j + head_dim / 2) rather than neighbors, keys and queries
 alike, which changes no score.
 
 A ring (batch, heads, places, head_dim) holds the newest steps by step modulo ``places - 1``; the
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..config import TransformerStage
 from .graph import Graph
-from .linear import Linears
+from .linear_nodes import Linears
 
 # Beyond any window, in steps.
 _FAR = 1 << 30

@@ -32,7 +32,7 @@ class QuantizerWriter:
     def encode(self, hidden: str) -> str:
         """Rows (N, input_dim) to codes (N, num_quantizers), int64."""
         graph, layers = self._graph, self._config.num_quantizers
-        search, halves = self._search_tables()
+        search, half_squares = self._search_tables()
         views = graph.op("Gemm", hidden, *self._view_weights(), transB=1)
         codes = []
         for layer in range(layers):
@@ -43,7 +43,7 @@ class QuantizerWriter:
                     self._config.codebook_dim, (layers - layer - 1) * self._config.codebook_dim
                 )
                 view, views = graph.op("Split", views, sizes, axis=1, outputs=2)
-            bias = (halves[layer],) if self._config.quantizer_type == "rvq" else ()
+            bias = (half_squares[layer],) if self._config.quantizer_type == "rvq" else ()
             scores = graph.op("Gemm", view, search[layer], *bias, transB=1)
             codes.append(graph.op("ArgMax", scores, axis=1, keepdims=1))
             if not last:
@@ -72,7 +72,7 @@ class QuantizerWriter:
     def _search_tables(self) -> tuple[list[str], list[str]]:
         """What views are compared with, for each layer: rows, and minus half their squares."""
         graph = self._graph
-        tables, halves = [], []
+        tables, half_squares = [], []
         for layer in range(self._config.num_quantizers):
             rows = self._codebook(layer)
             squares = graph.fold("Mul", rows, rows)
@@ -84,8 +84,8 @@ class QuantizerWriter:
                 )
             tables.append(rows)
             half = graph.fold("Mul", squares, graph.constant(-0.5, "float32"))
-            halves.append(graph.fold("Squeeze", half, graph.ints(1)))
-        return tables, halves
+            half_squares.append(graph.fold("Squeeze", half, graph.ints(1)))
+        return tables, half_squares
 
     def _view_weights(self) -> tuple[str, str]:
         """Weight and bias from hidden states to what every layer looks at.

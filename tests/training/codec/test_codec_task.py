@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_rows import make_batch, make_rows
+from micro_batch_rows import make_batch, make_rows
 
 from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead

@@ -1,4 +1,4 @@
-"""One half of the codec as nodes: audio to codes, or codes to audio, for the next frames of rows.
+"""Encoding or decoding as nodes: audio to codes, or codes to audio, of the next frames of rows.
 
 Owns the order of stages, patches and channels, and the names of what comes in and goes out.
 """
@@ -6,16 +6,16 @@ Owns the order of stages, patches and channels, and the names of what comes in a
 from ..checkpoint.stored_weights import StoredWeights
 from ..config import CodecConfig, PatchStage, TransformerStage
 from .graph import Graph
-from .linear import Linears
-from .quantizer import QuantizerWriter
-from .transformer import Ring, Rows, StageWriter
+from .linear_nodes import Linears
+from .quantizer_nodes import QuantizerWriter
+from .transformer_nodes import Ring, Rows, StageWriter
 
 SIDES = ("encoder", "decoder")
 # A name, a type, and axes.
 Value = tuple[str, str, list[int | str]]
 
 
-class HalfWriter:
+class CodecWriter:
     """Writes the encoder and the quantizer, or the quantizer and the decoder.
 
     Args:
