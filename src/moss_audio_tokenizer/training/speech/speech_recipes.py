@@ -21,7 +21,7 @@ def asr() -> AsrTrainingConfig:
     return AsrTrainingConfig(
         max_steps=200_000,
         model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
-        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=60_000.0),
+        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=0.0, batch_tokens=1_000_000),
         optimizer=OptimizerConfig(
             learning_rate=5e-5,
             betas=(0.9, 0.999),
@@ -42,7 +42,9 @@ def tts() -> TtsTrainingConfig:
     return TtsTrainingConfig(
         max_steps=200_000,
         model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
-        data=CodesDataConfig(text_seconds=(0.3, 60.0), batch_seconds=80_000.0, max_join=2),
+        data=CodesDataConfig(
+            text_seconds=(0.3, 60.0), batch_seconds=0.0, batch_tokens=1_350_000, max_join=2
+        ),
         optimizer=OptimizerConfig(
             learning_rate=2e-4,
             betas=(0.9, 0.95),
