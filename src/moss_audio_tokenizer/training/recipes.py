@@ -219,7 +219,7 @@ def decoder() -> TrainingConfig:
 
 
 def semantic_head() -> TrainingConfig:
-    """A small language model that learns to predict texts from the codes of the bundled model."""
+    """A small language model that predicts texts from the codes of the bundled model."""
     return TrainingConfig(
         max_steps=2000,
         checkpoint_every=500,
