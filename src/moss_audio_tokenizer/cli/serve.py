@@ -55,7 +55,10 @@ def serve(
         typer.Option(metavar="DIR", help="Store codes of reference recordings there."),
     ] = None,
     voice_megabytes: Annotated[
-        int, typer.Option(min=1, help="Size of that cache; the longest unused go first.")
+        int,
+        typer.Option(
+            min=1, help="Largest size of that folder; the longest unused are deleted first."
+        ),
     ] = 256,
     api_keys: Annotated[
         Path | None,
@@ -76,7 +79,7 @@ def serve(
         float, typer.Option(min=0.1, help="How long a client may send or take nothing.")
     ] = 30.0,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="How long streams may go on after SIGTERM.")
+        float, typer.Option(min=0, help="How long streams may continue after SIGTERM.")
     ] = 30.0,
     cors: Annotated[
         list[str] | None,

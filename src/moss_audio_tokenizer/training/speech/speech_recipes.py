@@ -14,7 +14,7 @@ from .speech_config import (
 
 
 def asr() -> AsrTrainingConfig:
-    """The paper's reader: Qwen3-1.7B, a million tokens a batch, 200,000 steps.
+    """The paper's ASR model: Qwen3-1.7B, a million tokens a batch, 200,000 steps.
 
     For many GPUs, under torchrun, on codes stored by ``moss-audio tokenize``.
     """
@@ -35,7 +35,7 @@ def asr() -> AsrTrainingConfig:
 
 
 def tts() -> TtsTrainingConfig:
-    """The paper's speaker: Qwen3-1.7B and a depth Transformer, 1.35 million tokens a batch.
+    """The paper's TTS model: Qwen3-1.7B and a depth Transformer, 1.35 million tokens a batch.
 
     For many GPUs, under torchrun, on codes stored by ``moss-audio tokenize``.
     """
@@ -57,7 +57,7 @@ def tts() -> TtsTrainingConfig:
 
 
 def asr_one_gpu() -> AsrTrainingConfig:
-    """A reader of 34 M weights for one GPU and some hundred hours of speech."""
+    """An ASR model of 34 M weights for one GPU and some hundred hours of speech."""
     return AsrTrainingConfig(
         max_steps=60_000,
         model=LanguageModelConfig(
@@ -71,7 +71,7 @@ def asr_one_gpu() -> AsrTrainingConfig:
 
 
 def tts_one_gpu() -> TtsTrainingConfig:
-    """A speaker of 72 M weights for one GPU and some hundred hours of speech."""
+    """A TTS model of 72 M weights for one GPU and some hundred hours of speech."""
     return TtsTrainingConfig(
         max_steps=100_000,
         model=LanguageModelConfig(
@@ -87,7 +87,7 @@ def tts_one_gpu() -> TtsTrainingConfig:
 
 
 def asr_tiny() -> AsrTrainingConfig:
-    """A reader of letters, digits and a few words, in an hour on one CPU core."""
+    """An ASR model for letters, digits and a few words, in an hour on one CPU core."""
     return AsrTrainingConfig(
         max_steps=4000,
         threads=1,
@@ -109,7 +109,7 @@ def asr_tiny() -> AsrTrainingConfig:
 
 
 def tts_tiny() -> TtsTrainingConfig:
-    """A speaker of letters, digits and a few words, in hours on one CPU core.
+    """A TTS model for letters, digits and a few words, in hours on one CPU core.
 
     ``aligner=FOLDER``, a reader by `asr_tiny`, helps it to find its way through the text.
     """
