@@ -65,7 +65,10 @@ app = typer.Typer(help="Write a model in a format for deployment.", no_args_is_h
 
 @app.callback()
 def formats() -> None:
-    """Write a model in a format for deployment."""
+    """Write a model in a format for deployment.
+
+    Example: moss-audio export onnx bundled -o exported
+    """
 
 
 @app.command("onnx")
