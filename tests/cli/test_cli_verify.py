@@ -155,7 +155,7 @@ def test_models_that_are_no_codec_are_named(refused, tmp_path):
 
 def test_weights_in_8_bits_are_sent_back(refused, tmp_path):
     pytest.importorskip("onnx")
-    from moss_audio_tokenizer.export.folder import export_onnx
+    from moss_audio_tokenizer.export.onnx_export import export_onnx
 
     export_onnx(GOLDEN, tmp_path / "int8", decoder="int8", force=True)
     line = refused("export", "hf", tmp_path / "int8", "-o", tmp_path / "out")

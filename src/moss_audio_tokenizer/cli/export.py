@@ -1,6 +1,6 @@
 """`moss-audio export`: models in the formats that deployments take.
 
-Owns the options and what is printed; `export.folder` does the work.
+Owns the options and what is printed; `export.onnx_export` does the work.
 """
 
 import re
@@ -66,7 +66,10 @@ app = typer.Typer(help="Write a model in a format for deployment.", no_args_is_h
 
 @app.callback()
 def formats() -> None:
-    """Write a model in a format for deployment."""
+    """Write a model in a format for deployment.
+
+    Example: moss-audio export onnx bundled -o exported
+    """
 
 
 @app.command("onnx")
@@ -121,7 +124,7 @@ def export_to_onnx(
     Example: moss-audio export onnx bundled -o exported --int8
     """
     with needs_extra("export", "exporting"):
-        from ..export.folder import export_onnx
+        from ..export.onnx_export import export_onnx
         from ..export.speech import export_speech, is_speech_model
         from ..export.whole_clip import export_whole_clip
     if is_speech_model(model):
