@@ -20,6 +20,7 @@ from ..config import CodecConfig
 from . import arrays
 from .engines import OnnxDecoderEngine, OnnxEncoderEngine
 from .folder import OnnxFolder, find_folder
+from .graph_pair import GraphPair
 from .outputs import DecoderOutput, EncoderOutput
 from .runtime import Runtime, session_facts
 from .shapes import PIECE_FRAMES
@@ -40,6 +41,14 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
     _arrays: ClassVar[Any] = arrays
     _encoder_output = EncoderOutput
     _decoder_output = DecoderOutput
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Paths of two graphs instead of a folder give a `GraphPair`, whose verbs are theirs."""
+        if options.keys() & {"encoder_path", "decoder_path"} or isinstance(
+            (*args, None)[0], str | Path
+        ):
+            return GraphPair(*args, **options)
+        return super().__new__(cls)
 
     def __init__(self, folder: OnnxFolder, runtime: Runtime) -> None:
         self.folder = folder
