@@ -1,17 +1,15 @@
-"""Results by clip, model and bitrate, and the file of JSON lines that they live in.
+"""Results by clip, model and bitrate, as lines of JSON.
 
-Owns what a row says and how a broken-off file is read; averages are `summary.py`'s.
+Owns what a row says; the file is `results_file.py`'s, averages are `summary.py`'s.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite, nan
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import EvaluationError
-from ..files import atomic_path
 from .metric_registry import METRICS
 
 Key = tuple[str, str, int | None]
@@ -132,7 +130,7 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise EvaluationError(
-            f"no row of results ({problem!r}): {json.dumps(item)[:200]}"
+            f"not a row of such a run ({problem!r}): {json.dumps(item)[:200]}"
         ) from problem
 
 
@@ -163,43 +161,3 @@ def _content(item: Mapping[str, Any]) -> Content | None:
     if "clip_sha256" not in item:
         return None
     return Content(_count(item["clip_bytes"]), _text(item["clip_sha256"]))
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a results file; a truncated last line is left out.
-
-    Raises:
-        EvaluationError: a line is not a row.
-    """
-    # By line, for the last one may end in half a letter.
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            rows.append(row_from_json(json.loads(line.decode())))
-        except (ValueError, RecursionError, EvaluationError) as error:
-            # A line that ends in no newline was being written when the run was stopped.
-            if number == len(lines):
-                break
-            raise EvaluationError(
-                f"{path} line {number}: {error}; start with an empty -o"
-            ) from error
-    return rows
-
-
-def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows behind the others, so that a run that is stopped has lost nothing."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(_line(row) for row in rows))
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Rewrites the rows file atomically."""
-    with atomic_path(path) as beside:
-        beside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row.as_json(), ensure_ascii=False, allow_nan=False) + "\n"

@@ -33,6 +33,7 @@ from .report import (
     table_html,
 )
 from .result_rows import Row
+from .results_file import failure_lines
 from .run import Outcome
 from .summary import Summary, csv_table, markdown_table, printable, summarize, table_cells
 
@@ -191,7 +192,7 @@ def _markdown(found: _Findings) -> str:
         parts += ["## Codes", statistics_table(found.statistics)]
     versions = _versions(found.outcome, found.summaries)
     parts += ["## Codecs", "\n".join(f"- {line}" for line in versions)]
-    if remarks := [*found.outcome.notes, *_failures(found.outcome.rows)]:
+    if remarks := [*found.outcome.notes, *failure_lines(found.outcome.rows)]:
         parts += ["## Notes", "\n".join(f"- {line}" for line in remarks)]
     return printable("\n\n".join(parts) + "\n")
 
@@ -208,18 +209,6 @@ def _versions(outcome: Outcome, summaries: Sequence[Summary]) -> list[str]:
         late = f", {max(delays, key=abs):.1f} ms late" if any(delays) else ""
         lines.append(f"{codec.name}: {codec.identity}, {codec.sampling_rate / 1000:g} kHz{late}")
     return lines
-
-
-def _failures(rows: Sequence[Row]) -> list[str]:
-    """A line for every clip and reason, not for every depth."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row.error:
-            reasons.setdefault((row.path, row.error), []).append(row.model)
-    return [
-        f"failed: {path} ({', '.join(dict.fromkeys(models))}): {error}"
-        for (path, error), models in reasons.items()
-    ]
 
 
 def _json(found: _Findings) -> str:
@@ -276,7 +265,7 @@ def _page(found: _Findings, plots: dict[str, list[Curve]]) -> str:
     parts += [_exhibit(found.folder, outcome, clips[index]) for index in outcome.examples]
     parts.append("</main>")
     versions = _versions(outcome, found.summaries)
-    remarks = [*versions, *outcome.notes, *_failures(outcome.rows)]
+    remarks = [*versions, *outcome.notes, *failure_lines(outcome.rows)]
     items = "\n".join(f"<li>{escape(line)}</li>" for line in remarks)
     parts.append(f"<h2>Codecs and notes</h2>\n<ul>\n{items}\n</ul>")
     return page(escape(found.title), "\n".join(parts))
