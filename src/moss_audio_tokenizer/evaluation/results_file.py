@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -47,6 +48,7 @@ class ResultRow(Protocol):
 
 
 RowType = TypeVar("RowType", bound=ResultRow)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -153,3 +155,49 @@ def failure_lines(rows: Iterable[ResultRow]) -> list[str]:
         f"failed: {path} ({', '.join(dict.fromkeys(models))}): {error}"
         for (path, error), models in reasons.items()
     ]
+
+
+@contextmanager
+def parsing(item: Mapping[str, Any]) -> Iterator[None]:
+    """Makes of every problem with a row's fields one error that shows the row.
+
+    Raises:
+        EvaluationError: a field is missing or has another type.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+        raise EvaluationError(
+            f"not a row of such a run ({problem!r}): {json.dumps(item)[:200]}"
+        ) from problem
+
+
+def as_text(value: Any) -> str:
+    """A field that must be text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} where text was expected")
+    return value
+
+
+def as_number(value: Any) -> float:
+    """A field that must be a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{value!r} where a number was expected")
+    return float(value)
+
+
+def as_count(value: Any) -> int:
+    """A field that must be an integer from 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} where a count was expected")
+    return value
+
+
+def number_or_nan(value: Any) -> float:
+    """A number that may be undefined: JSON has no NaN, so null stands for it."""
+    return nan if value is None else as_number(value)
+
+
+def optional(value: Any, check: Callable[[Any], Found]) -> Found | None:
+    """A field that may be null."""
+    return None if value is None else check(value)
