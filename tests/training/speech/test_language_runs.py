@@ -17,7 +17,7 @@ from moss_audio_tokenizer.training.checkpointing import OPTIMIZER_NAME, read_ten
 from moss_audio_tokenizer.training.overrides import override
 from moss_audio_tokenizer.training.run_folder import RESUMABLE_KEYS
 from moss_audio_tokenizer.training.speech.speech_trainer import padded_codes
-from moss_audio_tokenizer.tts import CatTts
+from moss_audio_tokenizer.tts import CatTts, TtsBatch
 
 MODELS = {"asr": CatAsr, "tts": CatTts}
 
@@ -176,7 +176,7 @@ def test_losses_by_depth_are_those_of_fewer_layers(tmp_path, codes, opened):
     for depth in (1, 2, LAYERS):
         given = padded_codes(rows, depth, torch.device("cpu"))
         with torch.no_grad():
-            output = model([row.text for row in rows], given, frames)
+            output = model(TtsBatch([row.text for row in rows], given, frames))
         expected = float(output.codes_loss_sum) / output.num_codes
         assert found[f"codes/{depth}"] == pytest.approx(expected, rel=1e-4)
         assert output.num_codes == depth * sum(frames)
