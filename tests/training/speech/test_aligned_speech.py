@@ -12,8 +12,8 @@ from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.data import CodedBatch, CodedRow, Segment
+from moss_audio_tokenizer.training.speech.clip_alignment import ClipAlignments
 from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
-from moss_audio_tokenizer.training.speech.tts_task import TtsTask
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_the_same_codes_under_two_texts_are_aligned_twice(reader):
     rows = [
         CodedRow(codes, (Segment(text, codes.shape[1]),), "one", "clip") for text in ("abcabc", "a")
     ]
-    task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
-    long, short = task._aligned(rows)
+    clips = ClipAlignments(aligner)
+    long, short = clips.token_indices(rows)
     assert max(short) <= 1 < max(long)
 
 
@@ -78,18 +78,18 @@ def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
             return super().align(clips, texts)
 
     aligner = Counting(CatAsr.from_pretrained(reader))
-    task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
+    clips = ClipAlignments(aligner)
     first, last = (say(text).astype(np.uint16) for text in ("ca", "bcab"))
     pair = (Segment("ca", first.shape[1]), Segment("bcab", last.shape[1]))
     rows = [
         CodedRow(np.concatenate((first, last), 1), pair, "one", "pair"),
         CodedRow(last, pair[1:], "one", "clip"),
     ]
-    both, alone = task._aligned(rows)
+    both, alone = clips.token_indices(rows)
     before = len(aligner.model.text.encode("ca bcab")) - len(aligner.model.text.encode("bcab"))
     assert both == [before] * first.shape[1] + [before + place for place in alone]
     assert aligner.asked == 1
-    task._aligned(rows)
+    clips.token_indices(rows)
     assert aligner.asked == 1
 
 
@@ -106,7 +106,8 @@ def test_rows_are_left_unconditioned_in_training_alone(reader, codes, tmp_path):
     assert trainer.train_step(drawn)["place"] > 0
     trainer.task.eval()
     assert trainer.task._conditioned_from(drawn) == first
-    trainer.task.place_dropout, trainer.task.training = 1.0, True
+    trainer.task.alignment = replace(trainer.task.alignment, dropout=1.0)
+    trainer.task.training = True
     assert trainer.train_step(drawn)["place"] == 0
     trainer.close()
 

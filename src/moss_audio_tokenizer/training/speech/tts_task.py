@@ -3,13 +3,13 @@
 Source: the paper's section 3.3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt16
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -22,6 +22,7 @@ from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBat
 from ..data import CodedBatch, CodedRow
 from ..logging import TensorBoardLog
 from ..module_task import ModuleTask
+from .clip_alignment import AlignmentTraining, ClipAlignments, first_scored_frames
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
     DrawnRows,
@@ -44,9 +45,7 @@ class TtsTask(ModuleTask[DrawnRows]):
     Args:
         model: the model under training.
         scored_share: share of the frames whose codes are scored in training.
-        aligner: finds the text token of each frame; None for a model without an alignment.
-        place_weight: weight of the loss of token durations.
-        place_dropout: share of the rows that are not conditioned on the alignment in training.
+        alignment: the text alignment.
         frame_dropout: share of the frames that later frames do not see in training.
         sharded: whether weights are sharded: every rank then needs a gradient of every output
             layer, of codebooks too that none of its rows keeps.
@@ -56,9 +55,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         self,
         model: CatTts,
         scored_share: float = 1.0,
-        aligner: Aligner | None = None,
-        place_weight: float = 1.0,
-        place_dropout: float = 0.0,
+        alignment: AlignmentTraining | None = None,
         frame_dropout: float = 0.0,
         sharded: bool = False,
     ) -> None:
@@ -66,12 +63,8 @@ class TtsTask(ModuleTask[DrawnRows]):
         self._sharded = sharded
         self.model: CatTts = model
         self.scored_share = scored_share
-        self.place_weight = place_weight
-        self.place_dropout = place_dropout
+        self.alignment = alignment or AlignmentTraining()
         self.frame_dropout = frame_dropout
-        self._aligner = aligner
-        # Keyed by text and codes: the same clip may be part of several rows.
-        self._aligned_clips: dict[tuple[str, bytes], list[int]] = {}
 
     def num_tokens(self, rows: DrawnRows) -> int:
         """Number of codes that are kept and scored."""
@@ -89,7 +82,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
         if output.duration_loss_sum is not None:
             losses["place"] = output.duration_loss_sum / num_tokens
-            losses["total"] = losses["total"] + self.place_weight * losses["place"]
+            losses["total"] = losses["total"] + self.alignment.duration_weight * losses["place"]
         if self._sharded:
             weights = self.model.depth.exits.parameters()
             losses["total"] = losses["total"] + 0.0 * sum(weight.sum() for weight in weights)
@@ -97,37 +90,17 @@ class TtsTask(ModuleTask[DrawnRows]):
 
     def _batch(self, rows: DrawnRows) -> TtsBatch:
         own, device = rows.batch.rows, self.model.device
+        clips = self.alignment.clips
         return TtsBatch(
             texts=[row.text for row in own],
             audio_codes=padded_codes(own, self.model.config.num_quantizers, device),
             num_frames=[row.num_frames for row in own],
             num_quantizers=self._kept(rows).to(device),
             scored=self._scored(rows).to(device),
-            token_indices=self._aligned(own),
+            token_indices=None if clips is None else clips.token_indices(own),
             conditioned_from=self._conditioned_from(rows),
             visible=self._visible(rows),
         )
-
-    def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
-        """The index of the text token of each frame.
-
-        Earlier clips of a joined row are skipped: they get no alignment condition, and single
-        clips recur, where pairs of them hardly ever do.
-        """
-        if self._aligner is None:
-            return None
-        encode = self._aligner.model.text.encode
-        parts = [_last_clip(row, encode) for row in rows]
-        keys = [(text, codes.tobytes()) for text, codes in parts]
-        known = self._aligned_clips
-        fresh = {k: part for k, part in zip(keys, parts, strict=True) if k not in known}
-        texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
-        found = self._aligner.align(codes, texts)
-        known |= {k: indices.tolist() for k, indices in zip(fresh, found, strict=True)}
-        return [
-            _shifted(row, len(encode(row.text)) - len(encode(text)), known[key])
-            for row, (text, _), key in zip(rows, parts, keys, strict=True)
-        ]
 
     def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
         """Number of codebooks that each row keeps."""
@@ -169,11 +142,12 @@ class TtsTask(ModuleTask[DrawnRows]):
         """First conditioned frame of each row; the number of frames in unconditioned rows."""
         own = rows.batch.rows
         first = self._first_frames(own)
-        if not (self.training and self.place_dropout):
+        dropout = self.alignment.dropout
+        if not (self.training and dropout):
             return first
         # Independent of the draws of `_scored` and `_visible`.
         chances = [torch.Generator().manual_seed(seed + 2) for seed in rows.seeds]
-        dropped = [torch.rand((), generator=chance) < self.place_dropout for chance in chances]
+        dropped = [torch.rand((), generator=chance) < dropout for chance in chances]
         return [
             row.num_frames if unconditioned else start
             for row, start, unconditioned in zip(own, first, dropped, strict=True)
@@ -186,24 +160,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         """
         if self.model.guide is None:
             return [0] * len(rows)
-        return [row.num_frames - row.segments[-1].frames for row in rows]
-
-
-def _last_clip(
-    row: CodedRow, encode: Callable[[str], list[int]]
-) -> tuple[str, UInt16[np.ndarray, "num_quantizers _"]]:
-    """Text and codes of a row's last clip; the complete row where tokens cross the clips."""
-    last, tokens = row.segments[-1], encode(row.text)
-    own = encode(last.text)
-    if tokens[len(tokens) - len(own) :] != own:
-        return row.text, row.codes
-    return last.text, np.ascontiguousarray(row.codes[:, row.num_frames - last.frames :])
-
-
-def _shifted(row: CodedRow, offset: int, indices: list[int]) -> list[int]:
-    """Token indices of the last clip, shifted by its token offset in the row."""
-    waiting = [offset] * (row.num_frames - len(indices))
-    return waiting + [offset + index for index in indices]
+        return first_scored_frames(rows)
 
 
 @dataclass(frozen=True)
@@ -262,7 +219,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         if source:
             _take_weights(model, source)
         self.start_from_codec(model)
-        self._found_aligner = self._aligner()
+        self._alignment = self._aligned()
         return self._task_of(model)
 
     def _task_of(self, model: CatTts) -> TtsTask:
@@ -270,29 +227,28 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         return TtsTask(
             model,
             run.scored_share,
-            self._found_aligner,
-            run.place_weight,
-            run.place_dropout,
+            self._alignment,
             run.frame_dropout,
             self.processes.sharded,
         )
 
-    def _aligner(self) -> Aligner | None:
-        """That of the recipe, which must read the codes and the tokens of this run.
+    def _aligned(self) -> AlignmentTraining:
+        """The alignment of the recipe, whose CAT-ASR must know the codes of this run.
 
         Raises:
-            ConfigError: it does not, or has no frame scores.
+            ConfigError: it does not, or has no CTC head.
         """
-        folder = self.config.aligner
+        run, folder = self.config, self.config.aligner
         if not folder:
-            return None
-        reader: Any = CatAsr.from_pretrained(folder)
-        if reader.config.codec != self.data.info.identity:
+            return AlignmentTraining(None, run.place_weight, run.place_dropout)
+        model: Any = CatAsr.from_pretrained(folder)
+        if model.config.codec != self.data.info.identity:
             raise ConfigError(
-                f"the aligner {folder!r} reads codes of the codec {reader.config.codec}, and "
+                f"the aligner {folder!r} reads codes of the codec {model.config.codec}, and "
                 f"data.codec is {self.data.info.identity}; train one on these codes"
             )
-        return Aligner(reader.to(self.processes.device))
+        clips = ClipAlignments(Aligner(model.to(self.processes.device)))
+        return AlignmentTraining(clips, run.place_weight, run.place_dropout)
 
     def text_of_recipe(self) -> TextCodec:
         """The aligner's, if there is one: places are counted in its tokens."""
