@@ -1,7 +1,7 @@
 r"""Train CAT-ASR and CAT-TTS on general English within minutes on one GPU.
 
-    python recipes/speech_on_a_gpu.py pack corpus/kokoro corpus/kathleen corpus/test -o speech.tar
-    python recipes/speech_on_a_gpu.py train speech.tar -o out --minutes 9
+    python recipes/speech_on_a_gpu.py pack corpus/kokoro corpus/kathleen corpus/test -o speech.tgz
+    python recipes/speech_on_a_gpu.py train speech.tgz -o out --minutes 9
     python recipes/speech_on_a_gpu.py unpack out -o models
 
 `pack` turns corpora (folders with a manifest.jsonl, as samples/natural_speech.py writes them) into
@@ -9,8 +9,8 @@ codes of the bundled model, 4 kbit/s, in one archive; clips of other splits than
 validation. `train` needs only the archive and this repository: recipe `asr_general` first, then
 the alignment of every clip, then recipe `tts_general`. How many steps fit is planned from steps
 that are timed once all caches are full. The models come out as 16-bit weights in parts of 15 MB,
-each as soon as it is trained; SIGTERM ends a run early, with what it has learned. `unpack` makes
-folders of the parts, for `moss-audio tts`, `asr` and `export onnx`.
+each as soon as it is trained; SIGTERM ends the run under way early, with what it has learned.
+`unpack` makes folders of the parts, for `moss-audio tts`, `asr` and `export onnx`.
 """
 
 import argparse
@@ -57,11 +57,11 @@ def pack(corpora: Sequence[Path], archive: Path, workers: int) -> None:
         lines = [json.dumps(line) for line in merged_lines(corpora, folder / "sound")]
         manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
         settings = Tokenizing(str(manifest), shard_format="webdataset")
-        summary = tokenize(settings, folder / SHARDS, workers=workers)
-        with tarfile.open(archive, "w") as tar:
+        tokenize(settings, folder / SHARDS, workers=workers)
+        with tarfile.open(archive, "w:gz") as tar:
             tar.add(folder / SHARDS, SHARDS)
     size = archive.stat().st_size
-    print(f"{archive}: {len(lines)} clips, {size / 1e6:.1f} MB; {summary['speed']}")
+    print(f"{archive}: {len(lines)} clips, {size / 1e6:.1f} MB")
     if size > MOST_BYTES:
         sys.exit(f"{archive} has {size} bytes; expected up to {MOST_BYTES}: pack fewer corpora")
 

@@ -13,7 +13,7 @@ from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudio
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.sampling import CodeSampler
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
-from moss_audio_tokenizer.tts.model import CONTINUE, END
+from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 TEXT = CharacterText("abc ")
 

@@ -209,15 +209,15 @@ def test_chance_follows_from_seed_and_step(config, opened, tmp_path):
     steps = [batch for batch, _ in zip(first.batches(0), range(7), strict=False)]
     for one, other in zip(steps[5:], later, strict=True):
         assert (one.names, one.seeds) == (other.names, other.seeds)
-        assert torch.equal(one.depths, other.depths)
-    drawn = torch.cat([batch.depths for batch in steps])
+        assert torch.equal(one.num_quantizers, other.num_quantizers)
+    drawn = torch.cat([batch.num_quantizers for batch in steps])
     assert set(drawn.tolist()) == set(range(1, LAYERS + 1))
 
 
 @pytest.mark.parametrize(("kind", "key"), [("asr", "prefix_share"), ("tts", "dropout.probability")])
 def test_without_dropout_every_row_keeps_all_layers(kind, key, tmp_path, codes, opened):
     trainer = opened(override(language_config(kind, tmp_path / "run", codes), [f"{key}=0"]))
-    drawn = [batch.depths for batch, _ in zip(trainer.batches(0), range(6), strict=False)]
+    drawn = [batch.num_quantizers for batch, _ in zip(trainer.batches(0), range(6), strict=False)]
     assert set(torch.cat(drawn).tolist()) == {LAYERS}
 
 

@@ -104,8 +104,9 @@ class TtsTask(ModuleTask[DrawnRows]):
 
     def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
         """Number of codebooks that each row keeps."""
-        layers = self.model.config.num_quantizers
-        return torch.full((len(rows.seeds),), layers) if rows.depths is None else rows.depths
+        if rows.num_quantizers is None:
+            return torch.full((len(rows.seeds),), self.model.config.num_quantizers)
+        return rows.num_quantizers
 
     def _scored_counts(self, rows: Sequence[CodedRow]) -> list[tuple[int, int]]:
         """First frame that may be scored, and number of scored frames, of each row."""
@@ -165,15 +166,14 @@ class TtsTask(ModuleTask[DrawnRows]):
 
 @dataclass(frozen=True)
 class SpokenValidation:
-    """Losses, and something to listen to.
+    """Losses of held-out clips, and speech of a text.
 
     Attributes:
-        scalars: of held-out clips, at the largest depth that is looked at; "score" is the
-            cross-entropy of their codes and ends, "codes/K" that of the first K layers' codes
-            when K layers are kept.
-        text: that is spoken.
-        samples: of it; there may be none.
-        sampling_rate: of these.
+        scalars: losses at the largest num_quantizers; "score" is the cross-entropy of codes and
+            ends, "codes/K" that of codes with K codebooks in use.
+        text: text of the speech.
+        samples: the speech; may be empty.
+        sampling_rate: samples a second.
     """
 
     scalars: dict[str, float]
@@ -182,7 +182,7 @@ class SpokenValidation:
     sampling_rate: int
 
     def show(self, board: TensorBoardLog, step: int) -> None:
-        """The speech, and what it should say."""
+        """Log the speech and its text."""
         if len(self.samples):
             board.audio("speech", self.samples, self.sampling_rate, step)
             board.text("speech", self.text, step)
@@ -192,7 +192,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
     """A run that trains CAT-TTS; arguments and errors are `Loop`'s."""
 
     def make_task(self) -> TtsTask:
-        """A model in the shape that recipe and data ask for."""
+        """Make the model of the recipe for the codes of the data."""
         settings, info = self.config.model, self.data.info
         nested, source = language_model_settings(settings, self.text)
         longest = self.config.data.text_seconds[1]
@@ -251,47 +251,49 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         return AlignmentTraining(clips, run.place_weight, run.place_dropout)
 
     def text_of_recipe(self) -> TextCodec:
-        """The aligner's, if there is one: places are counted in its tokens."""
+        """Those of the aligner, if there is one: the alignment is one of its tokens."""
         folder = self.config.aligner
         return CatAsr.from_pretrained(folder).text if folder else super().text_of_recipe()
 
     def text_of_data(self) -> TextCodec:
-        """The aligner's has its words already, whatever ``model.num_words`` is."""
+        """Those of the aligner, which has its words or pieces already."""
         return self.text if self.config.aligner else super().text_of_data()
 
-    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+    def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Progressive Sequence Dropout."""
         settings = self.config.dropout
         dropout = SequenceDropout(settings.probability, settings.include_full)
         return dropout.draw(rows, self.data.info.num_quantizers, random)
 
     def passed_weights(self) -> list[Tensor]:
-        """The temporal Transformer's; those of depth are passed once for every code as well."""
+        """Weights of the temporal Transformer; the depth Transformer is not counted."""
         return list(self.task.model.temporal.parameters())
 
     def validate(self) -> SpokenValidation | None:
-        """Losses of the held-out clips, and the first of their texts, spoken."""
+        """Losses of the held-out clips, and speech of the first text."""
         if not self.valid:
             return None
         model = self.full_model()
         # Ranks have different numbers of rows: a sharded model could not be called by itself.
         task = self._task_of(model) if self.processes.sharded else self.task
         losses = {
-            depth: self.held_out_losses(task, self._held_out(depth)).scalars
-            for depth in self.validated_depths()
+            count: self.held_out_losses(task, self._held_out(count)).scalars
+            for count in self.validated_num_quantizers()
         }
-        scalars = {f"codes/{depth}": found["codes"] for depth, found in losses.items()}
+        scalars = {f"codes/{count}": found["codes"] for count, found in losses.items()}
         spoken = self.processes.at_first(lambda: self._speak(model))
         rate = self.data.info.sampling_rate
         return SpokenValidation(losses[max(losses)] | scalars, self.valid[0].text, spoken, rate)
 
-    def _held_out(self, depth: int) -> list[DrawnRows]:
-        """This process's clips, of which so many layers are kept; the same every time."""
+    def _held_out(self, num_quantizers: int) -> list[DrawnRows]:
+        """Batches of this process's held-out clips, the same at every validation."""
         rows, rate = sorted(self.mine(), key=lambda row: row.num_frames), self.data.info.frame_rate
         parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
         return [
             DrawnRows(
-                CodedBatch(tuple(part), rate), torch.full((len(part),), depth), (0,) * len(part)
+                CodedBatch(tuple(part), rate),
+                torch.full((len(part),), num_quantizers),
+                (0,) * len(part),
             )
             for part in parts
         ]
@@ -310,22 +312,22 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         return mono
 
     def _decoder(self) -> Codec | None:
-        """The codec of the data, to listen with; None where the recipe names none."""
+        """The decoder of the codec; None where the recipe names no codec."""
         if not self.config.data.codec:
             return None
         return TorchCodec.from_pretrained(self.config.data.codec, parts="decoder")
 
 
 def _take_weights(model: CatTts, source: str) -> None:
-    """Those of a decoder-only model, without its output: codes take its place."""
+    """Load the weights of a decoder-only model, without its output layer."""
     model.temporal.load_state_dict(load_language_model(source).base_model.state_dict())
 
 
 def _check_speech(config: TtsTrainingConfig, nested: PreTrainedConfig, frame_rate: float) -> None:
-    """Refuse validation speech beyond the language model's positions, in one line.
+    """Check that validation speech fits the positions of the language model.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: it does not.
     """
     seconds = config.validation.max_seconds
     if not (seconds and config.validation.clips and config.data.codec):
