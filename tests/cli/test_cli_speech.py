@@ -20,7 +20,7 @@ TEXT = CharacterText("abc ")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders: a codec, a speaker that always goes on, a reader."""
+    """Folders of a codec, a CAT-TTS that always continues, and a CAT-ASR."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
@@ -37,7 +37,7 @@ def models(tmp_path_factory):
     sizes = {"depth_head_dim": 4, "depth_feedforward": 8, "adapter_width": 0}
     tts = CatTts(CatTtsConfig(**common, **depth, **sizes), TEXT)
     with torch.no_grad():
-        # No scores but a lean towards going on: `--max-seconds` ends it.
+        # Equal logits of ending and continuing: `--max-seconds` ends it.
         tts.depth.exits[0][2].weight.zero_()
     tts.save_pretrained(folder / "tts")
     CatAsr(CatAsrConfig(**common), TEXT).save_pretrained(folder / "asr")
