@@ -1,6 +1,6 @@
 """`moss-audio export`: models in the formats that deployments take.
 
-Owns the options and what is printed; `export.folder` does the work.
+Owns the options and what is printed; `export.onnx_export` does the work.
 """
 
 import re
@@ -43,6 +43,7 @@ class WeightType(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class CodesType(str, Enum):
@@ -123,7 +124,7 @@ def export_to_onnx(
     Example: moss-audio export onnx bundled -o exported --int8
     """
     with needs_extra("export", "exporting"):
-        from ..export.folder import export_onnx
+        from ..export.onnx_export import export_onnx
         from ..export.speech import export_speech, is_speech_model
         from ..export.whole_clip import export_whole_clip
     if is_speech_model(model):
@@ -192,7 +193,10 @@ def export_checkpoint(
     ] = Layout.v1,
     weight_dtype: Annotated[
         WeightType,
-        typer.Option(help="Type of the weights of encoder and decoder; the quantizer's are fp32."),
+        typer.Option(
+            help="Type of the weights of encoder and decoder; the quantizer's are fp32. Only this "
+            "package reads int8."
+        ),
     ] = WeightType.fp32,
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
@@ -219,6 +223,10 @@ def export_checkpoint(
         raise InputError(
             "--remote-code and --layout hf exclude each other: transformers loads that layout by "
             "its own class"
+        )
+    if weight_dtype is WeightType.int8 and (remote_code or layout is Layout.hf):
+        raise InputError(
+            "--weight-dtype int8 excludes --remote-code and --layout hf: only this package reads it"
         )
     if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
         raise InputError(

@@ -28,8 +28,8 @@ from ..graphs.graph import Graph, value_info
 from ..graphs.onnx_models import Values, finish_model, write_whole_clip
 from ..onnx.folder import folder_path
 from ..onnx.graph_pair import GraphPair
-from .comparison import compare, probe
-from .precision import write_weights
+from .quantize import write_weights
+from .verify import probe, require_pytorch_results
 
 CONTRACTS = ("whole-clip", "n-quantizers")
 _TYPES = {
@@ -38,8 +38,6 @@ _TYPES = {
     ("n-quantizers", "encoder"): "int64",
     ("n-quantizers", "decoder"): "int64",
 }
-_LARGEST_AUDIO_ERROR = 1e-4
-_MOST_ROUNDED_CODES = 0.002
 
 
 def export_whole_clip(
@@ -56,7 +54,7 @@ def export_whole_clip(
         model: a folder with config.json and safetensors, or "bundled".
         output: a folder that is not there yet.
         contract: one of `CONTRACTS`.
-        encoder: precision of its weights, one of `precision.PRECISIONS`.
+        encoder: precision of its weights, one of `quantize.PRECISIONS`.
         decoder: likewise.
         clips: to compare with PyTorch on, where that is installed (default: a synthetic one).
 
@@ -75,7 +73,9 @@ def export_whole_clip(
             onnx.save(build_whole_clip(written, side, contract), path)
             onnx.checker.check_model(str(path), full_check=True)
         if encoder == decoder == "stored":
-            _check(weights, folder, list(clips) or [probe(weights.config)])
+            pair = GraphPair(folder / "encoder.onnx", folder / "decoder.onnx", use_gpu=False)
+            clips = list(clips) or [probe(weights.config)]
+            require_pytorch_results(weights.folder, _Verbs(pair), clips)
     files = sorted(path.name for path in Path(output).iterdir())
     return {"contract": contract, "files": files}
 
@@ -145,7 +145,7 @@ def _outputs(graph: Graph, found: dict[str, Any]) -> Values:
 
 
 class _Verbs:
-    """A pair of graphs as `comparison.compare` calls it."""
+    """A pair of graphs as `verify.compare` calls it."""
 
     def __init__(self, pair: GraphPair) -> None:
         self._pair = pair
@@ -158,22 +158,3 @@ class _Verbs:
         """Audio (channels, samples) of codes."""
         audio = self._pair.decode(codes.T)
         return audio[None] if audio.ndim == 1 else audio
-
-
-def _check(weights: StoredWeights, folder: Path, clips: Sequence[np.ndarray]) -> None:
-    """Compare with PyTorch, where that is installed.
-
-    Raises:
-        CheckpointError: the distance is more than rounding.
-    """
-    try:
-        from ..hf.torch_codec import TorchCodec
-    except ImportError:
-        return
-    pair = GraphPair(folder / "encoder.onnx", folder / "decoder.onnx", use_gpu=False)
-    distance = compare(TorchCodec.from_pretrained(weights.folder), _Verbs(pair), clips)
-    if distance.audio_error > _LARGEST_AUDIO_ERROR or distance.codes_changed > _MOST_ROUNDED_CODES:
-        raise CheckpointError(
-            f"the graphs do not compute what PyTorch does ({distance}); this is a mistake of the "
-            "export, please report it with the model's config.json"
-        )
