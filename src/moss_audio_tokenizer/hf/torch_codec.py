@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
+from ..config.arguments import require_one_clip
 from ..model.devices import require_device
 from ..streaming import DecoderStream, EncoderStream
 from .modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
@@ -122,6 +123,7 @@ class TorchCodec:
         chunk_duration: float | None = None,
     ) -> Float[np.ndarray, "channels samples"]:
         """Audio (float32) of codes."""
+        require_one_clip(np.shape(codes))
         decoded = self.model.decode(
             np.asarray(codes),
             chunk_duration=chunk_duration,
