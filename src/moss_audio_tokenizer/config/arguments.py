@@ -5,7 +5,8 @@ The same refusals for every runtime; standard library only. Knows nothing of aud
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import AudioError, CodesError, ConfigError, InputError
@@ -15,6 +16,8 @@ LENGTHS = ("ceil", "floor")
 # More rows than this, of so few samples, are not a batch of clips.
 _MOST_SHORT_ROWS = 64
 _MOST_CHANNELS = 8
+# So many frames of streams fit into memory: an error about fewer has another cause.
+_MANY_FRAMES = 1000
 
 
 def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
@@ -156,6 +159,25 @@ def require_count(value: Any, name: str) -> int:
     if whole is None or whole < 1:
         raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
     return whole
+
+
+@contextmanager
+def memory_of_streams(num_slots: int, max_chunk_frames: int) -> Iterator[None]:
+    """Allocate the memory of streams in the body.
+
+    Raises:
+        InputError: it cannot be allocated, or its size is no number that a computer can have.
+    """
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as problem:
+        sizes = num_slots * max_chunk_frames
+        if isinstance(problem, InputError) or sizes < _MANY_FRAMES:
+            raise
+        raise InputError(
+            f"max_slots is {num_slots} and max_chunk_frames is {max_chunk_frames}, and there is "
+            "not enough memory for them; set them lower"
+        ) from problem
 
 
 def require_indices(values: Any, name: str) -> list[int]:

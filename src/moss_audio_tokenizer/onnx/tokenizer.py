@@ -20,6 +20,7 @@ from ..config.arguments import (
     check_num_quantizers,
     frames_of_duration,
     kept_samples,
+    memory_of_streams,
     require_count,
     require_lengths,
     require_list,
@@ -349,10 +350,10 @@ class OnnxAudioTokenizer:
         Raises:
             InputError: a number is wrong.
         """
-        sizes = (require_count(max_slots, "max_slots"), max_chunk_frames)
-        return DecoderStream(
-            self._decoder_engine(sizes[0], require_count(sizes[1], "max_chunk_frames"))
-        )
+        slots = require_count(max_slots, "max_slots")
+        frames = require_count(max_chunk_frames, "max_chunk_frames")
+        with memory_of_streams(slots, frames):
+            return DecoderStream(self._decoder_engine(slots, frames))
 
     def encoder_stream(
         self, max_slots: int = 64, max_chunk_frames: int = 25, num_quantizers: int | None = None
@@ -370,7 +371,8 @@ class OnnxAudioTokenizer:
         slots = require_count(max_slots, "max_slots")
         frames = require_count(max_chunk_frames, "max_chunk_frames")
         layers = check_num_quantizers(num_quantizers, self.config)
-        engine = self._encoder_engine(slots, frames, layers)
+        with memory_of_streams(slots, frames):
+            engine = self._encoder_engine(slots, frames, layers)
         return EncoderStream(engine, pads_last_frame=self.lengths == "ceil")
 
     def _encoder_engine(self, slots: int, frames: int, layers: int) -> OnnxEncoderEngine:
