@@ -1,4 +1,4 @@
-"""`moss-audio eval asr` and `moss-audio eval tts`: language models on codes, by layers.
+"""`moss-audio eval asr` and `moss-audio eval tts`: speech models by number of quantizers.
 
 Owns the options and what is printed; runs, tables and pages are `evaluation.speech`'s. The
 models are opened here, where tests put others.
@@ -44,17 +44,17 @@ Folder = Annotated[
         metavar="DIR",
         readable=False,
         show_default=False,
-        help="Folder of the results; those of such a run that it holds are replaced.",
+        help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
-Depths = Annotated[
+QuantizerCounts = Annotated[
     list[int] | None,
     typer.Option(
         "--num-quantizers",
         metavar="N",
         min=1,
         show_default="1, 2, 4, ... and all",
-        help="Layers of codes to use; several times for several.",
+        help="Quantizers to use; several times for several.",
     ),
 ]
 Examples = Annotated[
@@ -79,7 +79,7 @@ def evaluate_asr(
     output: Folder,
     model: Models,
     codec: CodecName = "bundled",
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     num_beams: Annotated[
         int,
         typer.Option(
@@ -100,7 +100,7 @@ def evaluate_asr(
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
-    """Measure speech recognition on codes: what is misread, by the number of layers.
+    """Measure speech recognition on codes: what is misread, by the number of quantizers.
 
     Example: moss-audio eval asr data/manifest.jsonl --model runs/asr/final -o runs/wer
     """
@@ -117,7 +117,7 @@ def evaluate_asr(
         label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
     }
     with display.progress("reading", len(clips)) as bar:
-        rows = run_asr(systems, plan, _advance(bar))
+        rows = run_asr(systems, plan, output, _advance(bar))
     _write(
         output,
         rows,
@@ -154,7 +154,7 @@ def evaluate_tts(
             "the text's is known, else the next in turn.",
         ),
     ] = None,
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     recogniser: Annotated[
         list[str] | None,
         typer.Option(
@@ -173,7 +173,7 @@ def evaluate_tts(
             "--speaker-model",
             metavar="NAME",
             help="resemblyzer; wavlm:FOLDER; hf:NAME or a folder for transformers; "
-            "MODULE:FUNCTION; mfcc, which is no speaker model and compares mean mel cepstra; "
+            "MODULE:FUNCTION; mfcc, which compares mean mel cepstra; "
             "or none.",
         ),
     ] = "mfcc",
@@ -200,14 +200,13 @@ def evaluate_tts(
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
-    """Measure speech synthesis by the number of layers: what is understood, and whose voice it is.
+    """Measure speech synthesis by number of quantizers: what is understood, and whose voice it is.
 
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """
     _prepare(output)
     from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech import TtsPlan, read_test_items, run_tts
-    from ..evaluation.speech.speech_results import begin_folder
 
     items = read_test_items(texts, prompts, split, limit)
     names = list(dict.fromkeys(recogniser or ["pocketsphinx"]))
@@ -218,6 +217,7 @@ def evaluate_tts(
     plan = TtsPlan(
         *(items, transcribers, embed, tuple(num_quantizers or ()), seed, batch_size),
         text_normalization=text_normalization,
+        settings=" ".join([*wanted, speaker_model]),
     )
     sampling = {
         "temperature": temperature,
@@ -230,7 +230,6 @@ def evaluate_tts(
         label: open_tts_system(name, codec, device, **sampling)
         for label, name in labelled(model).items()
     }
-    begin_folder(output)
     with display.progress("speaking", len(items)) as bar:
         rows = run_tts(systems, plan, output, _advance(bar))
     notes = _scoring_notes(wanted, speaker_model, items)
@@ -290,11 +289,11 @@ def _prepare(output: Path) -> None:
         import jiwer  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
-    from ..evaluation.speech.speech_results import check_folder
+    from ..evaluation.speech.speech_run import results_file
 
     if output.is_file():
         raise InputError(f"-o {str(output)!r} is a file; expected a folder")
-    check_folder(output)
+    results_file(output).check()
 
 
 def _advance(bar: Any) -> Any:
@@ -324,9 +323,8 @@ def _write(
     as_json: bool,
     **more: Any,
 ) -> None:
-    from ..evaluation.speech.speech_results import begin_folder, write_results
+    from ..evaluation.speech.speech_results import write_results
 
-    begin_folder(output)
     command = shlex.join(["moss-audio", *sys.argv[1:]])
     text = write_results(output, rows, title, command, notes, **more)
     show_results(text, output, as_json, all(row.error for row in rows))

@@ -6,24 +6,20 @@ its scoring models are unchanged, nothing failed, and every metric that is asked
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
 
-from ..errors import EvaluationError, InputError
-from ..files import lock_file
+from ..errors import InputError
 from ..manifest import ManifestEntry
 from .artifacts import audio_folder, slug, without_changed
 from .clip_workers import Opened, Task, Work, run_tasks
 from .codecs import EvaluatedCodec, Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
-from .result_rows import Key, Row, append_rows, read_rows, write_rows
+from .result_rows import Key, Row, row_from_json
+from .results_file import ResultsFile
 from .scoring_models import ScoringModelNames, ScoringModels
-
-RESULTS = "results.jsonl"
-_LOCK = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Plan:
         clips: of a manifest.
         openers: make the codecs.
         metrics: names of what is measured.
-        scorers: models that score.
+        scoring_models: names of the scoring models.
         jobs: processes.
         num_examples: clips whose audio is stored, to listen to.
     """
@@ -57,7 +53,7 @@ class Plan:
     clips: Sequence[ManifestEntry]
     openers: Sequence[Opener]
     metrics: Sequence[str]
-    scorers: ScoringModelNames = field(default_factory=ScoringModelNames)
+    scoring_models: ScoringModelNames = field(default_factory=ScoringModelNames)
     jobs: int = 1
     num_examples: int = 4
 
@@ -93,52 +89,36 @@ def run_evaluation(plan: Plan, folder: Path, on_progress: Callable[[int, int], N
         InputError: two codecs or two clips of one name, or no such function of the user's.
         MissingDependencyError: a program or package is not installed.
     """
-    opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scorers))
+    opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scoring_models))
     codecs = [_codec_info(one) for one in opened.codecs]
     _check_names([slug(one.name) for one in codecs], "codec")
     _check_names([clip.name for clip in plan.clips], "clip")
     alone = opened if plan.jobs <= 1 else None
     del opened  # other processes have their own
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        return _run_locked(plan, folder, codecs, alone, on_progress)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One run at a time: two would overwrite each other's rows. The lock ends with the process."""
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            lock_file(lock)
-        except OSError as error:
-            raise EvaluationError(
-                f"{str(folder)!r} is in use by another run; wait for its end or name another -o"
-            ) from error
-        yield
-    finally:
-        os.close(lock)
+    results = ResultsFile(folder, row_from_json)
+    with results.locked():
+        return _run_locked(plan, results, codecs, alone, on_progress)
 
 
 def _run_locked(
     plan: Plan,
-    folder: Path,
+    results: ResultsFile[Row],
     codecs: list[EvaluatedCodecInfo],
     opened: Opened | None,
     on_progress: Callable[[int, int], None],
 ) -> Outcome:
     examples = choose_examples(plan.clips, plan.num_examples)
-    results = folder / RESULTS
-    rows = without_changed(folder, plan.clips, read_rows(results))
+    folder = results.folder
+    rows = without_changed(folder, plan.clips, results.read())
     tasks = _tasks(plan, codecs, examples)
     left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
-    write_rows(results, rows.values())  # without a last line that broke off
+    results.write(rows.values())  # without a last line that broke off
     done = _RowWriter(results, rows, len(tasks), len(tasks) - len(left), on_progress)
-    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scorers, folder)
+    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scoring_models, folder)
     run_tasks(work, left, plan.jobs, done.keep, opened)
     ordered = [rows[key] for task in tasks for key in _keys(task, codecs)]
     # Rows of other clips and models, from another run into this folder, stay at the end.
-    write_rows(results, {row.key: row for row in (*ordered, *rows.values())}.values())
+    results.write([*ordered, *rows.values()])
     return Outcome(ordered, codecs, examples, _notes(plan.metrics))
 
 
@@ -180,7 +160,7 @@ def _tasks(plan: Plan, codecs: Sequence[EvaluatedCodecInfo], examples: Sequence[
 
 def _keys(task: Task, codecs: Sequence[EvaluatedCodecInfo]) -> list[Key]:
     codec = codecs[task.codec]
-    return [(task.clip.name, codec.name, depth) for depth in codec.quantizer_counts]
+    return [(task.clip.name, codec.name, count) for count in codec.quantizer_counts]
 
 
 def _is_done(
@@ -191,14 +171,14 @@ def _is_done(
     folder: Path,
 ) -> bool:
     codec = codecs[task.codec]
-    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scorers.metrics))
+    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scoring_models.metrics))
     for key in _keys(task, codecs):
         row = rows.get(key)
         if row is None or row.error or row.identity != codec.identity:
             return False
         if row.text not in (None, task.clip.text):
             return False
-        if not all(_is_measured(row, name, plan.scorers) for name in names):
+        if not all(_is_measured(row, name, plan.scoring_models) for name in names):
             return False
         # A deleted clip cannot be decoded again, but its figures are still valid.
         if (
@@ -215,9 +195,9 @@ def _is_stored(folder: Path, task: Task, version: str) -> bool:
     return all((stored / f"{name}.flac").is_file() for name in (version, "reference"))
 
 
-def _is_measured(row: Row, name: str, scorers: ScoringModelNames) -> bool:
+def _is_measured(row: Row, name: str, scoring_models: ScoringModelNames) -> bool:
     """A metric whose package was missing may have been made up for since; so may its model."""
-    if row.scorers.get(name) != scorers.by_metric.get(name):
+    if row.scoring_models.get(name) != scoring_models.by_metric.get(name):
         return False
     optional = METRICS[name].package and not missing_packages([name])
     return name in row.metrics and not (optional and isnan(row.metrics[name]))
@@ -228,18 +208,18 @@ class _RowWriter:
 
     def __init__(
         self,
-        path: Path,
+        results: ResultsFile[Row],
         rows: dict[Key, Row],
         num_tasks: int,
         num_done: int,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        self._path, self._rows, self._on_progress = path, rows, on_progress
+        self._results, self._rows, self._on_progress = results, rows, on_progress
         self._num_tasks, self._num_done = num_tasks, num_done
         on_progress(num_done, num_tasks)
 
     def keep(self, fresh: list[Row]) -> None:
-        append_rows(self._path, fresh)
+        self._results.append(fresh)
         self._rows.update((row.key, row) for row in fresh)
         self._num_done += 1
         self._on_progress(self._num_done, self._num_tasks)
@@ -265,9 +245,4 @@ def check_folder(folder: Path) -> None:
     Raises:
         EvaluationError: see above.
     """
-    others = [path for path in folder.iterdir() if path.name != _LOCK] if folder.is_dir() else []
-    if others and not (folder / RESULTS).is_file():
-        raise EvaluationError(
-            f"{str(folder)!r} holds files, but no {RESULTS}; "
-            "name a new folder, or one to go on with"
-        )
+    ResultsFile(folder, row_from_json).check()

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from ..api.validation import require_one_clip
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
-from ..config.arguments import require_one_clip
 from ..model.devices import require_device
 from ..streaming import DecoderStream, EncoderStream
 from .modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel

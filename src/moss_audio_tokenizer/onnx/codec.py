@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
+from ..api.validation import require_one_clip
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
-from ..config.arguments import require_one_clip
 from ..streaming import DecoderStream, EncoderStream
 from .tokenizer import OnnxAudioTokenizer
 

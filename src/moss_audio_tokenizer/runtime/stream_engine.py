@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..config.arguments import memory_of_streams
 from ..errors import StreamFileError
 from ..model.inputs import as_code_chunk, as_waveform_chunk, pad_rows
 from .cuda_graphs import GraphedStep, Record, record_cuda_graph
@@ -51,9 +50,7 @@ class TorchEngine:
         self.samples_per_frame = coder.config.downsample_rate
         self.device = self.results_device = coder.stack.device
         self.identity = coder.identity
-        # Made outside inference mode, or steps outside of that mode could not write to it.
-        memory = memory_of_streams(num_slots, max_chunk_frames)
-        with memory, torch.inference_mode(mode=False):
+        with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
             self.state = coder.stack.init_state(num_slots, max_chunk_frames)
         record = graph_recorder(self.device)
         self._graphed = None if record is None else GraphedStep(self._compute, self.state, record)
