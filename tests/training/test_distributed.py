@@ -1,13 +1,11 @@
 """Several processes compute what one does, and a run that is killed goes on bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import command_processes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,6 +24,8 @@ KEYS = (
     "ema_decay=0.5",
     "losses.phase=1.0",
     "device=cpu",
+    "threads=1",
+    "peak_tflops=1",
     "data.text_share=0.5",
     "data.batch_seconds=2.0",
     "data.batch_size=4",
@@ -44,20 +44,16 @@ KEYS = (
 
 def command(output: Path, manifest: str, *keys: str, resume: bool = False) -> list[str]:
     arguments = ["train", "smoke", f"output={output}", f"data.manifest={manifest}", *KEYS, *keys]
-    return ["-m", "moss_audio_tokenizer", *arguments, *(["--resume"] if resume else [])]
+    return [*arguments, *(["--resume"] if resume else [])]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+def errors_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.txt")
 
 
 def run(output: Path, manifest: str, *keys: str, processes: int = 1, resume: bool = False) -> None:
-    program = [sys.executable]
-    if processes > 1:
-        program += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     line = command(output, manifest, *keys, resume=resume)
-    done = subprocess.run([*program, *line], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    command_processes.run(line, errors_of(output), processes)
 
 
 def read_log(output: Path) -> list[dict]:
@@ -110,14 +106,12 @@ def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
 
 def test_a_killed_run_goes_on_bit_for_bit(alone, spoken, tmp_path):
     output = tmp_path / "run"
-    line = command(output, spoken)
-    process = subprocess.Popen([sys.executable, *line], env=environment(), stderr=subprocess.PIPE)
-    for _ in range(2400):
-        if (output / "checkpoints/step-000002").is_dir() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    (process,) = command_processes.start(command(output, spoken), errors_of(output))
+    while process.is_alive() and not (output / "checkpoints/step-000002").is_dir():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, errors_of(output).read_text()
     run(output, spoken, resume=True)
     assert read_log(output) == read_log(alone)
 

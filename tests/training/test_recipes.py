@@ -42,6 +42,8 @@ def test_every_recipe_fits_its_model(name):
 
 SHORTER = (
     "device=cpu",
+    "threads=1",
+    "peak_tflops=1",
     "train.checkpoint=bundled",
     "validation.clips=0",
     "data.batch_size=2",
@@ -67,9 +69,10 @@ def test_the_shipped_models_recipes_run_shortened(name, spoken, tmp_path):
 
 
 def test_the_recipe_of_its_low_band_runs_shortened(spoken, tmp_path):
-    shorter = (*SHORTER, "max_steps=2", "warm_start.samples=1024", f"data.manifest={spoken}")
+    shorter = (*SHORTER, "data.batch_size=16", "max_steps=1", "warm_start.samples=1024")
     lines = []
-    config = override(recipe("low_band"), [*shorter, f"output={tmp_path / 'run'}"])
+    files = (f"data.manifest={spoken}", f"output={tmp_path / 'run'}")
+    config = override(recipe("low_band"), [*shorter, *files])
     CodecTrainer(config, report=lines.append).run()
     assert "low band given 22, 36, 64, 120 channels in the stages of the encoder" in lines
     trained = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final")
