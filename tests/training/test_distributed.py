@@ -57,7 +57,7 @@ def run(output: Path, manifest: str, *keys: str, processes: int = 1, resume: boo
 
 
 def read_log(output: Path) -> list[dict]:
-    speeds = ("audio_seconds_per_second", "utilisation")
+    speeds = ("audio_seconds_per_second", "utilization")
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
@@ -81,7 +81,7 @@ def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
     assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
 
 
-def test_codebooks_follow_alike_in_two_processes(spoken, tmp_path):
+def test_ema_codebooks_are_alike_in_two_processes(spoken, tmp_path):
     # A decay so short that rows are moved from the second of three steps on.
     keys = ("codebook_decay=0.3", "spectra.mel_windows=3", "spectra.phase_windows=1")
     run(tmp_path / "one", spoken, *keys)
@@ -104,7 +104,7 @@ def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
         assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(alone, spoken, tmp_path):
+def test_a_killed_run_is_resumed_bit_for_bit(alone, spoken, tmp_path):
     output = tmp_path / "run"
     (process,) = command_processes.start(command(output, spoken), errors_of(output))
     while process.is_alive() and not (output / "checkpoints/step-000002").is_dir():
@@ -158,7 +158,7 @@ def test_a_moving_mean_follows_the_weights():
     assert float(other.whole_state()["weight"]) == pytest.approx(1.29)
 
 
-def test_a_mean_begins_anew_where_weights_were_set():
+def test_a_mean_restarts_where_weights_were_set():
     module = nn.ModuleDict({"quantizer": nn.Linear(1, 1), "decoder": nn.Linear(1, 1)})
     mean = WeightAverage(module, 0.9)
     before = mean.whole_state()["decoder.weight"].clone()
