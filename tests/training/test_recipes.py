@@ -126,6 +126,7 @@ def model_of(config) -> nn.Module:
         text=text,
         start_from_codec=lambda _: None,
         _aligner=lambda: None,
+        _task_of=lambda model: SimpleNamespace(model=model),
     )
     with torch.device("meta"):
         return TRAINERS[type(config)].make_task(run).model
@@ -140,10 +141,14 @@ def test_the_papers_language_models_are_the_papers(name, qwen3):
     config = override(recipe(name), [f"model.llm={qwen3}", "model.init=random", "model.text=bytes"])
     model = model_of(config)
     backbone = model.language_model if name == "asr" else model.temporal
+    tokens = {"asr": 1_000_000, "tts": 1_350_000}
+    assert (config.data.batch_tokens, config.data.batch_seconds) == (tokens[name], 0)
     assert millions(backbone) == pytest.approx(1720.6, abs=0.1)
     assert millions(model.code_embedding) == pytest.approx(67.1, abs=0.05)
     if name == "tts":
         assert millions(model.depth.blocks) == pytest.approx(202.9, abs=0.1)
+        assert (len(model.depth.blocks), config.depth.width) == (4, 1536)
+        assert config.depth.feedforward == 8960
         rate, steps = config.optimizer.learning_rate, config.max_steps
         assert (rate, steps, config.dropout.probability) == (2e-4, 200_000, 1.0)
     else:
@@ -167,9 +172,9 @@ def test_small_language_models_are_as_large_as_they_say(name, expected):
 def test_every_language_recipe_makes_a_step_on_stored_codes(name, tmp_path):
     small = ("llm=random", "text=letters", "width=16", "num_layers=1", "num_heads=2")
     keys = [f"model.{change}" for change in (*small, "start_from_codec=False")]
-    keys += ["data.codec=", "data.languages=()", "data.batch_seconds=3", "max_steps=1"]
+    keys += ["data.codec=", "data.languages=()", "data.batch_tokens=0", "data.batch_seconds=3"]
     keys += [f"data.manifest={write_codes(tmp_path)}", f"output={tmp_path / 'run'}", "device=cpu"]
-    keys += ["peak_tflops=1", "precision=fp32"]
+    keys += ["max_steps=1", "peak_tflops=1", "precision=fp32"]
     if name in BY_KIND["tts"]:
         keys += ["depth.width=16", "depth.num_layers=1", "depth.feedforward=16"]
         keys += ["depth.adapter_width=0", "depth.head_dim=8"]

@@ -150,7 +150,7 @@ def evaluate_tts(
             metavar="MANIFEST",
             readable=False,
             show_default="none",
-            help="Recordings with texts whose voices go on: another one of the same speaker, where "
+            help="Recordings, with texts, of the voices to imitate: one of the same speaker, where "
             "the text's is known, else the next in turn.",
         ),
     ] = None,
@@ -177,7 +177,15 @@ def evaluate_tts(
             "or none.",
         ),
     ] = "mfcc",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the first text.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            min=0,
+            help="Random seed of the first text; the next text has the next seed.",
+        ),
+    ] = 0,
     temperature: options.Temperature = 1.0,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,

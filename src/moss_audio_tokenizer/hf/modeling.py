@@ -460,6 +460,7 @@ class MossAudioTokenizerModel(
                 v2). A model whose stages project between equal dimensions (the v2 family) can
                 be written as v1 too, but other engines' v1 code does not expect those tensors.
                 Written as v2, a v1 model gets identity projections there.
+                "hf" is the layout of the class inside transformers (docs/onnx.md).
             max_shard_size: larger checkpoints are split into shards with an index.
             weight_dtype: "fp32", or "bf16" / "fp16" for half the size: encoder and decoder are
                 rounded, the quantizer is not (default: what `set_codec_weight_dtype` chose).

@@ -30,6 +30,7 @@ from ..streaming.batching import CallersBatches
 from .arrays import as_code_chunk, as_code_rows, as_waveform_rows, check_clip, lengths_of, pad_rows
 from .engines import OnnxDecoderEngine, OnnxEncoderEngine
 from .folder import OnnxFolder, find_folder
+from .graph_pair import GraphPair
 from .outputs import DecoderOutput, EncoderOutput
 from .runtime import Runtime, session_facts
 from .shapes import PIECE_FRAMES
@@ -46,6 +47,14 @@ class OnnxAudioTokenizer:
         folder: the exported model.
         runtime: where it runs.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Paths of two graphs instead of a folder give a `GraphPair`, whose verbs are theirs."""
+        if options.keys() & {"encoder_path", "decoder_path"} or isinstance(
+            (*args, None)[0], str | Path
+        ):
+            return GraphPair(*args, **options)
+        return super().__new__(cls)
 
     def __init__(self, folder: OnnxFolder, runtime: Runtime) -> None:
         self.folder = folder

@@ -5,6 +5,7 @@ In the package, because the command `moss-audio train` takes them by name.
 
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 
 from ..errors import ConfigError
 from .codec.codec_config import (
@@ -218,7 +219,7 @@ def decoder() -> TrainingConfig:
 
 
 def semantic_head() -> TrainingConfig:
-    """A small language model that learns to predict texts from the codes of the bundled model."""
+    """A small language model that predicts texts from the codes of the bundled model."""
     return TrainingConfig(
         max_steps=2000,
         checkpoint_every=500,
@@ -273,5 +274,7 @@ def recipe(name: str) -> RunConfig:
     """
     name = ALIASES.get(name, name)
     if name not in RECIPES:
-        raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+        near = get_close_matches(name, [*RECIPES, *ALIASES], 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"no recipe {name!r}; {meant}There are {', '.join(RECIPES)}")
     return RECIPES[name]()

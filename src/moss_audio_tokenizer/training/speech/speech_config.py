@@ -28,8 +28,9 @@ class LanguageModelConfig:
         text: "letters" (small English letters), "bytes", or folder or hub id of a tokenizer;
             empty for the one beside ``llm``. With an aligner it is the aligner's.
         num_words: with "letters", so many of the training texts' most frequent words are tokens
-            of their own: fewer tokens, each of them heard as one. With an aligner the words are
-            the aligner's.
+            of their own. With an aligner the words are the aligner's.
+        num_pieces: likewise, so many pieces of words, in place of ``num_words``. A CTC head needs
+            them for general English, which has more letters than frames.
         width: of the model called "random".
         num_layers: likewise.
         num_heads: likewise.
@@ -42,6 +43,7 @@ class LanguageModelConfig:
     init: str = "pretrained"
     text: str = "letters"
     num_words: int = 0
+    num_pieces: int = 0
     width: int = 256
     num_layers: int = 4
     num_heads: int = 4
@@ -57,6 +59,9 @@ class LanguageModelConfig:
         _require_size(self, "num_heads", _MOST_HEADS)
         _require_size(self, "code_rank", _MOST_CHANNELS, least=0)
         _require_size(self, "num_words", _MOST_WORDS, least=0)
+        _require_size(self, "num_pieces", _MOST_WORDS, least=0)
+        one = not (self.num_words and self.num_pieces)
+        require(one, self, "num_pieces", "0 where model.num_words is set: use one of the two")
         fits = self.width % (2 * self.num_heads) == 0
         require(fits, self, "width", "a multiple of twice num_heads")
         named = self.llm != "random" or bool(self.text)

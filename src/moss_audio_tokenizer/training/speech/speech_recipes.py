@@ -14,14 +14,14 @@ from .speech_config import (
 
 
 def asr() -> AsrTrainingConfig:
-    """The paper's reader: Qwen3-1.7B, a million tokens a batch, 200,000 steps.
+    """The paper's ASR model: Qwen3-1.7B, a million tokens a batch, 200,000 steps.
 
     For many GPUs, under torchrun, on codes stored by ``moss-audio tokenize``.
     """
     return AsrTrainingConfig(
         max_steps=200_000,
         model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
-        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=60_000.0),
+        data=CodesDataConfig(text_seconds=(0.3, 30.0), batch_seconds=0.0, batch_tokens=1_000_000),
         optimizer=OptimizerConfig(
             learning_rate=5e-5,
             betas=(0.9, 0.999),
@@ -35,14 +35,16 @@ def asr() -> AsrTrainingConfig:
 
 
 def tts() -> TtsTrainingConfig:
-    """The paper's speaker: Qwen3-1.7B and a depth Transformer, 1.35 million tokens a batch.
+    """The paper's TTS model: Qwen3-1.7B and a depth Transformer, 1.35 million tokens a batch.
 
     For many GPUs, under torchrun, on codes stored by ``moss-audio tokenize``.
     """
     return TtsTrainingConfig(
         max_steps=200_000,
         model=LanguageModelConfig(llm="Qwen/Qwen3-1.7B", text=""),
-        data=CodesDataConfig(text_seconds=(0.3, 60.0), batch_seconds=80_000.0, max_join=2),
+        data=CodesDataConfig(
+            text_seconds=(0.3, 60.0), batch_seconds=0.0, batch_tokens=1_350_000, max_join=2
+        ),
         optimizer=OptimizerConfig(
             learning_rate=2e-4,
             betas=(0.9, 0.95),
@@ -55,7 +57,7 @@ def tts() -> TtsTrainingConfig:
 
 
 def asr_one_gpu() -> AsrTrainingConfig:
-    """A reader of 34 M weights for one GPU and some hundred hours of speech."""
+    """An ASR model of 34 M weights for one GPU and some hundred hours of speech."""
     return AsrTrainingConfig(
         max_steps=60_000,
         model=LanguageModelConfig(
@@ -69,7 +71,7 @@ def asr_one_gpu() -> AsrTrainingConfig:
 
 
 def tts_one_gpu() -> TtsTrainingConfig:
-    """A speaker of 72 M weights for one GPU and some hundred hours of speech."""
+    """A TTS model of 72 M weights for one GPU and some hundred hours of speech."""
     return TtsTrainingConfig(
         max_steps=100_000,
         model=LanguageModelConfig(
@@ -85,7 +87,7 @@ def tts_one_gpu() -> TtsTrainingConfig:
 
 
 def asr_tiny() -> AsrTrainingConfig:
-    """A reader of letters, digits and a few words, in an hour on one CPU core."""
+    """An ASR model for letters, digits and a few words, in an hour on one CPU core."""
     return AsrTrainingConfig(
         max_steps=4000,
         threads=1,
@@ -107,7 +109,7 @@ def asr_tiny() -> AsrTrainingConfig:
 
 
 def tts_tiny() -> TtsTrainingConfig:
-    """A speaker of letters, digits and a few words, in hours on one CPU core.
+    """A TTS model for letters, digits and a few words, in hours on one CPU core.
 
     ``aligner=FOLDER``, a reader by `asr_tiny`, helps it to find its way through the text.
     """

@@ -5,7 +5,6 @@ Owns how a recipe becomes a language model that knows codes; what it learns is `
 """
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from ..module_task import (
 )
 from ..optim import make_optimizer
 from .speech_config import AsrTrainingConfig, LanguageModelConfig, TtsTrainingConfig
+from .vocabulary import text_with_vocabulary
 
 LanguageConfig = TypeVar("LanguageConfig", AsrTrainingConfig, TtsTrainingConfig)
 # Forward and backward pass together are three forward passes' work, of two operations a weight.
@@ -95,7 +95,7 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         """The data first: they say what codes there are."""
         settings, processes = self.config, self.processes
         multiple = lcm(settings.data.row_multiple, settings.accumulate)
-        self.text = self.text_of_recipe()
+        self.text = recipe_text = self.text_of_recipe()
         self.data = CodedData(
             replace(settings.data, row_multiple=multiple),
             settings.seed,
@@ -104,6 +104,7 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
             self.report,
             device=str(processes.device),
             spell=self.text.spell,
+            count_tokens=lambda text: len(recipe_text.encode(text)),
         )
         self.text = self.text_of_data()
         self.task = self.make_task().to(processes.device)
@@ -206,11 +207,10 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         return make_text(self.config.model.text or self.config.model.llm)
 
     def text_of_data(self) -> TextCodec:
-        """The tokens of texts, with the most frequent words of the data where they are wanted."""
-        count = self.config.model.num_words
-        if not isinstance(self.text, CharacterText) or not count:
+        """The tokens of texts, with words or pieces of the data where they are wanted."""
+        if not isinstance(self.text, CharacterText):
             return self.text
-        return CharacterText(self.text.alphabet, frequent_words(self.data.texts, count))
+        return text_with_vocabulary(self.text, self.config.model, self.data.texts)
 
     def open_data(self) -> None:
         """Tell of the data, and find held-out clips."""
@@ -314,12 +314,6 @@ def language_model_settings(
             "set model.text to the tokenizer it was made with"
         )
     return found, config.llm if config.init == "pretrained" else ""
-
-
-def frequent_words(texts: Iterable[str], count: int) -> list[str]:
-    """The most frequent words, those that are equally frequent by the alphabet."""
-    counted = Counter(word for text in texts for word in text.split())
-    return sorted(counted, key=lambda word: (-counted[word], word))[:count]
 
 
 def padded_codes(

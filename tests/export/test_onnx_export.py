@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
-from moss_audio_tokenizer.export import folder as export_folder
-from moss_audio_tokenizer.export.folder import export_onnx
-from moss_audio_tokenizer.export.precision import to_int8
+from moss_audio_tokenizer.export import onnx_export as export_folder
+from moss_audio_tokenizer.export.onnx_export import export_onnx
+from moss_audio_tokenizer.export.quantize import to_int8
 from moss_audio_tokenizer.graphs.codes_identity import codes_identity
 from moss_audio_tokenizer.graphs.linear_nodes import BLOCK
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
@@ -204,7 +204,7 @@ def test_no_pytorch_is_needed(checkpoint, tmp_path):
 
     program = (
         "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
-        "from moss_audio_tokenizer.export.folder import export_onnx\n"
+        "from moss_audio_tokenizer.export.onnx_export import export_onnx\n"
         f"print(export_onnx({str(checkpoint)!r}, {str(tmp_path / 'out')!r})['checks'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
