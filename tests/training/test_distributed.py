@@ -3,11 +3,12 @@
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import command_processes
 import pytest
 import torch
+import toy_processes
 from safetensors.torch import load_file
 from torch import nn
 
@@ -42,9 +43,9 @@ KEYS = (
 )
 
 
-def command(output: Path, manifest: str, *keys: str, resume: bool = False) -> list[str]:
+def command(output: Path, manifest: str, *keys: str, resume: bool = False) -> Callable[[], None]:
     arguments = ["train", "smoke", f"output={output}", f"data.manifest={manifest}", *KEYS, *keys]
-    return [*arguments, *(["--resume"] if resume else [])]
+    return toy_processes.command([*arguments, *(["--resume"] if resume else [])])
 
 
 def errors_of(output: Path) -> Path:
@@ -53,7 +54,7 @@ def errors_of(output: Path) -> Path:
 
 def run(output: Path, manifest: str, *keys: str, processes: int = 1, resume: bool = False) -> None:
     line = command(output, manifest, *keys, resume=resume)
-    command_processes.run(line, errors_of(output), processes)
+    toy_processes.run(line, errors_of(output), processes)
 
 
 def read_log(output: Path) -> list[dict]:
@@ -106,7 +107,7 @@ def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
 
 def test_a_killed_run_is_resumed_bit_for_bit(alone, spoken, tmp_path):
     output = tmp_path / "run"
-    (process,) = command_processes.start(command(output, spoken), errors_of(output))
+    (process,) = toy_processes.start(command(output, spoken), errors_of(output))
     while process.is_alive() and not (output / "checkpoints/step-000002").is_dir():
         time.sleep(0.01)
     process.kill()

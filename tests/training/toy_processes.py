@@ -1,4 +1,4 @@
-"""The command line in processes of their own, forked from one that has imported training.
+"""Runs in processes of their own, forked from one that has imported training.
 
 Importing takes most of the seconds of a short run. `test_module_task.py` has processes that
 torchrun starts.
@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -19,11 +21,11 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def start(arguments: list[str], errors: Path, count: int = 1) -> list[BaseProcess]:
-    """``moss-audio`` in ``count`` processes that find each other; errors are written to a file."""
+def start(program: Callable[[], None], errors: Path, count: int = 1) -> list[BaseProcess]:
+    """A program in ``count`` processes that find each other; errors are written to a file."""
     port = _free_port()
     processes: list[BaseProcess] = [
-        _CONTEXT.Process(target=_command, args=(arguments, errors, rank, count, port))
+        _CONTEXT.Process(target=_process, args=(program, errors, rank, count, port))
         for rank in range(count)
     ]
     for process in processes:
@@ -31,12 +33,24 @@ def start(arguments: list[str], errors: Path, count: int = 1) -> list[BaseProces
     return processes
 
 
-def run(arguments: list[str], errors: Path, count: int = 1) -> None:
-    """The same, to its end, which must be a good one."""
-    processes = start(arguments, errors, count)
+def run(program: Callable[[], None], errors: Path, count: int = 1) -> None:
+    """The same to its end, which must not be an error."""
+    processes = start(program, errors, count)
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * count, errors.read_text()[-3000:]
+
+
+def command(arguments: list[str]) -> Callable[[], None]:
+    """The program ``moss-audio`` with these arguments."""
+    return partial(_command, arguments)
+
+
+def _command(arguments: list[str]) -> None:
+    from moss_audio_tokenizer.cli.main import run as run_command
+
+    sys.argv = ["moss-audio", *arguments]
+    run_command()
 
 
 def _free_port() -> int:
@@ -46,14 +60,11 @@ def _free_port() -> int:
         return port
 
 
-def _command(arguments: list[str], errors: Path, rank: int, count: int, port: int) -> None:
+def _process(program: Callable[[], None], errors: Path, rank: int, count: int, port: int) -> None:
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     torch.set_num_threads(1)
     if count > 1:
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         os.environ |= {name: str(value) for name, value in ranks.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    from moss_audio_tokenizer.cli.main import run as run_command
-
-    sys.argv = ["moss-audio", *arguments]
-    run_command()
+    program()
