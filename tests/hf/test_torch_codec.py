@@ -1,11 +1,14 @@
 """Codes of several clips: exactly those of each by itself, or computed at once."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from moss_audio_tokenizer.codes.codec import BatchCodec, encode_clips
 from moss_audio_tokenizer.errors import AudioError, CodesError
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
+from moss_audio_tokenizer.onnx.codec import OnnxCodec
 
 
 @pytest.fixture
@@ -43,3 +46,10 @@ def test_what_cannot_be_encoded_is_refused(codec, clips):
         codec.encode_batch([*clips, np.full((1, 9), np.nan, np.float32)])
     with pytest.raises(CodesError):
         codec.encode_batch(clips, num_quantizers=5)
+
+
+def test_codes_of_a_batch_are_refused_and_not_cut_to_one_clip(codec, make_exported):
+    exported = OnnxCodec.from_pretrained(make_exported()[1])
+    for one, codes in product((codec, exported), (np.zeros((4, 3, 5), int), np.zeros(4, int))):
+        with pytest.raises(CodesError, match=r"expected \(num_quantizers, frames\), the codes of"):
+            one.decode(codes)

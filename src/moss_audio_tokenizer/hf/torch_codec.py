@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from ..api.validation import require_one_clip
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
 from ..model.devices import require_device
@@ -122,6 +123,7 @@ class TorchCodec:
         chunk_duration: float | None = None,
     ) -> Float[np.ndarray, "channels samples"]:
         """Audio (float32) of codes."""
+        require_one_clip(np.shape(codes))
         decoded = self.model.decode(
             np.asarray(codes),
             chunk_duration=chunk_duration,

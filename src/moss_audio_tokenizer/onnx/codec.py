@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Integer
 
+from ..api.validation import require_one_clip
 from ..codes.codec import CodecInfo
 from ..config import CodecConfig
 from ..streaming import DecoderStream, EncoderStream
@@ -65,6 +66,7 @@ class OnnxCodec:
         chunk_duration: float | None = None,
     ) -> Float[np.ndarray, "channels samples"]:
         """Audio (float32) of codes."""
+        require_one_clip(np.shape(codes))
         return self.tokenizer.decode(codes, chunk_duration=chunk_duration).audio[0]
 
     def encoder_stream(

@@ -361,7 +361,8 @@ class TrainingConfig(RunConfig):
             )
         if reads and not self.data.text_share > 0:
             raise ConfigError(
-                "semantic.llm is set, but data.text_share is 0; set the share of rows with text"
+                "semantic.llm is set, but data.text_share is 0; set the share of rows with text, "
+                "or semantic.llm= to train without texts"
             )
 
     def trains(self, part: str) -> bool:
