@@ -14,7 +14,7 @@ from ..api.validation import first_layers
 from ..config.arguments import check_num_quantizers, require_count
 from ..model.inputs import as_code_chunk, pad_rows
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
-from ..runtime.stream_engine import TorchDecoderEngine, TorchEncoderEngine
+from ..runtime.onnx_steps import make_decoder_engine, make_encoder_engine
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.batching import CallersBatches
 from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
@@ -47,7 +47,7 @@ class StreamingVerbs:
             InputError: a number is wrong.
         """
         return DecoderStream(
-            TorchDecoderEngine(
+            make_decoder_engine(
                 self._decoder_half(),
                 require_count(max_slots, "max_slots"),
                 require_count(max_chunk_frames, "max_chunk_frames"),
@@ -68,7 +68,7 @@ class StreamingVerbs:
             CodesError, InputError: a number is wrong.
         """
         return EncoderStream(
-            TorchEncoderEngine(
+            make_encoder_engine(
                 self._encoder_half(),
                 require_count(max_slots, "max_slots"),
                 require_count(max_chunk_frames, "max_chunk_frames"),

@@ -5,7 +5,8 @@ What a row may be is `arrays.py`'s, memory and runs are `steps.py`'s.
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,28 @@ from safetensors.numpy import save_file
 from ..config import CodecConfig
 from ..errors import StreamFileError
 from .arrays import as_code_chunk, as_waveform_chunk
-from .steps import StepRunner
+from .runtime import Runtime
+from .shapes import rings_of
+from .steps import Port, StepRunner
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """A step graph, ready to run.
+
+    Attributes:
+        runtime: where it runs.
+        session_for: see `StepRunner`.
+        config: of the codec.
+        codes_type: "int32" or "int64".
+        identity: differs where the memory of a stream means something else.
+    """
+
+    runtime: Runtime
+    session_for: Callable[[int], Any]
+    config: CodecConfig
+    codes_type: str
+    identity: str
 
 
 class OnnxEngine:
@@ -45,6 +67,11 @@ class OnnxEngine:
         self.num_slots = num_slots
         self.max_chunk_frames = max_chunk_frames
         self.samples_per_frame = config.downsample_rate
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Frames that the stream in each slot has seen; writing to it moves the streams."""
+        return self._runner.positions
 
     def reset(self, slots: Sequence[int]) -> None:
         """See `StepEngine.reset`."""
@@ -171,3 +198,30 @@ class OnnxEncoderEngine(OnnxEngine):
         if not results:
             return np.zeros((self._num_quantizers, 0), np.int64)
         return results[0] if len(results) == 1 else np.concatenate(list(results), axis=-1)
+
+
+def encoder_engine(graph: StepGraph, slots: int, frames: int, layers: int) -> OnnxEncoderEngine:
+    """Streams of audio to so many layers of codes, on the graph "encoder_step"."""
+    config = graph.config
+    quantizer, unit = config.quantizer, config.downsample_rate
+    given = Port("input_values", "float32", ("batch", config.number_channels, "frames"), unit)
+    results = [
+        Port("audio_codes", graph.codes_type, (quantizer.num_quantizers, "batch", "frames")),
+        Port("encoder_hidden_states", "float32", ("batch", quantizer.input_dim, "frames")),
+    ]
+    state = (rings_of(config, "encoder_step"), given, results, slots, frames)
+    runner = StepRunner(graph.runtime, graph.session_for, *state)
+    sizes = (graph.identity, slots, frames)
+    return OnnxEncoderEngine(runner, config, *sizes, num_quantizers=layers)
+
+
+def decoder_engine(graph: StepGraph, slots: int, frames: int) -> OnnxDecoderEngine:
+    """Streams of codes to audio, on the graph "decoder_step"."""
+    config = graph.config
+    layers = config.quantizer.num_quantizers
+    given = Port("audio_codes", graph.codes_type, (layers, "batch", "frames"))
+    axes = ("batch", config.number_channels, "frames")
+    results = [Port("audio", "float32", axes, config.downsample_rate)]
+    state = (rings_of(config, "decoder_step"), given, results, slots, frames)
+    runner = StepRunner(graph.runtime, graph.session_for, *state)
+    return OnnxDecoderEngine(runner, config, graph.identity, slots, frames)
