@@ -22,6 +22,7 @@ from moss_audio_tokenizer.evaluation.speed import TimedCodec
 from moss_audio_tokenizer.export.folder import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.runtime import inference_codec
 from moss_audio_tokenizer.runtime.hardware import use_threads
 
 _TURNS = 12
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="in each turn")
     options = parser.parse_args()
     use_threads(options.threads)
+    inference_codec.step_graph = lambda *_: None  # the column "torch" is PyTorch's own steps
     print(f"{options.threads} thread(s), {options.neighbors} busy neighbor(s); milliseconds of a")
     print("1-frame step past every window: processor median / clock median / clock p99\n")
     print("| model | side | streams | torch | onnx | onnx, int8 decoder |")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.runtime import inference_codec, torch_steps
+from moss_audio_tokenizer.runtime import torch_steps
 
 
 @pytest.fixture
@@ -22,12 +22,6 @@ def make_codec(make_codec):
         return codec
 
     return make
-
-
-@pytest.fixture
-def plain_steps(monkeypatch):
-    """Sessions step by PyTorch, as where onnx is missing."""
-    monkeypatch.setattr(inference_codec, "step_graph", lambda *_: None)
 
 
 @pytest.fixture(params=["onnxruntime", "eager", "recorded"])

@@ -1,7 +1,9 @@
 """ONNX graphs of steps, written from a codec's own weights, and the sessions that run them."""
 
+import ctypes
 import os
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -31,6 +33,7 @@ class StepSessions:
     def __init__(self, model: bytes) -> None:
         self._model = model
         self._sessions: dict[tuple[int, int], Any] = {}
+        _ALL.add(self)
 
     def for_frames(self, num_frames: int) -> Any:
         """The session for a step of so many frames in all rows together."""
@@ -39,6 +42,23 @@ class StepSessions:
         if key not in self._sessions:
             self._sessions[key] = Runtime(num_threads=threads).session(self._model)
         return self._sessions[key]
+
+    def keep_forever(self) -> None:
+        """Never end the sessions there are: that waits for threads, which only the parent has."""
+        for session in self._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+_ALL: WeakSet[StepSessions] = WeakSet()
+
+
+def _keep_all() -> None:
+    for sessions in _ALL:
+        sessions.keep_forever()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all)
 
 
 def step_graph(codec: Codec, side: str, identity: str) -> StepGraph | None:
