@@ -4,7 +4,9 @@
 
 Each reader runs in a process of its own, with a bound on its memory; a crash is counted and the
 process started again behind the input that caused it. An input is a valid file in which some bytes
-are changed, cut off, repeated or put in. Any exception but the package's own is a traceback.
+are changed, cut off, repeated or put in; in half of the JSON files values are replaced, or keys
+removed or renamed. Any exception but the package's own is a traceback. Each reader reads the valid
+file first.
 """
 
 import argparse
@@ -18,17 +20,15 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hostile_models import MODEL_READERS, Reader
 
 HANG_SECONDS = 5.0
 MEMORY_BYTES = 4 << 30
-
-Reader = tuple[Callable[[], bytes], Callable[[Path], Any], str]
 
 
 def sound(layout: str, subtype: str) -> bytes:
@@ -204,12 +204,41 @@ READERS: dict[str, Reader] = {
     "shard-parquet": (lambda: shard("parquet"), read_shard, "x.parquet"),
     "shard-tar": (lambda: shard("webdataset"), read_shard, "x.tar"),
     "shard-manifest": (shard_manifest, read_shard_manifest, "y.json"),
+    **MODEL_READERS,
 }
+
+
+HOSTILE_VALUES: list[Any] = [
+    *(None, True, -1, 0, 1, 2**31, 2**63, 10**400, 0.5, -1e308, float("nan"), float("inf")),
+    *("", "x", "\0", "../../x", "x" * 100_000, "\ud800", [], [[]], {}, {"a": {}}, [1, 2, 3]),
+]
+
+
+def mutated_json(value: Any, random: np.random.Generator) -> Any:
+    """A JSON value in which one value, somewhere, is replaced, removed or renamed."""
+    if not isinstance(value, dict | list) or not value or random.random() < 0.1:
+        return HOSTILE_VALUES[random.integers(len(HOSTILE_VALUES))]
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    key = list(copy)[random.integers(len(copy))] if isinstance(copy, dict) else 0
+    key = int(random.integers(len(copy))) if isinstance(copy, list) else key
+    if (kind := random.random()) < 0.1:
+        del copy[key]
+    elif kind < 0.15 and isinstance(copy, dict):
+        copy[f"{key}x"] = copy.pop(key)
+    else:
+        copy[key] = mutated_json(copy[key], random)
+    return copy
 
 
 def mutated(data: bytes, seed: int) -> bytes:
     """A file with something wrong in it: bytes changed, cut off, repeated or put in."""
     random = np.random.default_rng(seed)
+    if data.startswith(b"{") and random.random() < 0.5:
+        with suppress(ValueError):  # lines of JSON are mutated as bytes
+            value = json.loads(data)
+            for _ in range(random.integers(1, 4)):
+                value = mutated_json(value, random)
+            return json.dumps(value).encode()
     altered = bytearray(data)
     end = len(data) if random.random() < 0.4 else min(len(data), 400)
     for _ in range(random.integers(1, 6)):
@@ -234,6 +263,10 @@ def work(name: str, first: int, count: int, results: Any) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries print
     make, read, file_name = READERS[name]
     data = make()
+    results.put((first, "started", "", 0.0, 0))
+    with tempfile.TemporaryDirectory() as folder:  # imports what is needed, too
+        (path := Path(folder) / file_name).write_bytes(data)
+        read(path)
     for seed in range(first, count):
         results.put((seed, "started", "", 0.0, 0))
         with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 
 from moss_audio_tokenizer import load_audio
-from moss_audio_tokenizer.export.folder import export_onnx
+from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.manifest import read_manifest
 from moss_audio_tokenizer.onnx.codec import OnnxCodec

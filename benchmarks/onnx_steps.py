@@ -19,7 +19,7 @@ import numpy as np
 
 from moss_audio_tokenizer.config import TransformerStage, preset
 from moss_audio_tokenizer.evaluation.speed import TimedCodec
-from moss_audio_tokenizer.export.folder import export_onnx
+from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 from moss_audio_tokenizer.runtime import inference_codec

@@ -138,7 +138,7 @@ def make_exported(make_model, tmp_path):
     """A small model with varied codes, saved, and its export: (model, folder of graphs)."""
     import torch
 
-    from moss_audio_tokenizer.export.folder import export_onnx
+    from moss_audio_tokenizer.export.onnx_export import export_onnx
 
     def make(channels: int = 1, export=(), **quantizer):
         model = make_model(channels, **quantizer)

@@ -6,9 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from moss_audio_tokenizer.errors import AudioFileError, CodesFileError
-from moss_audio_tokenizer.files import PartOfFile, atomic_path, printable_path, require_file
+from moss_audio_tokenizer.files import (
+    PartOfFile,
+    atomic_path,
+    is_machine_failure,
+    printable_path,
+    require_file,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -214,6 +221,19 @@ def test_errors_of_the_system_become_the_wanted_error(tmp_path):
         atomic_path("a\0b", error=AudioFileError),
     ):
         pytest.fail("there is no place to write to")
+
+
+def test_a_full_disk_that_safetensors_reports_is_an_error_of_the_system(tmp_path):
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with (
+        pytest.raises(AudioFileError, match=r"cannot write '.*a': No space left") as caught,
+        atomic_path(tmp_path / "a", error=AudioFileError),
+    ):
+        raise SafetensorError(message)
+    assert is_machine_failure(caught.value)
+    with pytest.raises(SafetensorError), atomic_path(tmp_path / "a", error=AudioFileError):
+        raise SafetensorError("the tensors share memory")
+    assert names(tmp_path) == []
 
 
 def test_our_own_errors_pass_as_they_are(tmp_path):

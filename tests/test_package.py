@@ -25,7 +25,7 @@ TORCH_FREE_MODULES = [
     *(
         "evaluation.mushra",
         "evaluation.speed",
-        "export.folder",
+        "export.onnx_export",
         "metrics",
         "checkpoint.describe",
     ),

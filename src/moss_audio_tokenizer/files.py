@@ -7,6 +7,7 @@ an input path. It does not know what is inside a file.
 import errno
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,6 +22,8 @@ from typing import Any, BinaryIO
 from .errors import MossAudioError
 
 _FAILURES_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS}
+# How libraries written in Rust, such as safetensors, name the error of the system in a message.
+_ERROR_OF_RUST = re.compile(r"\(os error (\d+)\)")
 # What a killed program left beside its target is swept away once it is so old.
 _LEFT_BEHIND_SECONDS = 86_400
 
@@ -129,7 +132,7 @@ def atomic_path(
         error: (or OSError) the target cannot be written.
     """
     try:
-        with _temporary_for(path, replace_folder) as temporary:
+        with _temporary_for(path, replace_folder) as temporary, _errors_of_the_system():
             yield temporary
     except MossAudioError:  # some of ours are OSErrors too, and say more than we could here
         raise
@@ -137,6 +140,20 @@ def atomic_path(
         if error is None:
             raise
         raise error(f"cannot write {os.fspath(path)!r}: {_reason(problem)}") from problem
+
+
+@contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """Raise OSError where safetensors reports a full disk and the like as an error of its own."""
+    try:
+        yield
+    except (MossAudioError, OSError):
+        raise
+    except Exception as problem:
+        found = _ERROR_OF_RUST.search(str(problem))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from problem
 
 
 def is_machine_failure(error: BaseException) -> bool:

@@ -300,6 +300,15 @@ def test_codes_batch_first():
 # Without PyTorch
 
 
+def test_floor_lengths_hold_for_clips_that_are_computed_at_once():
+    codec = OnnxAudioTokenizer.from_pretrained("bundled", num_threads=1, lengths="floor")
+    audio = np.linspace(-0.5, 0.5, 4000, dtype=np.float32)
+    (codes,) = codec.encode_together([audio])
+    assert codes.shape[1] == codec.encode(audio).audio_codes.shape[2] == 2
+    with pytest.raises(InputError, match="expected a list of at least one"):
+        codec.encode_together([])
+
+
 def test_onnx_models_can_be_copied():
     codec = OnnxAudioTokenizer.from_pretrained("bundled", num_threads=1, lengths="floor")
     audio = np.linspace(-0.5, 0.5, 4000, dtype=np.float32)

@@ -25,6 +25,8 @@ class ToyCodec:
 
     def encode(self, audio, *, num_quantizers=None, chunk_duration=None):
         self._die_once()
+        if self.choice.litter:
+            Path(self.choice.litter).touch()
         time.sleep(self.choice.delay)
         frames = -(-audio.shape[1] // FRAME)
         padded = np.pad(audio[0], (0, frames * FRAME - audio.shape[1]))
@@ -49,7 +51,11 @@ class ToyCodec:
 
 @dataclass(frozen=True)
 class ToyChoice:
-    """Opens a ToyCodec; ``fatal`` is a file that tells whether a worker has died already."""
+    """Opens a ToyCodec.
+
+    ``fatal`` is a file that says whether a worker has died already, ``litter`` one that encoding
+    leaves behind.
+    """
 
     model: str = "toy"
     device: str = "cpu"
@@ -58,6 +64,7 @@ class ToyChoice:
     delay: float = 0.0
     fatal: str = ""
     always_fatal: bool = False
+    litter: str = ""
     runs_on: str = "toy"
 
     def open(self, parts):

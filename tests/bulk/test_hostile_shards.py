@@ -69,6 +69,17 @@ def test_manifests_with_wrong_values_are_refused(clean, changes):
         len(read_shards(clean))
 
 
+@pytest.mark.parametrize("value", [None, True, -1, 0, 1.5, 10**400, "x", [], {"a": {}}])
+def test_heads_with_wrong_values_are_refused(clean, value):
+    path = clean / "shards" / "_train-000000.json"
+    manifest = json.loads(path.read_text())
+    for key in manifest["head"]:
+        wrong = ["x"] if (key, value) == ("model", "x") else value
+        path.write_text(json.dumps(manifest | {"head": manifest["head"] | {key: wrong}}))
+        with pytest.raises(CodesFileError, match="does not describe codes"):
+            read_shards(clean)
+
+
 @pytest.mark.parametrize("shard_format", ["webdataset", "moss"])
 def test_one_damaged_clip_costs_itself(manifest, tmp_path, shard_format):
     settings = Tokenizing(str(manifest), shard_format=shard_format, shard_hours=1.0)

@@ -140,6 +140,15 @@ def test_runs_that_are_killed_resume_to_the_same_bytes(manifest, finished, tmp_p
     assert contents(output) == contents(finished)
 
 
+def test_what_a_worker_of_a_killed_run_leaves_during_the_next_is_swept(
+    manifest, finished, tmp_path, contents
+):
+    (tmp_path / "out" / "shards").mkdir(parents=True)
+    left = tmp_path / "out" / "shards" / ".moss-left.partial"
+    run(manifest, tmp_path / "out", ToyChoice(litter=str(left)), resume=True)
+    assert contents(tmp_path / "out") == contents(finished)
+
+
 def test_what_is_damaged_between_runs_is_done_again(manifest, clean, tmp_path, contents):
     before = contents(clean)
     (clean / "shards" / "train-000001.parquet").write_bytes(b"half")

@@ -19,19 +19,19 @@ pytest.importorskip("scipy")
 DEPTHS = ["--num-quantizers", 1, "--num-quantizers", 2]
 
 
-class Reader:
-    num_quantizers = 4
+class AsrSystem:
+    identity, num_quantizers = "asr", 4
 
     def transcribe_codes(self, clips, num_quantizers, num_beams=1):
         return [f"word {num_beams}" if num_quantizers > 1 else "word" for _ in clips]
 
 
 class TtsSystem:
-    num_quantizers, kbps_per_quantizer = 4, 0.125
+    identity, num_quantizers, kbps_per_quantizer = "tts", 4, 0.125
 
-    def speak(self, wanted, num_quantizers, seed):
+    def synthesize(self, requests, num_quantizers, seed):
         sound = (0.2 * np.sin(np.arange(4_000) / 5)).astype(np.float32)
-        return [SynthesizedSpeech(sound, 8_000, True) for _ in wanted]
+        return [SynthesizedSpeech(sound, 8_000, True) for _ in requests]
 
 
 @pytest.fixture
@@ -39,15 +39,15 @@ def opened(codec, monkeypatch):
     """Toys in place of models; what they were opened with."""
     calls = []
 
-    def reader(name, codec, device):
+    def asr_system(name, codec, device):
         calls.append((name, device))
-        return Reader()
+        return AsrSystem()
 
     def system(name, codec, device, **sampling):
         calls.append((name, codec, device, sampling))
         return TtsSystem()
 
-    monkeypatch.setattr(evaluate_speech, "open_asr_system", reader)
+    monkeypatch.setattr(evaluate_speech, "open_asr_system", asr_system)
     monkeypatch.setattr(evaluate_speech, "open_tts_system", system)
     module = type(sys)("toy_scoring")
     module.save_audio = lambda: lambda samples, rate: "word 2"
@@ -79,7 +79,7 @@ def test_eval_asr_leaves_rows_tables_plots_and_a_page(
     assert result.exit_code == 0, result.output
     rows = rows_of(folder)
     assert [(row["num_quantizers"], row["wer"]) for row in rows] == [(1, 0.5)] * 2 + [(2, 0.0)] * 2
-    expected = {"results.jsonl", "summary.json", "summary.md", "report.html"}
+    expected = {"results.jsonl", "run.lock", "summary.json", "summary.md", "report.html"}
     assert names_in(folder) == expected | {"plots/wer.png", "plots/cer.png"}
     assert "| a | 1 | 2 | 0.500 ± 0.000 |" in result.stdout
     assert opened == [("runs/a", "cpu")]

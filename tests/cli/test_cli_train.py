@@ -83,4 +83,4 @@ def test_all_keys_of_a_recipe_are_shown(moss_audio, refused):
     lines = result.stdout.splitlines()
     assert "max_steps=7" in lines
     assert all("=" in line for line in lines)
-    assert "no recipe 'decode'" in refused("train", "decode", "--show")
+    assert "no recipe 'decode'; did you mean decoder?" in refused("train", "decode", "--show")

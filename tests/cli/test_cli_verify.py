@@ -90,12 +90,46 @@ def test_checkpoints_in_released_layouts(json_of, tmp_path, layout):
     assert json_of("verify", tmp_path / "out", "--vectors", GOLDEN)["passed"]
 
 
+def test_exports_for_transformers(json_of, refused, tmp_path, make_model):
+    make_model(windows=(0.05, 0.05)).save_pretrained(tmp_path / "model")
+    written = json_of("export", "hf", tmp_path / "model", "-o", tmp_path / "hf", "--layout", "hf")
+    assert written["layout"] == "hf"
+    back = json_of("export", "hf", tmp_path / "hf", "-o", tmp_path / "back")
+    assert back["model_identity"] == written["model_identity"]
+    for folder in ("hf", "back"):
+        settings = json.loads((tmp_path / folder / "preprocessor_config.json").read_text())
+        assert settings["hop_length"] == 8
+    options = ("--layout", "hf", "--remote-code")
+    line = refused("export", "hf", tmp_path / "model", "-o", tmp_path / "out", *options)
+    assert "exclude each other" in line
+
+
+def test_exports_under_another_contract(json_of, refused, tmp_path):
+    pytest.importorskip("onnx")
+    command = ("export", "onnx", GOLDEN, "--contract", "whole-clip", "-o")
+    written = json_of(*command, tmp_path / "out")
+    assert written["contract"] == "whole-clip"
+    assert {"config.json", "decoder.onnx", "encoder.onnx"} < set(written["files"])
+    assert "onnx.json" not in written["files"]
+    assert "leave out" in refused(*command, tmp_path / "other", "--force")
+
+
 def test_a_checkpoint_of_half_the_size(json_of, tmp_path):
     whole = json_of("export", "hf", GOLDEN, "-o", tmp_path / "whole")
     half = json_of("export", "hf", GOLDEN, "-o", tmp_path / "half", "--weight-dtype", "bf16")
     assert half["bytes"] < 0.7 * whole["bytes"]
     assert half["model_identity"] == whole["model_identity"]
     assert json.loads((tmp_path / "half" / "config.json").read_text())
+
+
+def test_a_checkpoint_in_8_bits_is_for_this_package_alone(json_of, refused, tmp_path):
+    whole = json_of("export", "hf", GOLDEN, "-o", tmp_path / "whole")
+    eight = ("export", "hf", GOLDEN, "--weight-dtype", "int8", "-o")
+    written = json_of(*eight, tmp_path / "eight")
+    assert written["bytes"] < 0.5 * whole["bytes"]
+    assert written["model_identity"] == whole["model_identity"]
+    for other in (("--remote-code",), ("--layout", "hf")):
+        assert "only this package" in refused(*eight, tmp_path / "out", *other)
 
 
 @pytest.mark.parametrize("size", ["banana", "0", "-1GB", "", "5", "1e3MB", "0GB"])
@@ -121,7 +155,7 @@ def test_models_that_are_no_codec_are_named(refused, tmp_path):
 
 def test_weights_in_8_bits_are_sent_back(refused, tmp_path):
     pytest.importorskip("onnx")
-    from moss_audio_tokenizer.export.folder import export_onnx
+    from moss_audio_tokenizer.export.onnx_export import export_onnx
 
     export_onnx(GOLDEN, tmp_path / "int8", decoder="int8", force=True)
     line = refused("export", "hf", tmp_path / "int8", "-o", tmp_path / "out")

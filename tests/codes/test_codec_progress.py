@@ -6,6 +6,7 @@ import numpy as np
 
 from moss_audio_tokenizer.codes.codec_progress import reported, watched
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.engines import OnnxEncoderEngine
 
 CHUNKS = [slice(0, 4), slice(4, 8), slice(8, 10)]
 
@@ -22,6 +23,19 @@ def test_chunks_are_reported_once_they_are_done():
         other.join()
     assert list(reported(CHUNKS, 10)) == CHUNKS
     assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_onnx_reports_a_chunk_after_it_was_computed(monkeypatch):
+    codec, events = OnnxCodec.from_pretrained("bundled", num_threads=1), []
+    step = OnnxEncoderEngine.step_with_hidden
+    monkeypatch.setattr(
+        OnnxEncoderEngine,
+        "step_with_hidden",
+        lambda engine, chunks: (events.append("step"), step(engine, chunks))[1],
+    )
+    with watched(lambda done, total: events.append((done, total))):
+        codec.encode(np.zeros((1, 1920 * 3), np.float32), chunk_duration=0.16)
+    assert events == ["step", (2, 3), "step", (3, 3)]
 
 
 def test_the_bundled_model_reports_both_ways():

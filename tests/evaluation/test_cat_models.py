@@ -98,8 +98,8 @@ def test_a_talker_speaks_with_a_seed_for_every_row(tts_folder):
     assert (system.num_quantizers, system.kbps_per_quantizer) == (2, 0.125)
     prompt = (0.1 * np.sin(np.arange(9_600) / 9)).astype(np.float32), 48_000
     wanted = [TtsRequest("ab"), TtsRequest("ba", prompt, "c")]
-    both = system.speak(wanted, 2, 7)
-    (second,) = system.speak(wanted[1:], 2, 8)
+    both = system.synthesize(wanted, 2, 7)
+    (second,) = system.synthesize(wanted[1:], 2, 8)
     assert all(one.sampling_rate == 24_000 and one.samples.ndim == 1 for one in both)
     # Of equal codes; batches of other sizes round otherwise.
     assert len(second.samples) == len(both[1].samples)

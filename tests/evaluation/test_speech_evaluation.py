@@ -1,6 +1,7 @@
-"""Recognition and synthesis by layers, with systems and systems that are exact arithmetic."""
+"""Recognition and synthesis by number of quantizers, with systems of exact arithmetic."""
 
 import json
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 from pages import Page
 from toy_codecs import ByteCodec
 
-from moss_audio_tokenizer.errors import CodesError, InputError
+from moss_audio_tokenizer.errors import CodesError, EvaluationError, InputError
 from moss_audio_tokenizer.evaluation.speech import (
     AsrPlan,
     SpeechItem,
@@ -38,12 +39,16 @@ def silently(done, total):
     assert done <= total
 
 
-class Reader:
-    """Reads two words with one layer of the codes, and three with both."""
+class AsrSystem:
+    """Understands two words with one quantizer's codes, and three with both."""
 
-    num_quantizers = 2
+    identity, num_quantizers = "asr", 2
+
+    def __init__(self):
+        self.calls = []
 
     def transcribe_codes(self, clips, num_quantizers, num_beams=1):
+        self.calls.append((len(clips), num_quantizers))
         assert all(len(codes) == num_quantizers for codes in clips)
         return [" ".join(["one", "TWO", "three"][: num_quantizers + 1]) for _ in clips]
 
@@ -51,17 +56,17 @@ class Reader:
 class TtsSystem:
     """A note for every word, the higher the more layers; "mute" is refused, "" is silent."""
 
-    num_quantizers, kbps_per_quantizer = 4, 0.125
+    identity, num_quantizers, kbps_per_quantizer = "tts", 4, 0.125
 
     def __init__(self):
         self.seeds = {}
 
-    def speak(self, wanted, num_quantizers, seed):
-        if any("mute" in one.text for one in wanted):
+    def synthesize(self, requests, num_quantizers, seed):
+        if any("mute" in one.text for one in requests):
             raise InputError("a word that nobody can say")
-        for place, one in enumerate(wanted):
-            self.seeds[one.text, num_quantizers] = seed + place
-        return [self.say(one.text, num_quantizers) for one in wanted]
+        for index, one in enumerate(requests):
+            self.seeds[one.text, num_quantizers] = seed + index
+        return [self.say(one.text, num_quantizers) for one in requests]
 
     def say(self, text, layers):
         if text == "silence":
@@ -81,9 +86,9 @@ def clips(manifest):
     return read_manifest(manifest, "valid", "speech")
 
 
-def test_error_rates_fall_with_layers_and_a_broken_clip_costs_itself(clips):
+def test_error_rates_fall_with_quantizers_and_a_broken_clip_costs_itself(clips, tmp_path):
     plan = AsrPlan([*clips], ByteCodec(), batch_size=1)
-    rows = run_asr({"toy": Reader()}, plan, silently)
+    rows = run_asr({"toy": AsrSystem()}, plan, tmp_path, silently)
     # The broken clip of the manifest has no text, so nobody asks for it.
     assert [(row.path, row.num_quantizers) for row in rows] == [
         (f"speech{index}.wav", layers) for layers in (1, 2) for index in (0, 1)
@@ -96,16 +101,67 @@ def test_a_clip_that_cannot_be_read_has_rows_that_say_so(tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"RIFF, or so it says")
     path = write_manifest(tmp_path, [{"path": "broken.wav", "text": "one"}])
     plan = AsrPlan(read_manifest(path), ByteCodec())
-    rows = run_asr({"toy": Reader()}, plan, silently)
+    rows = run_asr({"toy": AsrSystem()}, plan, tmp_path, silently)
     assert [row.num_quantizers for row in rows] == [1, 2]
     assert all("broken.wav" in row.as_json()["error"] for row in rows)
     (first, _) = points_of(rows)
     assert (first.num_texts, first.num_failed, first.metrics) == (0, 1, {})
 
 
-def test_layers_that_a_model_lacks_are_refused(clips):
+class Interrupted(AsrSystem):
+    """Is stopped at its third batch."""
+
+    def transcribe_codes(self, clips, num_quantizers, num_beams=1):
+        if len(self.calls) == 2:
+            raise KeyboardInterrupt
+        return super().transcribe_codes(clips, num_quantizers, num_beams)
+
+
+def test_an_interrupted_recognition_run_resumes(clips, tmp_path):
+    plan = AsrPlan(clips, ByteCodec(), batch_size=1)
+    whole = run_asr({"toy": AsrSystem()}, plan, tmp_path / "whole", silently)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run_asr({"toy": Interrupted()}, plan, folder, silently)
+    with (folder / "results.jsonl").open("a") as file:
+        file.write('{"path": "spee')
+    system, calls = AsrSystem(), []
+    rows = run_asr({"toy": system}, plan, folder, lambda *counts: calls.append(counts))
+    assert rows == whole
+    assert system.calls == [(1, 1), (1, 2)]
+    assert calls == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    lines = [(one / "results.jsonl").read_bytes() for one in (folder, tmp_path / "whole")]
+    assert lines[0] == lines[1]
+
+
+def test_what_has_changed_is_recognized_again(clips, tmp_path):
+    def calls(plan, system):
+        run_asr({"toy": system}, plan, tmp_path, silently)
+        return len(system.calls)
+
+    plan = AsrPlan(clips, ByteCodec(), (2,), batch_size=1)
+    assert [calls(plan, AsrSystem()) for _ in range(2)] == [2, 0]
+    assert calls(replace(plan, num_beams=3), AsrSystem()) == 2
+    other = AsrSystem()
+    other.identity = "trained longer"
+    assert calls(replace(plan, num_beams=3), other) == 2
+    changed = [replace(clips[0], text="another"), *clips[1:]]
+    assert calls(replace(plan, clips=changed), AsrSystem()) == 2
+    sound, rate = soundfile.read(clips[1].path)
+    soundfile.write(clips[1].path, 0.5 * sound, rate)
+    assert calls(replace(plan, clips=changed), AsrSystem()) == 1
+
+
+def test_results_of_a_codec_are_not_those_of_a_speech_model(clips, tmp_path):
+    row = {"path": "speech0.wav", "domain": "speech", "text": "one", "model": "toy"}
+    (tmp_path / "results.jsonl").write_text(json.dumps(row | {"num_quantizers": 1}) + "\n")
+    with pytest.raises(EvaluationError, match=r"a row of such a run .*codec's evaluation"):
+        run_asr({"toy": AsrSystem()}, AsrPlan(clips, ByteCodec()), tmp_path, silently)
+
+
+def test_quantizers_that_a_model_lacks_are_refused(clips, tmp_path):
     with pytest.raises(CodesError, match="expected 1 to 2 for 'toy'"):
-        run_asr({"toy": Reader()}, AsrPlan(clips, ByteCodec(), (1, 3)), silently)
+        run_asr({"toy": AsrSystem()}, AsrPlan(clips, ByteCodec(), (1, 3)), tmp_path, silently)
 
 
 def test_nothing_to_compare_with_is_refused(clips):
@@ -146,6 +202,28 @@ def test_speech_is_read_kept_and_compared(tmp_path, manifest):
     assert [system.seeds[item.text, 4] for item in items[:4]] == [5, 6, 7, 8]
 
 
+def test_an_interrupted_synthesis_run_resumes(tmp_path):
+    def seeds(plan):
+        system = TtsSystem()
+        rows = run_tts({"toy": system}, plan, tmp_path, silently)
+        return rows, set(system.seeds)
+
+    items = [SpeechItem("1", "one"), SpeechItem("2", "one two"), SpeechItem("3", "silence")]
+    plan = TtsPlan(items, {"count": count}, quantizer_counts=(1,), batch_size=2)
+    rows, done = seeds(plan)
+    assert done == {("one", 1), ("one two", 1), ("silence", 1)}
+    again, done = seeds(plan)
+    assert (again, done) == (rows, set())
+    # A speech that was deleted is made again, with the others of its batch.
+    (tmp_path / rows[1].audio).unlink()
+    again, done = seeds(plan)
+    assert (again, done) == (rows, {("one", 1), ("one two", 1)})
+    assert (tmp_path / rows[1].audio).is_file()
+    for changed in (replace(plan, seed=7), replace(plan, settings="another ASR model")):
+        assert len(seeds(changed)[1]) == 3
+    assert seeds(replace(plan, items=items[:1]))[1] == {("one", 1)}
+
+
 def test_words_weigh_and_not_texts(tmp_path):
     items = [SpeechItem("1", "one"), SpeechItem("2", "one two four")]
     rows = run_tts({"a": TtsSystem()}, TtsPlan(items, {"count": count}), tmp_path, silently)
@@ -165,7 +243,7 @@ def test_files_and_the_page_of_speech(tmp_path, manifest):
     assert (folder / "summary.md").read_text("utf-8") == text
     assert "| p1 | 4 | 4 (1 failed) | 0.167" in text
     assert "- a note" in text
-    assert "failed: 4: a word that nobody can say" in text
+    assert "failed: 4 (p0, p1): a word that nobody can say" in text
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 3 * 5
     assert lines[0]["transcripts"]["count"]["wer"] == 0.0
@@ -182,7 +260,7 @@ def test_files_and_the_page_of_speech(tmp_path, manifest):
 
 
 def test_files_and_the_page_of_reading(clips, tmp_path):
-    rows = run_asr({"toy": Reader()}, AsrPlan(clips, ByteCodec()), silently)
+    rows = run_asr({"toy": AsrSystem()}, AsrPlan(clips, ByteCodec()), tmp_path, silently)
     write_results(tmp_path, rows, "Title", "command")
     lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert lines[0]["text"] == "One, two, three."

@@ -21,7 +21,7 @@ assert importlib.util.find_spec("moss_audio_tokenizer") is None
 sys.modules["jaxtyping"] = None
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoFeatureExtractor, AutoModel
 model = AutoModel.from_pretrained(sys.argv[2], trust_remote_code=True)
 given = load_file(sys.argv[3])
 encoded = model.encode(given["audio"], given["mask"])
@@ -37,6 +37,15 @@ listed = model.batch_encode(clips)
 assert torch.equal(listed.audio_codes, codes)
 rows = [codes[:, row, :n] for row, n in enumerate(frames.tolist())]
 assert torch.equal(model.batch_decode(rows).audio, decoded.audio)
+extractor = AutoFeatureExtractor.from_pretrained(sys.argv[2], trust_remote_code=True)
+inputs = extractor([clip.numpy() for clip in clips], return_tensors="pt")
+assert torch.equal(model.encode(**inputs).audio_codes, codes)
+try:
+    extractor(clips[0].numpy(), sampling_rate=1)
+except ValueError as error:
+    assert "but the model takes 800" in str(error)
+else:
+    raise AssertionError("not refused")
 for wrong in (torch.zeros(1, 3, 8), torch.zeros(1, 1, 8, dtype=torch.int64)):
     try:
         model.encode(wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moss_audio_tokenizer.config.arguments import check_num_quantizers, frames_of_duration
+from moss_audio_tokenizer.api.validation import check_num_quantizers, frames_of_duration
 from moss_audio_tokenizer.errors import AudioError, CodesError, InputError
 from moss_audio_tokenizer.model.inputs import as_code_rows, as_waveform_rows, lengths_of
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from moss_audio_tokenizer.export.folder import export_onnx
+from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 
 FOLDERS = sorted((Path(__file__).parents[1] / "golden").glob("*/"))

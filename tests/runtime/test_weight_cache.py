@@ -151,7 +151,7 @@ def test_prepared_again_for_other_settings(model, made):
     assert torch.equal(model.encode(AUDIO).encoder_hidden_states, exact)
     assert made == ["InferenceEncoder"] * 2
     model.set_attention_implementation("flex_attention")
-    half = model._encoder_half()
+    half = model._inference_encoder()
     assert made == ["InferenceEncoder"] * 3
     assert {stage.attention_backend for stage in half.stack.transformers()} == {"flex_attention"}
 

@@ -14,7 +14,7 @@ from moss_audio_tokenizer.llm import (
     random_language_model,
     save_text,
 )
-from moss_audio_tokenizer.speech.tokens import TEXT_NAME
+from moss_audio_tokenizer.speech.tokens import TEXT_NAME, PieceText
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é ü 漢字 🎵"])
@@ -117,3 +117,43 @@ def test_a_model_without_the_files_of_its_tokenizer_is_refused(tmp_path):
     random_language_model(16, 1, 2, 257).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="or 'bytes'"):
         PretrainedText(str(tmp_path))
+
+
+PIECES = PieceText(" abcdeo", [" a", "bc", "abc", " abc", "od"])
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("abc code", [" abc", " ", "c", "od", "e"]),
+        ("a bc  ABC", [" a", " ", "bc", " abc"]),
+        ("", []),
+    ],
+)
+def test_pieces_are_the_longest_that_fit(text, tokens):
+    ids = PIECES.encode(text)
+    assert [PIECES._tokens[token] for token in ids] == tokens
+    assert PIECES.decode([*ids, PIECES.end, 0]) == " ".join(text.lower().split())
+    assert PIECES.end == PIECES.num_tokens - 1
+
+
+@given(st.text(alphabet=" abcdeo"), st.text(alphabet=" abcdeo"))
+def test_pieces_of_joined_texts_are_those_of_the_parts(one, two):
+    assert PIECES.encode(f"{one} {two}") == PIECES.encode(one) + PIECES.encode(two)
+
+
+def test_pieces_are_stored(tmp_path):
+    save_text(PIECES, tmp_path)
+    stored = load_text(tmp_path)
+    assert isinstance(stored, PieceText)
+    assert stored.pieces == PIECES.pieces
+    facts = json.loads((tmp_path / TEXT_NAME).read_text())
+    (tmp_path / TEXT_NAME).write_text(json.dumps(facts | {"pieces": "abc"}))
+    with pytest.raises(CheckpointError, match="its pieces are a str; expected a list"):
+        load_text(tmp_path)
+
+
+@pytest.mark.parametrize("pieces", [["a"], ["ab", "ab"], ["a b"], ["xy"], [3]])
+def test_impossible_pieces_are_refused(pieces):
+    with pytest.raises(ConfigError, match="expected pieces of two and more"):
+        PieceText(" abc", pieces)

@@ -138,7 +138,8 @@ def test_any_admissions_and_endings(model, verb):
     @given(calls())
     def run(schedule):
         batch = Batch(model, verb)
-        model._forget_streams()
+        model._reset_batch_decode_streaming_state()
+        model._reset_batch_encode_streaming_state()
         for number, (frames, options) in enumerate(schedule):
             if number == 0 or options["reset_stream"]:
                 options = {**options, "max_batch_size": 4}
@@ -328,7 +329,7 @@ def test_options_without_streaming(model, verb):
 def test_a_call_that_is_cut_short(model, verb, error, monkeypatch):
     batch = Batch(model, verb)
     batch.call(4, 13, max_batch_size=3)
-    half = model._decoder_half() if verb == "decode" else model._encoder_half()
+    half = model._inference_decoder() if verb == "decode" else model._inference_encoder()
     with monkeypatch.context() as patch:
 
         def fail(*arguments):

@@ -70,6 +70,7 @@ def tokenize(
         job = TokenizeJob(folder, choice, settings, made, loaders)
         report, tick = _reporter(plan, progress, advance)
         run_job(job, missing, engine, workers, report, ray_options, tick)
+        folder.sweep()  # a worker of a killed run may have lived on for a moment
         return _finish(folder, plan, info, settings) | {"speed": progress.speed}
 
 

@@ -22,25 +22,84 @@ from ..config import (
     codec_config_from_released,
     released_from_codec_config,
 )
-from ..config.released import default_layout
-from ..errors import CheckpointError
+from ..config.released import LAYOUTS, default_layout
+from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..model.codec import Codec
 from .key_names import (
+    SCALES_SUFFIX,
     canonical_name,
     equal_projections,
     layout_of,
     released_slots,
     to_released_shape,
 )
+from .port_layout import (
+    PortTensors,
+    feature_extractor_config,
+    is_port,
+    port_config,
+    port_tensors,
+    released_from_port,
+)
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 CONFIG_NAME = "config.json"
+FEATURE_EXTRACTOR_NAME = "preprocessor_config.json"
+# The layout of the class inside transformers, besides the released ones.
+PORT_LAYOUT = "hf"
 _CONFIG_HEADER = {
     "model_type": "moss-audio-tokenizer",
     "architectures": ["MossAudioTokenizerModel"],
 }
+
+
+class _StoredTensors:
+    """Tensors of open safetensors files, by the names in the files."""
+
+    def __init__(self, files: dict[str, Any], folder: Path) -> None:
+        self._files = files
+        self._folder = folder
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors; the scales of a matrix in 8 bits belong to it."""
+        return [name for name in self._files if not self._scales_another(name)]
+
+    def _scales_another(self, name: str) -> bool:
+        """Whether this tensor is the scales of a matrix in 8 bits."""
+        matrix = name.removesuffix(SCALES_SUFFIX)
+        there = matrix != name and matrix in self._files
+        return there and self._files[matrix].get_slice(matrix).get_dtype() == "I8"
+
+    def _file(self, name: str) -> Any:
+        if name not in self._files:
+            raise CheckpointError(f"{self._folder} does not fit its config.json: it has no {name}")
+        return self._files[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return tuple(self._file(name).get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        """Read a tensor; see `Checkpoint.tensor`."""
+        tensor: Tensor = self._file(name).get_tensor(name)
+        scales_name = name + SCALES_SUFFIX
+        if tensor.dtype == torch.int8 and scales_name in self._files:
+            scales = self.tensor(scales_name)
+            if tensor.ndim != 2 or scales.shape != tensor.shape[:1]:
+                raise CheckpointError(
+                    f"{self._folder}: {scales_name} is {list(scales.shape)}, which does not fit "
+                    f"{name} of {list(tensor.shape)}; expected a factor for each row of a matrix"
+                )
+            return tensor * scales[:, None]
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{self._folder}: {name} holds {tensor.dtype} values that are no finite weights; "
+                "copy the checkpoint again, or go back to one before training diverged"
+            )
+        return tensor
 
 
 class Checkpoint:
@@ -51,9 +110,9 @@ class Checkpoint:
 
     Attributes:
         folder: where it is.
-        released: the parsed config.json.
+        released: the parsed config.json, with the keys of a released one.
         files: the weight files.
-        layout: "v1" or "v2", by the names.
+        layout: "v1" or "v2", by the names, or "hf", by config.json.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,6 +124,13 @@ class Checkpoint:
         for path in self.files:
             self._open_file(path)
         self.layout = layout_of(self._open)
+        self._tensors: _StoredTensors | PortTensors = _StoredTensors(self._open, folder)
+        if is_port(self.released):
+            self.layout = PORT_LAYOUT
+            self.released = released_from_port(self.released)
+            config = codec_config_from_released(self.released, always_project=False)
+            self._check_depths(config)
+            self._tensors = PortTensors(self._tensors, list(self._open), config)
 
     def _open_file(self, path: Path) -> None:
         try:
@@ -87,12 +153,12 @@ class Checkpoint:
 
     @property
     def names(self) -> list[str]:
-        """Released tensor names, as written."""
-        return list(self._open)
+        """Released tensor names, as written; v1 names of a checkpoint in layout hf."""
+        return self._tensors.names
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
-        return tuple(self._open[name].get_slice(name).get_shape())
+        return self._tensors.shape(name)
 
     def tensor(self, name: str) -> Tensor:
         """Read a tensor.
@@ -100,13 +166,7 @@ class Checkpoint:
         Raises:
             CheckpointError: it holds no numbers that weights can have.
         """
-        tensor: Tensor = self._open[name].get_tensor(name)
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{self.folder}: {name} holds {tensor.dtype} values that are no finite weights; "
-                "copy the checkpoint again, or go back to one before training diverged"
-            )
-        return tensor
+        return self._tensors.tensor(name)
 
     def codec_config(self) -> CodecConfig:
         """The configuration, with what only the weights tell: whether equal sizes project."""
@@ -277,7 +337,8 @@ def released_tensors(
 ) -> dict[str, Tensor]:
     """The codec's tensors under released names; v2 gets identity projections where v1 has none.
 
-    ``dtype`` is that of encoder and decoder; the quantizer stays in float32.
+    ``dtype`` is that of encoder and decoder; the quantizer stays in float32. With torch.int8 their
+    matrices are stored in 8 bits with a scale for each row, everything else in float32.
     """
     live = live_tensors(codec, layout)
     tensors = {name: tensor.contiguous().clone() for name, tensor in live.items()}
@@ -285,10 +346,21 @@ def released_tensors(
         for name, width in equal_projections(codec.config).items():
             if getattr(codec, name.split(".")[0]) is not None:
                 tensors.setdefault(name, torch.eye(width))
+    if dtype == torch.int8:
+        return {key: value for item in tensors.items() for key, value in _in_8_bits(*item).items()}
     return {
         name: tensor if name.startswith("quantizer.") else tensor.to(dtype)
         for name, tensor in tensors.items()
     }
+
+
+def _in_8_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A matrix of the encoder or the decoder in 8 bits, and its scales; others as they are."""
+    if name.startswith("quantizer.") or tensor.ndim != 2 or _is_identity(tensor):
+        return {name: tensor}
+    scales = tensor.abs().amax(1) / 127
+    steps = torch.where(scales > 0, scales, torch.ones_like(scales))
+    return {name: (tensor / steps[:, None]).round().to(torch.int8), name + SCALES_SUFFIX: scales}
 
 
 def save_codec(
@@ -304,14 +376,14 @@ def save_codec(
     Args:
         codec: all of it.
         folder: exists already.
-        layout: "v1" or "v2" (default: v1 if it can describe the codec, else v2).
-        dtype: of encoder and decoder; the quantizer stays in float32.
+        layout: "v1" or "v2" (default: v1 if it can describe the codec, else v2), or "hf" for
+            the class inside transformers, with the configuration of its feature extractor.
+        dtype: type of encoder and decoder, as `released_tensors` has it.
         max_shard_size: bytes of a shard at most, such as "5GB".
         settings: more keys for config.json.
     """
     layout = layout or default_layout(codec.config)
-    keys = released_from_codec_config(codec.config, layout)
-    tensors = released_tensors(codec, layout, dtype)
+    keys, tensors = _in_layout(codec, layout, dtype, settings or {})
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
     for file_name, names in plan.filename_to_tensors.items():
         with atomic_path(folder / file_name) as temporary:
@@ -323,10 +395,24 @@ def save_codec(
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         write_json(folder / INDEX_NAME, index)
     _remove_stale(folder, set(plan.filename_to_tensors), plan.is_sharded)
-    write_json(
-        folder / CONFIG_NAME,
-        {**_CONFIG_HEADER, **keys, **(settings or {})},
-    )
+    write_json(folder / CONFIG_NAME, keys)
+    if layout == PORT_LAYOUT:
+        write_feature_extractor_config(folder, codec.config)
+
+
+def _in_layout(
+    codec: Codec, layout: str, dtype: torch.dtype, settings: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Contents of config.json, and the tensors."""
+    if layout == PORT_LAYOUT:
+        if dtype == torch.int8:
+            raise ConfigError("layout 'hf' has no weights in int8; expected fp32, bf16 or fp16")
+        keys = port_config(codec.config) | {"dtype": str(dtype).removeprefix("torch.")}
+        return keys, port_tensors(released_tensors(codec, "v1", dtype), codec.config)
+    if layout not in LAYOUTS:
+        raise ConfigError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)} and {PORT_LAYOUT}")
+    keys = _CONFIG_HEADER | released_from_codec_config(codec.config, layout) | dict(settings)
+    return keys, released_tensors(codec, layout, dtype)
 
 
 def _remove_stale(folder: Path, written: Iterable[str], sharded: bool) -> None:
@@ -336,6 +422,11 @@ def _remove_stale(folder: Path, written: Iterable[str], sharded: bool) -> None:
             path.unlink()
     if not sharded:
         (folder / INDEX_NAME).unlink(missing_ok=True)
+
+
+def write_feature_extractor_config(folder: Path, config: CodecConfig) -> None:
+    """Write the file that transformers' `AutoFeatureExtractor` reads."""
+    write_json(folder / FEATURE_EXTRACTOR_NAME, feature_extractor_config(config))
 
 
 def write_json(path: Path, value: object) -> None:

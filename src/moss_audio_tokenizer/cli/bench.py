@@ -40,18 +40,29 @@ def bench(
     ] = None,
     chunk_frames: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=1000, show_default="1, 2, 10", help="Frames a step of a stream."),
+        typer.Option(
+            min=1,
+            max=1000,
+            show_default="1, 2, 10",
+            help="Frames in each step of a stream; repeatable.",
+        ),
     ] = None,
     streams: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=10_000, show_default="1, 4", help="Streams that step together."),
+        typer.Option(
+            min=1, max=10_000, show_default="1, 4", help="Streams that step together; repeatable."
+        ),
     ] = None,
     seconds: Annotated[
         list[float] | None,
-        typer.Option(min=0.08, show_default="10", help="Lengths of whole clips."),
+        typer.Option(
+            min=0.08, show_default="10", help="Lengths of whole clips in seconds; repeatable."
+        ),
     ] = None,
     num_steps: Annotated[int, typer.Option(min=5, help="Steps to time for each figure.")] = 120,
-    dtype: Annotated[ComputeDtype, typer.Option(help="Compute in.")] = ComputeDtype.fp32,
+    dtype: Annotated[
+        ComputeDtype, typer.Option(help="Precision to compute in.")
+    ] = ComputeDtype.fp32,
     threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 2,
     backend: Annotated[
         options.BackendName, typer.Option(help="What runs the model; onnx for what was exported.")

@@ -14,7 +14,8 @@ from .failures import needs_extra
 
 app = typer.Typer(
     name="data",
-    help="Data sets for training.",
+    help="Prepare data sets for training, or make one of synthetic speech.\n\n"
+    "Example: moss-audio data prepare recordings/ -o shards",
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,8 +37,8 @@ def prepare(
             metavar="[FOLDER]",
             readable=False,
             show_default=False,
-            help="Of a public test set, where SOURCE is its name: librispeech, aishell2, "
-            "audioset, musdb or seed-tts-eval; -o is then the manifest to write.",
+            help="Folder of a public test set, if the first argument is its name (librispeech, "
+            "aishell2, audioset, musdb or seed-tts-eval); -o is then the manifest to write.",
         ),
     ] = None,
     split: options.Splits = None,
@@ -63,7 +64,12 @@ def prepare(
     channels: Annotated[
         int | None,
         typer.Option(
-            "--channels", metavar="C", min=1, max=2, show_default="each file's", help="1 or 2."
+            "--channels",
+            metavar="C",
+            min=1,
+            max=2,
+            show_default="each file's",
+            help="Convert to 1 or 2 channels.",
         ),
     ] = None,
     shard_seconds: Annotated[
@@ -74,7 +80,10 @@ def prepare(
     ] = 1000.0,
     drop_duplicates: Annotated[
         bool,
-        typer.Option("--drop-duplicates", help="Leave out recordings that have come before."),
+        typer.Option(
+            "--drop-duplicates",
+            help="Leave out recordings with the same samples as an earlier one.",
+        ),
     ] = False,
     domain: options.Domain = "speech",
     workers: options.Threads = 2,
@@ -82,7 +91,7 @@ def prepare(
 ) -> None:
     """Decode and measure every recording, and write WebDataset shards of those that are whole.
 
-    Example: moss-audio data prepare data/manifest.jsonl -o data/shards --sampling-rate 24000
+    Example: moss-audio data prepare recordings/ -o shards --sampling-rate 24000
     """
     if folder is not None:
         _prepare_test_set(source, folder, output, as_json)

@@ -44,7 +44,7 @@ Folder = Annotated[
         metavar="DIR",
         readable=False,
         show_default=False,
-        help="Folder of the results; those of such a run that it holds are replaced.",
+        help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
 Depths = Annotated[
@@ -117,7 +117,7 @@ def evaluate_asr(
         label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
     }
     with display.progress("reading", len(clips)) as bar:
-        rows = run_asr(systems, plan, _advance(bar))
+        rows = run_asr(systems, plan, output, _advance(bar))
     _write(
         output,
         rows,
@@ -150,7 +150,7 @@ def evaluate_tts(
             metavar="MANIFEST",
             readable=False,
             show_default="none",
-            help="Recordings with texts whose voices go on: another one of the same speaker, where "
+            help="Recordings, with texts, of the voices to imitate: one of the same speaker, where "
             "the text's is known, else the next in turn.",
         ),
     ] = None,
@@ -177,7 +177,15 @@ def evaluate_tts(
             "or none.",
         ),
     ] = "mfcc",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the first text.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            min=0,
+            help="Random seed of the first text; the next text has the next seed.",
+        ),
+    ] = 0,
     temperature: options.Temperature = 1.0,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,
@@ -199,7 +207,6 @@ def evaluate_tts(
     _prepare(output)
     from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech import TtsPlan, read_test_items, run_tts
-    from ..evaluation.speech.speech_results import begin_folder
 
     items = read_test_items(texts, prompts, split, limit)
     names = list(dict.fromkeys(recogniser or ["pocketsphinx"]))
@@ -210,6 +217,7 @@ def evaluate_tts(
     plan = TtsPlan(
         *(items, transcribers, embed, tuple(num_quantizers or ()), seed, batch_size),
         text_normalization=text_normalization,
+        settings=" ".join([*wanted, speaker_model]),
     )
     sampling = {
         "temperature": temperature,
@@ -222,7 +230,6 @@ def evaluate_tts(
         label: open_tts_system(name, codec, device, **sampling)
         for label, name in labelled(model).items()
     }
-    begin_folder(output)
     with display.progress("speaking", len(items)) as bar:
         rows = run_tts(systems, plan, output, _advance(bar))
     notes = _scoring_notes(wanted, speaker_model, items)
@@ -282,11 +289,11 @@ def _prepare(output: Path) -> None:
         import jiwer  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
-    from ..evaluation.speech.speech_results import check_folder
+    from ..evaluation.speech.speech_run import results_file
 
     if output.is_file():
         raise InputError(f"-o {str(output)!r} is a file; expected a folder")
-    check_folder(output)
+    results_file(output).check()
 
 
 def _advance(bar: Any) -> Any:
@@ -316,9 +323,8 @@ def _write(
     as_json: bool,
     **more: Any,
 ) -> None:
-    from ..evaluation.speech.speech_results import begin_folder, write_results
+    from ..evaluation.speech.speech_results import write_results
 
-    begin_folder(output)
     command = shlex.join(["moss-audio", *sys.argv[1:]])
     text = write_results(output, rows, title, command, notes, **more)
     show_results(text, output, as_json, all(row.error for row in rows))

@@ -1,6 +1,6 @@
 """`moss-audio export`: models in the formats that deployments take.
 
-Owns the options and what is printed; `export.folder` does the work.
+Owns the options and what is printed; `export.onnx_export` does the work.
 """
 
 import re
@@ -30,10 +30,11 @@ class Precision(str, Enum):
 
 
 class Layout(str, Enum):
-    """Released layouts of checkpoints."""
+    """Layouts of checkpoints."""
 
     v1 = "v1"
     v2 = "v2"
+    hf = "hf"
 
 
 class WeightType(str, Enum):
@@ -42,6 +43,7 @@ class WeightType(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class CodesType(str, Enum):
@@ -51,12 +53,23 @@ class CodesType(str, Enum):
     int64 = "int64"
 
 
+class Contract(str, Enum):
+    """What exported graphs take and give."""
+
+    steps = "steps"
+    whole_clip = "whole-clip"
+    n_quantizers = "n-quantizers"
+
+
 app = typer.Typer(help="Write a model in a format for deployment.", no_args_is_help=True)
 
 
 @app.callback()
 def formats() -> None:
-    """Write a model in a format for deployment."""
+    """Write a model in a format for deployment.
+
+    Example: moss-audio export onnx bundled -o exported
+    """
 
 
 @app.command("onnx")
@@ -85,6 +98,13 @@ def export_to_onnx(
         Precision, typer.Option(help="Precision of the decoder's weights.")
     ] = Precision.stored,
     codes_type: Annotated[CodesType, typer.Option(help="Type of codes.")] = CodesType.int32,
+    contract: Annotated[
+        Contract,
+        typer.Option(
+            help="steps: graphs for streams and whole clips, for this package. whole-clip and "
+            "n-quantizers: an encoder and a decoder as public ONNX repositories have them."
+        ),
+    ] = Contract.steps,
     probe: Annotated[
         list[Path] | None,
         typer.Option(
@@ -104,10 +124,29 @@ def export_to_onnx(
     Example: moss-audio export onnx bundled -o exported --int8
     """
     with needs_extra("export", "exporting"):
-        from ..export.folder import export_onnx
+        from ..export.onnx_export import export_onnx
         from ..export.speech import export_speech, is_speech_model
+        from ..export.whole_clip import export_whole_clip
     if is_speech_model(model):
         _print_speech(output, export_speech(model, output), as_json)
+        return
+    if contract is not Contract.steps:
+        if codes_type is not CodesType.int32 or force:
+            raise InputError(
+                f"--contract {contract.value} fixes the type of codes, and has nothing to force; "
+                "leave out --codes-type and --force"
+            )
+        with display.progress("exporting"):
+            facts = export_whole_clip(
+                model,
+                output,
+                contract.value,
+                encoder=encoder.value,
+                decoder="int8" if int8 else decoder.value,
+                clips=_clips(model, probe or []),
+            )
+        shown = {"output": str(output), **facts}
+        display.print_json(shown) if as_json else display.print_facts(shown)
         return
     with display.progress("exporting"):
         manifest = export_onnx(
@@ -146,11 +185,18 @@ def export_checkpoint(
         ),
     ],
     layout: Annotated[
-        Layout, typer.Option(help="Names of the tensors, as they were released.")
+        Layout,
+        typer.Option(
+            help="Names of the tensors: as released for v1 or v2, or as in the class inside "
+            "transformers (hf)."
+        ),
     ] = Layout.v1,
     weight_dtype: Annotated[
         WeightType,
-        typer.Option(help="Type of the weights of encoder and decoder; the quantizer's are fp32."),
+        typer.Option(
+            help="Type of the weights of encoder and decoder; the quantizer's are fp32. Only this "
+            "package reads int8."
+        ),
     ] = WeightType.fp32,
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
@@ -165,13 +211,23 @@ def export_checkpoint(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a checkpoint in a released layout, which other engines load too.
+    """Write a checkpoint in a layout that other programs load too.
 
     Example: moss-audio export hf runs/voice/final -o voice --layout v2
     """
     with needs_extra("torch", "writing checkpoints"):
+        from ..checkpoint.codec_checkpoint import write_feature_extractor_config
         from ..hf.modeling import MossAudioTokenizerModel
     require_new(output, "-o")
+    if remote_code and layout is Layout.hf:
+        raise InputError(
+            "--remote-code and --layout hf exclude each other: transformers loads that layout by "
+            "its own class"
+        )
+    if weight_dtype is WeightType.int8 and (remote_code or layout is Layout.hf):
+        raise InputError(
+            "--weight-dtype int8 excludes --remote-code and --layout hf: only this package reads it"
+        )
     if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
         raise InputError(
             f"--max-shard-size is {max_shard_size!r}; expected a number and KB, MB or GB"
@@ -188,6 +244,10 @@ def export_checkpoint(
             from ..export.remote_code import add_remote_code
 
             add_remote_code(folder)
+        else:
+            write_feature_extractor_config(folder, loaded.config.codec)
+    if layout is Layout.hf:  # its folded weight norm has another identity
+        loaded = MossAudioTokenizerModel.from_pretrained(output, parts="decoder")
     facts = {
         "folder": str(output),
         "layout": layout.value,

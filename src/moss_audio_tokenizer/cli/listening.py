@@ -25,7 +25,12 @@ def listening_test(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="HTML", readable=False, show_default=False, help="Page."
+            "--output",
+            "-o",
+            metavar="HTML",
+            readable=False,
+            show_default=False,
+            help="Page to write.",
         ),
     ],
     system: Annotated[
@@ -39,9 +44,11 @@ def listening_test(
         ),
     ] = None,
     mid_anchor: Annotated[
-        bool, typer.Option("--mid-anchor", help="Rate a low-pass at 7 kHz too.")
+        bool, typer.Option("--mid-anchor", help="Add a version low-passed at 7 kHz.")
     ] = False,
-    title: Annotated[str, typer.Option("--title", metavar="T", help="Heading.")] = "Listening test",
+    title: Annotated[
+        str, typer.Option("--title", metavar="T", help="Heading of the page.")
+    ] = "Listening test",
 ) -> None:
     """Make a page on which people rate versions of clips from 0 to 100 (MUSHRA).
 
@@ -66,12 +73,15 @@ def listening_results(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="JSON...", readable=False, show_default=False, help="Files of listeners."
+            metavar="JSON...",
+            readable=False,
+            show_default=False,
+            help="Files that listeners saved.",
         ),
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Means with 95% intervals of what listeners rated, without those who missed the reference.
+    """Show what listeners rated: means with 95% intervals, without those who missed the reference.
 
     Example: moss-audio listening-results listening-*.json
     """

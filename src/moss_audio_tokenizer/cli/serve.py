@@ -19,11 +19,21 @@ def serve(
     model: options.Model = "bundled",
     tts: Annotated[
         str | None,
-        typer.Option("--tts", metavar="FOLDER", help="CAT-TTS weights: also synthesize speech."),
+        typer.Option(
+            "--tts",
+            metavar="FOLDER",
+            show_default="the installed one, if there is one",
+            help="CAT-TTS weights: also synthesize speech; 'none' for no speech.",
+        ),
     ] = None,
     asr: Annotated[
         str | None,
-        typer.Option("--asr", metavar="FOLDER", help="CAT-ASR weights: also transcribe speech."),
+        typer.Option(
+            "--asr",
+            metavar="FOLDER",
+            show_default="the installed one, if there is one",
+            help="CAT-ASR weights: also transcribe speech; 'none' for no transcripts.",
+        ),
     ] = None,
     max_streams: Annotated[
         int, typer.Option("--max-streams", metavar="N", min=1, help="Live streams at once.")
@@ -45,7 +55,10 @@ def serve(
         typer.Option(metavar="DIR", help="Store codes of reference recordings there."),
     ] = None,
     voice_megabytes: Annotated[
-        int, typer.Option(min=1, help="Size of that cache; the longest unused go first.")
+        int,
+        typer.Option(
+            min=1, help="Largest size of that folder; the longest unused are deleted first."
+        ),
     ] = 256,
     api_keys: Annotated[
         Path | None,
@@ -66,7 +79,7 @@ def serve(
         float, typer.Option(min=0.1, help="How long a client may send or take nothing.")
     ] = 30.0,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="How long streams may go on after SIGTERM.")
+        float, typer.Option(min=0, help="How long streams may continue after SIGTERM.")
     ] = 30.0,
     cors: Annotated[
         list[str] | None,
@@ -118,6 +131,7 @@ def serve(
         max_streams_a_client=streams_a_client,
     )
 
+    tts, asr = _speech_model("tts", tts, model), _speech_model("asr", asr, model)
     # One core is left to the network.
     num_threads = threads or max(1, (os.cpu_count() or 2) - 1)
 
@@ -152,6 +166,15 @@ def serve(
         None if asr is None else open_transcriber,
     )
     run(server, host, port, _announce)
+
+
+def _speech_model(kind: str, name: str | None, codec: str) -> str | None:
+    """The speech model to serve; installed ones know the codes of the bundled codec alone."""
+    from ..speech.bundled import is_installed
+
+    if name is None:
+        return "bundled" if codec == "bundled" and is_installed(kind) else None
+    return None if name == "none" else name
 
 
 def _announce(address: str) -> None:

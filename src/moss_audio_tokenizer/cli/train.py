@@ -58,7 +58,7 @@ def train(
 ) -> None:
     """Train a model; progress on stderr, the folder of the trained model on stdout.
 
-    Example: moss-audio train decoder output=runs/voice data.manifest=m.jsonl max_steps=2000
+    Example: moss-audio train decoder output=runs/voice data.manifest=recordings/
 
     All keys of a recipe: moss-audio train decoder --show
     """
@@ -107,7 +107,7 @@ def study(
         ),
     ] = None,
 ) -> None:
-    """Compare small training runs that differ in one thing; what is done already is kept.
+    """Compare small training runs that differ in one thing; a second call continues the first.
 
     Example: moss-audio study width output=runs/width data.manifest=data/manifest.jsonl
     """

@@ -43,6 +43,8 @@ _QUANTIZER_NAMES = {
     "spec_rvq": "rvq",
 }
 LAYOUTS = ("v1", "v2")
+# The key that tells the configuration of the class inside transformers from released ones.
+PORT_KEY = "downsampling_ratios"
 ALIASES = {
     "sample_rate": "sampling_rate",
     "channels_numbers": "number_channels",
@@ -67,6 +69,12 @@ def codec_config_from_released(
         ConfigError: a key is missing, unknown inside a stage, or asks for what no released
             checkpoint uses.
     """
+    if PORT_KEY in released:
+        raise ConfigError(
+            "this config.json is that of the class inside transformers, which only "
+            "MossAudioTokenizerModel.from_pretrained reads; for everything else write the model "
+            "again: moss-audio export hf DIR -o NEW --layout v1"
+        )
     values = _without_aliases(released)
     channels = _integer(values, "number_channels", "config") if "number_channels" in values else 1
     interleave = bool(values.get("enable_channel_interleave", channels > 1))

@@ -6,11 +6,11 @@ The figures were measured by the paper's authors on their data; every row says s
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from .report import Table
 from .summary import Average, Summary
 
 PUBLISHED = "published, on the paper's data"
@@ -40,21 +40,6 @@ _RECOGNITION_COLUMNS = {
 }
 # Names that manifests give to AudioSet's kind of clips.
 _SOUND_DOMAINS = ("sound", "audio")
-
-
-@dataclass(frozen=True)
-class PublishedTable:
-    """A published table as text.
-
-    Attributes:
-        headings: one for each column.
-        rows: as many cells each.
-        caption: where the figures are from.
-    """
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str
 
 
 def published_codecs(domains: Sequence[str], languages: Sequence[str] = ()) -> list[Summary]:
@@ -102,14 +87,14 @@ def _summary(row: dict[str, Any], domain: str, kind: str, data: str) -> Summary:
     )
 
 
-def published_speech(name: str) -> PublishedTable:
+def published_speech(name: str) -> Table:
     """Table 3 (speech synthesis) or Table 4 (speech recognition), by "table3" or "table4"."""
     document = _document()
     rows = document[name]
     caption = f"{PUBLISHED}: {document['data'][name]} ({document['source']})"
     columns = _SYNTHESIS_COLUMNS if name == "table3" else _RECOGNITION_COLUMNS
     cells = tuple(tuple(_cell(row[key]) for key in columns) for row in rows)
-    return PublishedTable(tuple(columns.values()), cells, caption)
+    return Table(tuple(columns.values()), cells, caption)
 
 
 def _cell(value: Any) -> str:

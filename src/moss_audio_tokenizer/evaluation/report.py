@@ -1,9 +1,9 @@
-"""One self-contained HTML page: clips and what codecs made of them, to save_audio, see and compare.
+"""One self-contained HTML page: clips and what codecs made of them, to play, see and compare.
 
 Owns the page's parts: tables, curves, and a card with player, spectrogram and figures for every
-version of a clip. The pictures are from `spectrograms` and `plots`, the numbers from `measures`.
-Knows nothing of codecs. The page has no script and loads nothing: sound (FLAC) and pictures are
-inside it.
+version of a clip. The pictures are from `spectrograms` and `plots`, the numbers from
+`metric_registry`. Knows nothing of codecs. The page has no script and loads nothing: sound (FLAC)
+and pictures are inside it.
 """
 
 import base64
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ..audio import resample, save_audio
+from ..audio import convert_channels, read_audio, resample, save_audio
 from ..errors import AudioError
 from .html import page
 from .metric_registry import DEFAULT_METRICS, METRICS, measure
@@ -159,6 +159,12 @@ def original_version(audio: Float[np.ndarray, "channels samples"], sampling_rate
     return Version("Original", kbps, audio, sampling_rate, note=note)
 
 
+def beginning(path: Path, seconds: int) -> tuple[Float[np.ndarray, "1 samples"], int]:
+    """The first seconds of a file in mono, and its rate."""
+    samples, rate = read_audio(path)
+    return convert_channels(samples[:, : seconds * rate], 1), rate
+
+
 def describe(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -> str:
     """Length, rate and channels of a clip, for people."""
     channels, samples = audio.shape
@@ -200,6 +206,12 @@ def _value(cell: str) -> str:
     mean, sign, interval = cell.partition(" \u00b1 ")
     shown = f"{escape(mean)}<small>{sign}{escape(interval)}</small>" if sign else escape(mean)
     return f"<span>{shown}</span>"
+
+
+def notes_html(title: str, lines: Sequence[str]) -> str:
+    """A list of remarks below a heading; everything is escaped here."""
+    items = "\n".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<h2>{escape(title)}</h2>\n<ul>\n{items}\n</ul>"
 
 
 def curves_html(curves: Sequence[Curve]) -> str:

@@ -1,21 +1,17 @@
-"""Results by clip, model and bitrate, and the file of JSON lines that they live in.
+"""Results by clip, model and bitrate, as lines of JSON.
 
-Owns what a row says and how a broken-off file is read; averages are `summary.py`'s.
+Owns what a row says; the file is `results_file.py`'s, averages are `summary.py`'s.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite, nan
-from pathlib import Path
-from typing import Any, TypeVar
+from math import isfinite
+from typing import Any
 
-from ..errors import EvaluationError
-from ..files import atomic_path
 from .metric_registry import METRICS
+from .results_file import as_count, as_number, as_text, number_or_nan, optional, parsing
 
 Key = tuple[str, str, int | None]
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -104,102 +100,31 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
     """The row that `Row.as_json` was made from.
 
     Raises:
-        EvaluationError: it is none.
+        EvaluationError: it was made from something else.
     """
-    try:
+    with parsing(item):
         return Row(
-            path=_text(item["path"]),
-            domain=_text(item["domain"]),
-            model=_text(item["model"]),
-            identity=_text(item["identity"]),
-            num_quantizers=_if_any(item["num_quantizers"], _count),
-            language=_if_any(item["language"], _text) or "",
-            metrics={
-                name: nan if item[name] is None else _number(item[name])
-                for name in METRICS
-                if name in item
-            },
-            kbps=_number(item.get("kbps", 0.0)),
-            actual_kbps=_number(item.get("actual_kbps", 0.0)),
-            delay_ms=_number(item.get("delay_ms", 0.0)),
-            error=_text(item.get("error", "")),
-            num_words=_count(item.get("num_words", 0)),
-            num_characters=_count(item.get("num_characters", 0)),
-            transcript=_if_any(item.get("transcript", item.get("heard")), _text),
-            text=_if_any(item.get("text"), _text),
+            path=as_text(item["path"]),
+            domain=as_text(item["domain"]),
+            model=as_text(item["model"]),
+            identity=as_text(item["identity"]),
+            num_quantizers=optional(item["num_quantizers"], as_count),
+            language=optional(item["language"], as_text) or "",
+            metrics={name: number_or_nan(item[name]) for name in METRICS if name in item},
+            kbps=as_number(item.get("kbps", 0.0)),
+            actual_kbps=as_number(item.get("actual_kbps", 0.0)),
+            delay_ms=as_number(item.get("delay_ms", 0.0)),
+            error=as_text(item.get("error", "")),
+            num_words=as_count(item.get("num_words", 0)),
+            num_characters=as_count(item.get("num_characters", 0)),
+            transcript=optional(item.get("transcript", item.get("heard")), as_text),
+            text=optional(item.get("text"), as_text),
             content=_content(item),
-            scorers={name: _text(model) for name, model in item.get("scorers", {}).items()},
+            scorers={name: as_text(model) for name, model in item.get("scorers", {}).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
-        raise EvaluationError(
-            f"no row of results ({problem!r}): {json.dumps(item)[:200]}"
-        ) from problem
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} where text was expected")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError(f"{value!r} where a number was expected")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} where a count was expected")
-    return value
-
-
-def _if_any(value: Any, check: Callable[[Any], Found]) -> Found | None:
-    """A value that may be null."""
-    return None if value is None else check(value)
 
 
 def _content(item: Mapping[str, Any]) -> Content | None:
     if "clip_sha256" not in item:
         return None
-    return Content(_count(item["clip_bytes"]), _text(item["clip_sha256"]))
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a results file; a truncated last line is left out.
-
-    Raises:
-        EvaluationError: a line is not a row.
-    """
-    # By line, for the last one may end in half a letter.
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            rows.append(row_from_json(json.loads(line.decode())))
-        except (ValueError, RecursionError, EvaluationError) as error:
-            # A line that ends in no newline was being written when the run was stopped.
-            if number == len(lines):
-                break
-            raise EvaluationError(
-                f"{path} line {number}: {error}; start with an empty -o"
-            ) from error
-    return rows
-
-
-def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows behind the others, so that a run that is stopped has lost nothing."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(_line(row) for row in rows))
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Rewrites the rows file atomically."""
-    with atomic_path(path) as beside:
-        beside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row.as_json(), ensure_ascii=False, allow_nan=False) + "\n"
+    return Content(as_count(item["clip_bytes"]), as_text(item["clip_sha256"]))

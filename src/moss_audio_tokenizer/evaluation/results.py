@@ -10,10 +10,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..audio import convert_channels, read_audio
-from ..files import atomic_path
 from ..manifest import ManifestEntry
 from .artifacts import audio_folder, clip_slug, codes_file, reference_file, slug
 from .code_statistics import CodeStatistics, code_statistics, read_codes, statistics_table
@@ -25,16 +21,27 @@ from .report import (
     Curve,
     Table,
     Version,
+    beginning,
     curves_html,
     describe,
     exhibit_html,
     header,
+    notes_html,
     original_version,
     table_html,
 )
 from .result_rows import Row
+from .results_file import failure_lines
 from .run import Outcome
-from .summary import Summary, csv_table, markdown_table, printable, summarize, table_cells
+from .summary import (
+    Summary,
+    csv_table,
+    markdown_table,
+    printable,
+    summarize,
+    table_cells,
+    write_files,
+)
 
 # What a page embeds of a clip; the files of a run hold all of it.
 _MOST_SECONDS = 10
@@ -112,15 +119,22 @@ def write_results(
     """
     found = _findings(folder, outcome, clips, title, command, published)
     text = _markdown(found)
-    plots = _write_plots(folder / "plots", found)
-    files = {
-        "summary.json": _json(found),
-        "summary.csv": csv_table([*found.summaries, *found.languages]),
-        "summary.md": text,
-        "report.html": _page(found, plots),
+    plots = _plots(found)
+    pictures = {
+        f"plots/{slug(domain)}-{name}.png": curve.light
+        for domain, drawn in plots.items()
+        for name, curve in drawn.items()
     }
-    for name, content in files.items():
-        _write(folder / name, content.encode())
+    write_files(
+        folder,
+        {
+            **pictures,
+            "summary.json": _json(found),
+            "summary.csv": csv_table([*found.summaries, *found.languages]),
+            "summary.md": text,
+            "report.html": _page(found, plots),
+        },
+    )
     return text
 
 
@@ -139,11 +153,6 @@ def _findings(
     statistics = _statistics(folder, outcome, clips)
     whose = folder, outcome, clips, title, command
     return _Findings(*whose, summaries, languages, beside, statistics)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_path(path) as beside:
-        beside.write_bytes(content)
 
 
 def _of_several(by_language: list[Summary]) -> list[Summary]:
@@ -191,7 +200,7 @@ def _markdown(found: _Findings) -> str:
         parts += ["## Codes", statistics_table(found.statistics)]
     versions = _versions(found.outcome, found.summaries)
     parts += ["## Codecs", "\n".join(f"- {line}" for line in versions)]
-    if remarks := [*found.outcome.notes, *_failures(found.outcome.rows)]:
+    if remarks := [*found.outcome.notes, *failure_lines(found.outcome.rows)]:
         parts += ["## Notes", "\n".join(f"- {line}" for line in remarks)]
     return printable("\n\n".join(parts) + "\n")
 
@@ -208,18 +217,6 @@ def _versions(outcome: Outcome, summaries: Sequence[Summary]) -> list[str]:
         late = f", {max(delays, key=abs):.1f} ms late" if any(delays) else ""
         lines.append(f"{codec.name}: {codec.identity}, {codec.sampling_rate / 1000:g} kHz{late}")
     return lines
-
-
-def _failures(rows: Sequence[Row]) -> list[str]:
-    """A line for every clip and reason, not for every depth."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row.error:
-            reasons.setdefault((row.path, row.error), []).append(row.model)
-    return [
-        f"failed: {path} ({', '.join(dict.fromkeys(models))}): {error}"
-        for (path, error), models in reasons.items()
-    ]
 
 
 def _json(found: _Findings) -> str:
@@ -240,12 +237,11 @@ def _json(found: _Findings) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_plots(folder: Path, found: _Findings) -> dict[str, list[Curve]]:
-    """PNG files, and the same plots for the page, by domain."""
-    folder.mkdir(exist_ok=True)
+def _plots(found: _Findings) -> dict[str, dict[str, Curve]]:
+    """Plots by domain and metric."""
     drawn = (curves(found.summaries, name) for name in METRICS)
     families = list(dict.fromkeys(name for one in drawn for name in one))
-    plots: dict[str, list[Curve]] = {}
+    plots: dict[str, dict[str, Curve]] = {}
     for domain in _domains(found.summaries):
         of_domain, beside = _of(found.summaries, domain), found.beside(domain)
         for name, metric in METRICS.items():
@@ -254,13 +250,12 @@ def _write_plots(folder: Path, found: _Findings) -> dict[str, list[Curve]]:
             light, dark = (
                 rate_plot(of_domain, name, families, theme, beside) for theme in ("light", "dark")
             )
-            _write(folder / f"{slug(domain)}-{name}.png", light)
             curve = Curve(f"{metric.title} against bitrate, {domain}", light, dark)
-            plots.setdefault(domain, []).append(curve)
+            plots.setdefault(domain, {})[name] = curve
     return plots
 
 
-def _page(found: _Findings, plots: dict[str, list[Curve]]) -> str:
+def _page(found: _Findings, plots: dict[str, dict[str, Curve]]) -> str:
     outcome, clips = found.outcome, found.clips
     failed = len({row.path for row in outcome.rows if row.error})
     lines = [f"{len(clips)} clips" + (f", {failed} of them failed" if failed else "")]
@@ -268,7 +263,7 @@ def _page(found: _Findings, plots: dict[str, list[Curve]]) -> str:
     for domain in _domains(found.summaries):
         parts.append(f"<h2>{escape(_named(domain))}</h2>")
         parts.append(table_html(_table(found.of(domain), found.caption(domain))))
-        parts.append(curves_html(plots.get(domain, [])))
+        parts.append(curves_html(list(plots.get(domain, {}).values())))
     for domain in _domains(found.languages):
         parts.append(f"<h2>{escape(_named(domain))} by language</h2>")
         parts.append(table_html(_table(_of(found.languages, domain))))
@@ -276,9 +271,8 @@ def _page(found: _Findings, plots: dict[str, list[Curve]]) -> str:
     parts += [_exhibit(found.folder, outcome, clips[index]) for index in outcome.examples]
     parts.append("</main>")
     versions = _versions(outcome, found.summaries)
-    remarks = [*versions, *outcome.notes, *_failures(outcome.rows)]
-    items = "\n".join(f"<li>{escape(line)}</li>" for line in remarks)
-    parts.append(f"<h2>Codecs and notes</h2>\n<ul>\n{items}\n</ul>")
+    remarks = [*versions, *outcome.notes, *failure_lines(outcome.rows)]
+    parts.append(notes_html("Codecs and notes", remarks))
     return page(escape(found.title), "\n".join(parts))
 
 
@@ -296,7 +290,7 @@ def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> str:
     source = clip.path if clip.path.is_file() else reference_file(folder, clip)
     if not source.is_file():
         return f'{title}\n<p class="note">This clip was deleted, and its sound was not stored.</p>'
-    audio, rate = _beginning(source)
+    audio, rate = beginning(source, _MOST_SECONDS)
     said = f" · “{clip.text}”" if clip.text else ""
     note = f'<p class="note">{escape(clip.domain + ", " + describe(audio, rate) + said)}</p>'
     versions = [
@@ -306,7 +300,7 @@ def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> str:
 
 
 def _version(folder: Path, clip: ManifestEntry, row: Row) -> Version:
-    audio, rate = _beginning(_version_file(folder, clip, row))
+    audio, rate = beginning(_version_file(folder, clip, row), _MOST_SECONDS)
     layers = "" if row.num_quantizers is None else f", {row.num_quantizers} layers"
     wanted = {name: value for name, value in row.metrics.items() if name in METRICS}
     note = f"understood as “{row.transcript}”" if row.transcript else ""
@@ -315,9 +309,3 @@ def _version(folder: Path, clip: ManifestEntry, row: Row) -> Version:
 
 def _version_file(folder: Path, clip: ManifestEntry, row: Row) -> Path:
     return audio_folder(folder, clip) / f"{slug(row.model, row.num_quantizers)}.flac"
-
-
-def _beginning(path: Path) -> tuple[np.ndarray, int]:
-    """The first seconds of a file in mono, and its rate."""
-    samples, rate = read_audio(path)
-    return convert_channels(samples[:, : _MOST_SECONDS * rate], 1), rate

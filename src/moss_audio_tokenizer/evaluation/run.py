@@ -6,24 +6,20 @@ its scoring models are unchanged, nothing failed, and every metric that is asked
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
 
-from ..errors import EvaluationError, InputError
-from ..files import lock_file
+from ..errors import InputError
 from ..manifest import ManifestEntry
 from .artifacts import audio_folder, slug, without_changed
 from .clip_workers import Opened, Task, Work, run_tasks
 from .codecs import EvaluatedCodec, Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
-from .result_rows import Key, Row, append_rows, read_rows, write_rows
+from .result_rows import Key, Row, row_from_json
+from .results_file import ResultsFile
 from .scoring_models import ScoringModelNames, ScoringModels
-
-RESULTS = "results.jsonl"
-_LOCK = "run.lock"
 
 
 @dataclass(frozen=True)
@@ -99,46 +95,30 @@ def run_evaluation(plan: Plan, folder: Path, on_progress: Callable[[int, int], N
     _check_names([clip.name for clip in plan.clips], "clip")
     alone = opened if plan.jobs <= 1 else None
     del opened  # other processes have their own
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        return _run_locked(plan, folder, codecs, alone, on_progress)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One run at a time: two would overwrite each other's rows. The lock ends with the process."""
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            lock_file(lock)
-        except OSError as error:
-            raise EvaluationError(
-                f"{str(folder)!r} is in use by another run; wait for its end or name another -o"
-            ) from error
-        yield
-    finally:
-        os.close(lock)
+    results = ResultsFile(folder, row_from_json)
+    with results.locked():
+        return _run_locked(plan, results, codecs, alone, on_progress)
 
 
 def _run_locked(
     plan: Plan,
-    folder: Path,
+    results: ResultsFile[Row],
     codecs: list[EvaluatedCodecInfo],
     opened: Opened | None,
     on_progress: Callable[[int, int], None],
 ) -> Outcome:
     examples = choose_examples(plan.clips, plan.num_examples)
-    results = folder / RESULTS
-    rows = without_changed(folder, plan.clips, read_rows(results))
+    folder = results.folder
+    rows = without_changed(folder, plan.clips, results.read())
     tasks = _tasks(plan, codecs, examples)
     left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
-    write_rows(results, rows.values())  # without a last line that broke off
+    results.write(rows.values())  # without a last line that broke off
     done = _RowWriter(results, rows, len(tasks), len(tasks) - len(left), on_progress)
     work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scorers, folder)
     run_tasks(work, left, plan.jobs, done.keep, opened)
     ordered = [rows[key] for task in tasks for key in _keys(task, codecs)]
     # Rows of other clips and models, from another run into this folder, stay at the end.
-    write_rows(results, {row.key: row for row in (*ordered, *rows.values())}.values())
+    results.write([*ordered, *rows.values()])
     return Outcome(ordered, codecs, examples, _notes(plan.metrics))
 
 
@@ -228,18 +208,18 @@ class _RowWriter:
 
     def __init__(
         self,
-        path: Path,
+        results: ResultsFile[Row],
         rows: dict[Key, Row],
         num_tasks: int,
         num_done: int,
         on_progress: Callable[[int, int], None],
     ) -> None:
-        self._path, self._rows, self._on_progress = path, rows, on_progress
+        self._results, self._rows, self._on_progress = results, rows, on_progress
         self._num_tasks, self._num_done = num_tasks, num_done
         on_progress(num_done, num_tasks)
 
     def keep(self, fresh: list[Row]) -> None:
-        append_rows(self._path, fresh)
+        self._results.append(fresh)
         self._rows.update((row.key, row) for row in fresh)
         self._num_done += 1
         self._on_progress(self._num_done, self._num_tasks)
@@ -265,9 +245,4 @@ def check_folder(folder: Path) -> None:
     Raises:
         EvaluationError: see above.
     """
-    others = [path for path in folder.iterdir() if path.name != _LOCK] if folder.is_dir() else []
-    if others and not (folder / RESULTS).is_file():
-        raise EvaluationError(
-            f"{str(folder)!r} holds files, but no {RESULTS}; "
-            "name a new folder, or one to go on with"
-        )
+    ResultsFile(folder, row_from_json).check()

@@ -2,14 +2,16 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import MissingDependencyError
+from ..files import atomic_path
 from .metric_registry import METRICS
 from .result_rows import Row
 
@@ -118,6 +120,14 @@ def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files by their names below a folder, each of them at once."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def printable(text: str) -> str:
     """Text with control characters escaped, which a file name may hold to steer a terminal."""
     return "".join(
@@ -148,7 +158,7 @@ def table_cells(
     lines = [heads + [METRICS[name].heading for name in metrics]]
     for one in summaries:
         first = [one.language] if spoken else []
-        cells = [_cell(one.metrics.get(name), METRICS[name].digits) for name in metrics]
+        cells = [average_cell(one.metrics.get(name), METRICS[name].digits) for name in metrics]
         lines.append([*first, _model_cell(one), *_rates(one), *cells])
     return lines
 
@@ -165,7 +175,8 @@ def _rates(one: Summary) -> list[str]:
     return [layers, f"{one.kbps:g}", f"{one.actual_kbps:.2f}", f"{one.num_clips}{failed}"]
 
 
-def _cell(average: Average | None, digits: int) -> str:
+def average_cell(average: Average | None, digits: int) -> str:
+    """A mean and its interval as a table shows them; a dash where there is none."""
     if average is None:
         return "-"
     interval = "" if average.interval is None else f" ± {average.interval:.{digits}f}"
@@ -189,13 +200,19 @@ def csv_table(summaries: Sequence[Summary]) -> str:
 
 def _averages(rows: Sequence[Row]) -> dict[str, Average]:
     names = dict.fromkeys(name for row in rows for name in row.metrics)
-    averages = {}
-    for name in names:
-        pairs = [(row.metrics.get(name, nan), _weight(row, name)) for row in rows]
-        pairs = [(value, weight) for value, weight in pairs if isfinite(value) and weight > 0]
-        if pairs:
-            averages[name] = average(*zip(*pairs, strict=True))
-    return averages
+    return averages(
+        {name: [(row.metrics.get(name, nan), _weight(row, name)) for row in rows] for name in names}
+    )
+
+
+def averages(figures: Mapping[str, Iterable[tuple[float, float]]]) -> dict[str, Average]:
+    """Weighted means by name, from (value, weight) pairs; undefined values are left out."""
+    found = {}
+    for name, pairs in figures.items():
+        defined = [(value, weight) for value, weight in pairs if isfinite(value) and weight > 0]
+        if defined:
+            found[name] = average(*zip(*defined, strict=True))
+    return found
 
 
 def _weight(row: Row, name: str) -> float:

@@ -1,6 +1,6 @@
 """A model repository that needs transformers and PyTorch, but not this package.
 
-Owns how the reference codec becomes the two Python files that ``trust_remote_code=True`` runs:
+Owns how the reference codec becomes the Python files that ``trust_remote_code=True`` runs:
 the sources of the modules listed here are joined, without the imports between them and without
 the shape annotations. Because the files are made from the reference, they cannot drift from it.
 """
@@ -12,12 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .. import __version__
+from ..checkpoint.codec_checkpoint import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, write_json
+from ..checkpoint.port_layout import feature_extractor_config
 from ..config import codec_config_from_released
 from ..errors import MossAudioError
 
 PACKAGE = Path(__file__).parents[1]
 CONFIGURATION = "configuration_moss_audio_tokenizer"
 MODELING = "modeling_moss_audio_tokenizer"
+FEATURE_EXTRACTION = "feature_extraction_moss_audio_tokenizer"
 # Modules of this package that make up each file; what is used stands before its user.
 CONFIGURATION_SOURCES = (
     "errors.py",
@@ -41,9 +44,11 @@ MODELING_SOURCES = (
     "hf/model_outputs.py",
     "export/remote_model.py",
 )
+FEATURE_EXTRACTION_SOURCES = ("hf/feature_extraction.py",)
 AUTO_MAP = {
     "AutoConfig": f"{CONFIGURATION}.MossAudioTokenizerConfig",
     "AutoModel": f"{MODELING}.MossAudioTokenizerModel",
+    "AutoFeatureExtractor": f"{FEATURE_EXTRACTION}.MossAudioTokenizerFeatureExtractor",
 }
 # Annotations such as Float[Tensor, "batch frames"]: the repository does without jaxtyping.
 _SHAPED = re.compile(r'\b(?:Float|Int|Bool)\[Tensor, "[^"]*"\]')
@@ -60,10 +65,12 @@ tags: [audio, codec, moss-audio-tokenizer]
 Written by `moss-audio export hf --remote-code` of moss-audio-tokenizer {version}.
 
 ```python
-from transformers import AutoModel
+from transformers import AutoFeatureExtractor, AutoModel
 
+extractor = AutoFeatureExtractor.from_pretrained("THIS_REPOSITORY", trust_remote_code=True)
 model = AutoModel.from_pretrained("THIS_REPOSITORY", trust_remote_code=True)
-codes = model.encode(audio).audio_codes  # audio: (batch, channels, samples), floats in -1 to 1
+inputs = extractor(audio, return_tensors="pt")  # a clip or a list of clips, floats in -1 to 1
+codes = model.encode(**inputs).audio_codes
 decoded = model.decode(codes).audio
 ```
 
@@ -75,13 +82,15 @@ folder too, and adds streaming, files and a command line.
 def add_remote_code(folder: Path) -> None:
     """Let transformers' ``AutoModel`` load the checkpoint in ``folder`` with ``trust_remote_code``.
 
-    Writes the Python files, a card and the ``auto_map`` of config.json.
+    Writes the Python files, a card, the configuration of the feature extractor, and the
+    ``auto_map`` of config.json.
     """
     write_remote_code(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = json.dumps({**config, "auto_map": AUTO_MAP}, indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     codec = codec_config_from_released(config)
+    write_json(folder / CONFIG_NAME, {**config, "auto_map": AUTO_MAP})
+    extractor = feature_extractor_config(codec) | {"auto_map": AUTO_MAP}
+    write_json(folder / FEATURE_EXTRACTOR_NAME, extractor)
     card = _CARD.format(
         rate=codec.sampling_rate / 1000,
         channels=codec.number_channels,
@@ -95,11 +104,15 @@ def add_remote_code(folder: Path) -> None:
 def write_remote_code(folder: Path) -> None:
     """Write the Python files of a repository beside the weights in ``folder``."""
     configuration = joined_sources(CONFIGURATION_SOURCES)
-    names = ", ".join(sorted(_public_names(configuration) & _used_names(MODELING_SOURCES)))
-    modeling = joined_sources(MODELING_SOURCES, f"from .{CONFIGURATION} import {names}")
-    texts = {
-        f"{CONFIGURATION}.py": configuration,
-        f"{MODELING}.py": modeling,
+    texts = {f"{CONFIGURATION}.py": configuration}
+    for name, sources in (
+        (MODELING, MODELING_SOURCES),
+        (FEATURE_EXTRACTION, FEATURE_EXTRACTION_SOURCES),
+    ):
+        shared = ", ".join(sorted(_public_names(configuration) & _used_names(sources)))
+        text = joined_sources(sources, f"from .{CONFIGURATION} import {shared}")
+        texts[f"{name}.py"] = text
+    texts |= {
         "__init__.py": f'"""Moss audio tokenizer, made by moss-audio-tokenizer {__version__}."""\n',
     }
     for name, text in texts.items():

@@ -2,7 +2,7 @@
 
 Owns what happens to a weight between its file and its use: casts, layer scales, the order of
 rotary pairs. All of that is folded when a session is made. Weights in 8 bits were prepared when
-they were written (`export.precision`).
+they were written (`export.quantize`).
 """
 
 import numpy as np

@@ -34,18 +34,25 @@ def build_model(
     side, _, step = name.partition("_")
     graph, writer = Graph(), CodecWriter(weights, side, codes_type)
     inputs, outputs = (_write_step if step else _write_clip)(graph, writer)
+    model = finish_model(graph, name, (inputs, outputs), producer)
+    if step:
+        rings = json.dumps([asdict(ring) for ring in writer.rings])
+        model.metadata_props.add(key="rings", value=rings)
+    return model
+
+
+def finish_model(
+    graph: Graph, name: str, values: tuple[Values, Values], producer: tuple[str, str]
+) -> ModelProto:
+    """A model of a graph with these inputs and outputs."""
     domains = sorted(graph.domains)
-    model = helper.make_model(
-        graph.body(name, inputs, outputs),
+    return helper.make_model(
+        graph.body(name, *values),
         opset_imports=[helper.make_opsetid(domain, 1 if domain else OPSET) for domain in domains],
         ir_version=IR_VERSION,
         producer_name=producer[0],
         producer_version=producer[1],
     )
-    if step:
-        rings = json.dumps([asdict(ring) for ring in writer.rings])
-        model.metadata_props.add(key="rings", value=rings)
-    return model
 
 
 def _write_step(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
@@ -82,16 +89,9 @@ def _ring_values(rings: list[Ring]) -> tuple[Values, Values]:
 
 
 def _write_clip(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
-    """Whole clips: a scan over pieces of equal length."""
+    """Whole clips, with the names that the manifest states."""
     given = writer.given("samples" if writer.side == "encoder" else "frames")
-    unit = writer.entries_per_frame
-    frames = _divided_up(graph, graph.size(given[0], 2), graph.ints(unit))
-    count = _divided_up(graph, frames, graph.ints(PIECE_FRAMES))
-    length = _divided_up(graph, frames, count)
-    pieces = _cut(graph, given[0], count, graph.op("Mul", length, graph.ints(unit)))
-    stacked = _scan(graph, writer, pieces, length)
-    ends = _ends(graph, writer, frames)
-    joined = [_joined(graph, part, end) for part, end in zip(stacked, ends, strict=True)]
+    joined, frames = write_whole_clip(graph, writer, given[0])
     _name_all(graph, joined, writer)
     results = [value_info(*result) for result in writer.results()]
     if writer.side == "encoder":
@@ -101,6 +101,18 @@ def _write_clip(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
         )
         results.insert(1, value_info("audio_codes_lengths", writer.codes_type, ["batch"]))
     return [value_info(*given)], results
+
+
+def write_whole_clip(graph: Graph, writer: CodecWriter, given: str) -> tuple[list[str], str]:
+    """A scan over pieces of equal length: the results, and the number of frames."""
+    unit = writer.entries_per_frame
+    frames = _divided_up(graph, graph.size(given, 2), graph.ints(unit))
+    count = _divided_up(graph, frames, graph.ints(PIECE_FRAMES))
+    length = _divided_up(graph, frames, count)
+    pieces = _cut(graph, given, count, graph.op("Mul", length, graph.ints(unit)))
+    stacked = _scan(graph, writer, pieces, length)
+    ends = _ends(graph, writer, frames)
+    return [_joined(graph, part, end) for part, end in zip(stacked, ends, strict=True)], frames
 
 
 def _divided_up(graph: Graph, count: str, by: str) -> str:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TransformerStage
-from ..config.arguments import require_lengths
 from ..model.attention import check_backend, usable_backend
 from ..model.codec import Codec
 from ..model.devices import DTYPES, require_dtype
@@ -66,19 +65,6 @@ class ModelSettings:
         if name != "fp32" and self.config.compute_dtype == "fp32":
             self.set_compute_dtype(name)
 
-    def set_lengths(self, name: str) -> None:
-        """Choose how many frames a clip of n samples gives.
-
-        Args:
-            name: "ceil" encodes all samples, the last frame zero-padded: ceil(n /
-                downsample_rate) frames. "floor" drops the samples of an unfinished frame, as the
-                released code does: floor(n / downsample_rate) frames.
-
-        Raises:
-            ConfigError: it is neither.
-        """
-        self.config.lengths = require_lengths(name)
-
     def _choose_attention(self) -> None:
         """Let the stages compute by the preferred implementation, or by what there is instead."""
         preferred = self.config.attention_implementation
@@ -95,17 +81,26 @@ class ModelSettings:
             for stage in side.transformers() if side is not None else ():
                 stage.attention_backend = name
 
-    def _encoder_half(self) -> InferenceEncoder:
+    def _inference_encoder(self) -> InferenceEncoder:
         """The encoder and the quantizer, ready to run."""
         self._choose_attention()
         return self._prepared.encoder(self.codec, DTYPES[self.config.compute_dtype])
 
-    def _decoder_half(self) -> InferenceDecoder:
+    def _inference_decoder(self) -> InferenceDecoder:
         """The quantizer and the decoder, ready to run."""
         self._choose_attention()
         return self._prepared.decoder(self.codec, DTYPES[self.config.compute_dtype])
 
     # Attributes
+
+    @property
+    def lengths(self) -> str:
+        """How many frames a clip gives: "ceil" or "floor" of its samples over downsample_rate."""
+        return str(self.config.lengths)
+
+    @lengths.setter
+    def lengths(self, name: str) -> None:
+        self.config.lengths = name
 
     @property
     def sampling_rate(self) -> int:

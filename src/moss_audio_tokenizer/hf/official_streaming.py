@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.arguments import check_num_quantizers, require_count
+from ..api.validation import check_num_quantizers, require_count
+from ..api.verbs import CodecVerbs
 from ..errors import InputError
-from ..model.inputs import as_code_rows, as_waveform_rows, pad_rows
+from ..model.inputs import as_code_rows, as_waveform_rows
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.slots import Slot
 from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
@@ -46,15 +47,12 @@ class _Rows:
         return [found.get(slot, nothing) for slot in slots]
 
 
-class OfficialStreaming:
+class OfficialStreaming(
+    CodecVerbs[MossAudioTokenizerEncoderOutput, MossAudioTokenizerDecoderOutput]
+):
     """Streaming as the released code has it, on a model with sessions."""
 
     config: Any
-    decoder_stream: Any
-    encoder_stream: Any
-    encode: Any
-    decode: Any
-    _batches: Any
     _rows: _Rows | None
 
     @contextmanager
@@ -115,7 +113,9 @@ class OfficialStreaming:
         if self._rows is None:
             mask = _mask(input_lengths, rows)
             return self.encode(rows, mask, n_quantizers, return_dict=True)
-        return self._encode_in_block(_cut(rows, input_lengths), n_quantizers)
+        count = check_num_quantizers(n_quantizers, self.config.codec)
+        clips = _cut(rows, input_lengths)
+        return self._encoder_result(self._encode_rows(clips, count, None, alone=True))
 
     def _decode_frame(
         self, codes: Any, codes_lengths: Any = None
@@ -124,25 +124,28 @@ class OfficialStreaming:
         rows = as_code_rows(codes, self.config.codec).movedim(1, 0)
         if self._rows is None:
             return self.decode(rows.movedim(0, 1), _mask(codes_lengths, rows), return_dict=True)
-        return self._decode_in_block(_cut(rows, codes_lengths))
+        return self._decoder_result(self._decode_rows(_cut(rows, codes_lengths), None, alone=True))
 
-    def _encode_in_block(
-        self, clips: list[Tensor], num_quantizers: int | None
-    ) -> MossAudioTokenizerEncoderOutput:
-        """The next chunk of each row; hidden states are not kept in streams."""
-        layers = check_num_quantizers(num_quantizers, self.config.codec)
-        assert self._rows is not None  # noqa: S101 - only called inside a block
-        codes = self._rows.step("encode", self.encoder_stream, clips)
-        codes = [row[:layers] for row in codes]
-        return MossAudioTokenizerEncoderOutput(
-            audio_codes=pad_rows(codes).transpose(0, 1), audio_codes_lengths=lengths_tensor(codes)
-        )
+    # Inside a block, these continue its streams
 
-    def _decode_in_block(self, rows: list[Tensor]) -> MossAudioTokenizerDecoderOutput:
-        """The next chunk of each row."""
-        assert self._rows is not None  # noqa: S101 - only called inside a block
-        clips = self._rows.step("decode", self.decoder_stream, rows)
-        return MossAudioTokenizerDecoderOutput(pad_rows(clips), lengths_tensor(clips))
+    def _encode_rows(
+        self, clips: list[Tensor], num_quantizers: int, chunk_frames: int | None, alone: bool
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        if self._rows is None:
+            return super()._encode_rows(clips, num_quantizers, chunk_frames, alone)
+        rows = self._rows.step("encode", self.encoder_stream, clips)
+        return [(codes[:num_quantizers], None) for codes in rows]
+
+    def _decode_rows(
+        self, rows: list[Tensor], chunk_frames: int | None, alone: bool
+    ) -> list[Tensor]:
+        if self._rows is None:
+            return super()._decode_rows(rows, chunk_frames, alone)
+        return self._rows.step("decode", self.decoder_stream, rows)
+
+    def _whole(self, clip: Tensor) -> Tensor:
+        # In a block, the samples of an unfinished frame wait for the next call.
+        return clip if self._rows is not None else super()._whole(clip)
 
     def _reset_batch_decode_streaming_state(self) -> None:
         """Drop the streams behind ``batch_decode(streaming=True)``."""
@@ -151,11 +154,6 @@ class OfficialStreaming:
     def _reset_batch_encode_streaming_state(self) -> None:
         """Drop the streams behind ``batch_encode(streaming=True)``."""
         self._batches.drop("encode")
-
-
-def lengths_tensor(rows: list[Tensor]) -> Tensor:
-    """Lengths of the last axis of each row."""
-    return torch.tensor([row.shape[-1] for row in rows], device=rows[0].device)
 
 
 def _lengths(lengths: Any, rows: Tensor) -> list[int]:

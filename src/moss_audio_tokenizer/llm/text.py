@@ -18,6 +18,7 @@ from ..speech.tokens import (
     TOKENIZER_FOLDER,
     ByteText,
     CharacterText,
+    PieceText,
     TextCodec,
     up_to,
 )
@@ -85,7 +86,9 @@ def make_text(source: str) -> TextCodec:
 def save_text(text: TextCodec, folder: Path) -> None:
     """Write text.json, and a pretrained tokenizer's files, into a model folder."""
     facts: dict[str, Any] = {"kind": "bytes"}
-    if isinstance(text, CharacterText):
+    if isinstance(text, PieceText):
+        facts = {"kind": "pieces", "alphabet": text.alphabet, "pieces": list(text.pieces)}
+    elif isinstance(text, CharacterText):
         facts = {"kind": "characters", "alphabet": text.alphabet, "words": list(text.words)}
     elif isinstance(text, PretrainedText):
         facts = {"kind": "pretrained"}

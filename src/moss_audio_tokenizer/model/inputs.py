@@ -129,6 +129,11 @@ def as_code_chunk(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
     return row
 
 
+def row_lengths(rows: Sequence[Tensor]) -> Tensor:
+    """Lengths of the last axis of each row."""
+    return torch.tensor([row.shape[-1] for row in rows], device=rows[0].device)
+
+
 def pad_rows(rows: Sequence[Tensor], axis: int = -1) -> Tensor:
     """Stack tensors of unequal lengths along a new first axis, zero at the end of ``axis``."""
     longest = max(row.shape[axis] for row in rows)

@@ -115,6 +115,11 @@ def as_code_chunk(codes: Any, config: CodecConfig) -> Int[np.ndarray, "num_quant
     return row
 
 
+def row_lengths(rows: Sequence[np.ndarray]) -> Int[np.ndarray, "rows"]:
+    """Lengths of the last axis of each row."""
+    return np.array([row.shape[-1] for row in rows], np.int64)
+
+
 def pad_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays of unequal lengths along a new first axis, zero at the end of the last axis."""
     if len(rows) == 1:

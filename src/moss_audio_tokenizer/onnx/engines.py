@@ -106,10 +106,7 @@ class OnnxEngine:
     ) -> None:
         """See `StepEngine.write_file`."""
         arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        try:
-            save_file(arrays, path, notes | {"checksum": _checksum(arrays, notes)})
-        except SafetensorError as problem:  # what a full disk comes as
-            raise OSError(str(problem)) from problem
+        save_file(arrays, path, notes | {"checksum": _checksum(arrays, notes)})
 
     def read_file(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """See `StepEngine.read_file`."""

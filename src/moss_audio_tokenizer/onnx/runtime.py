@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config.arguments import require_count
+from ..api.validation import require_count
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
 
 _PROVIDERS = {

@@ -10,6 +10,11 @@ BUNDLED_SPEECH = Path(__file__).parent.parent / "bundled_speech"
 _KINDS = {"tts": "text to speech", "asr": "speech to text"}
 
 
+def is_installed(kind: str) -> bool:
+    """Whether a model of a kind, "tts" or "asr", is installed with the package."""
+    return (BUNDLED_SPEECH / kind / "config.json").is_file()
+
+
 def find_speech_model(kind: str, name: str) -> Path:
     """The folder of a speech model.
 
@@ -23,10 +28,9 @@ def find_speech_model(kind: str, name: str) -> Path:
     """
     if name != "bundled":
         return find_checkpoint(name, {})
-    folder = BUNDLED_SPEECH / kind
-    if not (folder / "config.json").is_file():
+    if not is_installed(kind):
         raise CheckpointError(
             f"no model for {_KINDS[kind]} is installed; train one with moss-audio train "
             f"{kind}_tiny (docs/speech.md) and name its folder with --model"
         )
-    return folder
+    return BUNDLED_SPEECH / kind

@@ -1,7 +1,7 @@
 """Text to token ids and back, without PyTorch.
 
-Owns UTF-8 bytes, the characters of an alphabet with frequent words, and the stored tokenizer of
-a pretrained model; and text.json, which says what a model folder uses.
+Owns UTF-8 bytes, the characters of an alphabet with frequent words or pieces of words, and the
+stored tokenizer of a pretrained model; and text.json, which says what a model folder uses.
 """
 
 import json
@@ -137,6 +137,60 @@ class CharacterText:
         return " ".join("".join(parts).split()) if self.words else "".join(parts)
 
 
+class PieceText(CharacterText):
+    """The characters of an alphabet, and pieces of words; no token crosses a word's start.
+
+    Args:
+        alphabet: each character once, a blank among them.
+        pieces: strings of two characters and more; one at the start of a word begins with a
+            blank.
+
+    Raises:
+        ConfigError: the alphabet repeats a character or has no blank, or a piece is not of the
+            alphabet, repeated, too short, or has a blank behind its first character.
+    """
+
+    def __init__(self, alphabet: str, pieces: Sequence[str]) -> None:
+        super().__init__(alphabet)
+        known = all(isinstance(piece, str) and set(piece) <= set(alphabet) for piece in pieces)
+        usable = known and all(len(piece) > 1 and " " not in piece[1:] for piece in pieces)
+        if not (usable and len(set(pieces)) == len(pieces) and " " in alphabet):
+            raise ConfigError(
+                "expected pieces of two and more of the alphabet's characters, each once, with a "
+                "blank at the start alone, and a blank in the alphabet"
+            )
+        self.pieces = tuple(pieces)
+        self._tokens = (*alphabet, *pieces)
+        self.end = len(self._tokens)
+        self.num_tokens = self.end + 1
+        self._piece_ids = {token: index for index, token in enumerate(self._tokens)}
+        self._longest = max(map(len, self._tokens))
+
+    def encode(self, text: str) -> list[int]:
+        """The longest known piece at every position of each word.
+
+        Raises:
+            InputError: a character is not in the alphabet.
+        """
+        letters = super().encode(text)
+        words = "".join(self.alphabet[letter] for letter in letters).split()
+        return [token for word in words for token in self._pieces_of(f" {word}")]
+
+    def _pieces_of(self, word: str) -> list[int]:
+        found: list[int] = []
+        first = 0
+        while first < len(word):
+            lengths = range(self._longest, 0, -1)
+            piece = next(p for n in lengths if (p := word[first : first + n]) in self._piece_ids)
+            found.append(self._piece_ids[piece])
+            first += len(piece)
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        return " ".join("".join(self._tokens[token] for token in up_to(ids, self.end)).split())
+
+
 class StoredTokenizer:
     """A pretrained model's tokenizer.json, read by the library `tokenizers`.
 
@@ -203,10 +257,17 @@ def load_text(folder: Path, pretrained: Callable[[Path], TextCodec] = StoredToke
             if not isinstance(words, list):
                 raise ConfigError(f"its words are a {type(words).__name__}; expected a list")
             return CharacterText(facts["alphabet"], words)
+        if kind == "pieces":
+            pieces = facts["pieces"]
+            if not isinstance(pieces, list):
+                raise ConfigError(f"its pieces are a {type(pieces).__name__}; expected a list")
+            return PieceText(facts["alphabet"], pieces)
         if kind == "pretrained":
             return pretrained(folder / TOKENIZER_FOLDER)
         if kind != "bytes":
-            raise ConfigError(f"its kind is {kind!r}; expected bytes, characters or pretrained")
+            raise ConfigError(
+                f"its kind is {kind!r}; expected bytes, characters, pieces or pretrained"
+            )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(

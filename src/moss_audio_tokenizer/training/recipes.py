@@ -5,6 +5,7 @@ In the package, because the command `moss-audio train` takes them by name.
 
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 
 from ..errors import ConfigError
 from .codec.codec_config import (
@@ -21,7 +22,16 @@ from .codec.codec_config import (
     WarmStart,
 )
 from .run_config import RunConfig
-from .speech.speech_recipes import asr, asr_one_gpu, asr_tiny, tts, tts_one_gpu, tts_tiny
+from .speech.speech_recipes import (
+    asr,
+    asr_general,
+    asr_one_gpu,
+    asr_tiny,
+    tts,
+    tts_general,
+    tts_one_gpu,
+    tts_tiny,
+)
 
 
 def v1() -> TrainingConfig:
@@ -218,7 +228,7 @@ def decoder() -> TrainingConfig:
 
 
 def semantic_head() -> TrainingConfig:
-    """A small language model that learns to predict texts from the codes of the bundled model."""
+    """A small language model that predicts texts from the codes of the bundled model."""
     return TrainingConfig(
         max_steps=2000,
         checkpoint_every=500,
@@ -237,6 +247,7 @@ def semantic_head() -> TrainingConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "asr": asr,
+    "asr_general": asr_general,
     "asr_one_gpu": asr_one_gpu,
     "asr_tiny": asr_tiny,
     "bundled": bundled,
@@ -249,6 +260,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "semantic_head": semantic_head,
     "smoke": smoke,
     "tts": tts,
+    "tts_general": tts_general,
     "tts_one_gpu": tts_one_gpu,
     "tts_tiny": tts_tiny,
     "v1": v1,
@@ -273,5 +285,7 @@ def recipe(name: str) -> RunConfig:
     """
     name = ALIASES.get(name, name)
     if name not in RECIPES:
-        raise ConfigError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
+        near = get_close_matches(name, [*RECIPES, *ALIASES], 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"no recipe {name!r}; {meant}There are {', '.join(RECIPES)}")
     return RECIPES[name]()

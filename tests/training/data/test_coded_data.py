@@ -164,6 +164,17 @@ def test_steps_have_about_the_seconds_that_are_asked_for_in_rows_of_one_length(m
     assert np.median(ratios) < 1.25
 
 
+def test_steps_have_about_the_tokens_that_are_asked_for(make_coded):
+    data = make_coded(batch_seconds=0.0, batch_tokens=200, **JOINED)
+    sizes = []
+    for step in range(64):
+        rows = data.batch(step).rows
+        texts = sum(len(segment.text) for row in rows for segment in row.segments)
+        sizes.append(texts + sum(row.num_frames for row in rows))
+    assert np.mean(sizes) == pytest.approx(200, rel=0.05)
+    assert max(sizes) < 300
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_out_the_rows_of_one(make_coded, write_data, world):
     manifest, changes = write_data(*told(20)), JOINED | {"versions": 2}
@@ -463,6 +474,8 @@ def test_sound_is_encoded_by_the_model_of_the_recipe(write_data):
         ({"text_seconds": (2.0, 1.0)}, "text_seconds is"),
         ({"gain_db": (-20.0, 6.0)}, "gain_db is"),
         ({"batch_seconds": 0.0}, "batch_seconds is"),
+        ({"batch_tokens": 100}, "batch_seconds is 60.0; expected 0 where data.batch_tokens is set"),
+        ({"batch_tokens": -1}, "batch_tokens is -1"),
         ({"num_quantizers": -1}, "num_quantizers is -1"),
         ({"manifest": "a", "sources": (("b", 1.0),)}, "use one of the two"),
     ],

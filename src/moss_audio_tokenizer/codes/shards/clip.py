@@ -51,6 +51,10 @@ class CodedClip:
         return {key: getattr(self, key) for key in TEXT_KEYS} | sizes
 
 
+# The largest number that a shard's head may hold.
+_MAX_NUMBER = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class ShardHead:
     """What all clips of a shard share.
@@ -61,7 +65,7 @@ class ShardHead:
         num_channels: channels of the audio.
         downsample_rate: samples a frame and channel.
         num_quantizers: layers of codes in the shard, which may be fewer than the model has.
-        codebook_size: rows of each codebook.
+        codebook_size: entries of each codebook.
     """
 
     model: str
@@ -94,9 +98,19 @@ class ShardHead:
             found = dict(values)
             if tuple(found.pop("axis_order")) != AXIS_ORDER:
                 raise ValueError(f"its axes are not {', '.join(AXIS_ORDER)}")
-            return cls(**found)
+            head = cls(**found)
+            head._check_values()
+            return head
         except (TypeError, ValueError, KeyError) as error:
             raise CodesFileError(f"{where} does not describe codes ({error})") from error
+
+    def _check_values(self) -> None:
+        for name, value in asdict(self).items():
+            if name == "model":
+                if not isinstance(value, str):
+                    raise ValueError("model is not a text")
+            elif type(value) is not int or not 0 < value <= _MAX_NUMBER:
+                raise ValueError(f"{name} is not a number from 1 to {_MAX_NUMBER}")
 
     def codes(
         self, codes: Integer[np.ndarray, "num_quantizers frames"], num_samples: int

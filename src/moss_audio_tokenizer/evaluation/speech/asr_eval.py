@@ -1,51 +1,36 @@
-"""Speech recognition on codes: clips through a codec, their codes through systems, by layers.
+"""Speech recognition on codes: clips through a codec, their codes through ASR systems.
 
-A clip is coded once; fewer layers are its prefix. Knows no model: systems are behind a protocol.
+A clip is encoded once; the codes of fewer quantizers are its prefix. Systems are behind a
+protocol.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer
 
 from ...audio import load_audio
 from ...codes import Codec
-from ...errors import CodesError, InputError, MissingDependencyError, MossAudioError
+from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...manifest import ManifestEntry
+from ..artifacts import content_of
 from ..text_normalization import normalizer
 from .speech_rows import SpeechRow, Transcript
-
-
-class AsrSystem(Protocol):
-    """What turns codes into texts.
-
-    Attributes:
-        num_quantizers: layers that it can be given.
-    """
-
-    num_quantizers: int
-
-    def transcribe_codes(
-        self,
-        clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
-        num_quantizers: int,
-        num_beams: int = 1,
-    ) -> list[str]:
-        """What is said in clips, by their first layers."""
-        ...
+from .speech_run import Batch, OnProgress, digest_of, run_batches
+from .systems import AsrSystem, chosen_quantizer_counts
 
 
 @dataclass(frozen=True)
 class AsrPlan:
-    """What to read, and how.
+    """What to transcribe, and how.
 
     Attributes:
-        clips: with texts.
+        clips: recordings with texts.
         codec: makes the codes.
-        quantizer_counts: numbers of layers; empty for powers of two.
-        num_beams: of decoding.
+        quantizer_counts: numbers of quantizers; empty for powers of two.
+        num_beams: width of the beam search.
         batch_size: clips that are transcribed together.
         text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
@@ -71,98 +56,99 @@ class AsrPlan:
             )
 
 
-def chosen_quantizer_counts(quantizer_counts: Sequence[int], model: str, most: int) -> list[int]:
-    """The quantizer_counts asked for, from the lowest; by default powers of two and all.
-
-    Raises:
-        CodesError: more layers than the model has, or none.
-    """
-    wrong = [depth for depth in quantizer_counts if not 1 <= depth <= most]
-    if wrong:
-        raise CodesError(f"num_quantizers is {wrong[0]}; expected 1 to {most} for {model!r}")
-    powers = {1 << power for power in range(most.bit_length())} | {most}
-    return sorted(set(quantizer_counts) or {one for one in powers if one <= most})
-
-
 def run_asr(
-    systems: Mapping[str, AsrSystem],
-    plan: AsrPlan,
-    on_progress: Callable[[int, int], None],
+    systems: Mapping[str, AsrSystem], plan: AsrPlan, folder: Path, on_progress: OnProgress
 ) -> list[SpeechRow]:
     """Rows of every clip that has a text, by system, from few quantizers to many.
 
-    A clip that cannot be coded costs its own rows only.
+    A clip that cannot be encoded costs its own rows only.
 
     Args:
-        systems: by label.
-        plan: what to read.
-        on_progress: called with the number of clips done and of all.
+        systems: ASR systems by label.
+        plan: what to transcribe.
+        folder: of the results; an interrupted run resumes there.
+        on_progress: called with the number of rows done and of all.
 
     Raises:
-        CodesError: a depth that a reader does not have.
+        CodesError: a number of quantizers that a system does not have.
+        EvaluationError: see `run_batches`.
         MissingDependencyError: a package is not installed.
     """
-    quantizer_counts = {
-        label: chosen_quantizer_counts(
-            plan.quantizer_counts, label, min(one.num_quantizers, plan.codec.info.num_quantizers)
-        )
-        for label, one in systems.items()
-    }
-    most = max(max(found) for found in quantizer_counts.values())
+    available = plan.codec.info.num_quantizers
+    most = {label: min(one.num_quantizers, available) for label, one in systems.items()}
+    counts = chosen_quantizer_counts(plan.quantizer_counts, most)
     clips = [clip for clip in plan.clips if clip.text]
-    rows: list[SpeechRow] = []
+    batches = _batches(systems, counts, clips, plan)
+    num_rows = len(clips) * sum(map(len, counts.values()))
+    return run_batches(batches, folder, list(systems), num_rows, on_progress)
+
+
+def _batches(
+    systems: Mapping[str, AsrSystem],
+    counts: Mapping[str, list[int]],
+    clips: Sequence[ManifestEntry],
+    plan: AsrPlan,
+) -> Iterator[Batch]:
+    most = max(max(found) for found in counts.values())
     for start in range(0, len(clips), plan.batch_size):
-        on_progress(start, len(clips))
-        coded = [_coded(plan.codec, clip, most) for clip in clips[start : start + plan.batch_size]]
-        rows += _rows(systems, quantizer_counts, coded, plan)
-    on_progress(len(clips), len(clips))
-    order = {label: index for index, label in enumerate(systems)}
-    return sorted(rows, key=lambda row: (order[row.model], row.num_quantizers))
+        encoded = _EncodedClips(plan.codec, clips[start : start + plan.batch_size], most)
+        contents = [content_of(clip.path) for clip in encoded.clips]
+        for label, system in systems.items():
+            settings = system.identity, plan.codec.info.identity, plan.num_beams
+            origins = [
+                digest_of(settings, plan.text_normalization, clip.text, clip.language, content)
+                for clip, content in zip(encoded.clips, contents, strict=True)
+            ]
+            for count in counts[label]:
+                keys = [(clip.name, label, count) for clip in encoded.clips]
+                rows = partial(_rows, label, system, count, encoded, plan)
+                yield Batch(dict(zip(keys, origins, strict=True)), rows)
 
 
 @dataclass(frozen=True)
-class _Coded:
+class _Encoded:
     """A clip's codes, or why there are none."""
 
-    clip: ManifestEntry
     codes: np.ndarray
     seconds: float
     error: str = ""
 
 
-def _coded(codec: Codec, clip: ManifestEntry, most: int) -> _Coded:
-    try:
-        sound = load_audio(clip.path, codec.info.sampling_rate, codec.info.num_channels)
-        codes = codec.encode(sound, num_quantizers=most)
-    except MissingDependencyError:
-        raise
-    except MossAudioError as error:
-        return _Coded(clip, np.zeros((0, 0), np.int64), 0.0, str(error))
-    return _Coded(clip, codes, round(sound.shape[1] / codec.info.sampling_rate, 3))
+class _EncodedClips:
+    """Clips whose codes are made when the first system asks for them."""
+
+    def __init__(self, codec: Codec, clips: Sequence[ManifestEntry], num_quantizers: int) -> None:
+        self.clips, self._codec, self._num_quantizers = clips, codec, num_quantizers
+
+    @cached_property
+    def codes(self) -> list[_Encoded]:
+        """One for each clip."""
+        return [self._encoded(clip) for clip in self.clips]
+
+    def _encoded(self, clip: ManifestEntry) -> _Encoded:
+        info = self._codec.info
+        try:
+            sound = load_audio(clip.path, info.sampling_rate, info.num_channels)
+            codes = self._codec.encode(sound, num_quantizers=self._num_quantizers)
+        except MissingDependencyError:
+            raise
+        except MossAudioError as error:
+            return _Encoded(np.zeros((0, 0), np.int64), 0.0, str(error))
+        return _Encoded(codes, round(sound.shape[1] / info.sampling_rate, 3))
 
 
 def _rows(
-    systems: Mapping[str, AsrSystem],
-    quantizer_counts: Mapping[str, list[int]],
-    coded: Sequence[_Coded],
-    plan: AsrPlan,
-) -> Iterator[SpeechRow]:
-    good = [one for one in coded if not one.error]
-    for label, reader in systems.items():
-        for depth in quantizer_counts[label]:
-            for one in coded:
-                if one.error:
-                    clip = one.clip
-                    yield SpeechRow(clip.name, clip.text, label, depth, error=one.error)
-            codes = [one.codes[:depth] for one in good]
-            texts = reader.transcribe_codes(codes, depth, plan.num_beams) if good else []
-            for one, text in zip(good, texts, strict=True):
-                clip, reading = (
-                    one.clip,
-                    Transcript.compared(
-                        one.clip.text, text, normalizer(plan.text_normalization, one.clip.language)
-                    ),
-                )
-                yield SpeechRow(
-                    clip.name, clip.text, label, depth, {"": reading}, seconds=one.seconds
-                )
+    label: str, system: AsrSystem, count: int, encoded: _EncodedClips, plan: AsrPlan
+) -> list[SpeechRow]:
+    codes = [one.codes[:count] for one in encoded.codes if not one.error]
+    texts = iter(system.transcribe_codes(codes, count, plan.num_beams) if codes else ())
+    rows = []
+    for clip, one in zip(encoded.clips, encoded.codes, strict=True):
+        row = partial(SpeechRow, clip.name, clip.text, label, count)
+        if one.error:
+            rows.append(row(error=one.error))
+            continue
+        normalize = normalizer(plan.text_normalization, clip.language)
+        transcript = Transcript.compared(clip.text, next(texts), normalize)
+        rows.append(row({"": transcript}, seconds=one.seconds))
+    return rows

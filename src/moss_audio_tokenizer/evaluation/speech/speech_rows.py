@@ -1,6 +1,6 @@
-"""One text at one number of layers: what was read of it, and how far off that is.
+"""One text at one number of quantizers: its transcripts, and how far off they are.
 
-Owns the lines of results.jsonl and the averages over them.
+Owns the rows of a run of speech models and the averages over them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite, nan
 from typing import Any
 
-from ..summary import Average, average
+from ..results_file import as_count, as_number, as_text, number_or_nan, parsing
+from ..summary import Average, average_cell, averages
 from ..text_normalization import error_rates, normalized
 
 SIMILARITY = "SIM"
+
+SpeechKey = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -44,23 +47,31 @@ class Transcript:
         """Plain values for JSON."""
         return {name: _finite(value) for name, value in asdict(self).items()}
 
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> "Transcript":
+        """The transcript that `as_json` was made from."""
+        words, characters = as_count(item["num_words"]), as_count(item["num_characters"])
+        wer, cer = number_or_nan(item["wer"]), number_or_nan(item["cer"])
+        return cls(as_text(item["read"]), wer, cer, words, characters)
+
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """One text through one model at one number of layers, or why that failed.
+    """One text through one model at one number of quantizers, or why that failed.
 
     Attributes:
-        path: of the clip, or the name of the text.
+        path: path of the clip, or name of the text.
         text: what is or should be said.
-        model: label of what was measured.
-        num_quantizers: layers of codes.
+        model: label of the measured model.
+        num_quantizers: how many quantizers' codes were used.
         transcripts: by ASR model; "" is the measured model itself.
-        similarity: to the prompt's voice; NaN without a prompt or a speaker model.
+        similarity: cosine to the prompt's voice; NaN without a prompt or a speaker model.
         prompt: path of the prompt; "" for none.
         audio: file of the speech below the results' folder; "" for none.
-        seconds: of the clip or speech.
-        finished: whether speech ended by itself.
+        seconds: length of the clip or speech.
+        finished: whether the model ended the speech, not the length limit.
         error: what went wrong, or "".
+        origin: digest of all that the row was made from.
     """
 
     path: str
@@ -74,6 +85,12 @@ class SpeechRow:
     seconds: float = 0.0
     finished: bool = True
     error: str = ""
+    origin: str = ""
+
+    @property
+    def key(self) -> SpeechKey:
+        """What tells this row from the others of a run."""
+        return self.path, self.model, self.num_quantizers
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON; null stands for what is undefined."""
@@ -82,8 +99,9 @@ class SpeechRow:
         if self.error:
             return {**whose, "error": self.error}
         if "" in self.transcripts:
-            return {**whose, **self.transcripts[""].as_json(), "seconds": self.seconds}
-        more = ("prompt", "audio", "seconds", "finished")
+            own = self.transcripts[""].as_json()
+            return {**whose, **own, "seconds": self.seconds, "origin": self.origin}
+        more = ("prompt", "audio", "seconds", "finished", "origin")
         return {
             **whose,
             **{name: getattr(self, name) for name in more},
@@ -103,16 +121,42 @@ class SpeechRow:
         return found
 
 
+def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
+    """The row that `SpeechRow.as_json` was made from.
+
+    Raises:
+        EvaluationError: it was made from something else, such as a row of a codec's evaluation.
+    """
+    with parsing(item):
+        if "domain" in item:
+            raise ValueError("the row is of a codec's evaluation")
+        own = {"": item} if "read" in item else item.get("transcripts", {})
+        return SpeechRow(
+            path=as_text(item["path"]),
+            text=as_text(item["text"]),
+            model=as_text(item["model"]),
+            num_quantizers=as_count(item["num_quantizers"]),
+            transcripts={name: Transcript.from_json(one) for name, one in own.items()},
+            similarity=number_or_nan(item.get("similarity")),
+            prompt=as_text(item.get("prompt", "")),
+            audio=as_text(item.get("audio", "")),
+            seconds=as_number(item.get("seconds", 0.0)),
+            finished=bool(item.get("finished", True)),
+            error=as_text(item.get("error", "")),
+            origin=as_text(item.get("origin", "")),
+        )
+
+
 @dataclass(frozen=True)
 class Point:
-    """All texts through one model at one number of layers.
+    """All texts through one model at one number of quantizers.
 
     Attributes:
-        model: its label.
-        num_quantizers: layers.
-        num_texts: that went through.
-        num_failed: that did not.
-        num_unfinished: whose speech met the limit.
+        model: label of the model.
+        num_quantizers: how many quantizers' codes were used.
+        num_texts: texts that succeeded.
+        num_failed: texts that failed.
+        num_unfinished: texts whose speech met the length limit.
         metrics: averages by name; error rates are errors over words of all texts together.
     """
 
@@ -129,7 +173,7 @@ class Point:
 
 
 def points_of(rows: Iterable[SpeechRow]) -> list[Point]:
-    """Averages by model and layers, in the order of first appearance.
+    """Averages by model and number of quantizers, in the order of first appearance.
 
     Raises:
         MissingDependencyError: SciPy is not installed.
@@ -137,19 +181,18 @@ def points_of(rows: Iterable[SpeechRow]) -> list[Point]:
     groups: dict[tuple[str, int], list[SpeechRow]] = {}
     for row in rows:
         groups.setdefault((row.model, row.num_quantizers), []).append(row)
-    return [_point(model, layers, members) for (model, layers), members in groups.items()]
+    return [_point(model, count, members) for (model, count), members in groups.items()]
 
 
-def _point(model: str, layers: int, rows: list[SpeechRow]) -> Point:
+def _point(model: str, num_quantizers: int, rows: list[SpeechRow]) -> Point:
     good = [row for row in rows if not row.error]
-    pairs: dict[str, list[tuple[float, float]]] = {}
+    figures: dict[str, list[tuple[float, float]]] = {}
     for row in good:
-        for name, (value, weight) in row.values().items():
-            if isfinite(value) and weight > 0:
-                pairs.setdefault(name, []).append((value, weight))
-    metrics = {name: average(*zip(*found, strict=True)) for name, found in pairs.items()}
+        for name, pair in row.values().items():
+            figures.setdefault(name, []).append(pair)
     unfinished = sum(not row.finished for row in good)
-    return Point(model, layers, len(good), len(rows) - len(good), unfinished, metrics)
+    counts = len(good), len(rows) - len(good), unfinished
+    return Point(model, num_quantizers, *counts, averages(figures))
 
 
 def metric_names(points: Iterable[Point]) -> list[str]:
@@ -165,9 +208,9 @@ def heading(name: str) -> str:
 def table_cells(points: list[Point]) -> list[list[str]]:
     """A line of headings, and one for each point."""
     names = metric_names(points)
-    lines = [["model", "layers", "texts", *map(heading, names)]]
+    lines = [["model", "quantizers", "texts", *map(heading, names)]]
     for point in points:
-        cells = [_cell(point.metrics.get(name)) for name in names]
+        cells = [average_cell(point.metrics.get(name), 3) for name in names]
         lines.append([point.model, f"{point.num_quantizers}", _texts(point), *cells])
     return lines
 
@@ -179,12 +222,6 @@ def _texts(point: Point) -> str:
         if count
     ]
     return f"{point.num_texts}" + (f" ({', '.join(asides)})" if asides else "")
-
-
-def _cell(one: Average | None) -> str:
-    if one is None:
-        return "-"
-    return f"{one.mean:.3f}" + ("" if one.interval is None else f" ± {one.interval:.3f}")
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Speech synthesis, measured in the manner of Seed-TTS-Eval: what is understood, and whose voice.
+"""Speech synthesis after Seed-TTS-Eval: what an ASR model understands, and whose voice it is.
 
 Every text is synthesized at every number of quantizers, stored as FLAC, transcribed by ASR models
 and compared with the voice of its prompt. Systems are behind a protocol, scoring models are
@@ -6,8 +6,9 @@ functions.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import nan
 from pathlib import Path
 
@@ -16,13 +17,22 @@ import numpy as np
 from ...audio import load_audio, resample, save_audio
 from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...metrics.signals import MEASURED_RATE
-from ..artifacts import slug
+from ..artifacts import content_of, slug
 from ..scoring_models import EmbedSpeaker, Transcribe, cosine
 from ..text_normalization import normalizer
-from .asr_eval import chosen_quantizer_counts
 from .speech_rows import SpeechRow, Transcript
-from .systems import Sound, SynthesizedSpeech, TtsRequest, TtsSystem
+from .speech_run import Batch, OnProgress, digest_of, run_batches
+from .systems import (
+    Sound,
+    SynthesizedSpeech,
+    TtsRequest,
+    TtsSystem,
+    chosen_quantizer_counts,
+)
 from .test_set import SpeechItem
+
+# Carries every band that a codec of speech has.
+_PROMPT_RATE = 48_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class TtsPlan:
         seed: of the first item; the seeds of the others follow.
         batch_size: texts that are synthesized together.
         text_normalization: one of `text_normalization.NORMALIZATIONS`.
+        settings: what else the results depend on, such as the names of the scoring models and
+            how tokens are sampled; a change makes a resumed run measure everything again.
 
     Raises:
         InputError: there are no texts, no scoring model, or no such normalization.
@@ -49,6 +61,7 @@ class TtsPlan:
     seed: int = 0
     batch_size: int = 4
     text_normalization: str = "plain"
+    settings: str = ""
 
     def __post_init__(self) -> None:
         if not self.items or self.batch_size < 1:
@@ -61,112 +74,129 @@ class TtsPlan:
 
 
 def run_tts(
-    systems: Mapping[str, TtsSystem],
-    plan: TtsPlan,
-    folder: Path,
-    on_progress: Callable[[int, int], None],
+    systems: Mapping[str, TtsSystem], plan: TtsPlan, folder: Path, on_progress: OnProgress
 ) -> list[SpeechRow]:
     """Rows of every text, by system, from few quantizers to many.
 
     Args:
-        systems: by label.
-        plan: what to say.
-        folder: of the results; speech goes below it.
-        on_progress: called with the number of speeches done and of all.
+        systems: TTS systems by label.
+        plan: what to synthesize.
+        folder: of the results and the speech; an interrupted run resumes there.
+        on_progress: called with the number of rows done and of all.
 
     Raises:
-        CodesError: a depth that a system does not have.
+        CodesError: a number of quantizers that a system does not have.
+        EvaluationError: see `run_batches`.
         MissingDependencyError: a package is not installed.
     """
-    quantizer_counts = {
-        label: chosen_quantizer_counts(plan.quantizer_counts, label, one.num_quantizers)
-        for label, one in systems.items()
-    }
-    total = len(plan.items) * sum(map(len, quantizer_counts.values()))
-    rows: list[SpeechRow] = []
-    on_progress(0, total)
-    for label, system in systems.items():
-        for depth in quantizer_counts[label]:
-            for fresh in _batches(system, label, depth, plan, folder):
-                rows += fresh
-                on_progress(len(rows), total)
-    return rows
+    most = {label: one.num_quantizers for label, one in systems.items()}
+    counts = chosen_quantizer_counts(plan.quantizer_counts, most)
+    runs = [
+        _SystemRun(label, system, count, plan, folder)
+        for label, system in systems.items()
+        for count in counts[label]
+    ]
+    batches = (batch for run in runs for batch in run.batches())
+    return run_batches(batches, folder, list(systems), len(plan.items) * len(runs), on_progress)
 
 
-def _batches(
-    system: TtsSystem, label: str, depth: int, plan: TtsPlan, folder: Path
-) -> Iterator[list[SpeechRow]]:
-    for start in range(0, len(plan.items), plan.batch_size):
-        items = plan.items[start : start + plan.batch_size]
+@dataclass(frozen=True)
+class _SystemRun:
+    """One system at one number of quantizers.
+
+    Attributes:
+        label: of the system.
+        system: what synthesizes.
+        num_quantizers: how many quantizers' codes it predicts.
+        plan: what to synthesize.
+        folder: of the results.
+    """
+
+    label: str
+    system: TtsSystem
+    num_quantizers: int
+    plan: TtsPlan
+    folder: Path
+
+    def batches(self) -> Iterator[Batch]:
+        """All texts, in their order."""
+        size = self.plan.batch_size
+        for start in range(0, len(self.plan.items), size):
+            items = self.plan.items[start : start + size]
+            seed = self.plan.seed + start
+            origins = {
+                (item.name, self.label, self.num_quantizers): self._origin(item, seed + index)
+                for index, item in enumerate(items)
+            }
+            yield Batch(origins, partial(self._rows, items, seed))
+
+    def _origin(self, item: SpeechItem, seed: int) -> str:
+        prompt = content_of(item.prompt) if item.prompt else None
+        said = item.text, item.language, item.prompt_name, item.prompt_text, prompt
+        scored = self.plan.settings, self.plan.text_normalization, list(self.plan.transcribers)
+        return digest_of(self.system.identity, seed, said, scored, self.plan.embed is not None)
+
+    def _rows(self, items: Sequence[SpeechItem], seed: int) -> list[SpeechRow]:
         try:
-            wanted = [_wanted(item) for item in items]
-            speeches = system.speak(wanted, depth, plan.seed + start)
+            requests = [_request(item) for item in items]
+            speeches = self.system.synthesize(requests, self.num_quantizers, seed)
         except MissingDependencyError:
             raise
         except MossAudioError as error:
-            # One text that cannot be said must not cost the others of its batch.
-            if len(items) > 1:
-                for index in range(len(items)):
-                    yield from _batches(system, label, depth, _alone(plan, start + index), folder)
-            else:
-                yield [_failed(items[0], label, depth, error)]
-            continue
-        yield [
-            _row(item, one, speech, plan, (label, depth), folder)
-            for item, one, speech in zip(items, wanted, speeches, strict=True)
+            if len(items) == 1:
+                return [self._row(items[0])(error=str(error))]
+            # One text that fails must not cost the others of its batch; each has its own seed.
+            return [
+                row for index, item in enumerate(items) for row in self._rows([item], seed + index)
+            ]
+        return [
+            self._scored(item, request, speech)
+            for item, request, speech in zip(items, requests, speeches, strict=True)
         ]
 
+    def _row(self, item: SpeechItem) -> "partial[SpeechRow]":
+        whose = item.name, item.text, self.label, self.num_quantizers
+        return partial(SpeechRow, *whose, prompt=item.prompt_name)
 
-def _alone(plan: TtsPlan, index: int) -> TtsPlan:
-    """One item, with the seed that it has among the others."""
-    seed = plan.seed + index
-    item = plan.items[index]
-    return replace(plan, items=[item], seed=seed, batch_size=1)
+    def _scored(
+        self, item: SpeechItem, request: TtsRequest, speech: SynthesizedSpeech
+    ) -> SpeechRow:
+        silent = not speech.samples.size
+        measured = _measured((speech.samples, speech.sampling_rate))
+        normalize = normalizer(self.plan.text_normalization, item.language)
+        transcripts = {
+            name: Transcript.compared(
+                item.text, "" if silent else transcribe(measured, MEASURED_RATE), normalize
+            )
+            for name, transcribe in self.plan.transcribers.items()
+        }
+        similarity = nan
+        if self.plan.embed and request.prompt_audio and not silent:
+            sounds = _measured(request.prompt_audio), measured
+            similarity = cosine(*(self.plan.embed(one, MEASURED_RATE) for one in sounds))
+        return self._row(item)(
+            transcripts=transcripts,
+            similarity=similarity,
+            audio="" if silent else self._stored(item, speech),
+            seconds=round(len(speech.samples) / speech.sampling_rate, 3),
+            finished=speech.finished,
+        )
+
+    def _stored(self, item: SpeechItem, speech: SynthesizedSpeech) -> str:
+        """Writes the speech to a file; returns its path below the folder."""
+        digest = hashlib.sha256(item.name.encode()).hexdigest()[:8]
+        name = f"{slug(Path(item.name).stem)[:60]}-{digest}-{self.num_quantizers}.flac"
+        path = self.folder / "audio" / slug(self.label) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_audio(path, speech.samples[None], speech.sampling_rate)
+        return path.relative_to(self.folder).as_posix()
 
 
-def _wanted(item: SpeechItem) -> TtsRequest:
+def _request(item: SpeechItem) -> TtsRequest:
     if item.prompt is None:
         return TtsRequest(item.text)
-    # At a rate that carries every band a codec of speech has.
-    rate = 48_000
-    return TtsRequest(item.text, (load_audio(item.prompt, rate, 1)[0], rate), item.prompt_text)
-
-
-def _failed(item: SpeechItem, label: str, depth: int, error: Exception) -> SpeechRow:
-    return SpeechRow(item.name, item.text, label, depth, prompt=item.prompt_name, error=str(error))
-
-
-def _row(
-    item: SpeechItem,
-    wanted: TtsRequest,
-    speech: SynthesizedSpeech,
-    plan: TtsPlan,
-    whose: tuple[str, int],
-    folder: Path,
-) -> SpeechRow:
-    label, depth = whose
-    silent = not speech.samples.size
-    measured = _measured((speech.samples, speech.sampling_rate))
-    normalize = normalizer(plan.text_normalization, item.language)
-    transcripts = {
-        name: Transcript.compared(
-            item.text, "" if silent else transcribe(measured, MEASURED_RATE), normalize
-        )
-        for name, transcribe in plan.transcribers.items()
-    }
-    similarity = nan
-    if plan.embed and wanted.prompt_audio and not silent:
-        voices = (
-            plan.embed(one, MEASURED_RATE) for one in (_measured(wanted.prompt_audio), measured)
-        )
-        similarity = cosine(*voices)
-    audio = "" if silent else _stored(folder, label, item, depth, speech)
-    seconds = round(len(speech.samples) / speech.sampling_rate, 3)
-    return SpeechRow(
-        *(item.name, item.text, label, depth, transcripts, similarity, item.prompt_name, audio),
-        seconds=seconds,
-        finished=speech.finished,
-    )
+    prompt = load_audio(item.prompt, _PROMPT_RATE, 1)[0], _PROMPT_RATE
+    return TtsRequest(item.text, prompt, item.prompt_text)
 
 
 def _measured(sound: Sound) -> np.ndarray:
@@ -176,15 +206,3 @@ def _measured(sound: Sound) -> np.ndarray:
     return resample(np.asarray(samples, np.float32)[None], rate, MEASURED_RATE)[0].astype(
         np.float64
     )
-
-
-def _stored(
-    folder: Path, label: str, item: SpeechItem, depth: int, speech: SynthesizedSpeech
-) -> str:
-    """The speech as a file; returns its path below the folder."""
-    digest = hashlib.sha256(item.name.encode()).hexdigest()[:8]
-    name = f"{slug(Path(item.name).stem)[:60]}-{digest}-{depth}.flac"
-    path = folder / "audio" / slug(label) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_audio(path, speech.samples[None], speech.sampling_rate)
-    return str(path.relative_to(folder).as_posix())

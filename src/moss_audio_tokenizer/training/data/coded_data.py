@@ -50,6 +50,7 @@ class CodedData:
         device: the device of ``data.codec``.
         spell: a function that gives a text as the model can say it; None or an empty text leaves
             the clip out.
+        count_tokens: a function that counts the tokens of a text, for ``batch_tokens``.
 
     Attributes:
         info: what the codes are, with the number of layers of every row.
@@ -76,6 +77,7 @@ class CodedData:
         codec: Codec | None = None,
         device: str = "cpu",
         spell: Callable[[str], str | None] = str,
+        count_tokens: Callable[[str], int] = len,
     ) -> None:
         self._spell = spell
         self.config, self._rank, self._world, self._report = config, rank, world, report
@@ -94,7 +96,10 @@ class CodedData:
         unit = world * config.row_multiple
         measured = measured_sources(sources, self._skipped, self._stored.seconds)
         spelled = [replace(source, entries=self._spelled(source.entries)) for source in measured]
-        self._planner = RowPlanner(spelled, config, self._variations, seed, unit)
+        rate = self.info.frame_rate
+        self._planner = RowPlanner(
+            spelled, config, self._variations, seed, unit, rate, count_tokens
+        )
         self.num_used = len(self._planner.used)
 
     def _described(self, sources: Sequence[Source], codec: Codec | None) -> CodecInfo:
@@ -172,6 +177,13 @@ class CodedData:
     def batches(self, first_step: int) -> Generator[CodedBatch]:
         """The batches of ``first_step`` and all after it; see `batch`."""
         yield from map(self.batch, itertools.count(first_step))
+
+    def clips(self) -> Generator[CodedRow]:
+        """Every clip that is drawn, as it is and by itself; a loop over them fills the cache."""
+        for clip in self._planner.used:
+            made = self._made(PlannedRow((int(clip),), 0, 0.0, 0.0))
+            if isinstance(made, CodedRow):
+                yield made
 
     def valid(self, count: int) -> list[CodedRow]:
         """Clips of the split "valid" as they are, spread evenly over it; none where there are none.

@@ -5,7 +5,7 @@ the seed and the step's number, for the rows of all processes together; it opens
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -34,11 +34,13 @@ class PlannedRow:
         clips: indices among all clips, in order; of one source and speaker.
         version: which of `CodesDataConfig.versions` of them.
         seconds: how long it will be.
+        size: what it counts for in a step: its seconds, or its tokens.
     """
 
     clips: tuple[int, ...]
     version: int
     seconds: float
+    size: float
 
 
 class RowPlanner:
@@ -50,6 +52,8 @@ class RowPlanner:
         variations: the versions of the clips.
         seed: the seed that everything random follows from, together with the step.
         row_unit: the number that the rows of a step are a multiple of.
+        frame_rate: frames a second, for `CodesDataConfig.batch_tokens`.
+        count_tokens: a function that counts the tokens of a text, likewise.
 
     Attributes:
         entries: the clips by number.
@@ -66,10 +70,13 @@ class RowPlanner:
         variations: Variations,
         seed: int,
         row_unit: int = 1,
+        frame_rate: float = 12.5,
+        count_tokens: Callable[[str], int] = len,
     ) -> None:
         self.entries = [entry for source in sources for entry in source.entries]
         self._config, self._seed, self._unit = config, seed, row_unit
-        self._variations = variations
+        self._variations, self._frame_rate = variations, frame_rate
+        self._count_tokens = lru_cache(maxsize=1 << 16)(count_tokens)
         masses = _masses(sources, config)
         self.used = np.flatnonzero(masses)
         if not len(self.used):
@@ -102,11 +109,11 @@ class RowPlanner:
         return {int(clip): clips for clips in arrays for clip in clips}
 
     def _planned_group(self, group: int) -> list[tuple[PlannedRow, ...]]:
-        """The rows of some steps, drawn together and cut into batches of equal seconds."""
+        """The rows of some steps, drawn together and cut into batches of equal size."""
         random = np.random.default_rng((self._seed, group))
         rows = self._drawn(random)
         units = [rows[first : first + self._unit] for first in range(0, len(rows), self._unit)]
-        ends = np.cumsum([sum(row.seconds for row in unit) for unit in units])
+        ends = np.cumsum([sum(row.size for row in unit) for unit in units])
         edges = _edges(ends, _STEPS_TOGETHER)
         batches = []
         for first, last in pairwise(edges):
@@ -118,11 +125,12 @@ class RowPlanner:
     def _drawn(self, random: np.random.Generator) -> list[PlannedRow]:
         """Rows for all steps of a group, by length: in units, at least one of these a step."""
         rows: list[PlannedRow] = []
-        wanted, fewest = _STEPS_TOGETHER * self._config.batch_seconds, _STEPS_TOGETHER * self._unit
-        seconds = 0.0
-        while seconds < wanted or len(rows) < fewest or len(rows) % self._unit:
+        a_step = self._config.batch_tokens or self._config.batch_seconds
+        wanted, fewest = _STEPS_TOGETHER * a_step, _STEPS_TOGETHER * self._unit
+        size = 0.0
+        while size < wanted or len(rows) < fewest or len(rows) % self._unit:
             rows.append(self._row(random))
-            seconds += rows[-1].seconds
+            size += rows[-1].size
         return sorted(rows, key=lambda row: row.seconds)
 
     def _row(self, random: np.random.Generator) -> PlannedRow:
@@ -134,7 +142,15 @@ class RowPlanner:
         clips = [clip]
         if clip in self._companions and random.random() < self._config.join_share:
             self._join(clips, version, random)
-        return PlannedRow(tuple(clips), version, sum(self._seconds(one, version) for one in clips))
+        seconds = sum(self._seconds(one, version) for one in clips)
+        return PlannedRow(tuple(clips), version, seconds, self._size(clips, seconds))
+
+    def _size(self, clips: Sequence[int], seconds: float) -> float:
+        """What a row counts for in a step."""
+        if not self._config.batch_tokens:
+            return seconds
+        text = sum(self._count_tokens(self.entries[clip].text) for clip in clips)
+        return text + seconds * self._frame_rate
 
     def _join(self, clips: list[int], version: int, random: np.random.Generator) -> None:
         """Add other clips of the voice, as many as are drawn and fit."""

@@ -132,7 +132,11 @@ class CodesDataConfig(SourcesConfig):
         gain_db: the range of levels of versions, in dBFS (RMS).
         noise_db: the range of the distance of white noise below the level of a version, in dB.
         text_seconds: the shortest clip and the longest row that are used.
-        batch_seconds: about how much audio there is in a step, of all processes together.
+        batch_seconds: about how much audio there is in a step, of all processes together; 0 where
+            ``batch_tokens`` is set.
+        batch_tokens: about how many tokens there are in a step, of all processes together: the
+            positions of the decoder-only model, which are text tokens and frames (a frame is one
+            position, whatever its number of codebooks); 0 to count ``batch_seconds``.
         max_join: the most clips of one speaker and source that make up a row; 64 at most.
         join_share: the share of the rows for which more than one clip is looked for.
         row_multiple: the number that the rows of each process are a multiple of.
@@ -149,6 +153,7 @@ class CodesDataConfig(SourcesConfig):
     noise_db: tuple[float, float] = (30.0, 60.0)
     text_seconds: tuple[float, float] = (0.3, 12.0)
     batch_seconds: float = 60.0
+    batch_tokens: int = 0
     max_join: int = 1
     join_share: float = 0.5
     row_multiple: int = 1
@@ -160,11 +165,15 @@ class CodesDataConfig(SourcesConfig):
         for name, most in (("versions", _MOST_VERSIONS), ("max_join", _MOST_JOINED)):
             require(1 <= getattr(self, name) <= most, self, name, f"1 to {most}")
         require(self.row_multiple >= 1, self, "row_multiple", "at least 1")
-        for name in ("num_quantizers", "cache_hours"):
+        for name in ("num_quantizers", "cache_hours", "batch_tokens"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
         for name in ("join_share", "max_unreadable_share"):
             require(0 <= getattr(self, name) <= 1, self, name, "0 to 1")
-        require(self.batch_seconds > 0, self, "batch_seconds", "a time above 0")
+        if self.batch_tokens:
+            required = "0 where data.batch_tokens is set: use one of the two"
+            require(self.batch_seconds == 0, self, "batch_seconds", required)
+        else:
+            require(self.batch_seconds > 0, self, "batch_seconds", "a time above 0")
         low, high = self.text_seconds
         require(0 < low < high, self, "text_seconds", "(shortest, longest) above 0 seconds")
         low, high = self.speed

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
-from moss_audio_tokenizer.export import folder as export_folder
-from moss_audio_tokenizer.export.folder import export_onnx
-from moss_audio_tokenizer.export.precision import to_int8
+from moss_audio_tokenizer.export import onnx_export as export_folder
+from moss_audio_tokenizer.export.onnx_export import export_onnx
+from moss_audio_tokenizer.export.quantize import to_int8
 from moss_audio_tokenizer.graphs.codes_identity import codes_identity
 from moss_audio_tokenizer.graphs.linear_nodes import BLOCK
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
@@ -63,7 +63,12 @@ def test_manifest(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "saved", [{"layout": "v2"}, {"weight_dtype": "bf16"}, {"max_shard_size": "20KB"}], ids=str
+    "saved",
+    [
+        *({"layout": "v2"}, {"weight_dtype": "bf16"}, {"max_shard_size": "20KB"}),
+        *({"weight_dtype": "int8"}, {"weight_dtype": "int8", "max_shard_size": "20KB"}),
+    ],
+    ids=str,
 )
 def test_every_kind_of_checkpoint(make_model, tmp_path, saved):
     model = make_model(2)
@@ -103,6 +108,13 @@ def test_a_folder_with_something_in_it_is_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="not empty"):
         export_onnx(checkpoint, target)
     assert [path.name for path in target.iterdir()] == ["precious"]
+
+
+def test_a_checkpoint_in_8_bits_takes_no_graphs_beside_it(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path, weight_dtype="int8")
+    with pytest.raises(InputError, match="export to another folder"):
+        export_onnx(tmp_path, tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_int8_decoder(make_exported):
@@ -204,7 +216,7 @@ def test_no_pytorch_is_needed(checkpoint, tmp_path):
 
     program = (
         "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"
-        "from moss_audio_tokenizer.export.folder import export_onnx\n"
+        "from moss_audio_tokenizer.export.onnx_export import export_onnx\n"
         f"print(export_onnx({str(checkpoint)!r}, {str(tmp_path / 'out')!r})['checks'])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

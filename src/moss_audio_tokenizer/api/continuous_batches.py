@@ -7,11 +7,10 @@ that order alone; a session holds the streams.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..config.arguments import require_count, require_indices
 from ..errors import InputError
-from .engine import Array
-from .sessions import DecoderStream, EncoderStream
-from .slots import Slot
+from ..streaming import DecoderStream, EncoderStream, Slot
+from ..streaming.engine import Array
+from .validation import require_count, require_indices
 
 # Longer chunks are worked through in steps of so many frames.
 _FRAMES_A_STEP = 8
@@ -113,7 +112,7 @@ class CallersBatches:
         finalize_indices: Any,
         reset_stream: bool,
     ) -> list[Array]:
-        """Go on with the batch of a verb; see `ContinuousBatch.step`.
+        """Advance the batch of a verb, as `ContinuousBatch.step` does.
 
         A first call (or one that resets) reserves ``max_batch_size`` rows of a session that
         ``make`` makes. An error leaves the batch as it was.

@@ -1,16 +1,22 @@
-"""How far an export is from what it was made of: codes that change, and the audio's distance.
+"""How far an export is from its model: codes that change, and the distance of the audio.
 
-Knows two codecs and clips; not how either computes.
+Knows two codecs and clips, not how either computes. Owns the refusal of an export that does not
+compute what PyTorch does.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..config import CodecConfig
+from ..errors import CheckpointError
 
+# Beyond rounding, what differs is a mistake.
+_LARGEST_AUDIO_ERROR = 1e-4
+_MOST_ROUNDED_CODES = 0.002
 _PROBE_SECONDS = 6.0
 
 
@@ -69,6 +75,27 @@ def compare(reference: Verbs, other: Verbs, clips: Sequence[np.ndarray]) -> Dist
         audio_error=max(errors),
         audio_snr_db=round(float(min(ratios)), 1) if ratios else None,
     )
+
+
+def require_pytorch_results(
+    model: Path, export: Verbs, clips: Sequence[np.ndarray]
+) -> dict[str, Any] | None:
+    """The distance of an export from PyTorch; None where that is not installed.
+
+    Raises:
+        CheckpointError: the distance is more than rounding.
+    """
+    try:
+        from ..hf.torch_codec import TorchCodec
+    except ImportError:
+        return None
+    distance = compare(TorchCodec.from_pretrained(model), export, clips)
+    if distance.audio_error > _LARGEST_AUDIO_ERROR or distance.codes_changed > _MOST_ROUNDED_CODES:
+        raise CheckpointError(
+            f"the graphs do not compute what PyTorch does ({distance}); this is a mistake of the "
+            "export, please report it with the model's config.json"
+        )
+    return distance.as_json()
 
 
 def probe(config: CodecConfig) -> np.ndarray:

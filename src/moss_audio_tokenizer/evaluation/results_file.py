@@ -1,0 +1,203 @@
+"""The results file of a run: one JSON line per row, read back when the run resumes.
+
+Owns the file, its lock, and how a line that broke off is read. A row is anything with a key.
+"""
+
+import json
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..errors import EvaluationError
+from ..files import atomic_path, lock_file
+
+RESULTS = "results.jsonl"
+_LOCK = "run.lock"
+
+
+class ResultRow(Protocol):
+    """A row of a results file."""
+
+    @property
+    def key(self) -> Hashable:
+        """What tells this row from the others of a run."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The clip or text."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The measured codec or model."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """What went wrong, or ""."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ...
+
+
+RowType = TypeVar("RowType", bound=ResultRow)
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class ResultsFile(Generic[RowType]):
+    """The rows of a run's folder.
+
+    Attributes:
+        folder: the run's folder, which need not exist yet.
+        parse: makes a row of a line's JSON object; raises EvaluationError for any other.
+    """
+
+    folder: Path
+    parse: Callable[[Mapping[str, Any]], RowType]
+
+    @property
+    def path(self) -> Path:
+        """The file of the rows."""
+        return self.folder / RESULTS
+
+    def check(self) -> None:
+        """Refuse a folder that holds something, but no results of such a run.
+
+        Raises:
+            EvaluationError: see above.
+        """
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        if any(path.name != _LOCK for path in found) and not self.path.is_file():
+            raise EvaluationError(
+                f"{str(self.folder)!r} holds files, but no {RESULTS}; "
+                "name a new folder, or one to go on with"
+            )
+        self.read()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, for one run at a time; the lock ends with the process.
+
+        Raises:
+            EvaluationError: another run has the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                lock_file(lock)
+            except OSError as error:
+                raise EvaluationError(
+                    f"{str(self.folder)!r} is in use by another run; "
+                    "wait for its end or name another -o"
+                ) from error
+            self.path.touch()
+            yield
+        finally:
+            os.close(lock)
+
+    def read(self) -> list[RowType]:
+        """All rows; a truncated last line is left out.
+
+        Raises:
+            EvaluationError: a line is not a row.
+        """
+        # By line, for the last one may end in half a letter.
+        lines = self.path.read_bytes().split(b"\n") if self.path.is_file() else []
+        rows = []
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
+            try:
+                rows.append(self.parse(json.loads(line.decode())))
+            except (ValueError, RecursionError, EvaluationError) as error:
+                # A line that ends in no newline was being written when the run was stopped.
+                if number == len(lines):
+                    break
+                raise EvaluationError(
+                    f"{self.path} line {number}: {error}; start with an empty -o"
+                ) from error
+        return rows
+
+    def append(self, rows: Iterable[RowType]) -> None:
+        """Add rows behind the others, so that a run that is stopped has lost nothing."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, rows)))
+
+    def write(self, rows: Iterable[RowType]) -> None:
+        """Replace all rows, atomically; of rows with the same key the first is written."""
+        found: dict[Hashable, RowType] = {}
+        for row in rows:
+            found.setdefault(row.key, row)
+        with atomic_path(self.path) as beside:
+            beside.write_text("".join(map(_line, found.values())), encoding="utf-8")
+
+
+def _line(row: ResultRow) -> str:
+    return json.dumps(row.as_json(), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def failure_lines(rows: Iterable[ResultRow]) -> list[str]:
+    """A line for every clip and reason, not for every number of quantizers."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.error:
+            reasons.setdefault((row.path, row.error), []).append(row.model)
+    return [
+        f"failed: {path} ({', '.join(dict.fromkeys(models))}): {error}"
+        for (path, error), models in reasons.items()
+    ]
+
+
+@contextmanager
+def parsing(item: Mapping[str, Any]) -> Iterator[None]:
+    """Makes of every problem with a row's fields one error that shows the row.
+
+    Raises:
+        EvaluationError: a field is missing or has another type.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+        raise EvaluationError(
+            f"not a row of such a run ({problem!r}): {json.dumps(item)[:200]}"
+        ) from problem
+
+
+def as_text(value: Any) -> str:
+    """A field that must be text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} where text was expected")
+    return value
+
+
+def as_number(value: Any) -> float:
+    """A field that must be a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{value!r} where a number was expected")
+    return float(value)
+
+
+def as_count(value: Any) -> int:
+    """A field that must be an integer from 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} where a count was expected")
+    return value
+
+
+def number_or_nan(value: Any) -> float:
+    """A number that may be undefined: JSON has no NaN, so null stands for it."""
+    return nan if value is None else as_number(value)
+
+
+def optional(value: Any, check: Callable[[Any], Found]) -> Found | None:
+    """A field that may be null."""
+    return None if value is None else check(value)
