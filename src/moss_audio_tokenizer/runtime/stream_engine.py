@@ -4,8 +4,6 @@ Owns how rows of different lengths become one batch, and the KV caches on the de
 may be is checked in `model.inputs`.
 """
 
-import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,11 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import StreamFileError
+from ..api.stream_files import read_stream_file, write_stream_file
 from ..model.inputs import as_code_chunk, as_waveform_chunk, pad_rows
 from .cuda_graphs import GraphedStep, Record, record_cuda_graph
 from .inference_codec import InferenceDecoder, InferenceEncoder
@@ -98,25 +95,11 @@ class TorchEngine:
     def write_file(self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
         """Write tensors and notes as safetensors, with a checksum."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(tensors, path, notes | {"checksum": _checksum(tensors, notes)})
+        write_stream_file(path, tensors, notes, save_file, _content)
 
     def read_file(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Read what `write_file` wrote."""
-        try:
-            with safe_open(path, "pt", device=str(self.device)) as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                notes = file.metadata() or {}
-        except (SafetensorError, OSError) as problem:
-            reason = " ".join(str(problem).split())
-            raise StreamFileError(
-                f"{str(path)!r} cannot be read as streams ({reason})"
-            ) from problem
-        if notes.pop("checksum", None) != _checksum(tensors, notes):
-            raise StreamFileError(
-                f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "
-                "save the streams again"
-            )
-        return tensors, notes
+        return read_stream_file(path, "pt", str(self.device), _content)
 
 
 @contextmanager
@@ -138,13 +121,8 @@ def graph_recorder(device: torch.device) -> Record | None:
     return partial(record_cuda_graph, device=device) if device.type == "cuda" else None
 
 
-def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """CRC-32 of everything that a file of streams holds."""
-    digest = zlib.crc32(json.dumps(notes, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest = zlib.crc32(f"{name} {list(tensor.shape)} {tensor.dtype}".encode(), digest)
-        digest = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, digest)
-    return f"{digest:08x}"
+def _content(tensor: Tensor) -> tuple[str, Any]:
+    return str(tensor.dtype), tensor.cpu().flatten().view(torch.uint8).numpy().data
 
 
 class TorchDecoderEngine(TorchEngine):
