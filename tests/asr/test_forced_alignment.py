@@ -61,10 +61,10 @@ def model(**changes) -> CatAsr:
 
 
 def test_frames_have_the_number_of_the_token_that_is_being_said():
-    reader = model(frame_scores=True)
+    asr = model(frame_scores=True)
     codes = np.random.default_rng(0).integers(0, 8, (2, 7))
-    (indices,) = Aligner(reader).align([codes], ["ab"])
-    scores = reader.frame_scores(torch.from_numpy(codes)[:, None])[0].double().numpy()
+    (indices,) = Aligner(asr).align([codes], ["ab"])
+    scores = asr.frame_scores(torch.from_numpy(codes)[:, None])[0].double().numpy()
     first, second = token_steps(scores, TEXT.encode("ab"), TEXT.num_tokens)
     expected = [0 if t <= first else 1 if t <= second else 2 for t in range(7)]
     assert indices.tolist() == expected

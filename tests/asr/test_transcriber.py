@@ -34,13 +34,13 @@ def sound(seconds: float, rate: int, channels: int = 1) -> tuple[np.ndarray, int
 
 
 def test_sound_of_any_rate_is_read_in_the_order_it_came(codec):
-    reader = Transcriber(model_for(codec), codec)
+    transcriber = Transcriber(model_for(codec), codec)
     clips = [sound(0.9, 16_000, 2), sound(0.3, 24_000), sound(0.6, 48_000)]
-    together = reader.transcribe(clips, num_quantizers=2)
-    assert together == [reader.transcribe([clip], num_quantizers=2)[0] for clip in clips]
+    together = transcriber.transcribe(clips, num_quantizers=2)
+    assert together == [transcriber.transcribe([clip], num_quantizers=2)[0] for clip in clips]
 
 
-def test_a_folder_and_a_codec_make_a_reader(codec, tmp_path):
+def test_a_folder_and_a_codec_make_a_transcriber(codec, tmp_path):
     model = model_for(codec)
     model.save_pretrained(tmp_path)
     codes = [codec.encode(sound(0.5, 24_000)[0])]
@@ -56,9 +56,9 @@ def test_models_of_other_codes_are_refused(codec):
 
 
 def test_what_cannot_be_read(codec):
-    reader = Transcriber(model_for(codec), codec)
+    transcriber = Transcriber(model_for(codec), codec)
     with pytest.raises(AudioError):
-        reader.transcribe([(np.zeros(0, "f4"), 24_000)])
+        transcriber.transcribe([(np.zeros(0, "f4"), 24_000)])
     with pytest.raises(CodesError):
-        reader.transcribe([sound(0.3, 24_000)], num_quantizers=99)
-    assert reader.transcribe([]) == []
+        transcriber.transcribe([sound(0.3, 24_000)], num_quantizers=99)
+    assert transcriber.transcribe([]) == []

@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
+from moss_audio_tokenizer.checkpoint.codec_checkpoint import released_tensors
 from moss_audio_tokenizer.checkpoint.describe import describe_model
+from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 
 load = MossAudioTokenizerModel.from_pretrained
@@ -238,4 +240,63 @@ def test_half_precision_saves_space_and_keeps_the_quantizer(folder, make_model):
     again = load(folder)
     assert again.identity == make_model().identity
     with pytest.raises(ConfigError, match="fp32, bf16, fp16"):
-        again.save_pretrained(folder, weight_dtype="int8")
+        again.save_pretrained(folder, weight_dtype="int4")
+
+
+def test_8_bits_are_read_back_as_float32(folder, make_model):
+    model = make_model(windows=(0.05, 0.05))
+    model.save_pretrained(folder, weight_dtype="int8")
+    tensors = load_file(folder / "model.safetensors")
+    eight = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8}
+    matrices = {n for n, t in tensors.items() if t.ndim == 2 and not n.startswith("quantizer.")}
+    assert eight == matrices
+    assert {f"{name}.scales" for name in eight} == {n for n in tensors if n.endswith(".scales")}
+    again = load(folder)
+    assert again.config.codec_weight_dtype == "fp32"
+    assert again.identity == model.identity
+    old, new = model.codec.state_dict(), again.codec.state_dict()
+    assert {tensor.dtype for tensor in new.values()} == {torch.float32}
+    for name, values in old.items():
+        if name.startswith("quantizer.") or values.ndim != 2:
+            assert torch.equal(new[name], values), name
+        else:
+            step = values.abs().amax(1, keepdim=True) / 127
+            assert ((new[name] - values).abs() <= 0.5001 * step).all(), name
+    stored = StoredWeights(folder)
+    released = released_tensors(again.codec, "v1")
+    assert set(stored.shapes()) == set(released)
+    assert all(
+        stored.tensor(n).read().tobytes() == t.numpy().tobytes() for n, t in released.items()
+    )
+    assert describe_model(folder)["parameters"]["total"] == sum(map(torch.numel, old.values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda name, tensors: tensors.pop(f"{name}.scales"), "int8 values that are no finite"),
+        (lambda name, tensors: tensors.update({f"{name}.scales": torch.ones(1)}), "each row"),
+        (lambda name, tensors: tensors[f"{name}.scales"].fill_(torch.nan), "no finite weights"),
+    ],
+)
+def test_broken_8_bits_are_refused(folder, make_model, change, said):
+    make_model(windows=(0.05, 0.05)).save_pretrained(folder, weight_dtype="int8")
+    rewrite(folder, lambda tensors: change("encoder.1.input_proj.weight", tensors))
+    with pytest.raises(CheckpointError, match=said):
+        load(folder)
+
+
+@pytest.mark.parametrize("layout", ["v1", "v2"])
+def test_8_bits_in_every_layout_and_in_shards(tmp_path, make_model, layout):
+    model = make_model(windows=(0.05, 0.05))
+    model.save_pretrained(tmp_path / "one", layout=layout, weight_dtype="int8")
+    model.save_pretrained(
+        tmp_path / "many", layout=layout, weight_dtype="int8", max_shard_size="20KB"
+    )
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
+    one, many = (load(tmp_path / name) for name in ("one", "many"))
+    assert one.codec.config == many.codec.config == model.codec.config
+    audio = torch.randn(1, 1, 100)
+    codes = one.encode(audio).audio_codes
+    assert torch.equal(many.encode(audio).audio_codes, codes)
+    assert torch.equal(many.decode(codes).audio, one.decode(codes).audio)

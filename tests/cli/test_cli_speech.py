@@ -13,14 +13,14 @@ from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudio
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.sampling import CodeSampler
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
-from moss_audio_tokenizer.tts.model import CONTINUE, END
+from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 TEXT = CharacterText("abc ")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders: a codec, a speaker that always goes on, a reader."""
+    """Folders of a codec, a CAT-TTS that always continues, and a CAT-ASR."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
@@ -37,7 +37,7 @@ def models(tmp_path_factory):
     sizes = {"depth_head_dim": 4, "depth_feedforward": 8, "adapter_width": 0}
     tts = CatTts(CatTtsConfig(**common, **depth, **sizes), TEXT)
     with torch.no_grad():
-        # No scores but a lean towards going on: `--max-seconds` ends it.
+        # Equal logits of ending and continuing: `--max-seconds` ends it.
         tts.depth.exits[0][2].weight.zero_()
     tts.save_pretrained(folder / "tts")
     CatAsr(CatAsrConfig(**common), TEXT).save_pretrained(folder / "asr")

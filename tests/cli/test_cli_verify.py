@@ -122,6 +122,16 @@ def test_a_checkpoint_of_half_the_size(json_of, tmp_path):
     assert json.loads((tmp_path / "half" / "config.json").read_text())
 
 
+def test_a_checkpoint_in_8_bits_is_for_this_package_alone(json_of, refused, tmp_path):
+    whole = json_of("export", "hf", GOLDEN, "-o", tmp_path / "whole")
+    eight = ("export", "hf", GOLDEN, "--weight-dtype", "int8", "-o")
+    written = json_of(*eight, tmp_path / "eight")
+    assert written["bytes"] < 0.5 * whole["bytes"]
+    assert written["model_identity"] == whole["model_identity"]
+    for other in (("--remote-code",), ("--layout", "hf")):
+        assert "only this package" in refused(*eight, tmp_path / "out", *other)
+
+
 @pytest.mark.parametrize("size", ["banana", "0", "-1GB", "", "5", "1e3MB", "0GB"])
 def test_sizes_of_shards_that_cannot_be(refused, tmp_path, size):
     line = refused("export", "hf", GOLDEN, "-o", tmp_path / "out", f"--max-shard-size={size}")

@@ -63,7 +63,12 @@ def test_manifest(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "saved", [{"layout": "v2"}, {"weight_dtype": "bf16"}, {"max_shard_size": "20KB"}], ids=str
+    "saved",
+    [
+        *({"layout": "v2"}, {"weight_dtype": "bf16"}, {"max_shard_size": "20KB"}),
+        *({"weight_dtype": "int8"}, {"weight_dtype": "int8", "max_shard_size": "20KB"}),
+    ],
+    ids=str,
 )
 def test_every_kind_of_checkpoint(make_model, tmp_path, saved):
     model = make_model(2)
@@ -103,6 +108,13 @@ def test_a_folder_with_something_in_it_is_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="not empty"):
         export_onnx(checkpoint, target)
     assert [path.name for path in target.iterdir()] == ["precious"]
+
+
+def test_a_checkpoint_in_8_bits_takes_no_graphs_beside_it(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path, weight_dtype="int8")
+    with pytest.raises(InputError, match="export to another folder"):
+        export_onnx(tmp_path, tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_int8_decoder(make_exported):

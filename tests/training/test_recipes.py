@@ -1,5 +1,6 @@
 """Recipes are configurations that fit their models."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import Qwen3Config
 from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.llm import make_text
+from moss_audio_tokenizer.speech.tokens import LETTERS, PieceText
 from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
 from moss_audio_tokenizer.training.codec.assembly import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
@@ -26,8 +28,8 @@ LANGUAGE = [*BY_KIND["asr"], *BY_KIND["tts"]]
 
 def test_every_recipe_is_of_a_kind():
     assert sorted(name for names in BY_KIND.values() for name in names) == sorted(RECIPES)
-    assert BY_KIND["asr"] == ["asr", "asr_one_gpu", "asr_tiny"]
-    assert BY_KIND["tts"] == ["tts", "tts_one_gpu", "tts_tiny"]
+    assert BY_KIND["asr"] == ["asr", "asr_general", "asr_one_gpu", "asr_tiny"]
+    assert BY_KIND["tts"] == ["tts", "tts_general", "tts_one_gpu", "tts_tiny"]
 
 
 @pytest.mark.parametrize("name", BY_KIND["codec"])
@@ -112,12 +114,15 @@ def model_of(config) -> nn.Module:
     """The model of a recipe on the codes of the 1.77 B codec, without memory for its weights."""
     info = CodecInfo("0123456789abcdef", 24_000, 1, 1920, 32, 1024)
     data, text = SimpleNamespace(info=info), make_text(config.model.text)
+    if config.model.num_pieces:
+        pieces = ["".join(three) for three in itertools.product(LETTERS[2:], repeat=3)]
+        text = PieceText(LETTERS, pieces[: config.model.num_pieces])
     run = SimpleNamespace(
         config=config,
         data=data,
         text=text,
         start_from_codec=lambda _: None,
-        _aligner=lambda: None,
+        _aligned=lambda: None,
         _task_of=lambda model: SimpleNamespace(model=model),
     )
     with torch.device("meta"):
@@ -154,7 +159,14 @@ def test_the_papers_language_models_are_the_papers(name, qwen3):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("asr_one_gpu", 34.1), ("tts_one_gpu", 72.1), ("asr_tiny", 4.5), ("tts_tiny", 12.8)],
+    [
+        ("asr_general", 5.9),
+        ("asr_one_gpu", 34.1),
+        ("asr_tiny", 4.5),
+        ("tts_general", 14.0),
+        ("tts_one_gpu", 72.1),
+        ("tts_tiny", 12.8),
+    ],
 )
 def test_small_language_models_are_as_large_as_they_say(name, expected):
     assert millions(model_of(recipe(name))) == pytest.approx(expected, rel=0.03)

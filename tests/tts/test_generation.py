@@ -8,7 +8,7 @@ from tiny_tts import TEXT, leaning, tiny_tts
 from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.speech.tts_generation import make_cursor
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
-from moss_audio_tokenizer.tts.model import CONTINUE, END
+from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
 

@@ -5,9 +5,11 @@ import torch.nn.functional as F
 from tiny_tts import TEXT, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.tts import CatTts, CatTtsConfig, TtsBatch, TtsOutput
+from moss_audio_tokenizer.tts import CatTts, CatTtsConfig, SequenceDropout, TtsBatch, TtsOutput
 from moss_audio_tokenizer.tts.alignment import TokenAlignment
-from moss_audio_tokenizer.tts.model import CONTINUE, END
+from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
+
+DRAWN_ROWS = 20_000
 
 
 def codes(layers: int = 4, batch: int = 2, frames: int = 3) -> torch.Tensor:
@@ -223,3 +225,26 @@ def test_the_shape_of_the_published_recipe():
     assert round(temporal / 1e9, 2) == 1.72
     assert abs(blocks / 1e6 - 202.9) < 0.1
     assert np.prod(model.code_embedding.tables.shape) == 32 * 1024 * 2048
+
+
+def shares(dropout: SequenceDropout) -> torch.Tensor:
+    kept = dropout.draw(DRAWN_ROWS, 4, torch.Generator().manual_seed(0))
+    return torch.bincount(kept, minlength=5)[1:] / DRAWN_ROWS
+
+
+@pytest.mark.parametrize(
+    ("dropout", "expected"),
+    [
+        (SequenceDropout(0.0), [0, 0, 0, 1]),
+        (SequenceDropout(1.0), [1 / 4, 1 / 4, 1 / 4, 1 / 4]),
+        (SequenceDropout(1.0, include_full=False), [1 / 3, 1 / 3, 1 / 3, 0]),
+        (SequenceDropout(0.5, include_full=False), [1 / 6, 1 / 6, 1 / 6, 1 / 2]),
+    ],
+)
+def test_shares_are_those_of_the_paper(dropout, expected):
+    torch.testing.assert_close(shares(dropout), torch.tensor(expected).float(), atol=0.02, rtol=0)
+
+
+def test_one_layer_alone_stays():
+    random = torch.Generator().manual_seed(0)
+    assert SequenceDropout(1.0, include_full=False).draw(5, 1, random).tolist() == [1] * 5

@@ -41,7 +41,7 @@ class Constant(torch.nn.Module):
 
 
 def leaning(towards: int, *sizes: int, **changes) -> CatTts:
-    """A model that always ends, or always goes on."""
+    """A model that always ends, or always continues."""
     model = tiny_tts(*sizes, **changes)
     with torch.no_grad():
         model.depth.exits[0][1] = Constant()

@@ -1,8 +1,8 @@
 """CAT-ASR: a speech recognition model that reads codes. Source: the paper's appendix E."""
 
-from .config import CatAsrConfig
+from .asr_config import CatAsrConfig
+from .cat_asr import AsrOutput, CatAsr
 from .forced_alignment import Aligner
-from .model import AsrOutput, CatAsr
-from .transcriber import Transcriber
+from .torch_transcriber import Transcriber
 
 __all__ = ["Aligner", "AsrOutput", "CatAsr", "CatAsrConfig", "Transcriber"]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64, Integer
 from ..errors import ConfigError
 from ..speech.codes_batch import check_codes
 from ..speech.ctc import token_steps
-from .model import CatAsr
+from .cat_asr import CatAsr
 
 
 class Aligner:

@@ -27,6 +27,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..model.codec import Codec
 from .key_names import (
+    SCALES_SUFFIX,
     canonical_name,
     equal_projections,
     layout_of,
@@ -63,8 +64,14 @@ class _StoredTensors:
 
     @property
     def names(self) -> list[str]:
-        """Names of all tensors."""
-        return list(self._files)
+        """Names of all tensors; the scales of a matrix in 8 bits belong to it."""
+        return [name for name in self._files if not self._scales_another(name)]
+
+    def _scales_another(self, name: str) -> bool:
+        """Whether this tensor is the scales of a matrix in 8 bits."""
+        matrix = name.removesuffix(SCALES_SUFFIX)
+        there = matrix != name and matrix in self._files
+        return there and self._files[matrix].get_slice(matrix).get_dtype() == "I8"
 
     def _file(self, name: str) -> Any:
         if name not in self._files:
@@ -78,6 +85,15 @@ class _StoredTensors:
     def tensor(self, name: str) -> Tensor:
         """Read a tensor; see `Checkpoint.tensor`."""
         tensor: Tensor = self._file(name).get_tensor(name)
+        scales_name = name + SCALES_SUFFIX
+        if tensor.dtype == torch.int8 and scales_name in self._files:
+            scales = self.tensor(scales_name)
+            if tensor.ndim != 2 or scales.shape != tensor.shape[:1]:
+                raise CheckpointError(
+                    f"{self._folder}: {scales_name} is {list(scales.shape)}, which does not fit "
+                    f"{name} of {list(tensor.shape)}; expected a factor for each row of a matrix"
+                )
+            return tensor * scales[:, None]
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise CheckpointError(
                 f"{self._folder}: {name} holds {tensor.dtype} values that are no finite weights; "
@@ -311,7 +327,8 @@ def released_tensors(
 ) -> dict[str, Tensor]:
     """The codec's tensors under released names; v2 gets identity projections where v1 has none.
 
-    ``dtype`` is that of encoder and decoder; the quantizer stays in float32.
+    ``dtype`` is that of encoder and decoder; the quantizer stays in float32. With torch.int8 their
+    matrices are stored in 8 bits with a scale for each row, everything else in float32.
     """
     state = codec.state_dict()
     tensors = {}
@@ -322,10 +339,21 @@ def released_tensors(
         for name, width in equal_projections(codec.config).items():
             if getattr(codec, name.split(".")[0]) is not None:
                 tensors.setdefault(name, torch.eye(width))
+    if dtype == torch.int8:
+        return {key: value for item in tensors.items() for key, value in _in_8_bits(*item).items()}
     return {
         name: tensor if name.startswith("quantizer.") else tensor.to(dtype)
         for name, tensor in tensors.items()
     }
+
+
+def _in_8_bits(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A matrix of the encoder or the decoder in 8 bits, and its scales; others as they are."""
+    if name.startswith("quantizer.") or tensor.ndim != 2 or _is_identity(tensor):
+        return {name: tensor}
+    scales = tensor.abs().amax(1) / 127
+    steps = torch.where(scales > 0, scales, torch.ones_like(scales))
+    return {name: (tensor / steps[:, None]).round().to(torch.int8), name + SCALES_SUFFIX: scales}
 
 
 def save_codec(
@@ -343,7 +371,7 @@ def save_codec(
         folder: exists already.
         layout: "v1" or "v2" (default: v1 if it can describe the codec, else v2), or "hf" for
             the class inside transformers, with the configuration of its feature extractor.
-        dtype: of encoder and decoder; the quantizer stays in float32.
+        dtype: type of encoder and decoder, as `released_tensors` has it.
         max_shard_size: bytes of a shard at most, such as "5GB".
         settings: more keys for config.json.
     """
@@ -370,6 +398,8 @@ def _in_layout(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Contents of config.json, and the tensors."""
     if layout == PORT_LAYOUT:
+        if dtype == torch.int8:
+            raise ConfigError("layout 'hf' has no weights in int8; expected fp32, bf16 or fp16")
         keys = port_config(codec.config) | {"dtype": str(dtype).removeprefix("torch.")}
         return keys, port_tensors(released_tensors(codec, "v1", dtype), codec.config)
     if layout not in LAYOUTS:

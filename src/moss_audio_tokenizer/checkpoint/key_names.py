@@ -13,6 +13,9 @@ from ..config import CodecConfig, TransformerStage
 from ..config.released import LAYOUTS
 from ..errors import ConfigError
 
+# After the name of a matrix in 8 bits: a factor for each of its rows.
+SCALES_SUFFIX = ".scales"
+
 _BLOCK_NAMES = {
     "attention.in_proj.weight": ("self_attn.in_projs.0.weight", "self_attn.in_proj.weight"),
     "attention.out_proj.weight": ("self_attn.out_projs.0.weight", "self_attn.out_proj.weight"),

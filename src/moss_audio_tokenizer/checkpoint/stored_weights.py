@@ -6,8 +6,8 @@ Owns reading headers and single values; what is read here is described or pointe
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from ..config import CodecConfig, codec_config_from_released
 from ..errors import CheckpointError
 from ..files import require_file
-from .key_names import canonical_name, equal_projections, layout_of
+from .key_names import SCALES_SUFFIX, canonical_name, equal_projections, layout_of
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -34,12 +34,14 @@ class StoredTensor:
         dtype: safetensors' name of the type, such as "F16".
         shape: its axes.
         offset: of its first byte, from the start of the file.
+        scales: a factor for each row of a matrix in 8 bits ("I8"); None for other types.
     """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    scales: "StoredTensor | None" = None
 
     @property
     def num_bytes(self) -> int:
@@ -47,7 +49,7 @@ class StoredTensor:
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
     def read(self) -> np.ndarray:
-        """The values; bfloat16 comes as float32."""
+        """The values; bfloat16 and 8 bits with scales come as float32."""
         with self.file.open("rb") as stream:
             stream.seek(self.offset)
             data = stream.read(self.num_bytes)
@@ -55,7 +57,8 @@ class StoredTensor:
             high = np.frombuffer(data, "<u2").astype(np.uint32) << 16
             return high.view(np.float32).reshape(self.shape)
         kind = {"F": "f", "I": "i", "U": "u"}[self.dtype[0]]
-        return np.frombuffer(data, f"<{kind}{_ITEM_BYTES[self.dtype]}").reshape(self.shape)
+        values = np.frombuffer(data, f"<{kind}{_ITEM_BYTES[self.dtype]}").reshape(self.shape)
+        return values if self.scales is None else values * self.scales.read()[:, None]
 
 
 class StoredWeights:
@@ -77,6 +80,7 @@ class StoredWeights:
         self.layout = layout_of(name for header in headers for name in header)
         for header in headers:
             self._tensors |= {canonical_name(name): tensor for name, tensor in header.items()}
+        self._tensors = dict(_with_scales(self._tensors))
         self._idle: set[str] = set()
         self.config = config or self._read_config(released)
 
@@ -91,6 +95,11 @@ class StoredWeights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors and name not in self._idle
+
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether some matrices are in 8 bits, with a scale for each row."""
+        return any(tensor.scales is not None for tensor in self._tensors.values())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor in the files, by its v1 name."""
@@ -109,11 +118,27 @@ class StoredWeights:
         if name not in self:
             raise CheckpointError(f"{self.folder} does not fit its config.json: it has no {name}")
         tensor = self._tensors[name]
-        if tensor.dtype not in ("F32", "F16", "BF16") and not name.endswith(".int8"):
+        scaled = tensor.scales is not None or name.endswith(".int8")
+        if tensor.dtype not in ("F32", "F16", "BF16") and not scaled:
             raise CheckpointError(
                 f"{self.folder}: {name} is {tensor.dtype}; expected F32, F16 or BF16"
             )
         return tensor
+
+
+def _with_scales(tensors: dict[str, StoredTensor]) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors; the scales of a matrix in 8 bits become a part of it."""
+    for name, tensor in tensors.items():
+        scales = tensors.get(name + SCALES_SUFFIX)
+        if tensor.dtype == "I8" and scales is not None:
+            if len(tensor.shape) != 2 or scales.shape != tensor.shape[:1]:
+                raise CheckpointError(
+                    f"{tensor.file}: the scales of {name} are {list(scales.shape)}; expected a "
+                    "factor for each row of a matrix"
+                )
+            yield name, replace(tensor, scales=scales)
+        elif tensors.get(name.removesuffix(SCALES_SUFFIX), tensor).dtype != "I8":
+            yield name, tensor
 
 
 def _is_identity(values: np.ndarray) -> bool:

@@ -43,6 +43,7 @@ class WeightType(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class CodesType(str, Enum):
@@ -192,7 +193,10 @@ def export_checkpoint(
     ] = Layout.v1,
     weight_dtype: Annotated[
         WeightType,
-        typer.Option(help="Type of the weights of encoder and decoder; the quantizer's are fp32."),
+        typer.Option(
+            help="Type of the weights of encoder and decoder; the quantizer's are fp32. Only this "
+            "package reads int8."
+        ),
     ] = WeightType.fp32,
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
@@ -219,6 +223,10 @@ def export_checkpoint(
         raise InputError(
             "--remote-code and --layout hf exclude each other: transformers loads that layout by "
             "its own class"
+        )
+    if weight_dtype is WeightType.int8 and (remote_code or layout is Layout.hf):
+        raise InputError(
+            "--weight-dtype int8 excludes --remote-code and --layout hf: only this package reads it"
         )
     if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
         raise InputError(

@@ -60,6 +60,11 @@ def export_onnx(
     if codes_type not in CODES_TYPES:
         raise InputError(f"codes_type is {codes_type!r}; expected int32 or int64")
     weights = StoredWeights(folder_path(model))
+    if weights.in_8_bits and Path(output).resolve() == weights.folder.resolve():
+        raise InputError(
+            f"{output} holds weights in 8 bits by rows, which graphs do not read; "
+            "export to another folder"
+        )
     precisions = {"encoder": encoder, "decoder": decoder}
     clips = list(clips) or [probe(weights.config)]
     with _target(weights.folder, Path(output)) as folder:

@@ -40,6 +40,11 @@ def write_weights(
     unknown = sorted(set(precisions.values()) - set(PRECISIONS))
     if unknown:
         raise ConfigError(f"no precision {unknown[0]!r}; there are {', '.join(PRECISIONS)}")
+    if weights.in_8_bits:  # graphs know 8 bits by blocks, not by rows
+        precisions = {
+            part: "fp32" if precision == "stored" else precision
+            for part, precision in precisions.items()
+        }
     for file in weights.files:
         if set(precisions.values()) == {"stored"}:
             shutil.copyfile(file, folder / file.name)

@@ -279,6 +279,8 @@ class MossAudioTokenizerModel(
             max_shard_size: larger checkpoints are split into shards with an index.
             weight_dtype: "fp32", or "bf16" / "fp16" for half the size: encoder and decoder are
                 rounded, the quantizer is not (default: what `set_codec_weight_dtype` chose).
+                "int8" stores their matrices in 8 bits with a scale for each row, for a quarter of
+                the size; they are read back to float32. Other engines cannot read them.
             state_dict: weights to write in place of the model's, under the names of
                 ``model.state_dict()``.
             **options: ``is_main_process=False`` writes nothing; ``safe_serialization`` changes
@@ -297,11 +299,12 @@ class MossAudioTokenizerModel(
         codec = self.codec if state_dict is None else with_weights(self.codec, state_dict)
         weight_dtype = weight_dtype or self.config.codec_weight_dtype
         folder = Path(save_directory)
-        dtype = require_dtype(weight_dtype)
+        in_8_bits = weight_dtype == "int8"
+        dtype = torch.int8 if in_8_bits else require_dtype(weight_dtype)
         settings = {
             "attention_implementation": self.config.attention_implementation,
             "compute_dtype": self.config.compute_dtype,
-            "codec_weight_dtype": weight_dtype,
+            "codec_weight_dtype": "fp32" if in_8_bits else weight_dtype,
         }
         if self.config.lengths != "ceil":
             settings["lengths"] = self.config.lengths

@@ -1,7 +1,4 @@
-"""The audio-to-text head of training: a language model that reads what the codes say.
-
-It is no part of the codec. Source: training.md section 4, the paper's equation 1.
-"""
+"""The audio-to-text head, used in the training of the codec alone (the paper's equation 1)."""
 
 from .head import TASKS, SemanticHead, SemanticOutput
 

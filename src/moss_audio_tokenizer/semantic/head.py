@@ -1,7 +1,7 @@
-"""The semantic head: a language model that is fed [task][hidden states of a clip][text].
+"""The semantic head: a language model over [task][hidden states of a clip][text].
 
-Owns the sequences, the cross-entropy on the text alone and greedy reading; knows nothing of
-codecs, data or optimisers. Source: training.md section 4 (the paper's equation 1).
+Owns the sequences, the cross-entropy of the text and greedy decoding; knows nothing of codecs,
+data or optimizers. Source: the paper's equation 1.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from transformers import DynamicCache
 from ..llm import TextCodec
 from ..llm.llm import cache_argument
 
-# The order is that of the rows of `SemanticHead.tasks`.
+# In the order of the vectors of `SemanticHead.tasks`.
 TASKS = ("asr", "ms_asr", "caption")
 
 
 @dataclass
 class SemanticOutput:
-    """Of one batch.
+    """Losses of one batch.
 
     Attributes:
         loss_sum: cross-entropy, summed over the target tokens.
-        num_tokens: target tokens, the end of every text included.
-        num_correct: those that the model ranks first.
+        num_tokens: number of target tokens, end tokens included.
+        num_correct: number of target tokens that the model ranks first.
     """
 
     loss_sum: Float[Tensor, ""]
@@ -38,13 +38,13 @@ class SemanticOutput:
 
 
 class SemanticHead(nn.Module):
-    """Adapter, task tokens and language model, all of them trained.
+    """Adapter, task tokens and language model, all of which are trained.
 
     Args:
-        language_model: decoder-only, of transformers.
-        text: its tokenizer.
-        latent_width: channels of the hidden states, which are the decoder's input.
-        seed: of the adapter's and the task tokens' weights.
+        language_model: a decoder-only model of transformers.
+        text: text tokens of the model.
+        latent_width: channels of the hidden states, the input of the codec's decoder.
+        seed: seed of the random weights of adapter and task tokens.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SemanticHead(nn.Module):
             nn.init.normal_(self.tasks.weight, std=0.02)
 
     def targets(self, text: str) -> list[int]:
-        """The ids to predict: the text's, then the end."""
+        """The tokens to predict: those of the text, and the end token."""
         return [*self.text.encode(text), self.text.end]
 
     def forward(
@@ -74,10 +74,10 @@ class SemanticHead(nn.Module):
         """Cross-entropy of the texts; rows whose text is empty are left out.
 
         Args:
-            hidden: what the decoder gets, right-padded.
-            num_frames: frames of each row that are no padding.
-            texts: what is said in each row.
-            tasks: of `TASKS`, for each row with a text.
+            hidden: hidden states of the clips, right-padded.
+            num_frames: number of frames of each row without padding.
+            texts: transcript or caption of each row.
+            tasks: one of `TASKS` for each row with a text.
         """
         rows = [row for row, text in enumerate(texts) if text]
         if not rows:
@@ -98,7 +98,7 @@ class SemanticHead(nn.Module):
         return torch.cat((self.tasks(number), self.adapter(hidden[:num_frames])))
 
     def _states(self, prompts: list[Tensor], targets: list[list[int]]) -> Tensor:
-        """The model's states that predict the targets of all rows, one after another."""
+        """States that predict the targets of all rows, concatenated."""
         embed = self.language_model.get_input_embeddings()
         device = prompts[0].device
         known = [torch.tensor(ids[:-1], dtype=torch.long, device=device) for ids in targets]
@@ -120,7 +120,7 @@ class SemanticHead(nn.Module):
         )
 
     def _untouched(self, hidden: Tensor) -> SemanticOutput:
-        """Nothing to read, but a graph through every weight: sharded processes move together."""
+        """A loss of zero with a graph through every weight, which sharded training needs."""
         states = self._states([self._prompt(hidden[0], 1, TASKS[0])], [[self.text.end]])
         logits = self.language_model.get_output_embeddings()(states)
         zero = 0.0 * logits.float().sum()
@@ -130,7 +130,7 @@ class SemanticHead(nn.Module):
     def read(
         self, hidden: Float[Tensor, "frames width"], task: str = "asr", max_tokens: int = 128
     ) -> str:
-        """What the model reads from one clip, greedily."""
+        """The text of one clip, decoded greedily."""
         steps = self._prompt(hidden, len(hidden), task)[None]
         embed = self.language_model.get_input_embeddings()
         cache = cache_argument(self.language_model, DynamicCache())

@@ -22,7 +22,16 @@ from .codec.codec_config import (
     WarmStart,
 )
 from .run_config import RunConfig
-from .speech.speech_recipes import asr, asr_one_gpu, asr_tiny, tts, tts_one_gpu, tts_tiny
+from .speech.speech_recipes import (
+    asr,
+    asr_general,
+    asr_one_gpu,
+    asr_tiny,
+    tts,
+    tts_general,
+    tts_one_gpu,
+    tts_tiny,
+)
 
 
 def v1() -> TrainingConfig:
@@ -238,6 +247,7 @@ def semantic_head() -> TrainingConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "asr": asr,
+    "asr_general": asr_general,
     "asr_one_gpu": asr_one_gpu,
     "asr_tiny": asr_tiny,
     "bundled": bundled,
@@ -250,6 +260,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "semantic_head": semantic_head,
     "smoke": smoke,
     "tts": tts,
+    "tts_general": tts_general,
     "tts_one_gpu": tts_one_gpu,
     "tts_tiny": tts_tiny,
     "v1": v1,

@@ -6,9 +6,9 @@ Source: the paper's section 3.3 and appendix C.
 from ..speech.sampling import SpeechSampling
 from ..speech.synthesizer import Speech, SpeechRequest
 from ..speech.tts_generation import Frame, GeneratedSpeech, Prompt, frames, generate
-from .config import CatTtsConfig
-from .model import CatTts, SequenceDropout, TtsBatch, TtsOutput
-from .synthesizer import Synthesizer
+from .cat_tts import CatTts, SequenceDropout, TtsBatch, TtsOutput
+from .torch_synthesizer import Synthesizer
+from .tts_config import CatTtsConfig
 
 __all__ = [
     "CatTts",

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..model.attention import plan_window, windowed_attention
-from .config import CatTtsConfig
+from .tts_config import CatTtsConfig
 
 _STD = 0.02
 

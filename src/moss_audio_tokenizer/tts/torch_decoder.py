@@ -18,7 +18,7 @@ from ..speech.tts_generation import TtsInput
 from .depth import DepthCache
 
 if TYPE_CHECKING:
-    from .model import CatTts
+    from .cat_tts import CatTts
 
 
 class TorchTtsDecoder:

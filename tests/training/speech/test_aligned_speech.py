@@ -1,4 +1,4 @@
-"""CAT-ASR with frame scores, and CAT-TTS that learns from it which token is being said."""
+"""CAT-ASR with a CTC head, and CAT-TTS with the text alignment by it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,8 @@ from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.data import CodedBatch, CodedRow, Segment
+from moss_audio_tokenizer.training.speech.clip_alignment import ClipAlignments
 from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
-from moss_audio_tokenizer.training.speech.tts_task import TtsTask
 
 
 @pytest.fixture(scope="module")
@@ -22,33 +22,35 @@ def codes(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory, codes) -> Path:
-    """A reader with frame scores that knows the toy language."""
-    config = language_config("asr", tmp_path_factory.mktemp("reader"), codes, frame_weight=1.0)
+def asr_folder(tmp_path_factory, codes) -> Path:
+    """A CAT-ASR with a CTC head that knows the toy language."""
+    config = language_config("asr", tmp_path_factory.mktemp("asr"), codes, frame_weight=1.0)
     config = replace(config, max_steps=80, model=replace(config.model, num_words=2))
     return trainer_for(config, report=lambda _: None).run()
 
 
-def test_frames_learn_to_tell_their_tokens(reader):
-    losses = [line["frames"] for line in read_log(reader.parent)]
+def test_the_ctc_loss_falls(asr_folder):
+    losses = [line["frames"] for line in read_log(asr_folder.parent)]
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_words_of_the_data_are_tokens(reader):
-    assert len(CatAsr.from_pretrained(reader).text.words) == 2
+def test_words_of_the_data_are_tokens(asr_folder):
+    assert len(CatAsr.from_pretrained(asr_folder).text.words) == 2
 
 
-def test_letters_are_found_where_they_are_said(reader):
-    (indices,) = Aligner(CatAsr.from_pretrained(reader)).align([say("bcab")], ["bcab"])
+def test_letters_are_aligned_with_their_frames(asr_folder):
+    (indices,) = Aligner(CatAsr.from_pretrained(asr_folder)).align([say("bcab")], ["bcab"])
     assert indices.tolist() == sorted(indices.tolist())
     assert indices[0] == 0
     assert indices[-1] >= 3
 
 
-def test_a_speaker_learns_its_place_in_the_tokens_of_its_aligner(reader, codes, tmp_path):
-    config = language_config("tts", tmp_path / "run", codes, aligner=str(reader), place_weight=2.0)
+def test_durations_are_learned_in_the_tokens_of_the_aligner(asr_folder, codes, tmp_path):
+    config = language_config(
+        "tts", tmp_path / "run", codes, aligner=str(asr_folder), place_weight=2.0
+    )
     trainer = trainer_for(config, report=lambda _: None)
-    assert trainer.text.words == CatAsr.from_pretrained(reader).text.words
+    assert trainer.text.words == CatAsr.from_pretrained(asr_folder).text.words
     batch = next(trainer.batches(0))
     steps = [trainer.train_step(batch) for _ in range(30)]
     trainer.close()
@@ -58,18 +60,18 @@ def test_a_speaker_learns_its_place_in_the_tokens_of_its_aligner(reader, codes, 
     assert first["total"] == pytest.approx(total, rel=1e-5)
 
 
-def test_the_same_codes_under_two_texts_are_aligned_twice(reader):
-    aligner = Aligner(CatAsr.from_pretrained(reader))
+def test_the_same_codes_under_two_texts_are_aligned_twice(asr_folder):
+    aligner = Aligner(CatAsr.from_pretrained(asr_folder))
     codes = say("abc").astype(np.uint16)
     rows = [
         CodedRow(codes, (Segment(text, codes.shape[1]),), "one", "clip") for text in ("abcabc", "a")
     ]
-    task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
-    long, short = task._aligned(rows)
+    clips = ClipAlignments(aligner)
+    long, short = clips.token_indices(rows)
     assert max(short) <= 1 < max(long)
 
 
-def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
+def test_a_prompt_is_skipped_and_a_clip_is_aligned_once(asr_folder):
     class Counting(Aligner):
         asked = 0
 
@@ -77,24 +79,26 @@ def test_a_prompt_is_passed_over_and_a_clip_is_aligned_once(reader):
             self.asked += len(texts)
             return super().align(clips, texts)
 
-    aligner = Counting(CatAsr.from_pretrained(reader))
-    task = TtsTask(aligner.model, aligner=aligner)  # type: ignore[arg-type]
+    aligner = Counting(CatAsr.from_pretrained(asr_folder))
+    clips = ClipAlignments(aligner)
     first, last = (say(text).astype(np.uint16) for text in ("ca", "bcab"))
     pair = (Segment("ca", first.shape[1]), Segment("bcab", last.shape[1]))
     rows = [
         CodedRow(np.concatenate((first, last), 1), pair, "one", "pair"),
         CodedRow(last, pair[1:], "one", "clip"),
     ]
-    both, alone = task._aligned(rows)
+    both, alone = clips.token_indices(rows)
     before = len(aligner.model.text.encode("ca bcab")) - len(aligner.model.text.encode("bcab"))
-    assert both == [before] * first.shape[1] + [before + place for place in alone]
+    assert both == [before] * first.shape[1] + [before + index for index in alone]
     assert aligner.asked == 1
-    task._aligned(rows)
+    clips.token_indices(rows)
     assert aligner.asked == 1
 
 
-def test_rows_are_left_unconditioned_in_training_alone(reader, codes, tmp_path):
-    config = language_config("tts", tmp_path / "run", codes, aligner=str(reader), place_dropout=0.5)
+def test_rows_are_left_unconditioned_in_training_alone(asr_folder, codes, tmp_path):
+    config = language_config(
+        "tts", tmp_path / "run", codes, aligner=str(asr_folder), place_dropout=0.5
+    )
     trainer = trainer_for(config, report=lambda _: None)
     assert trainer.task.model.config.guidance > 1
     row = next(trainer.batches(0)).batch.rows[0]
@@ -106,14 +110,15 @@ def test_rows_are_left_unconditioned_in_training_alone(reader, codes, tmp_path):
     assert trainer.train_step(drawn)["place"] > 0
     trainer.task.eval()
     assert trainer.task._conditioned_from(drawn) == first
-    trainer.task.place_dropout, trainer.task.training = 1.0, True
+    trainer.task.alignment = replace(trainer.task.alignment, dropout=1.0)
+    trainer.task.training = True
     assert trainer.train_step(drawn)["place"] == 0
     trainer.close()
 
 
-def test_clips_that_the_aligner_cannot_say_are_left_out(reader, tmp_path):
+def test_clips_that_the_aligner_cannot_express_are_left_out(asr_folder, tmp_path):
     manifest, lines = write_codes(tmp_path, "für", "aж"), []
-    config = language_config("tts", tmp_path / "run", manifest, aligner=str(reader))
+    config = language_config("tts", tmp_path / "run", manifest, aligner=str(asr_folder))
     config = replace(config, model=replace(config.model, text="bytes", num_words=1))
     trainer = trainer_for(config, report=lines.append)
     trainer.close()

@@ -115,7 +115,7 @@ def same_weights(first, second) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
-def test_a_reader_that_was_trained_long_enough_reads(tmp_path, codes):
+def test_an_asr_model_that_was_trained_long_enough_transcribes(tmp_path, codes):
     config = language_config("asr", tmp_path / "run", codes, max_steps=300, prefix_share=0.0)
     keys = ("validation.every=300", "checkpoint_every=300", "data.max_join=1", "model.width=32")
     # So that no seed and no processor's rounding decides.
@@ -209,15 +209,15 @@ def test_chance_follows_from_seed_and_step(config, opened, tmp_path):
     steps = [batch for batch, _ in zip(first.batches(0), range(7), strict=False)]
     for one, other in zip(steps[5:], later, strict=True):
         assert (one.names, one.seeds) == (other.names, other.seeds)
-        assert torch.equal(one.depths, other.depths)
-    drawn = torch.cat([batch.depths for batch in steps])
+        assert torch.equal(one.num_quantizers, other.num_quantizers)
+    drawn = torch.cat([batch.num_quantizers for batch in steps])
     assert set(drawn.tolist()) == set(range(1, LAYERS + 1))
 
 
 @pytest.mark.parametrize(("kind", "key"), [("asr", "prefix_share"), ("tts", "dropout.probability")])
 def test_without_dropout_every_row_keeps_all_layers(kind, key, tmp_path, codes, opened):
     trainer = opened(override(language_config(kind, tmp_path / "run", codes), [f"{key}=0"]))
-    drawn = [batch.depths for batch, _ in zip(trainer.batches(0), range(6), strict=False)]
+    drawn = [batch.num_quantizers for batch, _ in zip(trainer.batches(0), range(6), strict=False)]
     assert set(torch.cat(drawn).tolist()) == {LAYERS}
 
 
@@ -276,7 +276,7 @@ def test_a_run_does_not_go_on_as_another(kind, change, tmp_path, codes):
         trainer_for(override(config, [change]), resume=True)
 
 
-def test_a_reader_does_not_go_on_as_a_speaker(tmp_path, codes):
+def test_an_asr_run_is_not_resumed_as_a_tts_run(tmp_path, codes):
     run_until(trainer_for(language_config("asr", tmp_path / "run", codes), False, print), 4)
     with pytest.raises(TrainingError, match=r"holds a run of kind 'asr'.*kind 'tts'"):
         trainer_for(language_config("tts", tmp_path / "run", codes), resume=True)

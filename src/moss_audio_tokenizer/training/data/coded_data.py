@@ -178,6 +178,13 @@ class CodedData:
         """The batches of ``first_step`` and all after it; see `batch`."""
         yield from map(self.batch, itertools.count(first_step))
 
+    def clips(self) -> Generator[CodedRow]:
+        """Every clip that is drawn, as it is and by itself; a loop over them fills the cache."""
+        for clip in self._planner.used:
+            made = self._made(PlannedRow((int(clip),), 0, 0.0, 0.0))
+            if isinstance(made, CodedRow):
+                yield made
+
     def valid(self, count: int) -> list[CodedRow]:
         """Clips of the split "valid" as they are, spread evenly over it; none where there are none.
 

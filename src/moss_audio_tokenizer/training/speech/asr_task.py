@@ -1,6 +1,6 @@
-"""Training CAT-ASR: cross-entropy of texts, and how well held-out clips are read.
+"""Training of CAT-ASR: cross-entropy of texts; validation measures error rates.
 
-Source: appendix E of the paper.
+Source: the paper's appendix E.
 """
 
 from dataclasses import dataclass, field
@@ -32,8 +32,8 @@ class AsrTask(ModuleTask[DrawnRows]):
     """CAT-ASR with its loss.
 
     Args:
-        model: what trains.
-        frame_weight: of the loss by the frames themselves.
+        model: the model under training.
+        frame_weight: weight of the CTC loss.
     """
 
     def __init__(self, model: CatAsr, frame_weight: float = 0.0) -> None:
@@ -42,16 +42,16 @@ class AsrTask(ModuleTask[DrawnRows]):
         self.frame_weight = frame_weight
 
     def num_tokens(self, rows: DrawnRows) -> int:
-        """Of all texts, their ends included."""
+        """Number of text tokens, end tokens included."""
         return sum(len(self.model.targets(row.text)) for row in rows.batch.rows)
 
     def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
-        """The cross-entropy of the texts, and the share of tokens that come first."""
+        """The cross-entropy of the texts, and the share of tokens that the model ranks first."""
         own = rows.batch.rows
         codes = padded_codes(own, self.model.config.num_quantizers, self.model.device)
-        depths = None if rows.depths is None else rows.depths.to(codes.device)
+        kept = None if rows.num_quantizers is None else rows.num_quantizers.to(codes.device)
         frames = [row.num_frames for row in own]
-        output = self.model(codes, frames, [row.text for row in own], depths)
+        output = self.model(codes, frames, [row.text for row in own], kept)
         text = output.loss_sum / num_tokens
         losses = {"total": text, "text": text, "token_accuracy": output.num_correct / num_tokens}
         if output.frame_loss is not None:
@@ -61,31 +61,31 @@ class AsrTask(ModuleTask[DrawnRows]):
 
 
 @dataclass(frozen=True)
-class Readings:
-    """What a validation read.
+class TranscribedValidation:
+    """Transcripts of held-out clips.
 
     Attributes:
-        scalars: word and character error rates by depth; "score" is the word error rate at the
-            largest.
-        lines: (text, what was read at the largest depth) of some clips.
+        scalars: word and character error rates by num_quantizers; "score" is the word error rate
+            at the largest.
+        lines: text and transcript (at the largest num_quantizers) of some clips.
     """
 
     scalars: dict[str, float]
     lines: list[tuple[str, str]] = field(default_factory=list)
 
     def show(self, board: TensorBoardLog, step: int) -> None:
-        """Texts above what was read."""
-        lines = [f"`{text}`\n\n`{read}`" for text, read in self.lines]
+        """Log texts above their transcripts."""
+        lines = [f"`{text}`\n\n`{transcript}`" for text, transcript in self.lines]
         board.text("readings", "\n\n---\n\n".join(lines), step)
-        for text, read in self.lines[:2]:
-            board.report(f"read {step} {text!r} as {read!r}")
+        for text, transcript in self.lines[:2]:
+            board.report(f"read {step} {text!r} as {transcript!r}")
 
 
 class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
     """A run that trains CAT-ASR; arguments and errors are `Loop`'s."""
 
     def make_task(self) -> AsrTask:
-        """A model in the shape that recipe and data ask for."""
+        """Make the model of the recipe for the codes of the data."""
         settings, info = self.config.model, self.data.info
         nested, source = language_model_settings(settings, self.text)
         check_steps(_longest(self), nested, self.config.data.text_seconds[1])
@@ -103,57 +103,58 @@ class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
         self.start_from_codec(model)
         return AsrTask(model, self.config.frame_weight)
 
-    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
-        """A random prefix for a share of the rows, all layers for the others."""
-        layers = self.data.info.num_quantizers
-        prefix = torch.randint(1, layers + 1, (rows,), generator=random)
+    def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """The first codebooks, in a random number, for a share of the rows; all for the others."""
+        most = self.data.info.num_quantizers
+        prefix = torch.randint(1, most + 1, (rows,), generator=random)
         cut = torch.rand(rows, generator=random) < self.config.prefix_share
-        return torch.where(cut, prefix, layers)
+        return torch.where(cut, prefix, most)
 
     def passed_weights(self) -> list[Tensor]:
-        """The language model's."""
+        """Weights of the language model."""
         return list(self.task.model.language_model.parameters())
 
-    def validate(self) -> Readings | None:
-        """Read the held-out clips, shared out to the processes."""
+    def validate(self) -> TranscribedValidation | None:
+        """Transcribe the held-out clips, which are divided among the processes."""
         if not self.valid:
             return None
-        depths = self.validated_depths()
         self.task.eval()
         self._model = self.full_model()
-        mine = {depth: self._read(depth) for depth in depths}
+        mine = {count: self._transcribed(count) for count in self.validated_num_quantizers()}
         self.task.train()
         parts = self.processes.gather(mine)
-        return _summary({d: [pair for part in parts for pair in part[d]] for d in depths})
+        return _summary({count: [pair for part in parts for pair in part[count]] for count in mine})
 
-    def _read(self, depth: int) -> list[tuple[str, str]]:
+    def _transcribed(self, num_quantizers: int) -> list[tuple[str, str]]:
+        """Text and transcript of this process's clips."""
         rows, pairs = self.mine(), []
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             own = rows[first : first + _ROWS_AT_ONCE]
-            pairs += list(zip([r.text for r in own], self._texts(own, depth), strict=True))
+            found = self._transcripts(own, num_quantizers)
+            pairs += list(zip([row.text for row in own], found, strict=True))
         return pairs
 
-    def _texts(self, rows: list[CodedRow], depth: int) -> list[str]:
+    def _transcripts(self, rows: list[CodedRow], num_quantizers: int) -> list[str]:
         beams = self.config.validation.num_beams
         longest = max(len(self.text.encode(row.text)) for row in rows)
         texts: list[str] = self._model.transcribe_codes(
-            [row.codes for row in rows], depth, beams, max_tokens=2 * longest + 8
+            [row.codes for row in rows], num_quantizers, beams, max_tokens=2 * longest + 8
         )
         return texts
 
 
 def _longest(run: AsrTrainer) -> int:
-    """Steps of the longest row; of its text, only a guess: 25 tokens a second are fast speech."""
+    """Positions of the longest row; those of its text are a guess, from fast speech."""
     seconds = run.config.data.text_seconds[1]
     return round(seconds * (run.data.info.frame_rate + 25))
 
 
-def _summary(read: dict[int, list[tuple[str, str]]]) -> Readings:
+def _summary(read: dict[int, list[tuple[str, str]]]) -> TranscribedValidation:
     scalars = {}
-    for depth, pairs in read.items():
-        texts, readings = [text for text, _ in pairs], [reading for _, reading in pairs]
-        scalars[f"wer/{depth}"] = float(jiwer.wer(texts, readings))
-        scalars[f"cer/{depth}"] = float(jiwer.cer(texts, readings))
+    for count, pairs in read.items():
+        texts, transcripts = [text for text, _ in pairs], [found for _, found in pairs]
+        scalars[f"wer/{count}"] = float(jiwer.wer(texts, transcripts))
+        scalars[f"cer/{count}"] = float(jiwer.cer(texts, transcripts))
     largest = max(read)
     scalars["score"] = scalars[f"wer/{largest}"]
-    return Readings(scalars, read[largest][:_SHOWN])
+    return TranscribedValidation(scalars, read[largest][:_SHOWN])

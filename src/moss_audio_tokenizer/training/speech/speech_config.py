@@ -1,6 +1,6 @@
-"""What a run of CAT-ASR or CAT-TTS is: frozen dataclasses, checked when built.
+"""Configurations of training runs of CAT-ASR and CAT-TTS: frozen dataclasses, checked when built.
 
-Knows nothing of how training works. The group ``data`` is `data/coded_config.py`'s.
+Knows nothing of how training works. The group ``data`` is in `data/data_config.py`.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ..data.data_config import CodesDataConfig
 from ..overrides import check_types, require
 from ..run_config import RunConfig, ValidationSchedule
 
-# Far beyond any model that there is: a slip of the pen is refused, not an allocation.
+# Far beyond any real model: a mistyped number is refused before memory is allocated.
 _MOST_CHANNELS = 1 << 16
 _MOST_LAYERS = 1024
 _MOST_HEADS = 1024
@@ -24,19 +24,22 @@ class LanguageModelConfig:
     Attributes:
         llm: a folder or hub id of a decoder-only model of transformers, or "random" for a small
             one that is made here.
-        init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
+        init: "pretrained" to load the weights of ``llm``, or "random" to use its sizes alone.
         text: "letters" (small English letters), "bytes", or folder or hub id of a tokenizer;
-            empty for the one beside ``llm``. With an aligner it is the aligner's.
-        num_words: with "letters", so many of the training texts' most frequent words are tokens
-            of their own. With an aligner the words are the aligner's.
-        num_pieces: likewise, so many pieces of words, in place of ``num_words``. A CTC head needs
-            them for general English, which has more letters than frames.
-        width: of the model called "random".
-        num_layers: likewise.
-        num_heads: likewise.
-        code_rank: of the code tables, see `CodeEmbedding`; 0 for whole tables. At most the
-            codebook's size and the model's width.
-        start_from_codec: code tables begin as the codec's own vectors, if ``data.codec`` is set.
+            empty for the tokenizer of ``llm``. With an aligner, the tokens of the aligner are used
+            instead of all three settings of tokens.
+        num_words: with "letters", the number of frequent words in the training texts that are
+            tokens of their own.
+        num_pieces: with "letters", the number of frequent pieces of words in the training texts
+            that are tokens of their own, in place of ``num_words``. A CTC head needs them for
+            general English, which has more letters than frames.
+        width: channels of the model called "random".
+        num_layers: blocks of the model called "random".
+        num_heads: attention heads of the model called "random".
+        code_rank: rank of the code embeddings (`CodeEmbedding`), at most the codebook's size and
+            the model's width; 0 for full tables.
+        start_from_codec: whether code embeddings are initialized with the codec's own vectors;
+            needs ``data.codec``.
     """
 
     llm: str = "random"
@@ -70,16 +73,17 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class DepthConfig:
-    """The depth Transformer of CAT-TTS; the defaults are the published ones.
+    """The depth Transformer of CAT-TTS; the defaults are the paper's.
 
     Attributes:
-        width: channels.
-        num_layers: blocks.
-        num_heads: heads.
-        num_key_value_heads: heads of keys and values.
+        width: channels of the depth Transformer.
+        num_layers: number of its blocks.
+        num_heads: number of its attention heads.
+        num_key_value_heads: number of its key and value heads; divides ``num_heads``.
         head_dim: channels of a head.
-        feedforward: channels inside its gated layers.
-        adapter_width: channels of the gated layers around it; 0 for plain projections.
+        feedforward: channels inside its gated feed-forward layers.
+        adapter_width: channels inside the gated layers before the depth Transformer and before
+            each of its outputs; 0 for plain projections.
     """
 
     width: int = 1536
@@ -104,7 +108,12 @@ class DepthConfig:
 
 @dataclass(frozen=True)
 class DropoutConfig:
-    """Progressive Sequence Dropout, see `tts.SequenceDropout`."""
+    """Progressive Sequence Dropout (`tts.SequenceDropout`; the paper's section 3.3).
+
+    Attributes:
+        probability: probability that a row drops codebooks.
+        include_full: whether such a row may still keep all codebooks.
+    """
 
     probability: float = 1.0
     include_full: bool = True
@@ -115,28 +124,28 @@ class DropoutConfig:
 
 
 @dataclass(frozen=True)
-class DepthsValidation(ValidationSchedule):
-    """Held-out clips are looked at through several numbers of layers.
+class BitratesValidation(ValidationSchedule):
+    """Validation at several bitrates.
 
     Attributes:
-        num_quantizers: layers that are kept; more than the model has are all of its.
+        num_quantizers: numbers of codebooks; larger ones than the model has stand for all.
     """
 
     num_quantizers: tuple[int, ...] = (1, 8, 32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        depths = self.num_quantizers
-        usable = bool(depths) and all(depth >= 1 for depth in depths)
-        require(usable, self, "num_quantizers", "depths from 1 on")
+        counts = self.num_quantizers
+        usable = bool(counts) and all(count >= 1 for count in counts)
+        require(usable, self, "num_quantizers", "numbers from 1 on")
 
 
 @dataclass(frozen=True)
-class AsrValidation(DepthsValidation):
-    """Held-out clips are read, at several depths.
+class AsrValidation(BitratesValidation):
+    """Validation of CAT-ASR: transcripts of held-out clips.
 
     Attributes:
-        num_beams: 1 decodes greedily.
+        num_beams: number of beams of decoding; 1 decodes greedily.
     """
 
     num_beams: int = 1
@@ -147,11 +156,11 @@ class AsrValidation(DepthsValidation):
 
 
 @dataclass(frozen=True)
-class TtsValidation(DepthsValidation):
-    """Losses of held-out clips at several depths, and one text that is spoken.
+class TtsValidation(BitratesValidation):
+    """Validation of CAT-TTS: losses of held-out clips, and speech of one text.
 
     Attributes:
-        max_seconds: of that speech, up to an hour; 0 speaks none.
+        max_seconds: longest speech, up to an hour; 0 for no speech.
     """
 
     max_seconds: float = 8.0
@@ -168,12 +177,12 @@ class AsrTrainingConfig(RunConfig):
 
     Attributes:
         model: the language model.
-        data: codes with what is said.
-        prefix_share: share of the rows that see a random prefix of the layers, so that the
-            model reads codes of any bitrate.
-        frame_weight: of a second loss, by which the frames themselves tell the tokens (CTC): with
-            little data, words are found much sooner. 0, as in the paper, for none.
-        validation: reading.
+        data: codes and their transcripts.
+        prefix_share: share of the rows of which only the first codebooks, in a random number, are
+            an input, so that the model can read every bitrate.
+        frame_weight: weight of the loss of a CTC head on the frames, with which a model learns
+            from little data; 0, as in the paper, for no such head.
+        validation: error rates of held-out clips.
     """
 
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
@@ -197,22 +206,20 @@ class TtsTrainingConfig(RunConfig):
     Attributes:
         model: the temporal Transformer.
         depth: the depth Transformer.
-        data: codes with what is said.
-        dropout: of layers, by rows.
-        scored_share: share of the frames whose codes are scored in a step, drawn anew in each:
-            the depth Transformer is most of the work, and its frames are much alike.
-        aligner: folder of a CAT-ASR with frame scores, on the same codec and tokens; it finds
-            out which token is being said in each frame. Both Transformers are then told, and learn
-            when the next token's turn comes; speech goes through the text token by token. Texts
-            are spelled in its tokens, whatever ``model.text`` and ``model.num_words`` say. Empty,
-            as in the paper, for none.
-        place_weight: of the loss by which frames learn when to move on.
-        place_dropout: share of the rows, drawn anew in each step, that are not told their place:
-            what a model says that is told can then be held against what it would say untold
-            (``guidance`` of `SpeechSampling`).
-        frame_dropout: share of the frames, drawn anew in each step, that the frames behind do not
-            hear: a model that has only heard recordings loses its way in what it says itself.
-        validation: losses, and a text that is spoken.
+        data: codes and their transcripts.
+        dropout: Progressive Sequence Dropout.
+        scored_share: share of the frames whose codes count in the loss, drawn in each step: the
+            depth Transformer is most of the work, and neighboring frames are similar.
+        aligner: folder of a CAT-ASR with a CTC head, trained on the same codec, which finds the
+            text token of each frame. Both Transformers are then conditioned on it, and token
+            durations are predicted (`tts.alignment`). The model has the text tokens of the
+            aligner. Empty, as in the paper, for no alignment.
+        place_weight: weight of the loss of token durations.
+        place_dropout: share of the rows, drawn in each step, that are not conditioned on the
+            alignment, for classifier-free guidance (``guidance`` of `SpeechSampling`).
+        frame_dropout: share of the frames, drawn in each step, that are no input of later frames,
+            against exposure bias.
+        validation: losses of held-out clips, and speech of one text.
     """
 
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
@@ -237,5 +244,5 @@ class TtsTrainingConfig(RunConfig):
 
 
 def _require_size(config: object, name: str, most: int, least: int = 1) -> None:
-    """Hold a whole number to its range."""
+    """Check the range of a whole number."""
     require(least <= getattr(config, name) <= most, config, name, f"{least} to {most}")

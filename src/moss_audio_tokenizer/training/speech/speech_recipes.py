@@ -86,6 +86,63 @@ def tts_one_gpu() -> TtsTrainingConfig:
     )
 
 
+def asr_general() -> AsrTrainingConfig:
+    """An ASR model of 6 M weights for English, in minutes on one GPU and some hours of speech.
+
+    `recipes/speech_on_a_gpu.py` runs it, and `tts_general` after it. Its tokens are pieces of
+    words: a CTC head cannot emit the 16 letters of a second of speech in its 12.5 frames.
+    """
+    return AsrTrainingConfig(
+        max_steps=6000,
+        checkpoint_every=500,
+        model=LanguageModelConfig(num_pieces=512, num_layers=5, code_rank=8, start_from_codec=True),
+        data=CodesDataConfig(
+            languages=("en",),
+            text_seconds=(0.3, 16.0),
+            batch_seconds=320.0,
+            max_join=2,
+            join_share=0.2,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1.5e-3,
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            warmup_steps=200,
+            decay_fraction=0.6,
+        ),
+        frame_weight=1.0,
+        validation=AsrValidation(every=1000, clips=64, num_quantizers=(8, 32)),
+    )
+
+
+def tts_general() -> TtsTrainingConfig:
+    """A TTS model of 14 M weights for English, in minutes on one GPU and some hours of speech.
+
+    ``aligner=FOLDER`` is a CAT-ASR by `asr_general` on the same codes.
+    """
+    return TtsTrainingConfig(
+        max_steps=12_000,
+        checkpoint_every=500,
+        model=LanguageModelConfig(num_pieces=512, num_layers=6, code_rank=8, start_from_codec=True),
+        depth=DepthConfig(192, 2, 3, 3, 64, 512, 0),
+        data=CodesDataConfig(
+            languages=("en",), text_seconds=(0.3, 16.0), batch_seconds=160.0, max_join=2
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            warmup_steps=200,
+            decay_fraction=0.6,
+        ),
+        scored_share=0.25,
+        place_weight=4.0,
+        place_dropout=0.1,
+        frame_dropout=0.3,
+        validation=TtsValidation(every=1000, clips=64, num_quantizers=(1, 8, 32)),
+    )
+
+
 def asr_tiny() -> AsrTrainingConfig:
     """An ASR model for letters, digits and a few words, in an hour on one CPU core."""
     return AsrTrainingConfig(
@@ -111,7 +168,7 @@ def asr_tiny() -> AsrTrainingConfig:
 def tts_tiny() -> TtsTrainingConfig:
     """A TTS model for letters, digits and a few words, in hours on one CPU core.
 
-    ``aligner=FOLDER``, a reader by `asr_tiny`, helps it to find its way through the text.
+    ``aligner=FOLDER``, a CAT-ASR by `asr_tiny`, conditions it on the text token of each frame.
     """
     return TtsTrainingConfig(
         max_steps=9000,

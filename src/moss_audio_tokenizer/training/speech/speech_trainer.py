@@ -1,7 +1,6 @@
-"""What runs of CAT-ASR and CAT-TTS have in common: their data, their language model, their chance.
+"""What training runs of CAT-ASR and CAT-TTS share: data, language model and random draws.
 
-Owns how a recipe becomes a language model that knows codes; what it learns is `asr_task.py`'s and
-`tts_task.py`'s.
+The losses are in `asr_task` and `tts_task`.
 """
 
 from abc import abstractmethod
@@ -46,43 +45,43 @@ _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBac
 
 @dataclass(frozen=True)
 class DrawnRows:
-    """Rows of one pass, with what is random in it.
+    """Rows of one pass, with the random draws of the step.
 
     Attributes:
         batch: the rows.
-        depths: layers of each row that count; None for all.
-        seeds: of each row, for what else is random.
+        num_quantizers: number of codebooks of each row that are in use; None for all.
+        seeds: a seed of each row, for all other random numbers.
     """
 
     batch: CodedBatch
-    depths: Int[Tensor, "rows"] | None
+    num_quantizers: Int[Tensor, "rows"] | None
     seeds: tuple[int, ...]
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the rows."""
+        """Names of the rows."""
         return self.batch.names
 
     @property
     def audio_seconds(self) -> float:
-        """Of all rows together."""
+        """Seconds of audio of all rows."""
         return self.batch.audio_seconds
 
     def part(self, index: int, count: int) -> "DrawnRows":
         """The rows of part ``index`` of ``count`` equal ones."""
         part, rows = self.batch.part(index, count), len(self.seeds) // count
         own = slice(index * rows, (index + 1) * rows)
-        depths = None if self.depths is None else self.depths[own]
-        return DrawnRows(part, depths, self.seeds[own])
+        kept = None if self.num_quantizers is None else self.num_quantizers[own]
+        return DrawnRows(part, kept, self.seeds[own])
 
 
 class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
     """A run that trains a language model on codes; arguments and errors are `Loop`'s.
 
     Attributes:
-        data: where batches come from.
-        text: tokens of texts.
-        valid: held-out clips; there may be none.
+        data: source of the batches.
+        text: text tokens of the model.
+        valid: held-out clips; may be empty.
     """
 
     config: LanguageConfig
@@ -92,7 +91,7 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         """The task before its first step, on any device; the same in all processes."""
 
     def build(self) -> None:
-        """The data first: they say what codes there are."""
+        """Open the data, which determine the codes and the text tokens, and make the model."""
         settings, processes = self.config, self.processes
         multiple = lcm(settings.data.row_multiple, settings.accumulate)
         self.text = recipe_text = self.text_of_recipe()
@@ -122,7 +121,7 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
     def autocast(self) -> Iterator[None]:
         """The precision of the recipe, without cuDNN's attention.
 
-        That one makes a new plan for every shape, and rows are of any length.
+        cuDNN plans its attention again for every shape, and rows have many lengths.
         """
         bf16 = self.config.precision == "bf16"
         device = self.processes.device.type
@@ -203,24 +202,24 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
         return held_out_losses(task, batches, self.processes, self.autocast)
 
     def text_of_recipe(self) -> TextCodec:
-        """The tokens that clips must be spelled in to be used, before the data are read."""
+        """The text tokens before the data are read; clips that they cannot express are left out."""
         return make_text(self.config.model.text or self.config.model.llm)
 
     def text_of_data(self) -> TextCodec:
-        """The tokens of texts, with words or pieces of the data where they are wanted."""
+        """The text tokens, with words or pieces of the data if the recipe asks for them."""
         if not isinstance(self.text, CharacterText):
             return self.text
         return text_with_vocabulary(self.text, self.config.model, self.data.texts)
 
     def open_data(self) -> None:
-        """Tell of the data, and find held-out clips."""
+        """Report the data, and find held-out clips."""
         data, wanted = self.data, self.config.validation.clips
         self.report(f"{data.num_used} of {data.num_clips} training clips are used")
         self.valid: list[CodedRow] = data.valid(wanted) if wanted else []
         self.report(f"{len(self.valid)} validation clips")
 
     def batches(self, step: int) -> Generator[DrawnRows]:
-        """The data's, with depths and seeds that follow from step and row alone."""
+        """Batches with random draws that depend on seed, step and row alone."""
         mine = self.data.batches(step)
         try:
             for number, batch in enumerate(mine, start=step):
@@ -231,17 +230,17 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
     def _drawn(self, batch: CodedBatch, step: int) -> DrawnRows:
         count, processes = len(batch.rows), self.processes
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        depths = self.draw_depths(count * processes.world, random)
+        kept = self.draw_num_quantizers(count * processes.world, random)
         seeds = torch.randint(1 << 62, (count * processes.world,), generator=random).tolist()
         own = slice(processes.rank * count, (processes.rank + 1) * count)
-        return DrawnRows(batch, depths[own], tuple(seeds[own]))
+        return DrawnRows(batch, kept[own], tuple(seeds[own]))
 
     @abstractmethod
-    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
-        """Layers of each row that count, for the rows of all processes."""
+    def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Number of codebooks in use of each row, for the rows of all processes."""
 
     def operations(self) -> float:
-        """Of the weights that every frame passes; texts are not counted."""
+        """Operations of the weights that every frame passes; texts are not counted."""
         weights = sum(p.numel() for p in self.passed_weights())
         return _OPERATIONS_A_WEIGHT * weights * self.data.info.frame_rate
 
@@ -249,20 +248,20 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
     def passed_weights(self) -> list[Tensor]:
         """The weights that every frame passes."""
 
-    def validated_depths(self) -> list[int]:
-        """Numbers of layers that a validation looks at, smallest first; all are the codes' own."""
-        layers = self.data.info.num_quantizers
-        return sorted({min(depth, layers) for depth in self.config.validation.num_quantizers})
+    def validated_num_quantizers(self) -> list[int]:
+        """Numbers of codebooks to validate, smallest first."""
+        most = self.data.info.num_quantizers
+        return sorted({min(count, most) for count in self.config.validation.num_quantizers})
 
     def mine(self) -> list[CodedRow]:
-        """The held-out clips that this process looks at."""
+        """The held-out clips of this process."""
         return self.valid[self.processes.rank :: self.processes.world]
 
     def start_from_codec(self, model: Any) -> None:
-        """Let code tables begin as the codec's own vectors, if the recipe asks for it.
+        """Initialize code embeddings with the codec's own vectors, if the recipe asks for it.
 
         Raises:
-            ConfigError: there is no codec to begin from.
+            ConfigError: the recipe names no codec.
         """
         if not self.config.model.start_from_codec:
             return
@@ -283,7 +282,7 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
     found = getattr(nested.base_model, "layers", None)
     if found is None:
         raise ConfigError(
-            f"shard is set, but a {type(nested).__name__} keeps its layers in an unknown place; "
+            f"shard is set, but a {type(nested).__name__} keeps its layers under an unknown name; "
             "set shard=False, or take a language model such as Qwen2"
         )
     return list(found)
@@ -292,10 +291,10 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
 def language_model_settings(
     config: LanguageModelConfig, text: TextCodec
 ) -> tuple[PreTrainedConfig, str]:
-    """The nested configuration, and where its weights come from: a source, or nowhere.
+    """The configuration of the decoder-only model, and the source of its weights; "" for random.
 
     Raises:
-        ConfigError: there is no such model, or its tokens are too few.
+        ConfigError: the model cannot be found, or has too few tokens.
     """
     if config.llm == "random":
         sizes = (config.width, config.num_layers, config.num_heads, text.num_tokens)
@@ -319,7 +318,7 @@ def language_model_settings(
 def padded_codes(
     rows: Sequence[CodedRow], num_quantizers: int, device: torch.device
 ) -> Int[Tensor, "num_quantizers rows frames"]:
-    """The first layers of rows, padded at their ends."""
+    """Codes of the first codebooks, right-padded."""
     longest = max(row.num_frames for row in rows)
     padded = [
         np.pad(row.codes[:num_quantizers], ((0, 0), (0, longest - row.num_frames))) for row in rows
@@ -328,10 +327,10 @@ def padded_codes(
 
 
 def check_steps(steps: int, config: PreTrainedConfig, longest_seconds: float) -> None:
-    """Refuse rows beyond the language model's positions, in one line.
+    """Check that rows fit the positions of the language model.
 
     Raises:
-        TrainingError: see above.
+        TrainingError: they do not.
     """
     most = int(getattr(config, "max_position_embeddings", 1 << 30))
     if steps > most:

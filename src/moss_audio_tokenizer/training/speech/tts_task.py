@@ -3,13 +3,13 @@
 Source: the paper's section 3.3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt16
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -22,6 +22,7 @@ from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBat
 from ..data import CodedBatch, CodedRow
 from ..logging import TensorBoardLog
 from ..module_task import ModuleTask
+from .clip_alignment import AlignmentTraining, ClipAlignments, first_scored_frames
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import (
     DrawnRows,
@@ -44,9 +45,7 @@ class TtsTask(ModuleTask[DrawnRows]):
     Args:
         model: the model under training.
         scored_share: share of the frames whose codes are scored in training.
-        aligner: finds the text token of each frame; None for a model without an alignment.
-        place_weight: weight of the loss of token durations.
-        place_dropout: share of the rows that are not conditioned on the alignment in training.
+        alignment: the text alignment.
         frame_dropout: share of the frames that later frames do not see in training.
         sharded: whether weights are sharded: every rank then needs a gradient of every output
             layer, of codebooks too that none of its rows keeps.
@@ -56,9 +55,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         self,
         model: CatTts,
         scored_share: float = 1.0,
-        aligner: Aligner | None = None,
-        place_weight: float = 1.0,
-        place_dropout: float = 0.0,
+        alignment: AlignmentTraining | None = None,
         frame_dropout: float = 0.0,
         sharded: bool = False,
     ) -> None:
@@ -66,12 +63,8 @@ class TtsTask(ModuleTask[DrawnRows]):
         self._sharded = sharded
         self.model: CatTts = model
         self.scored_share = scored_share
-        self.place_weight = place_weight
-        self.place_dropout = place_dropout
+        self.alignment = alignment or AlignmentTraining()
         self.frame_dropout = frame_dropout
-        self._aligner = aligner
-        # Keyed by text and codes: the same clip may be part of several rows.
-        self._aligned_clips: dict[tuple[str, bytes], list[int]] = {}
 
     def num_tokens(self, rows: DrawnRows) -> int:
         """Number of codes that are kept and scored."""
@@ -89,7 +82,7 @@ class TtsTask(ModuleTask[DrawnRows]):
         losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
         if output.duration_loss_sum is not None:
             losses["place"] = output.duration_loss_sum / num_tokens
-            losses["total"] = losses["total"] + self.place_weight * losses["place"]
+            losses["total"] = losses["total"] + self.alignment.duration_weight * losses["place"]
         if self._sharded:
             weights = self.model.depth.exits.parameters()
             losses["total"] = losses["total"] + 0.0 * sum(weight.sum() for weight in weights)
@@ -97,42 +90,23 @@ class TtsTask(ModuleTask[DrawnRows]):
 
     def _batch(self, rows: DrawnRows) -> TtsBatch:
         own, device = rows.batch.rows, self.model.device
+        clips = self.alignment.clips
         return TtsBatch(
             texts=[row.text for row in own],
             audio_codes=padded_codes(own, self.model.config.num_quantizers, device),
             num_frames=[row.num_frames for row in own],
             num_quantizers=self._kept(rows).to(device),
             scored=self._scored(rows).to(device),
-            token_indices=self._aligned(own),
+            token_indices=None if clips is None else clips.token_indices(own),
             conditioned_from=self._conditioned_from(rows),
             visible=self._visible(rows),
         )
 
-    def _aligned(self, rows: Sequence[CodedRow]) -> list[list[int]] | None:
-        """The index of the text token of each frame.
-
-        Earlier clips of a joined row are skipped: they get no alignment condition, and single
-        clips recur, where pairs of them hardly ever do.
-        """
-        if self._aligner is None:
-            return None
-        encode = self._aligner.model.text.encode
-        parts = [_last_clip(row, encode) for row in rows]
-        keys = [(text, codes.tobytes()) for text, codes in parts]
-        known = self._aligned_clips
-        fresh = {k: part for k, part in zip(keys, parts, strict=True) if k not in known}
-        texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
-        found = self._aligner.align(codes, texts)
-        known |= {k: indices.tolist() for k, indices in zip(fresh, found, strict=True)}
-        return [
-            _shifted(row, len(encode(row.text)) - len(encode(text)), known[key])
-            for row, (text, _), key in zip(rows, parts, keys, strict=True)
-        ]
-
     def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
         """Number of codebooks that each row keeps."""
-        layers = self.model.config.num_quantizers
-        return torch.full((len(rows.seeds),), layers) if rows.depths is None else rows.depths
+        if rows.num_quantizers is None:
+            return torch.full((len(rows.seeds),), self.model.config.num_quantizers)
+        return rows.num_quantizers
 
     def _scored_counts(self, rows: Sequence[CodedRow]) -> list[tuple[int, int]]:
         """First frame that may be scored, and number of scored frames, of each row."""
@@ -169,11 +143,12 @@ class TtsTask(ModuleTask[DrawnRows]):
         """First conditioned frame of each row; the number of frames in unconditioned rows."""
         own = rows.batch.rows
         first = self._first_frames(own)
-        if not (self.training and self.place_dropout):
+        dropout = self.alignment.dropout
+        if not (self.training and dropout):
             return first
         # Independent of the draws of `_scored` and `_visible`.
         chances = [torch.Generator().manual_seed(seed + 2) for seed in rows.seeds]
-        dropped = [torch.rand((), generator=chance) < self.place_dropout for chance in chances]
+        dropped = [torch.rand((), generator=chance) < dropout for chance in chances]
         return [
             row.num_frames if unconditioned else start
             for row, start, unconditioned in zip(own, first, dropped, strict=True)
@@ -186,37 +161,19 @@ class TtsTask(ModuleTask[DrawnRows]):
         """
         if self.model.guide is None:
             return [0] * len(rows)
-        return [row.num_frames - row.segments[-1].frames for row in rows]
-
-
-def _last_clip(
-    row: CodedRow, encode: Callable[[str], list[int]]
-) -> tuple[str, UInt16[np.ndarray, "num_quantizers _"]]:
-    """Text and codes of a row's last clip; the complete row where tokens cross the clips."""
-    last, tokens = row.segments[-1], encode(row.text)
-    own = encode(last.text)
-    if tokens[len(tokens) - len(own) :] != own:
-        return row.text, row.codes
-    return last.text, np.ascontiguousarray(row.codes[:, row.num_frames - last.frames :])
-
-
-def _shifted(row: CodedRow, offset: int, indices: list[int]) -> list[int]:
-    """Token indices of the last clip, shifted by its token offset in the row."""
-    waiting = [offset] * (row.num_frames - len(indices))
-    return waiting + [offset + index for index in indices]
+        return first_scored_frames(rows)
 
 
 @dataclass(frozen=True)
 class SpokenValidation:
-    """Losses, and something to listen to.
+    """Losses of held-out clips, and speech of a text.
 
     Attributes:
-        scalars: of held-out clips, at the largest depth that is looked at; "score" is the
-            cross-entropy of their codes and ends, "codes/K" that of the first K layers' codes
-            when K layers are kept.
-        text: that is spoken.
-        samples: of it; there may be none.
-        sampling_rate: of these.
+        scalars: losses at the largest num_quantizers; "score" is the cross-entropy of codes and
+            ends, "codes/K" that of codes with K codebooks in use.
+        text: text of the speech.
+        samples: the speech; may be empty.
+        sampling_rate: samples a second.
     """
 
     scalars: dict[str, float]
@@ -225,7 +182,7 @@ class SpokenValidation:
     sampling_rate: int
 
     def show(self, board: TensorBoardLog, step: int) -> None:
-        """The speech, and what it should say."""
+        """Log the speech and its text."""
         if len(self.samples):
             board.audio("speech", self.samples, self.sampling_rate, step)
             board.text("speech", self.text, step)
@@ -235,7 +192,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
     """A run that trains CAT-TTS; arguments and errors are `Loop`'s."""
 
     def make_task(self) -> TtsTask:
-        """A model in the shape that recipe and data ask for."""
+        """Make the model of the recipe for the codes of the data."""
         settings, info = self.config.model, self.data.info
         nested, source = language_model_settings(settings, self.text)
         longest = self.config.data.text_seconds[1]
@@ -262,7 +219,7 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         if source:
             _take_weights(model, source)
         self.start_from_codec(model)
-        self._found_aligner = self._aligner()
+        self._alignment = self._aligned()
         return self._task_of(model)
 
     def _task_of(self, model: CatTts) -> TtsTask:
@@ -270,72 +227,73 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         return TtsTask(
             model,
             run.scored_share,
-            self._found_aligner,
-            run.place_weight,
-            run.place_dropout,
+            self._alignment,
             run.frame_dropout,
             self.processes.sharded,
         )
 
-    def _aligner(self) -> Aligner | None:
-        """That of the recipe, which must read the codes and the tokens of this run.
+    def _aligned(self) -> AlignmentTraining:
+        """The alignment of the recipe, whose CAT-ASR must know the codes of this run.
 
         Raises:
-            ConfigError: it does not, or has no frame scores.
+            ConfigError: it does not, or has no CTC head.
         """
-        folder = self.config.aligner
+        run, folder = self.config, self.config.aligner
         if not folder:
-            return None
-        reader: Any = CatAsr.from_pretrained(folder)
-        if reader.config.codec != self.data.info.identity:
+            return AlignmentTraining(None, run.place_weight, run.place_dropout)
+        model: Any = CatAsr.from_pretrained(folder)
+        if model.config.codec != self.data.info.identity:
             raise ConfigError(
-                f"the aligner {folder!r} reads codes of the codec {reader.config.codec}, and "
+                f"the aligner {folder!r} reads codes of the codec {model.config.codec}, and "
                 f"data.codec is {self.data.info.identity}; train one on these codes"
             )
-        return Aligner(reader.to(self.processes.device))
+        clips = ClipAlignments(Aligner(model.to(self.processes.device)))
+        return AlignmentTraining(clips, run.place_weight, run.place_dropout)
 
     def text_of_recipe(self) -> TextCodec:
-        """The aligner's, if there is one: places are counted in its tokens."""
+        """Those of the aligner, if there is one: the alignment is one of its tokens."""
         folder = self.config.aligner
         return CatAsr.from_pretrained(folder).text if folder else super().text_of_recipe()
 
     def text_of_data(self) -> TextCodec:
-        """The aligner's has its words already, whatever ``model.num_words`` is."""
+        """Those of the aligner, which has its words or pieces already."""
         return self.text if self.config.aligner else super().text_of_data()
 
-    def draw_depths(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+    def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Progressive Sequence Dropout."""
         settings = self.config.dropout
         dropout = SequenceDropout(settings.probability, settings.include_full)
         return dropout.draw(rows, self.data.info.num_quantizers, random)
 
     def passed_weights(self) -> list[Tensor]:
-        """The temporal Transformer's; those of depth are passed once for every code as well."""
+        """Weights of the temporal Transformer; the depth Transformer is not counted."""
         return list(self.task.model.temporal.parameters())
 
     def validate(self) -> SpokenValidation | None:
-        """Losses of the held-out clips, and the first of their texts, spoken."""
+        """Losses of the held-out clips, and speech of the first text."""
         if not self.valid:
             return None
         model = self.full_model()
         # Ranks have different numbers of rows: a sharded model could not be called by itself.
         task = self._task_of(model) if self.processes.sharded else self.task
         losses = {
-            depth: self.held_out_losses(task, self._held_out(depth)).scalars
-            for depth in self.validated_depths()
+            count: self.held_out_losses(task, self._held_out(count)).scalars
+            for count in self.validated_num_quantizers()
         }
-        scalars = {f"codes/{depth}": found["codes"] for depth, found in losses.items()}
+        scalars = {f"codes/{count}": found["codes"] for count, found in losses.items()}
         spoken = self.processes.at_first(lambda: self._speak(model))
         rate = self.data.info.sampling_rate
         return SpokenValidation(losses[max(losses)] | scalars, self.valid[0].text, spoken, rate)
 
-    def _held_out(self, depth: int) -> list[DrawnRows]:
-        """This process's clips, of which so many layers are kept; the same every time."""
+    def _held_out(self, num_quantizers: int) -> list[DrawnRows]:
+        """Batches of this process's held-out clips, the same at every validation."""
         rows, rate = sorted(self.mine(), key=lambda row: row.num_frames), self.data.info.frame_rate
         parts = [rows[n : n + _ROWS_AT_ONCE] for n in range(0, len(rows), _ROWS_AT_ONCE)]
         return [
             DrawnRows(
-                CodedBatch(tuple(part), rate), torch.full((len(part),), depth), (0,) * len(part)
+                CodedBatch(tuple(part), rate),
+                torch.full((len(part),), num_quantizers),
+                (0,) * len(part),
             )
             for part in parts
         ]
@@ -354,22 +312,22 @@ class TtsTrainer(LanguageTrainer[TtsTrainingConfig]):
         return mono
 
     def _decoder(self) -> Codec | None:
-        """The codec of the data, to listen with; None where the recipe names none."""
+        """The decoder of the codec; None where the recipe names no codec."""
         if not self.config.data.codec:
             return None
         return TorchCodec.from_pretrained(self.config.data.codec, parts="decoder")
 
 
 def _take_weights(model: CatTts, source: str) -> None:
-    """Those of a decoder-only model, without its output: codes take its place."""
+    """Load the weights of a decoder-only model, without its output layer."""
     model.temporal.load_state_dict(load_language_model(source).base_model.state_dict())
 
 
 def _check_speech(config: TtsTrainingConfig, nested: PreTrainedConfig, frame_rate: float) -> None:
-    """Refuse validation speech beyond the language model's positions, in one line.
+    """Check that validation speech fits the positions of the language model.
 
     Raises:
-        ConfigError: see above.
+        ConfigError: it does not.
     """
     seconds = config.validation.max_seconds
     if not (seconds and config.validation.clips and config.data.codec):

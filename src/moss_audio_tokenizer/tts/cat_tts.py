@@ -22,9 +22,9 @@ from ..llm.folder import FolderModel
 from ..llm.llm import checked_language_model
 from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput
 from .alignment import DurationPredictor, TokenAlignment
-from .config import CatTtsConfig
 from .depth import DepthTransformer
 from .torch_decoder import TorchTtsDecoder
+from .tts_config import CatTtsConfig
 
 _STD = 0.02
 _DEPTH_GROUPS = 4

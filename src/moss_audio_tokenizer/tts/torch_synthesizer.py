@@ -7,7 +7,7 @@ from ..codes import StreamingCodec
 from ..hf.torch_codec import TorchCodec
 from ..model.devices import require_device
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
-from .model import CatTts
+from .cat_tts import CatTts
 
 
 class Synthesizer(SpeechSynthesizer):

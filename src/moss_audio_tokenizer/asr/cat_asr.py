@@ -28,7 +28,7 @@ from ..llm import (
 from ..llm.folder import FolderModel
 from ..llm.llm import checked_language_model
 from ..speech.asr_decoding import AsrFacts, transcribe_codes
-from .config import CatAsrConfig
+from .asr_config import CatAsrConfig
 
 _STD = 0.02
 

@@ -7,7 +7,7 @@ from ..codes.codec import Codec
 from ..hf.torch_codec import TorchCodec
 from ..model.devices import require_device
 from ..speech.transcriber import Transcriber as SpeechTranscriber
-from .model import CatAsr
+from .cat_asr import CatAsr
 
 
 class Transcriber(SpeechTranscriber):
