@@ -1,11 +1,14 @@
 """Codes of several clips: exactly those of each by itself, or computed at once."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from moss_audio_tokenizer.codes.codec import StreamingCodec, encode_clips
 from moss_audio_tokenizer.errors import AudioError, CodesError
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
+from moss_audio_tokenizer.onnx.codec import OnnxCodec
 
 
 @pytest.fixture
@@ -52,3 +55,10 @@ def test_streams_drop_an_unfinished_frame_where_clips_do(make_model):
     slot = stream.open()
     stream.step({slot: np.zeros((1, 3), np.float32)})
     assert stream.close(slot).shape[1] == 0
+
+
+def test_codes_of_a_batch_are_refused_and_not_cut_to_one_clip(codec, make_exported):
+    exported = OnnxCodec.from_pretrained(make_exported()[1])
+    for one, codes in product((codec, exported), (np.zeros((4, 3, 5), int), np.zeros(4, int))):
+        with pytest.raises(CodesError, match=r"expected \(num_quantizers, frames\), the codes of"):
+            one.decode(codes)

@@ -14,6 +14,7 @@ from ..codes import CodecInfo
 from ..config import CodecConfig
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.engine import StepEngine
+from .validation import require_one_clip
 
 
 class ArrayCodec:
@@ -80,6 +81,7 @@ class ArrayCodec:
         chunk_duration: float | None = None,
     ) -> Float[np.ndarray, "channels samples"]:
         """Audio (float32) of codes."""
+        require_one_clip(np.shape(codes))
         options = {"chunk_duration": chunk_duration, "deterministic": self.deterministic}
         decoded = self.model.decode(np.asarray(codes), return_dict=True, **options)
         return self._array(decoded.audio[0])

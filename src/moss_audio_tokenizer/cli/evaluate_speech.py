@@ -1,4 +1,4 @@
-"""`moss-audio eval asr` and `moss-audio eval tts`: language models on codes, by layers.
+"""`moss-audio eval asr` and `moss-audio eval tts`: speech models by number of quantizers.
 
 Owns the options and what is printed; runs, tables and pages are `evaluation.speech`'s. The
 models are opened here, where tests put others.
@@ -47,14 +47,14 @@ Folder = Annotated[
         help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
-Depths = Annotated[
+QuantizerCounts = Annotated[
     list[int] | None,
     typer.Option(
         "--num-quantizers",
         metavar="N",
         min=1,
         show_default="1, 2, 4, ... and all",
-        help="Layers of codes to use; several times for several.",
+        help="Quantizers to use; several times for several.",
     ),
 ]
 Examples = Annotated[
@@ -79,7 +79,7 @@ def evaluate_asr(
     output: Folder,
     model: Models,
     codec: CodecName = "bundled",
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     num_beams: Annotated[
         int,
         typer.Option(
@@ -100,7 +100,7 @@ def evaluate_asr(
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
-    """Measure speech recognition on codes: what is misread, by the number of layers.
+    """Measure speech recognition on codes: what is misread, by the number of quantizers.
 
     Example: moss-audio eval asr data/manifest.jsonl --model runs/asr/final -o runs/wer
     """
@@ -154,7 +154,7 @@ def evaluate_tts(
             "the text's is known, else the next in turn.",
         ),
     ] = None,
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     recogniser: Annotated[
         list[str] | None,
         typer.Option(
@@ -173,7 +173,7 @@ def evaluate_tts(
             "--speaker-model",
             metavar="NAME",
             help="resemblyzer; wavlm:FOLDER; hf:NAME or a folder for transformers; "
-            "MODULE:FUNCTION; mfcc, which is no speaker model and compares mean mel cepstra; "
+            "MODULE:FUNCTION; mfcc, which compares mean mel cepstra; "
             "or none.",
         ),
     ] = "mfcc",
@@ -200,7 +200,7 @@ def evaluate_tts(
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
-    """Measure speech synthesis by the number of layers: what is understood, and whose voice it is.
+    """Measure speech synthesis by number of quantizers: what is understood, and whose voice it is.
 
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """

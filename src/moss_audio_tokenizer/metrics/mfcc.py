@@ -1,8 +1,8 @@
-"""How a voice is coloured, without any model: a baseline for speaker similarity.
+"""Statistics of mel cepstra: a baseline for speaker similarity without any model.
 
-Mean and deviation over time of mel cepstra. It hears the microphone and the words as much as the
-voice, so its cosines compare versions of one experiment; they are no speaker verification, and
-must not be set beside published similarities.
+Mean and deviation over time of mel cepstra. They depend on the microphone and the words as much as
+on the voice, so their cosines compare versions of one experiment, not speakers, and must not be set
+beside published similarities.
 """
 
 import numpy as np

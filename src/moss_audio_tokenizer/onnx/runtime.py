@@ -68,7 +68,10 @@ class Runtime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors are raised too; nothing else may write to stderr
         try:
-            return self._library.InferenceSession(str(path), options, providers=self._providers)
+            # Without its fallback, which prints on stdout and tries the same once more.
+            return self._library.InferenceSession(
+                str(path), options, providers=self._providers, enable_fallback=0
+            )
         except Exception as problem:  # onnxruntime's exceptions have no common base of their own
             raise CheckpointError(
                 f"onnxruntime {self._library.__version__} cannot load {path} "
