@@ -267,7 +267,7 @@ def _compare_speech(
         texts,
         output,
         list(models),
-        recogniser=["whisper"],
+        asr_model=["whisper"],
         speaker_model=default_speaker_model() or "mfcc",
         text_normalization="seed-tts",
         **shared,
