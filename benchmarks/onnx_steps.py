@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from moss_audio_tokenizer.codes import StreamingCodec
 from moss_audio_tokenizer.config import TransformerStage, preset
-from moss_audio_tokenizer.evaluation.speed import TimedCodec
 from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
@@ -28,7 +28,7 @@ from moss_audio_tokenizer.runtime.hardware import use_threads
 _TURNS = 12
 
 
-def stepper(codec: TimedCodec, side: str, streams: int) -> Callable[[], object]:
+def stepper(codec: StreamingCodec, side: str, streams: int) -> Callable[[], object]:
     """A step of 1 frame of some streams that are past every window already."""
     stages = [s for s in codec.config.encoder if isinstance(s, TransformerStage)]
     window = max(stage.context_seconds for stage in stages) * codec.info.frame_rate
@@ -77,7 +77,7 @@ def busy_neighbors(count: int) -> Iterator[None]:
             process.wait()
 
 
-def codecs_of(name: str, folder: Path, threads: int) -> dict[str, TimedCodec]:
+def codecs_of(name: str, folder: Path, threads: int) -> dict[str, StreamingCodec]:
     """A model or preset in every runtime that is compared."""
     source: str | Path = name
     if name == "bundled" or Path(name).is_dir():

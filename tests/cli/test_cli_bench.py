@@ -6,8 +6,15 @@ import sys
 import pytest
 
 from moss_audio_tokenizer.config import released_from_codec_config
+from moss_audio_tokenizer.runtime import hardware
 
 QUICK = ["--seconds", "0.16", "--chunk-frames", "1", "--streams", "2", "--num-steps", "5"]
+
+
+@pytest.fixture(autouse=True)
+def quick_ceilings(monkeypatch):
+    monkeypatch.setitem(hardware._READ_BYTES, "cpu", 4_000_000)
+    monkeypatch.setitem(hardware._MATRIX, "cpu", 128)
 
 
 @pytest.fixture

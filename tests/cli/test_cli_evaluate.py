@@ -1,10 +1,13 @@
 """`moss-audio eval` and `compare`: what they write, print and refuse."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import soundfile
+
+from moss_audio_tokenizer.cli.evaluate import print_tables
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("pystoi")
@@ -124,3 +127,41 @@ def test_without_the_extra(codec, refused, manifest, tmp_path, monkeypatch, pack
     monkeypatch.setitem(sys.modules, package, None)
     line = refused("eval", manifest, "-o", tmp_path / "run", code=1)
     assert line.endswith("pip install 'moss-audio-tokenizer[eval]'")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+TABLE = """## Speech
+
+| model | quantizers | actual kbps | STOI ↑ | speaker similarity ↑ |
+| --- | ---: | ---: | ---: | ---: |
+| bundled | 8 | 1.03 | 0.879 ± 0.005 | 0.814 ± 0.015 |
+| MOSS-Audio-Tokenizer (published) | 8 | - | 0.940 | 0.880 |
+
+Means over clips."""
+
+
+def printed(monkeypatch, stdout, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout", stdout)
+    print_tables(TABLE)
+    return stdout.getvalue()
+
+
+def test_a_narrow_terminal_shows_columns_without_intervals(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    text = printed(monkeypatch, Terminal(), "60")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["bundled", "8", "1.03", "0.879", "0.814"] in lines
+    assert ["MOSS*", "8", "-", "0.940", "0.880"] in lines
+    assert ["model", "quantizers", "kbps", "STOI↑", "similarity↑"] in lines
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.rstrip().endswith("Means over clips.")
+
+
+def test_pipes_and_wide_terminals_get_markdown(monkeypatch):
+    assert printed(monkeypatch, io.StringIO(), "60") == f"{TABLE}\n"
+    assert printed(monkeypatch, Terminal(), "200") == f"{TABLE}\n"

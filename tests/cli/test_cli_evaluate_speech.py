@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from moss_audio_tokenizer.cli import evaluate_speech
-from moss_audio_tokenizer.cli.evaluate_speech import labelled, recogniser_labels
+from moss_audio_tokenizer.cli.evaluate_speech import asr_model_labels, labelled
 from moss_audio_tokenizer.errors import InputError
 from moss_audio_tokenizer.evaluation.speech import SynthesizedSpeech
 
@@ -100,7 +100,7 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     # One of two words of the first text came too much, over three words.
     assert found["WER, toy_scoring:save_audio"]["mean"] == pytest.approx(1 / 3)
     assert found["SIM"]["num_clips"] == 2
-    assert any("no speaker verification" in note for note in document["notes"])
+    assert any("not speaker verification" in note for note in document["notes"])
     assert len(list(folder.glob("audio/*/*.flac"))) == 2 * 2 * 2
     assert opened[0][3] == {
         "temperature": 1.0,
@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused_before_any_work(opened, refused, manifest, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_broke_off_can_be_begun_anew(opened, moss_audio, manifest, tmp_path):
+def test_a_run_that_broke_off_can_be_repeated(opened, moss_audio, manifest, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "results.jsonl").touch()
@@ -169,9 +169,9 @@ def test_labels_are_as_short_as_they_can_be(names, labels):
         labelled([*names, names[0]])
 
 
-def test_recognisers_are_called_by_their_files():
+def test_asr_models_are_called_by_their_files():
     names = ["pocketsphinx", "pocketsphinx:a/words.txt", "cat:runs/asr", "toy:save_audio"]
     short = ["pocketsphinx", "pocketsphinx:words.txt", "cat:asr", "toy:save_audio"]
-    assert list(recogniser_labels(names).values()) == short
+    assert list(asr_model_labels(names).values()) == short
     both = ["cat:one/final", "cat:two/final"]
-    assert list(recogniser_labels(both).values()) == both
+    assert list(asr_model_labels(both).values()) == both

@@ -66,6 +66,7 @@ def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
 
     reader = CatAsrSystem(str(asr_folder), codec)
     assert reader.num_quantizers == 2
+    assert reader.identity == CatAsrSystem(str(asr_folder), codec).identity
     clips = [np.random.default_rng(seed).integers(0, 9, (2, 5 + seed)) for seed in range(2)]
     for depth in (1, 2):
         texts = reader.transcribe_codes([clip[:depth] for clip in clips], depth, 2)
@@ -96,6 +97,11 @@ def test_a_talker_speaks_with_a_seed_for_every_row(tts_folder):
 
     system = CatTtsSystem(str(tts_folder), "bundled", "cpu", max_frames=3, top_k=5)
     assert (system.num_quantizers, system.kbps_per_quantizer) == (2, 0.125)
+    same, other = (
+        CatTtsSystem(str(tts_folder), "bundled", "cpu", max_frames=3, top_k=top_k)
+        for top_k in (5, 6)
+    )
+    assert same.identity == system.identity != other.identity
     prompt = (0.1 * np.sin(np.arange(9_600) / 9)).astype(np.float32), 48_000
     wanted = [TtsRequest("ab"), TtsRequest("ba", prompt, "c")]
     both = system.synthesize(wanted, 2, 7)

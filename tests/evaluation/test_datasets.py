@@ -77,5 +77,5 @@ def test_another_layout_is_refused_in_one_line(name, tmp_path):
 def test_an_unknown_set_or_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected librispeech, aishell2"):
         write_manifest("vctk", tmp_path, tmp_path / "m.jsonl")
-    with pytest.raises(InputError, match="is no folder; expected MUSDB18-HQ"):
+    with pytest.raises(InputError, match="is not a folder; expected MUSDB18-HQ"):
         write_manifest("musdb", tmp_path / "absent", tmp_path / "m.jsonl")

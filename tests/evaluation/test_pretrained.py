@@ -155,21 +155,21 @@ def test_speaker_similarity_by_a_model_of_transformers(tmp_path, voice):
     pooled = {"tdnn_dim": (8, 8), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1)}
     config = small_wav2vec(**pooled, xvector_output_dim=8)
     path = saved(tmp_path, transformers.Wav2Vec2ForXVector(config))
-    scorers = ScoringModels(ScoringModelNames(speaker_model=path))
+    scoring_models = ScoringModels(ScoringModelNames(speaker_model=path))
     noise = 0.1 * np.random.default_rng(0).standard_normal(16_000)
-    assert scorers.score(voice, voice, "").values["speaker_similarity"] == pytest.approx(1.0)
-    assert scorers.score(voice, noise, "").values["speaker_similarity"] < 0.9999
+    assert scoring_models.score(voice, voice, "").values["speaker_similarity"] == pytest.approx(1.0)
+    assert scoring_models.score(voice, noise, "").values["speaker_similarity"] < 0.9999
 
 
 def test_opinion_scores_by_a_model_of_one_output(tmp_path, voice):
     model = transformers.Wav2Vec2ForSequenceClassification(small_wav2vec(num_labels=1))
     path = saved(tmp_path, model)
-    scorers = ScoringModels(ScoringModelNames(opinion_model=path))
+    scoring_models = ScoringModels(ScoringModelNames(opinion_model=path))
     samples = torch.from_numpy(voice.astype(np.float32))
     prepared = (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
     with torch.inference_mode():
         expected = float(model.eval()(prepared[None]).logits)
-    found = scorers.score(voice, voice, "").values["opinion_score"]
+    found = scoring_models.score(voice, voice, "").values["opinion_score"]
     assert found == pytest.approx(expected, abs=1e-4)
 
 

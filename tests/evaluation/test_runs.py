@@ -133,14 +133,14 @@ def test_two_processes_give_the_same_file(plan, folder, tmp_path):
 def test_a_model_that_is_not_there_ends_the_run_before_it_begins(plan, folder):
     names = ScoringModelNames(opinion_model="toy_codecs:no_such_function")
     with pytest.raises(InputError, match="no_such_function"):
-        run_evaluation(replace(plan, scorers=names), folder, no_progress)
+        run_evaluation(replace(plan, scoring_models=names), folder, no_progress)
     assert not (folder / "results.jsonl").exists()
 
 
 def test_models_of_the_users_score_speech_in_every_process(plan, folder):
     names = ScoringModelNames(opinion_model="toy_codecs:rater", asr_model="toy_codecs:recogniser")
     pytest.importorskip("jiwer")
-    outcome = run_evaluation(replace(plan, scorers=names, jobs=2), folder, no_progress)
+    outcome = run_evaluation(replace(plan, scoring_models=names, jobs=2), folder, no_progress)
     rows = {row.key: row for row in outcome.rows}
     row = rows["speech0.wav", "bytes", 2]
     assert row.metrics["wer"] == pytest.approx(1 / 3)
@@ -148,7 +148,9 @@ def test_models_of_the_users_score_speech_in_every_process(plan, folder):
     assert 0.0 < row.metrics["opinion_score"] < 1.0
     assert "wer" not in rows["music2.wav", "bytes", 2].metrics
     again = []
-    run_evaluation(replace(plan, scorers=names), folder, lambda done, total: again.append(done))
+    run_evaluation(
+        replace(plan, scoring_models=names), folder, lambda done, total: again.append(done)
+    )
     assert again[0] == 6
 
 
@@ -352,7 +354,9 @@ def test_other_audio_of_the_same_name_is_measured_anew(plan, folder):
 def test_another_text_is_measured_anew_where_it_counts(plan, folder):
     pytest.importorskip("jiwer")
     transcript = replace(
-        plan, clips=plan.clips[:1], scorers=ScoringModelNames(asr_model="toy_codecs:recogniser")
+        plan,
+        clips=plan.clips[:1],
+        scoring_models=ScoringModelNames(asr_model="toy_codecs:recogniser"),
     )
     assert {row.metrics["wer"] for row in run_evaluation(transcript, folder, no_progress).rows} == {
         1 / 3
@@ -372,7 +376,7 @@ def test_the_text_does_not_count_without_a_recogniser(plan, folder):
 def test_another_model_that_scores_measures_anew(plan, folder):
     def scored(scale):
         names = ScoringModelNames(opinion_model=f"toy_codecs:scaled_rater@{scale}")
-        few = replace(plan, clips=plan.clips[:1], scorers=names)
+        few = replace(plan, clips=plan.clips[:1], scoring_models=names)
         calls = []
         outcome = run_evaluation(few, folder, lambda done, total: calls.append(done))
         return [row.metrics["opinion_score"] for row in outcome.rows], calls

@@ -45,12 +45,12 @@ def test_functions_of_the_users_score(signals):
 
 
 def test_the_reference_is_embedded_once_for_all_versions(signals, monkeypatch):
-    scorers = ScoringModels(ScoringModelNames(speaker_model="toy_codecs:embedder@1"))
+    scoring_models = ScoringModels(ScoringModelNames(speaker_model="toy_codecs:embedder@1"))
     calls = []
-    embed = scorers._embed
-    monkeypatch.setattr(scorers, "_embed", lambda *one: calls.append(1) or embed(*one))
+    embed = scoring_models._embed
+    monkeypatch.setattr(scoring_models, "_embed", lambda *one: calls.append(1) or embed(*one))
     for _ in range(3):
-        scorers.score(*signals, "")
+        scoring_models.score(*signals, "")
     assert len(calls) == 1 + 3
 
 
@@ -100,10 +100,12 @@ def test_pocketsphinx_hears_something_or_nothing():
 
 def test_what_pocketsphinx_hears_does_not_depend_on_the_order_of_clips():
     pytest.importorskip("pocketsphinx")
-    scorers = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
+    scoring_models = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
     random = np.random.default_rng(0)
     hiss, hum = 0.1 * random.standard_normal(8_000), 0.02 * np.sin(0.05 * np.arange(8_000))
-    transcript = [scorers.score(clip, clip, "a").transcript for clip in (hiss, hum, hiss, hum)]
+    transcript = [
+        scoring_models.score(clip, clip, "a").transcript for clip in (hiss, hum, hiss, hum)
+    ]
     assert transcript[:2] == transcript[2:]
 
 

@@ -27,6 +27,12 @@ def test_what_is_no_array_is_refused_as_codes(values, make_config):
         as_code_rows(values, make_config())
 
 
+@pytest.mark.parametrize("shape", [(6000, 2), (6000, 1), (65, 8)])
+def test_samples_first_are_no_batch_of_clips(shape):
+    with pytest.raises(AudioError, match=r"looks like \(samples, channels\); transpose it"):
+        as_waveform_rows(np.zeros(shape, np.float32), 1)
+
+
 def test_arrays_that_only_numpy_reads():
     audio = np.linspace(-1, 1, 8, dtype=np.float32)
     for odd in (audio[::-1], audio[::-1].astype(">f4"), np.frombuffer(audio[::-1].tobytes(), "f4")):

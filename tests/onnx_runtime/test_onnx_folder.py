@@ -126,14 +126,17 @@ def test_incomplete_manifests(folder, key):
         OnnxAudioTokenizer.from_pretrained(folder)
 
 
-def test_a_graph_that_onnxruntime_cannot_load(folder):
+@pytest.mark.parametrize("damage", [lambda _: b"no graph", lambda x: x.replace(b"Mul", b"\x80ul")])
+def test_a_graph_that_onnxruntime_cannot_load(folder, capfd, damage):
     path = folder / "decoder_step.onnx"
-    path.write_bytes(b"no graph")
+    path.write_bytes(damage(path.read_bytes()))
     manifest = json.loads((folder / "onnx.json").read_text("utf-8"))
-    manifest["graphs"]["decoder_step"] |= {"bytes": 8, "sha256": hash_file(path)}
+    facts = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+    manifest["graphs"]["decoder_step"] |= facts
     write(folder / "onnx.json", sealed(manifest))
     with pytest.raises(CheckpointError, match=r"onnxruntime .* cannot load"):
         OnnxAudioTokenizer.from_pretrained(folder).decode(np.zeros((4, 1), int))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_manifest_cannot_name_files_elsewhere(folder, tmp_path):

@@ -123,6 +123,7 @@ def test_integers_tensors_and_odd_arrays(pair):
 
 WRONG_AUDIO = [
     (np.zeros((1, 2, 8)), "expected \\(batch, 1, samples\\)"),
+    (np.zeros((24_000, 2)), "looks like \\(samples, channels\\); transpose it"),
     (np.zeros((0, 1, 8)), "a batch of no clips"),
     (np.zeros((1, 1, 0)), "audio is empty"),
     (np.array([0, np.nan]), "1 NaN or infinite samples, the first at 1"),

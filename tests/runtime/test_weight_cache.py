@@ -140,6 +140,14 @@ def test_prepared_again_when_weights_change(model, made, change, expected):
     assert sorted(made) == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_another_type_still_compute_in_fp32(model, dtype):
+    model.to(dtype)
+    encoding = model.encode(AUDIO)
+    assert encoding.audio_codes.dtype == torch.int64
+    assert model.decode(encoding.audio_codes).audio.dtype == torch.float32
+
+
 def test_prepared_again_for_other_settings(model, made):
     use(model)
     made.clear()

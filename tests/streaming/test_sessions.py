@@ -15,6 +15,7 @@ from stream_checks import (
 
 from moss_audio_tokenizer.errors import AudioError, CodesError, InputError, SlotsFull
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
+from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 
 STEP = 8  # samples a frame
 
@@ -34,6 +35,15 @@ def test_counts_that_are_none(model, value):
             make(max_slots=value)
         with pytest.raises(InputError, match=r"max_chunk_frames is .* whole number of at least 1"):
             make(max_slots=1, max_chunk_frames=value)
+
+
+@pytest.mark.parametrize("sizes", [(10**12, 1), (1, 10**13), (1, 2**70), (2**70, 1)])
+def test_counts_that_need_more_memory_than_there_is(model, make_exported, sizes):
+    exported = OnnxAudioTokenizer.from_pretrained(make_exported()[1])
+    for codec in (model, exported):
+        for make in (codec.decoder_stream, codec.encoder_stream):
+            with pytest.raises(InputError, match=r"max_slots is .* not enough memory"):
+                make(*sizes)
 
 
 @pytest.mark.parametrize("value", [0, 5, 1.0, True])

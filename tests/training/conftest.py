@@ -8,6 +8,13 @@ import pytest
 import soundfile
 import torch
 
+from moss_audio_tokenizer.config import (
+    PRESETS,
+    CodecConfig,
+    PatchStage,
+    QuantizerConfig,
+    TransformerStage,
+)
 from moss_audio_tokenizer.training.codec.codec_config import (
     CodecOptimizerConfig,
     DataConfig,
@@ -69,22 +76,39 @@ def spoken(manifest) -> str:
     return str(path)
 
 
+def toy_codec() -> CodecConfig:
+    """The frame rate of the presets with two stages a side, and 4 quantizers of 16 entries."""
+    return CodecConfig(
+        RATE,
+        1920,
+        (PatchStage(240), _stage(240, 12), PatchStage(8), _stage(96, 24)),
+        (_stage(24, 96), PatchStage(8), _stage(12, 240), PatchStage(240)),
+        QuantizerConfig(24, 16, 24, num_quantizers=4, codebook_size=16),
+    )
+
+
+def _stage(inputs: int, outputs: int) -> TransformerStage:
+    return TransformerStage(inputs, outputs, 16, 2, 1, 32, 1.28)
+
+
 @pytest.fixture
-def make_recipe(tmp_path, manifest):
+def make_recipe(tmp_path, manifest, monkeypatch):
     """A recipe of six steps, two of them without the quantizer; keywords change its fields."""
+    monkeypatch.setitem(PRESETS, "toy", toy_codec)
 
     def make(**changes) -> TrainingConfig:
         values = {
             "output": str(tmp_path / "run"),
-            "model": "tiny",
+            "model": "toy",
             "max_steps": 6,
             "precision": "fp32",
             "threads": 1,
+            "peak_tflops": 1.0,
             "checkpoint_every": 3,
             "log_every": 2,
             "data": DataConfig(manifest=manifest, crop_seconds=0.16, batch_size=2),
             "optimizer": CodecOptimizerConfig(warmup_steps=2),
-            "warm_start": WarmStart(steps=2, samples=64),
+            "warm_start": WarmStart(steps=2, samples=16),
             "validation": ValidationConfig(every=100),
         }
         return TrainingConfig(**(values | changes))

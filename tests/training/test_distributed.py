@@ -1,15 +1,14 @@
 """Several processes compute what one does, and a run that is killed goes on bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import toy_processes
 from safetensors.torch import load_file
 from torch import nn
 
@@ -26,6 +25,8 @@ KEYS = (
     "ema_decay=0.5",
     "losses.phase=1.0",
     "device=cpu",
+    "threads=1",
+    "peak_tflops=1",
     "data.text_share=0.5",
     "data.batch_seconds=2.0",
     "data.batch_size=4",
@@ -42,26 +43,22 @@ KEYS = (
 )
 
 
-def command(output: Path, manifest: str, *keys: str, resume: bool = False) -> list[str]:
+def command(output: Path, manifest: str, *keys: str, resume: bool = False) -> Callable[[], None]:
     arguments = ["train", "smoke", f"output={output}", f"data.manifest={manifest}", *KEYS, *keys]
-    return ["-m", "moss_audio_tokenizer", *arguments, *(["--resume"] if resume else [])]
+    return toy_processes.command([*arguments, *(["--resume"] if resume else [])])
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+def errors_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.txt")
 
 
 def run(output: Path, manifest: str, *keys: str, processes: int = 1, resume: bool = False) -> None:
-    program = [sys.executable]
-    if processes > 1:
-        program += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     line = command(output, manifest, *keys, resume=resume)
-    done = subprocess.run([*program, *line], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    toy_processes.run(line, errors_of(output), processes)
 
 
 def read_log(output: Path) -> list[dict]:
-    speeds = ("audio_seconds_per_second", "utilisation")
+    speeds = ("audio_seconds_per_second", "utilization")
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
@@ -85,7 +82,7 @@ def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
     assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
 
 
-def test_codebooks_follow_alike_in_two_processes(spoken, tmp_path):
+def test_ema_codebooks_are_alike_in_two_processes(spoken, tmp_path):
     # A decay so short that rows are moved from the second of three steps on.
     keys = ("codebook_decay=0.3", "spectra.mel_windows=3", "spectra.phase_windows=1")
     run(tmp_path / "one", spoken, *keys)
@@ -108,16 +105,14 @@ def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
         assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(alone, spoken, tmp_path):
+def test_a_killed_run_is_resumed_bit_for_bit(alone, spoken, tmp_path):
     output = tmp_path / "run"
-    line = command(output, spoken)
-    process = subprocess.Popen([sys.executable, *line], env=environment(), stderr=subprocess.PIPE)
-    for _ in range(2400):
-        if (output / "checkpoints/step-000002").is_dir() or process.poll() is not None:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    (process,) = toy_processes.start(command(output, spoken), errors_of(output))
+    while process.is_alive() and not (output / "checkpoints/step-000002").is_dir():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, errors_of(output).read_text()
     run(output, spoken, resume=True)
     assert read_log(output) == read_log(alone)
 
@@ -164,7 +159,7 @@ def test_a_moving_mean_follows_the_weights():
     assert float(other.whole_state()["weight"]) == pytest.approx(1.29)
 
 
-def test_a_mean_begins_anew_where_weights_were_set():
+def test_a_mean_restarts_where_weights_were_set():
     module = nn.ModuleDict({"quantizer": nn.Linear(1, 1), "decoder": nn.Linear(1, 1)})
     mean = WeightAverage(module, 0.9)
     before = mean.whole_state()["decoder.weight"].clone()

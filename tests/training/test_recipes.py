@@ -1,6 +1,7 @@
 """Recipes are configurations that fit their models."""
 
 import itertools
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,9 @@ from moss_audio_tokenizer.speech.tokens import LETTERS, PieceText
 from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
 from moss_audio_tokenizer.training.codec.assembly import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
+from moss_audio_tokenizer.training.initialization import kmeans
 from moss_audio_tokenizer.training.overrides import override
-from moss_audio_tokenizer.training.recipes import RECIPES, recipe
+from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, recipe
 
 BY_KIND = {
     kind: [name for name, make in RECIPES.items() if make().kind == kind]
@@ -42,8 +44,15 @@ def test_every_recipe_fits_its_model(name):
         assert config.adversarial.start < config.max_steps
 
 
+@pytest.mark.parametrize(("former", "name"), ALIASES.items())
+def test_former_names_are_known(former, name):
+    assert recipe(former) == recipe(name)
+
+
 SHORTER = (
     "device=cpu",
+    "threads=1",
+    "peak_tflops=1",
     "train.checkpoint=bundled",
     "validation.clips=0",
     "data.batch_size=2",
@@ -51,7 +60,7 @@ SHORTER = (
 )
 
 
-@pytest.mark.parametrize("name", ["together", "bundled"])
+@pytest.mark.parametrize("name", ["bundled_stage3", "bundled"])
 def test_the_shipped_models_recipes_run_shortened(name, spoken, tmp_path):
     shorter = (*SHORTER, "max_steps=3", "decoder_only_from=2", f"data.manifest={spoken}")
     config = override(recipe(name), [*shorter, f"output={tmp_path / 'run'}"])
@@ -68,10 +77,12 @@ def test_the_shipped_models_recipes_run_shortened(name, spoken, tmp_path):
         assert not any(torch.equal(left, right) for left, right in pairs)
 
 
-def test_the_recipe_of_its_low_band_runs_shortened(spoken, tmp_path):
-    shorter = (*SHORTER, "max_steps=2", "warm_start.samples=1024", f"data.manifest={spoken}")
+def test_the_recipe_with_a_low_band_pass_through_runs_shortened(spoken, tmp_path, monkeypatch):
+    monkeypatch.setattr(kmeans, "_LOW_BAND_ROWS", 64)
+    shorter = (*SHORTER, "data.batch_size=16", "max_steps=1", "warm_start.samples=1024")
     lines = []
-    config = override(recipe("low_band"), [*shorter, f"output={tmp_path / 'run'}"])
+    files = (f"data.manifest={spoken}", f"output={tmp_path / 'run'}")
+    config = override(recipe("bundled_stage2"), [*shorter, *files])
     CodecTrainer(config, report=lines.append).run()
     assert "low band given 22, 36, 64, 120 channels in the stages of the encoder" in lines
     trained = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final")
@@ -80,6 +91,31 @@ def test_the_recipe_of_its_low_band_runs_shortened(spoken, tmp_path):
         decoded = trained.codec.decoder(trained.codec.encoder(low[None, :, : 12 * 1920]))
     error = decoded[0] - low[:, : 12 * 1920]
     assert float(error.square().mean()) < 0.05 * float(low.square().mean())
+
+
+def test_the_joint_recipe_runs_shortened(spoken, tmp_path):
+    first = recipe("bundled_joint").adversarial.start
+    assert recipe("bundled_joint").data.batch_change == (first, 0.5)
+    shorter = (*SHORTER[:3], "max_steps=3", "adversarial.start=2", "data.batch_change=(2, 0.5)")
+    smaller = ("data.text_seconds=(0.2, 1.2)", "data.batch_seconds=2.0", "data.workers=0")
+    discriminators = ("adversarial.crop_seconds=0.16", "semantic.num_layers=1")
+    changes = (*shorter, *smaller, *discriminators, "adversarial.discriminators.channel_divisor=16")
+    config = override(
+        recipe("bundled_joint"),
+        [*changes, f"data.manifest={spoken}", f"output={tmp_path / 'run'}"],
+    )
+    before = MossAudioTokenizerModel.from_pretrained("bundled").codec
+    CodecTrainer(config, report=lambda _: None).run()
+    after = MossAudioTokenizerModel.from_pretrained(tmp_path / "run/final").codec
+    for part in ("encoder", "quantizer", "decoder"):
+        states = (getattr(codec, part).state_dict() for codec in (before, after))
+        assert any(map(torch.ne, *(map(torch.sum, state.values()) for state in states)))
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    steps = [set(json.loads(line)) for line in lines]
+    assert all({"mel", "phase", "stft", "commitment", "semantic"} <= names for names in steps)
+    assert ["discriminator" in names for names in steps] == [False, False, True]
+    saved = {path.name for path in (tmp_path / "run/final").iterdir()}
+    assert {"discriminators.safetensors", "semantic.safetensors"} < saved
 
 
 def test_the_papers_run_is_the_papers():

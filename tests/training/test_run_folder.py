@@ -94,6 +94,8 @@ def test_a_run_of_an_earlier_version_is_resumed_by_the_names_of_today(folder):
     del recipe["spectra"]
     recipe["losses"] |= {"mel_windows": 3, "phase_windows": 0, "phase_hertz": 700.0}
     recipe["adversarial"] |= {"betas": [0.8, 0.99], "clip_norm": 10.0}
+    recipe["optimizer"]["clip_norm"], recipe["warm_start"]["noise"] = 1.0, 0.3
+    recipe["data"]["max_gain_db"], recipe["semantic"]["max_tokens"] = 20.0, 512
     (folder.path / "recipe.json").write_text(json.dumps(recipe))
     assert folder.checkpoint_for(config, resume=True).name == "step-000003"
     with pytest.raises(TrainingError, match=r"spectra\.mel_windows was 3 and is 0"):
@@ -173,7 +175,7 @@ def test_the_folder_of_another_kind_of_run_is_refused_in_a_line(folder):
     assert "\n" not in str(caught.value)
 
 
-def test_any_kind_of_run_goes_on_and_lacks_no_keys_of_another(folder):
+def test_any_kind_of_run_is_resumed_and_lacks_no_keys_of_another(folder):
     begin_run(folder, OtherConfig())
     recipe = json.loads((folder.path / "recipe.json").read_text())
     assert recipe.pop("kind") == "other"
@@ -201,7 +203,7 @@ def test_a_run_without_its_recipe_is_refused(folder, text):
         folder.checkpoint_for(TrainingConfig(), resume=True)
 
 
-def test_logs_end_at_the_step_that_a_run_goes_on_from(folder):
+def test_logs_end_at_the_step_that_a_run_is_resumed_from(folder):
     log = folder.path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) + "\n" for step in range(1, 6)]
     log.write_text("".join(lines) + '{"step": 2, "to')

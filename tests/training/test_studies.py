@@ -32,7 +32,7 @@ def test_the_runs_of_a_study_differ_in_one_thing(name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_runs_of_a_study_validate_at_its_depths(name):
+def test_the_runs_of_a_study_validate_at_its_num_quantizers(name):
     study = STUDIES[name]()
     for config in study.runs.values():
         assert config.validation.num_quantizers == study.depths
@@ -71,7 +71,7 @@ def test_a_study_leaves_runs_table_and_plot_and_keeps_what_is_done(quick_study, 
 @pytest.mark.parametrize(
     ("name", "measures"), [("sequence_dropout", ["codes"]), ("reading_depth", ["wer", "cer"])]
 )
-def test_language_models_are_compared_by_depth(name, measures, tmp_path):
+def test_language_models_are_compared_by_num_quantizers(name, measures, tmp_path):
     keys = ["model.width=16", "model.num_layers=1", "model.num_heads=2", "device=cpu"]
     keys += ["model.start_from_codec=False", "data.codec=", "data.languages=()", "max_steps=2"]
     keys += [f"data.manifest={write_codes(tmp_path)}", "data.batch_seconds=3", "peak_tflops=1"]

@@ -30,7 +30,7 @@ def test_throughput_is_audio_and_operations_over_time(monkeypatch):
     moments = iter((10.0, 12.0, 14.0))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
     throughput = Throughput(operations=3.0, peak=60.0)
-    assert throughput.step(8.0) == {"audio_seconds_per_second": 4.0, "utilisation": 0.2}
+    assert throughput.step(8.0) == {"audio_seconds_per_second": 4.0, "utilization": 0.2}
     later = throughput.step(28.0)
     assert later["audio_seconds_per_second"] == pytest.approx(0.9 * 4 + 0.1 * 14)
 

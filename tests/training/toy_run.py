@@ -185,7 +185,7 @@ def run_until(trainer: Loop, step: int) -> None:
 
 def read_log(folder: Path, name: str = "metrics.jsonl") -> list[dict]:
     """The lines of a log, without what a clock says."""
-    speeds = ("audio_seconds_per_second", "utilisation")
+    speeds = ("audio_seconds_per_second", "utilization")
     lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 

@@ -6,7 +6,8 @@ both kinds have: shapes, indexing and comparisons; how a value becomes an array 
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ LENGTHS = ("ceil", "floor")
 # More rows than this, of so few samples, are not a batch of clips.
 _MOST_SHORT_ROWS = 64
 _MOST_CHANNELS = 8
+# So many frames of streams fit into memory: an error about fewer has another cause.
+_MANY_FRAMES = 1000
 # Peaks above full scale happen; this far above it, the samples have the scale of integers.
 HIGHEST_PEAK = 100.0
 # What integer samples are divided by, by the name of their type.
@@ -221,19 +224,41 @@ def refuse_samples_first(shape: Sequence[int], num_channels: int) -> None:
 
 
 def refuse_batch_first(shape: Sequence[int], config: CodecConfig) -> None:
-    """Refuse codes whose first axis cannot be layers, while the next one can.
+    """Refuse codes whose second axis, not the first, looks like the codebooks.
+
+    A batch of one, batch first, is refused too where its second axis is exactly the model's
+    num_quantizers: read as one codebook of many rows, it would decode to noise.
 
     Raises:
         CodesError: they look like (batch, num_quantizers, frames) or (frames, num_quantizers).
     """
-    layers = config.quantizer.num_quantizers
-    if shape[0] <= layers or not 1 < shape[1] <= layers:
+    available = config.quantizer.num_quantizers
+    if len(shape) == 3 and shape[0] == 1 and 1 < shape[1] == available:
+        raise CodesError(
+            f"codes have shape {list(shape)}, which looks like (1, num_quantizers, frames): pass "
+            "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1)), or, for so many rows of one "
+            "codebook, a list of (1, frames) to batch_decode"
+        )
+    if shape[0] <= available or not 1 < shape[1] <= available:
         return
     remedy = "codes.T" if len(shape) == 2 else "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1))"
     raise CodesError(
-        f"num_quantizers is {shape[0]}; expected 1 to {layers} for this model. Codes of shape "
-        f"{list(shape)} may have their layers in another axis: pass {remedy}"
+        f"num_quantizers is {shape[0]}; expected 1 to {available} for this model. Codes of shape "
+        f"{list(shape)} may have their codebooks in another axis: pass {remedy}"
     )
+
+
+def require_one_clip(shape: Sequence[int]) -> None:
+    """Refuse codes of several clips where one is decoded: the others would be dropped.
+
+    Raises:
+        CodesError: the codes have another number of axes than two.
+    """
+    if len(shape) != 2:
+        raise CodesError(
+            f"codes have shape {list(shape)}; expected (num_quantizers, frames), the codes of one "
+            "clip: decode the clips of a batch one by one, as codes[:, i]"
+        )
 
 
 def require_lengths(name: object) -> str:
@@ -315,6 +340,25 @@ def require_count(value: Any, name: str) -> int:
     if whole is None or whole < 1:
         raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
     return whole
+
+
+@contextmanager
+def memory_of_streams(num_slots: int, max_chunk_frames: int) -> Iterator[None]:
+    """Allocate the memory of streams in the body.
+
+    Raises:
+        InputError: it cannot be allocated, or its size is no number that a computer can have.
+    """
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as problem:
+        sizes = num_slots * max_chunk_frames
+        if isinstance(problem, InputError) or sizes < _MANY_FRAMES:
+            raise
+        raise InputError(
+            f"max_slots is {num_slots} and max_chunk_frames is {max_chunk_frames}, and there is "
+            "not enough memory for them; set them lower"
+        ) from problem
 
 
 def require_indices(values: Any, name: str) -> list[int]:

@@ -16,6 +16,7 @@ from .validation import (
     check_num_quantizers,
     first_layers,
     frames_of_duration,
+    memory_of_streams,
     only_row,
     require_count,
     require_equal_layers,
@@ -308,7 +309,8 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         """
         slots = require_count(max_slots, "max_slots")
         frames = require_count(max_chunk_frames, "max_chunk_frames")
-        return DecoderStream(self._decoder_engine(slots, frames))
+        with memory_of_streams(slots, frames):
+            return DecoderStream(self._decoder_engine(slots, frames))
 
     def encoder_stream(
         self, max_slots: int = 64, max_chunk_frames: int = 25, num_quantizers: int | None = None
@@ -326,7 +328,8 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         slots = require_count(max_slots, "max_slots")
         frames = require_count(max_chunk_frames, "max_chunk_frames")
         count = check_num_quantizers(num_quantizers, self._codec_config())
-        engine = self._encoder_engine(slots, frames, count)
+        with memory_of_streams(slots, frames):
+            engine = self._encoder_engine(slots, frames, count)
         return EncoderStream(engine, pads_last_frame=self.lengths == "ceil")
 
     # Results

@@ -5,10 +5,11 @@ printed after it has gone, so that neither ever mixes with the other.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -68,6 +69,22 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table.add_column(headings[-1], overflow="fold")
     for row in rows:
         # Literal text: file names may hold square brackets, which rich would read as markup.
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _print(table)
+
+
+def print_columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of many narrow columns, the first to the left; each heading has its words stacked."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(headings):
+        words = re.sub(" ([\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])", r"\1", printable(heading))
+        stacked = Text(words.replace(" ", "\n"))
+        justify: Literal["left", "right"] = "right" if index else "left"
+        table.add_column(stacked, justify=justify, vertical="bottom", overflow="fold")
+    for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     _print(table)
 

@@ -4,9 +4,11 @@ Owns the options and what is printed; runs, tables and pages are `evaluation`'s.
 """
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,14 +54,14 @@ Models = Annotated[
         help="Model folder, Hugging Face id, 'bundled', or 'none'; several times for several.",
     ),
 ]
-Depths = Annotated[
+QuantizerCounts = Annotated[
     list[int] | None,
     typer.Option(
         "--num-quantizers",
         metavar="N",
         min=1,
         show_default="all",
-        help="Layers of codes to use; several times for several bitrates.",
+        help="Quantizers to use; several times for several bitrates.",
     ),
 ]
 Codecs = Annotated[
@@ -160,7 +162,7 @@ def evaluate(
     manifest: Manifest,
     output: Folder,
     model: Models = None,
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     split: Split = None,
     domain: Domain = None,
     limit: Limit = None,
@@ -188,7 +190,7 @@ def compare(
     manifest: Manifest,
     output: Folder,
     model: Models = None,
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     codec: Codecs = None,
     split: Split = None,
     domain: Domain = None,
@@ -265,7 +267,7 @@ def _compare_speech(
         texts,
         output,
         list(models),
-        recogniser=["whisper"],
+        asr_model=["whisper"],
         speaker_model=default_speaker_model() or "mfcc",
         text_normalization="seed-tts",
         **shared,
@@ -308,7 +310,7 @@ def _plan(
     wanted: tuple[str | None, str | None, int | None],
     openers: "Sequence[Callable[[], EvaluatedCodec]]",
     metrics: Sequence[str] | None,
-    scorers: "ScoringModelNames",
+    scoring_models: "ScoringModelNames",
     jobs: int | None,
     examples: int,
 ) -> "Plan":
@@ -325,7 +327,7 @@ def _plan(
     split, domain, limit = wanted
     clips = read_manifest(manifest, split, domain)[:limit]
     names = tuple(metrics or ALL_METRICS)
-    return Plan(clips, openers, names, scorers, jobs or default_jobs(), examples)
+    return Plan(clips, openers, names, scoring_models, jobs or default_jobs(), examples)
 
 
 def _require_eval() -> None:
@@ -359,11 +361,35 @@ def show_results(text: str, output: Path, as_json: bool, all_failed: bool) -> No
         display.print_line((output / "summary.json").read_text("utf-8").rstrip())
     else:
         # Without the title and the command, which the user has just typed.
-        display.print_line(text.partition("```\n\n")[2].rstrip())
+        print_tables(text.partition("```\n\n")[2].rstrip())
         display.print_line(f"\nresults: {output}")
     warn_of_size(output / "report.html", "fewer --examples make it smaller")
     if all_failed:
         raise typer.Exit(1)
+
+
+def print_tables(text: str) -> None:
+    """Markdown as it is; on a terminal that is too narrow for a table, its columns instead."""
+    width = shutil.get_terminal_size().columns
+    fits = max(map(len, text.split("\n"))) <= width
+    if fits or not sys.stdout.isatty():
+        display.print_line(text)
+        return
+    display.print_line("Intervals are in summary.md; * marks published figures.\n")
+    for is_table, lines in groupby(text.split("\n"), key=lambda line: line.startswith("| ")):
+        if not is_table:
+            display.print_line("\n".join(lines))
+            continue
+        heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
+        display.print_columns(heads, [[_narrow(cell) for cell in row] for row in rows])
+
+
+def _narrow(cell: str) -> str:
+    """A cell without its interval; a published codec by its short name and an asterisk."""
+    from ..evaluation.published import short_name
+
+    name, mark, _ = cell.partition(" (published)")
+    return f"{short_name(name)}*" if mark else cell.partition(" ± ")[0]
 
 
 def warn_of_size(page: Path, remedy: str) -> None:

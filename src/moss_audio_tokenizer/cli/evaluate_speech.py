@@ -1,7 +1,7 @@
-"""`moss-audio eval asr` and `moss-audio eval tts`: language models on codes, by layers.
+"""`moss-audio eval asr` and `moss-audio eval tts`: speech models by number of quantizers.
 
 Owns the options and what is printed; runs, tables and pages are `evaluation.speech`'s. The
-models are opened here, where tests put others.
+models are opened by functions of this module, which tests replace.
 """
 
 import shlex
@@ -47,14 +47,14 @@ Folder = Annotated[
         help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
-Depths = Annotated[
+QuantizerCounts = Annotated[
     list[int] | None,
     typer.Option(
         "--num-quantizers",
         metavar="N",
         min=1,
         show_default="1, 2, 4, ... and all",
-        help="Layers of codes to use; several times for several.",
+        help="Quantizers to use; several times for several.",
     ),
 ]
 Examples = Annotated[
@@ -70,7 +70,7 @@ Published = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", metavar="N", min=1, help="Texts that are worked on together.")
+    int, typer.Option("--batch-size", metavar="N", min=1, help="Texts that are processed together.")
 ]
 
 
@@ -79,7 +79,7 @@ def evaluate_asr(
     output: Folder,
     model: Models,
     codec: CodecName = "bundled",
-    num_quantizers: Depths = None,
+    num_quantizers: QuantizerCounts = None,
     num_beams: Annotated[
         int,
         typer.Option(
@@ -88,7 +88,7 @@ def evaluate_asr(
             metavar="N",
             min=0,
             max=64,
-            help="1 decodes greedily, 0 reads by the frames alone.",
+            help="1 decodes greedily, 0 uses the frames alone (CTC).",
         ),
     ] = 1,
     split: Split = None,
@@ -100,7 +100,7 @@ def evaluate_asr(
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
-    """Measure speech recognition on codes: what is misread, by the number of layers.
+    """Measure speech recognition on codes: error rates by the number of quantizers.
 
     Example: moss-audio eval asr data/manifest.jsonl --model runs/asr/final -o runs/wer
     """
@@ -116,7 +116,7 @@ def evaluate_asr(
     systems = {
         label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
     }
-    with display.progress("reading", len(clips)) as bar:
+    with display.progress("transcribing", len(clips)) as bar:
         rows = run_asr(systems, plan, output, _advance(bar))
     _write(
         output,
@@ -136,8 +136,8 @@ def evaluate_tts(
             metavar="TEXTS_OR_MANIFEST",
             readable=False,
             show_default=False,
-            help="A text a line; or a manifest (.jsonl) whose texts are said; or Seed-TTS-Eval's "
-            "list (.lst).",
+            help="A text per line; or a manifest (.jsonl) whose texts are synthesized; or "
+            "Seed-TTS-Eval's list (.lst).",
         ),
     ],
     output: Folder,
@@ -154,8 +154,8 @@ def evaluate_tts(
             "the text's is known, else the next in turn.",
         ),
     ] = None,
-    num_quantizers: Depths = None,
-    recogniser: Annotated[
+    num_quantizers: QuantizerCounts = None,
+    asr_model: Annotated[
         list[str] | None,
         typer.Option(
             "--asr-model",
@@ -173,7 +173,7 @@ def evaluate_tts(
             "--speaker-model",
             metavar="NAME",
             help="resemblyzer; wavlm:FOLDER; hf:NAME or a folder for transformers; "
-            "MODULE:FUNCTION; mfcc, which is no speaker model and compares mean mel cepstra; "
+            "MODULE:FUNCTION; mfcc, which compares mean mel cepstra; "
             "or none.",
         ),
     ] = "mfcc",
@@ -200,7 +200,7 @@ def evaluate_tts(
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
-    """Measure speech synthesis by the number of layers: what is understood, and whose voice it is.
+    """Measure speech synthesis by number of quantizers: what is understood, and whose voice it is.
 
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """
@@ -209,9 +209,9 @@ def evaluate_tts(
     from ..evaluation.speech import TtsPlan, read_test_items, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
-    names = list(dict.fromkeys(recogniser or ["pocketsphinx"]))
+    names = list(dict.fromkeys(asr_model or ["pocketsphinx"]))
     wanted = [name for name in names if name != "none"]
-    labels = recogniser_labels(wanted)
+    labels = asr_model_labels(wanted)
     transcribers = {labels[name]: one for name in wanted if (one := load_transcriber(name))}
     embed = None if speaker_model == "none" else load_speaker_model(speaker_model)
     plan = TtsPlan(
@@ -230,7 +230,7 @@ def evaluate_tts(
         label: open_tts_system(name, codec, device, **sampling)
         for label, name in labelled(model).items()
     }
-    with display.progress("speaking", len(items)) as bar:
+    with display.progress("synthesizing", len(items)) as bar:
         rows = run_tts(systems, plan, output, _advance(bar))
     notes = _scoring_notes(wanted, speaker_model, items)
     rate = systems[next(iter(systems))].kbps_per_quantizer
@@ -272,7 +272,7 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def recogniser_labels(names: Sequence[str]) -> dict[str, str]:
+def asr_model_labels(names: Sequence[str]) -> dict[str, str]:
     """Names of ASR models without the folders of their files, where they stay distinct."""
     short = [
         f"{kind}:{Path(value).name}" if "/" in value else name
@@ -301,16 +301,16 @@ def _advance(bar: Any) -> Any:
 
 
 def _scoring_notes(
-    recognisers: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
+    asr_models: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
 ) -> list[str]:
-    notes = [f"ASR models: {', '.join(recognisers)}"] if recognisers else []
+    notes = [f"ASR models: {', '.join(asr_models)}"] if asr_models else []
     if not any(item.prompt for item in items):
         return [*notes, "no prompts, so no speaker similarity"]
     if speaker_model == "mfcc":
         return [
             *notes,
-            "speaker model: mfcc, the cosine of means and deviations of mel cepstra; it is no "
-            "speaker verification, and compares only with itself on the same prompts",
+            "speaker model: mfcc, the cosine of means and deviations of mel cepstra; it is not "
+            "speaker verification, and is comparable only on the same prompts",
         ]
     return [*notes, f"speaker model: {speaker_model}"]
 

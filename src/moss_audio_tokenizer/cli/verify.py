@@ -94,7 +94,7 @@ def verify(
 def _check_options(
     subject: str, vectors: Path | None, against: str | None, write: Path | None, key: str | None
 ) -> None:
-    """Refuse what would be left unheard.
+    """Refuse options that would be ignored.
 
     Raises:
         InputError: two options exclude each other, or the target is there already.

@@ -120,7 +120,7 @@ def clip_slug(clip: ManifestEntry) -> str:
 
 
 def save_codes(folder: Path, clip: ManifestEntry, codec: EvaluatedCodec, codes: np.ndarray) -> None:
-    """The codes of a clip at the greatest depth, for statistics."""
+    """The codes of a clip with the most quantizers, for statistics."""
     path = codes_file(folder, codec.name, clip)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, codes.astype(np.int32), allow_pickle=False)

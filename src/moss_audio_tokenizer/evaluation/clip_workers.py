@@ -1,6 +1,6 @@
 """Clips through codecs, measured: in one process or in several, with the same results.
 
-Owns the work on one clip and its spreading over processes; rows are `rows.py`'s, the output
+Owns the work on one clip and its spreading over processes; rows are `result_rows.py`'s, the output
 folder `run.py`'s, artifacts `artifacts.py`'s. Everything is measured in mono at 16 kHz,
 after `alignment.py`'s rule.
 """
@@ -58,13 +58,13 @@ class Work:
     Attributes:
         openers: one for each codec.
         metrics: names of what is measured.
-        scorers: models that score.
+        scoring_models: names of the scoring models.
         folder: where audio and codes of clips are stored; None for nowhere.
     """
 
     openers: tuple[Opener, ...]
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    scorers: ScoringModelNames = field(default_factory=ScoringModelNames)
+    scoring_models: ScoringModelNames = field(default_factory=ScoringModelNames)
     folder: Path | None = None
 
 
@@ -73,7 +73,7 @@ class Opened:
     """Codecs and models that score, ready to run."""
 
     codecs: Sequence[EvaluatedCodec]
-    scorers: ScoringModels
+    scoring_models: ScoringModels
 
 
 class Worker:
@@ -90,11 +90,13 @@ class Worker:
     def __init__(self, work: Work, opened: Opened | None = None) -> None:
         self._work = work
         self._codecs = dict(enumerate(opened.codecs if opened else ()))
-        self._scorers = opened.scorers if opened else ScoringModels(work.scorers)
+        self._scoring_models = (
+            opened.scoring_models if opened else ScoringModels(work.scoring_models)
+        )
         self._missing = dict.fromkeys(missing_packages(work.metrics), nan)
 
     def rows(self, task: Task) -> list[Row]:
-        """A row for every depth of the codec; a clip that fails costs its own rows only.
+        """A row for every number of quantizers; a clip that fails costs its own rows only.
 
         Raises:
             MissingDependencyError: every clip would fail the same way.
@@ -150,7 +152,7 @@ class Worker:
         measured = [name for name in names if name not in self._missing]
         values |= measure_mono(original, estimate, measured)
         scores = (
-            self._scorers.score(original, estimate, task.clip.text, task.clip.language)
+            self._scoring_models.score(original, estimate, task.clip.text, task.clip.language)
             if spoken
             else None
         )
@@ -171,7 +173,7 @@ class Worker:
             num_characters=scores.num_characters if scores else 0,
             transcript=scores.transcript if scores else None,
             text=task.clip.text if scores and scores.transcript is not None else None,
-            scorers=self._work.scorers.by_metric if scores else {},
+            scoring_models=self._work.scoring_models.by_metric if scores else {},
         )
 
 
@@ -181,12 +183,12 @@ def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 
 def failed_rows(task: Task, codec: EvaluatedCodec, error: str) -> list[Row]:
-    """A row with an error for every depth of the codec."""
+    """A row with an error for every number of quantizers of the codec."""
     clip = task.clip
     whose = {"language": clip.language, "identity": codec.identity, "error": error}
     return [
-        Row(clip.name, clip.domain, codec.name, depth, **whose)  # type: ignore[arg-type]
-        for depth in codec.quantizer_counts
+        Row(clip.name, clip.domain, codec.name, count, **whose)  # type: ignore[arg-type]
+        for count in codec.quantizer_counts
     ]
 
 

@@ -45,7 +45,7 @@ def code_statistics(
     codebook_size: int,
     frame_rate: float,
 ) -> CodeStatistics:
-    """Statistics of the codes of one or more clips, all with as many layers."""
+    """Statistics of the codes of one or more clips, all with the same number of layers."""
     codes = np.concatenate(list(clips), axis=1)
     counts = np.stack([np.bincount(layer, minlength=codebook_size) for layer in codes])
     shares = counts / codes.shape[1]

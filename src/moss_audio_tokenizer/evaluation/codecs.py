@@ -69,7 +69,7 @@ class LayeredCodec:
     Its bits are those of the codes, without any file's header.
 
     Raises:
-        CodesError: a depth that the codec does not have.
+        CodesError: a number of quantizers that the codec does not have.
     """
 
     def __init__(self, codec: Codec, name: str, quantizer_counts: Sequence[int] = ()) -> None:

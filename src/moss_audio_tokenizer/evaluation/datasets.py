@@ -46,7 +46,7 @@ def write_manifest(name: str, folder: Path, output: Path) -> PreparedSet:
     if name not in DATASETS:
         raise InputError(f"the data set {name!r} is unknown; expected {', '.join(DATASETS)}")
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is no folder; expected {_LAYOUTS[name]}")
+        raise InputError(f"{str(folder)!r} is not a folder; expected {_LAYOUTS[name]}")
     lines, absent = [], []
     for line in DATASETS[name](folder):
         # Seed-TTS-Eval's recordings of the texts themselves are not needed, and often not there.

@@ -1,4 +1,4 @@
-"""Curves of rate or layers against quality with 95% intervals, as PNG, for light and dark pages."""
+"""Curves of quality by bitrate or number of quantizers, as PNG, for light and dark pages."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import MissingDependencyError
 from .metric_registry import METRICS
-from .published import OURS, PUBLISHED
+from .published import OURS, PUBLISHED, short_name
 from .summary import Summary
 
 # Okabe and Ito's colors, which color-blind readers can distinguish; markers do so again.
@@ -78,11 +78,11 @@ def rate_plot(
 
 @dataclass(frozen=True)
 class LayerCurve:
-    """A figure by the number of layers.
+    """A figure by the number of quantizers.
 
     Attributes:
         name: in the legend.
-        points: (layers, mean, half width of the interval), from few layers to many.
+        points: (number of quantizers, mean, half width of the interval), from few to many.
     """
 
     name: str
@@ -90,7 +90,7 @@ class LayerCurve:
 
 
 def layer_plot(curves: Sequence[LayerCurve], title: str, theme: str = "light") -> bytes:
-    """Curves against the number of layers, as PNG; a curve keeps its color by its index.
+    """Curves against the number of quantizers, as PNG; a curve keeps its color by its index.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -101,11 +101,11 @@ def layer_plot(curves: Sequence[LayerCurve], title: str, theme: str = "light") -
         if curve.points:
             _errorbar(axes, curve.name, list(zip(*curve.points, strict=True)), index)
     axes.set_title(title, fontsize=11, loc="left", color=ink)
-    axes.set_xlabel("layers of codes", fontsize=9)
+    axes.set_xlabel("quantizers", fontsize=9)
     axes.set_xscale("log", base=2)
     # From zero, which an interval's end does not move.
     axes.set_ylim(bottom=min([0.0, *(mean for curve in curves for _, mean, _ in curve.points)]))
-    ticks = sorted({layers for curve in curves for layers, _, _ in curve.points})
+    ticks = sorted({count for curve in curves for count, _, _ in curve.points})
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
     axes.minorticks_off()
     _color(axes, ink, grid)
@@ -163,12 +163,12 @@ def _draw_published(axes: Any, found: dict[str, list[Summary]], metric: str, ink
             linewidth=1.4 if ours else 1.0,
             marker="." if ours else "x",
             markersize=5 if ours else 4,
-            label=f"{_short(name)} ({PUBLISHED})" if ours else None,
+            label=f"{short_name(name)} ({PUBLISHED})" if ours else None,
             zorder=1,
         )
         if not ours:
             axes.annotate(
-                *(_short(name), (rates[-1], means[-1])),
+                *(short_name(name), (rates[-1], means[-1])),
                 xytext=(3, 0),
                 textcoords="offset points",
                 va="center",
@@ -176,13 +176,6 @@ def _draw_published(axes: Any, found: dict[str, list[Summary]], metric: str, ink
                 color=ink,
                 alpha=0.6,
             )
-
-
-def _short(name: str) -> str:
-    """A codec's name without the words that most of them share."""
-    for ending in ("-Audio-Tokenizer", "-TTS-Tokenizer", "-Tokenizer", "Tokenizer"):
-        name = name.removesuffix(ending)
-    return name
 
 
 def _errorbar(axes: Any, name: str, values: Sequence[Sequence[float]], index: int) -> None:

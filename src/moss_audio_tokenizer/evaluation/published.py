@@ -42,6 +42,13 @@ _RECOGNITION_COLUMNS = {
 _SOUND_DOMAINS = ("sound", "audio")
 
 
+def short_name(name: str) -> str:
+    """A codec's name without the words that most of them share."""
+    for ending in ("-Audio-Tokenizer", "-TTS-Tokenizer", "-Tokenizer", "Tokenizer"):
+        name = name.removesuffix(ending)
+    return name
+
+
 def published_codecs(domains: Sequence[str], languages: Sequence[str] = ()) -> list[Summary]:
     """Table 2 as summaries of the given domains.
 

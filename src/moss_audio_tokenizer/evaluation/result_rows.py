@@ -42,7 +42,7 @@ class Row:
         error: what went wrong, or "".
         content: of the clip's file; None for a clip that failed.
         text: text that the transcript was compared with; None without an ASR model.
-        scorers: names of the models that brought metrics, by metric.
+        scoring_models: names of the models that brought metrics, by metric.
     """
 
     path: str
@@ -61,7 +61,7 @@ class Row:
     error: str = ""
     content: Content | None = None
     text: str | None = None
-    scorers: Mapping[str, str] = field(default_factory=dict)
+    scoring_models: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -83,7 +83,9 @@ class Row:
         values = {name: value if isfinite(value) else None for name, value in self.metrics.items()}
         texts: dict[str, Any] = {"num_words": self.num_words, "num_characters": self.num_characters}
         texts |= {"transcript": self.transcript, "text": self.text}
-        origin: dict[str, Any] = {"scorers": dict(self.scorers)} if self.scorers else {}
+        origin: dict[str, Any] = (
+            {"scorers": dict(self.scoring_models)} if self.scoring_models else {}
+        )
         if self.content:
             origin |= {"clip_bytes": self.content.num_bytes, "clip_sha256": self.content.sha256}
         return {
@@ -120,7 +122,9 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
             transcript=optional(item.get("transcript", item.get("heard")), as_text),
             text=optional(item.get("text"), as_text),
             content=_content(item),
-            scorers={name: as_text(model) for name, model in item.get("scorers", {}).items()},
+            scoring_models={
+                name: as_text(model) for name, model in item.get("scorers", {}).items()
+            },
         )
 
 

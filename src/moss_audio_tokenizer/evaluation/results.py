@@ -83,8 +83,8 @@ class _Findings:
         if not data:
             return _CAPTION
         return (
-            f"{_CAPTION} Rows marked so are {PUBLISHED} ({', '.join(data)}): they show the scale, "
-            "and are not measured on these clips."
+            f"{_CAPTION} Rows marked (published) are {PUBLISHED} ({', '.join(data)}): they show "
+            "the scale, and were not measured on these clips."
         )
 
     def of(self, domain: str) -> list[Summary]:
@@ -301,10 +301,11 @@ def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> str:
 
 def _version(folder: Path, clip: ManifestEntry, row: Row) -> Version:
     audio, rate = beginning(_version_file(folder, clip, row), _MOST_SECONDS)
-    layers = "" if row.num_quantizers is None else f", {row.num_quantizers} layers"
+    plural = "" if row.num_quantizers == 1 else "s"
+    count = "" if row.num_quantizers is None else f", {row.num_quantizers} quantizer{plural}"
     wanted = {name: value for name, value in row.metrics.items() if name in METRICS}
     note = f"understood as “{row.transcript}”" if row.transcript else ""
-    return Version(f"{row.model}{layers}", row.actual_kbps, audio, rate, wanted, note)
+    return Version(f"{row.model}{count}", row.actual_kbps, audio, rate, wanted, note)
 
 
 def _version_file(folder: Path, clip: ManifestEntry, row: Row) -> Path:

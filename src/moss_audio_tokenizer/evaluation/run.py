@@ -45,7 +45,7 @@ class Plan:
         clips: of a manifest.
         openers: make the codecs.
         metrics: names of what is measured.
-        scorers: models that score.
+        scoring_models: names of the scoring models.
         jobs: processes.
         num_examples: clips whose audio is stored, to listen to.
     """
@@ -53,7 +53,7 @@ class Plan:
     clips: Sequence[ManifestEntry]
     openers: Sequence[Opener]
     metrics: Sequence[str]
-    scorers: ScoringModelNames = field(default_factory=ScoringModelNames)
+    scoring_models: ScoringModelNames = field(default_factory=ScoringModelNames)
     jobs: int = 1
     num_examples: int = 4
 
@@ -89,7 +89,7 @@ def run_evaluation(plan: Plan, folder: Path, on_progress: Callable[[int, int], N
         InputError: two codecs or two clips of one name, or no such function of the user's.
         MissingDependencyError: a program or package is not installed.
     """
-    opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scorers))
+    opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scoring_models))
     codecs = [_codec_info(one) for one in opened.codecs]
     _check_names([slug(one.name) for one in codecs], "codec")
     _check_names([clip.name for clip in plan.clips], "clip")
@@ -114,7 +114,7 @@ def _run_locked(
     left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
     results.write(rows.values())  # without a last line that broke off
     done = _RowWriter(results, rows, len(tasks), len(tasks) - len(left), on_progress)
-    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scorers, folder)
+    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scoring_models, folder)
     run_tasks(work, left, plan.jobs, done.keep, opened)
     ordered = [rows[key] for task in tasks for key in _keys(task, codecs)]
     # Rows of other clips and models, from another run into this folder, stay at the end.
@@ -160,7 +160,7 @@ def _tasks(plan: Plan, codecs: Sequence[EvaluatedCodecInfo], examples: Sequence[
 
 def _keys(task: Task, codecs: Sequence[EvaluatedCodecInfo]) -> list[Key]:
     codec = codecs[task.codec]
-    return [(task.clip.name, codec.name, depth) for depth in codec.quantizer_counts]
+    return [(task.clip.name, codec.name, count) for count in codec.quantizer_counts]
 
 
 def _is_done(
@@ -171,14 +171,14 @@ def _is_done(
     folder: Path,
 ) -> bool:
     codec = codecs[task.codec]
-    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scorers.metrics))
+    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scoring_models.metrics))
     for key in _keys(task, codecs):
         row = rows.get(key)
         if row is None or row.error or row.identity != codec.identity:
             return False
         if row.text not in (None, task.clip.text):
             return False
-        if not all(_is_measured(row, name, plan.scorers) for name in names):
+        if not all(_is_measured(row, name, plan.scoring_models) for name in names):
             return False
         # A deleted clip cannot be decoded again, but its figures are still valid.
         if (
@@ -195,9 +195,9 @@ def _is_stored(folder: Path, task: Task, version: str) -> bool:
     return all((stored / f"{name}.flac").is_file() for name in (version, "reference"))
 
 
-def _is_measured(row: Row, name: str, scorers: ScoringModelNames) -> bool:
+def _is_measured(row: Row, name: str, scoring_models: ScoringModelNames) -> bool:
     """A metric whose package was missing may have been made up for since; so may its model."""
-    if row.scorers.get(name) != scorers.by_metric.get(name):
+    if row.scoring_models.get(name) != scoring_models.by_metric.get(name):
         return False
     optional = METRICS[name].package and not missing_packages([name])
     return name in row.metrics and not (optional and isnan(row.metrics[name]))

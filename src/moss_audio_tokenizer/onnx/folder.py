@@ -38,15 +38,7 @@ class OnnxFolder:
     @property
     def info(self) -> CodecInfo:
         """What the codec is, as far as its codes are concerned."""
-        config = self.config
-        return CodecInfo(
-            identity=self.identity,
-            sampling_rate=config.sampling_rate,
-            num_channels=config.number_channels,
-            downsample_rate=config.downsample_rate,
-            num_quantizers=config.quantizer.num_quantizers,
-            codebook_size=config.quantizer.codebook_size,
-        )
+        return CodecInfo.of(self.identity, self.config)
 
     def graph(self, name: str) -> Path:
         """The file of a graph.

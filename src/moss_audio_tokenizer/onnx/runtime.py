@@ -69,7 +69,10 @@ class Runtime:
         options.log_severity_level = 4  # errors are raised too; nothing else may write to stderr
         model = graph if isinstance(graph, bytes) else str(graph)
         try:
-            return self._library.InferenceSession(model, options, providers=self._providers)
+            # Without its fallback, which prints on stdout and tries the same once more.
+            return self._library.InferenceSession(
+                model, options, providers=self._providers, enable_fallback=0
+            )
         except Exception as problem:  # onnxruntime's exceptions have no common base of their own
             name = "a graph made here" if isinstance(graph, bytes) else graph
             remedy = "report it" if isinstance(graph, bytes) else _remedy(graph)

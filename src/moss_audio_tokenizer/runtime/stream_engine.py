@@ -4,8 +4,6 @@ Owns `streaming.StepEngine` but for the steps themselves, which are PyTorch's ow
 or onnxruntime's (`onnx_steps.py`). What a row may be is checked in `model.inputs`.
 """
 
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,11 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import StreamFileError
+from ..api.stream_files import read_stream_file, write_stream_file
 from ..model.inputs import as_code_chunk, as_waveform_chunk
 from .inference_codec import InferenceDecoder, InferenceEncoder
 
@@ -111,34 +108,15 @@ class TensorEngine:
     def write_file(self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
         """Write tensors and notes as safetensors, with a checksum."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(tensors, path, notes | {"checksum": _checksum(tensors, notes)})
+        write_stream_file(path, tensors, notes, save_file, _content)
 
     def read_file(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Read what `write_file` wrote."""
-        try:
-            with safe_open(path, "pt", device=str(self.device)) as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                notes = file.metadata() or {}
-        except (SafetensorError, OSError) as problem:
-            reason = " ".join(str(problem).split())
-            raise StreamFileError(
-                f"{str(path)!r} cannot be read as streams ({reason})"
-            ) from problem
-        if notes.pop("checksum", None) != _checksum(tensors, notes):
-            raise StreamFileError(
-                f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "
-                "save the streams again"
-            )
-        return tensors, notes
+        return read_stream_file(path, "pt", str(self.device), _content)
 
 
-def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """CRC-32 of everything that a file of streams holds."""
-    digest = zlib.crc32(json.dumps(notes, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest = zlib.crc32(f"{name} {list(tensor.shape)} {tensor.dtype}".encode(), digest)
-        digest = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, digest)
-    return f"{digest:08x}"
+def _content(tensor: Tensor) -> tuple[str, Any]:
+    return str(tensor.dtype), tensor.cpu().flatten().view(torch.uint8).numpy().data
 
 
 class DecoderEngine(TensorEngine):

@@ -208,7 +208,7 @@ class Throughput:
         self._rate = 0.0
 
     def step(self, audio_seconds: float) -> dict[str, float]:
-        """After a step over so much audio: ``audio_seconds_per_second`` and ``utilisation``."""
+        """After a step over so much audio: ``audio_seconds_per_second`` and ``utilization``."""
         now = time.monotonic()
         rate = audio_seconds / max(now - self._last, 1e-9)
         self._last = now
@@ -216,7 +216,7 @@ class Throughput:
         self._rate = blend * self._rate + (1 - blend) * rate
         return {
             "audio_seconds_per_second": self._rate,
-            "utilisation": self._rate * self._operations / self._peak,
+            "utilization": self._rate * self._operations / self._peak,
         }
 
 

@@ -295,12 +295,10 @@ class Loop(ABC, Generic[Config, BatchType]):
             TrainingError: the loss or its gradient is not finite.
         """
         self.before_step()
-        settings = self.config.optimizer
-        rate = learning_rate_at(self.step, self.config.max_steps, settings)
+        rate = learning_rate_at(self.step, self.config.max_steps, self.config.optimizer)
         begin_step(self.optimizer, rate)
         scalars = self._accumulate_gradients(batch)
-        parameters = self.trained_module().parameters()
-        scalars["gradient_norm"] = clip_gradients(parameters, settings.clip_norm)
+        scalars["gradient_norm"] = clip_gradients(self.trained_module().parameters())
         self.require_finite(scalars, batch)
         self.optimizer.step()
         self.after_step()

@@ -61,10 +61,10 @@ def begin_step(optimizer: Optimizing, rate: float) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], clip_norm: float) -> float:
-    """Clip the gradients; returns their norm before, of sharded ones too."""
+def clip_gradients(parameters: Iterable[nn.Parameter]) -> float:
+    """Clip the gradients to norm 1; returns their norm before, of sharded ones too."""
     trained = [parameter for parameter in parameters if parameter.grad is not None]
-    return float(whole(torch.nn.utils.clip_grad_norm_(trained, clip_norm)))
+    return float(whole(torch.nn.utils.clip_grad_norm_(trained, 1.0)))
 
 
 def means(values: dict[str, Tensor], processes: Processes) -> dict[str, float]:

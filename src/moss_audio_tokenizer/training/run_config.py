@@ -26,7 +26,6 @@ class OptimizerConfig:
         decay_fraction: the share of the run, at its end, over which the learning rate falls.
         schedule: how it falls: "linear", or "cosine", which spares the warm-up: with a
             ``decay_fraction`` of 1 nothing is left of the plateau.
-        clip_norm: the largest norm of the gradient; longer ones are clipped to it.
     """
 
     learning_rate: float = 1.5e-3
@@ -35,7 +34,6 @@ class OptimizerConfig:
     warmup_steps: int = 200
     decay_fraction: float = 0.4
     schedule: str = "linear"
-    clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -45,7 +43,6 @@ class OptimizerConfig:
         require(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
         require(0 <= self.decay_fraction <= 1, self, "decay_fraction", "0 to 1")
         require(self.schedule in SCHEDULES, self, "schedule", "'linear' or 'cosine'")
-        require(self.clip_norm > 0, self, "clip_norm", "a number above 0")
 
 
 @dataclass(frozen=True)

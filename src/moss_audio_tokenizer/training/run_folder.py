@@ -49,7 +49,12 @@ _MOVED_KEYS = {
 _REMOVED_KEYS = {
     "adversarial.betas": [0.8, 0.99],
     "adversarial.clip_norm": 10.0,
+    "data.max_gain_db": 20.0,
+    "data.speed": [0.9, 1.1],
+    "optimizer.clip_norm": 1.0,
     "optimizer.kind": "adamw",
+    "semantic.max_tokens": 512,
+    "warm_start.noise": 0.3,
 }
 
 

@@ -22,8 +22,8 @@ from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.codec.discriminators import load_discriminators
 from moss_audio_tokenizer.training.distributed import Processes
 
-JUDGES = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
-ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=JUDGES)
+DISCRIMINATORS = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
+ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=DISCRIMINATORS)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_it_learns_to_tell_noise_from_tones(make_adversary):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_both_signals_are_cut_at_the_same_place(make_adversary):
+def test_both_signals_are_cut_at_the_same_position(make_adversary):
     adversary, task = make_adversary()
     audio = torch.arange(400.0).expand(2, 1, 400)
     rows = [make_rows(audio, task.config, task.codec.config, step) for step in range(50)]
@@ -95,7 +95,7 @@ def test_both_signals_are_cut_at_the_same_place(make_adversary):
     assert max(places) <= 360
 
 
-def test_padding_is_not_judged(make_adversary):
+def test_padding_reaches_no_discriminator(make_adversary):
     adversary, task = make_adversary()
     audio = torch.arange(400.0).expand(2, 1, 400)
     for step in range(20):
@@ -112,7 +112,7 @@ class InterruptionError(Exception):
 def read_log(config) -> list[dict]:
     text = (Path(config.output) / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
-    speeds = ("audio_seconds_per_second", "utilisation")
+    speeds = ("audio_seconds_per_second", "utilization")
     return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
 
 
@@ -127,7 +127,7 @@ def test_a_run_with_both_stages(make_recipe):
         total = sum(getattr(weights, n) * line[n] for n in ("mel", "commitment", "codebook"))
         total += weights.adversarial * line["adversarial"] + weights.features * line["features"]
         assert line["total"] == pytest.approx(total, rel=1e-5)
-    assert load_discriminators(final / "discriminators.safetensors").config == JUDGES
+    assert load_discriminators(final / "discriminators.safetensors").config == DISCRIMINATORS
     with Checkpoint(final) as checkpoint:
         assert load_codec(checkpoint).config.sampling_rate == 24_000
 

@@ -144,7 +144,7 @@ def active_layers(recipe, codec, rows: int) -> torch.Tensor:
     return plan._active_layers(rows, torch.Generator().manual_seed(0))
 
 
-def test_dropout_takes_a_share_of_the_rows_and_every_depth(make_task):
+def test_dropout_takes_a_share_of_the_rows_and_every_num_quantizers(make_task):
     task = make_task(quantizer_dropout=0.5)
     active = active_layers(task.config, task.codec.config, 8000)
     shares = torch.bincount(active, minlength=LAYERS + 1) / len(active)

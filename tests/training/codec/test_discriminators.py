@@ -29,14 +29,14 @@ def test_the_full_ones_have_the_published_sizes():
 
 @pytest.mark.parametrize("samples", [200, 333])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_every_discriminator_judges_every_row(samples, channels):
+def test_every_discriminator_scores_every_row(samples, channels):
     maps = Discriminators(SMALL)(torch.randn(3, channels, samples))
     assert [len(item) for item in maps] == [6, 6, 26]
     assert all(item.shape[0] == 3 * channels for of_one in maps for item in of_one)
     assert all(of_one[-1].shape[1] == 1 for of_one in maps)
 
 
-def test_level_and_direct_current_are_not_judged():
+def test_level_and_direct_current_change_no_score():
     discriminators = Discriminators(SMALL)
     audio = torch.randn(1, 300)
     for plain, changed in zip(

@@ -44,7 +44,7 @@ def measured(monkeypatch):
     return calls
 
 
-def test_every_domain_is_measured_at_every_depth_and_speech_by_more(make_codec, measured):
+def test_every_domain_is_measured_at_every_num_quantizers_and_speech_by_more(make_codec, measured):
     clips = [make_clip("speech", 160), make_clip("music", 160)]
     scalars = validate(make_codec(), clips, (1, 4), max_seconds=1.0).scalars
     assert {name for name in scalars if "/" in name and "perplexity" not in name} == {
@@ -84,12 +84,12 @@ def test_stereo_is_measured_as_mono(make_codec, measured):
     assert result.reference.shape == (160,)
 
 
-def test_depths_beyond_the_codec_are_its_full_depth(make_codec, measured):
+def test_more_quantizers_than_the_codec_has_are_all_of_its_quantizers(make_codec, measured):
     scalars = validate(make_codec(), [make_clip("music", 80)], (4, 8, 32), 1.0).scalars
     assert [name for name in scalars if "mel" in name] == ["music/mel_distance/4"]
 
 
-def test_without_quantizing_there_is_one_depth_and_no_use_of_codes(make_codec, measured):
+def test_without_quantizing_there_is_one_measurement_and_no_use_of_codes(make_codec, measured):
     scalars = validate(make_codec(), [make_clip("music", 80)], (1, 4), 1.0, quantize=False).scalars
     assert set(scalars) == {"music/mel_distance/0", "score"}
 

@@ -149,7 +149,7 @@ def test_recipes_that_cannot_be(recipe, change, error):
         override(recipe, [change])
 
 
-def test_speakers_that_nobody_is(recipe):
+def test_speakers_that_are_not_in_the_data_are_refused(recipe):
     config = override(recipe, ["data.speakers=('nobody',)"])
     with pytest.raises(TrainingError, match="nobody"):
         CodecTrainer(config, report=lambda _: None)

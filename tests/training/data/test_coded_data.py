@@ -469,7 +469,6 @@ def test_sound_is_encoded_by_the_model_of_the_recipe(write_data):
         ({"max_join": 65}, "max_join is 65; expected 1 to 64"),
         ({"row_multiple": 0}, "row_multiple is 0"),
         ({"join_share": 1.5}, "join_share is 1.5"),
-        ({"speed": (1.2, 0.9)}, "speed is"),
         ({"noise_db": (-3.0, 3.0)}, "noise_db is"),
         ({"text_seconds": (2.0, 1.0)}, "text_seconds is"),
         ({"gain_db": (-20.0, 6.0)}, "gain_db is"),

@@ -167,7 +167,9 @@ def test_training_reads_the_shards(manifest, tmp_path, make_data):
     assert {name.partition("/")[0] for name in batch.names} == {"train-000000.tar"}
 
 
-def test_what_was_interrupted_begins_anew_and_what_is_whole_stays(manifest, tmp_path, monkeypatch):
+def test_what_was_interrupted_starts_again_and_what_is_complete_stays(
+    manifest, tmp_path, monkeypatch
+):
     output, wanted = tmp_path / "out", Preparation(manifest, shard_seconds=1.0)
     examine, calls = preparing._examine, []
 
@@ -232,7 +234,7 @@ def test_measures():
     assert measure(quiet, RATE).digest != measure(quiet, 2 * RATE).digest
 
 
-def test_a_full_disk_leaves_no_half_of_a_shard(manifest, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_part_of_a_shard(manifest, tmp_path, monkeypatch):
     def full(self, name, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -75,9 +75,9 @@ def test_clips_of_a_speaker_sound_alike_in_a_version_but_for_the_noise():
 
 
 def test_draws_cover_their_ranges_and_lengths_follow():
-    variations = made(speed=(0.5, 2.0), gain_db=(-30.0, -10.0), noise_db=(20.0, 40.0))
+    variations = made(gain_db=(-30.0, -10.0), noise_db=(20.0, 40.0))
     found = [variations.of(entry(f"{n}.wav"), 1) for n in range(300)]
-    for name, low, high in (("speed", 0.5, 2.0), ("level", -30.0, -10.0), ("noise_db", 20.0, 40.0)):
+    for name, low, high in (("speed", 0.9, 1.1), ("level", -30.0, -10.0), ("noise_db", 20.0, 40.0)):
         values = [getattr(one, name) for one in found]
         assert low <= min(values) < low + 0.05 * (high - low)
         assert high >= max(values) > high - 0.05 * (high - low)

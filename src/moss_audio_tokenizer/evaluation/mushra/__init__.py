@@ -5,6 +5,13 @@ gives to download, a JSON file of one listener.
 """
 
 from .mushra_page import build_listening_test
-from .ratings import Session, Table, aggregate, read_session, screen
+from .ratings import Session, SystemRatings, aggregate, read_session, screen
 
-__all__ = ["Session", "Table", "aggregate", "build_listening_test", "read_session", "screen"]
+__all__ = [
+    "Session",
+    "SystemRatings",
+    "aggregate",
+    "build_listening_test",
+    "read_session",
+    "screen",
+]

@@ -87,7 +87,7 @@ function welcome() {
   keys.innerHTML =
     "Keys: <kbd>R</kbd> plays the reference, <kbd>1</kbd> to <kbd>9</kbd> play and choose a version, " +
     "<kbd>&larr;</kbd> <kbd>&rarr;</kbd> and <kbd>Page&nbsp;Up</kbd> <kbd>Page&nbsp;Down</kbd> rate it, " +
-    "<kbd>Space</kbd> stops, <kbd>N</kbd> goes on.";
+    "<kbd>Space</kbd> stops, <kbd>N</kbd> continues.";
   stage.replaceChildren(
     element("header", {}, element("h1", { textContent: test.title })),
     element(
@@ -216,7 +216,7 @@ function finish() {
     element(
       "section",
       { className: "card", style: "margin-top:16px" },
-      element("p", { style: "margin-top:0", textContent: "Save your results and send the file to whoever asked you." }),
+      element("p", { style: "margin-top:0", textContent: "Save your results and send the file to the person who asked you." }),
       link,
     ),
   );

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import EvaluationError
-from ..summary import average
+from ..summary import average, pipe_table
 from .mushra_page import MID_ANCHOR, REFERENCE
 
 FORMAT = "moss-audio listening 1"
@@ -50,7 +50,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Table:
+class SystemRatings:
     """One system over all clips, or one clip of it.
 
     Attributes:
@@ -147,7 +147,7 @@ def _fault(session: Session) -> str:
     return ""
 
 
-def aggregate(sessions: Sequence[Session]) -> list[Table]:
+def aggregate(sessions: Sequence[Session]) -> list[SystemRatings]:
     """Each system over all clips, the best first, then each of its clips.
 
     Raises:
@@ -171,16 +171,15 @@ def aggregate(sessions: Sequence[Session]) -> list[Table]:
     return [*systems, *by_clip]
 
 
-def _table(system: str, clip: str, values: Sequence[float]) -> Table:
+def _table(system: str, clip: str, values: Sequence[float]) -> SystemRatings:
     lower, median, upper = np.percentile(values, [25, 50, 75]).tolist()
     mean = average(values)
-    return Table(system, clip, mean.mean, mean.interval, median, lower, upper, len(values))
+    return SystemRatings(system, clip, mean.mean, mean.interval, median, lower, upper, len(values))
 
 
-def as_markdown(tables: Sequence[Table]) -> str:
+def as_markdown(tables: Sequence[SystemRatings]) -> str:
     """A line for each system over all clips."""
-    heads = ("system", "mean", "median", "quartiles", "ratings")
-    lines = [heads, ("---", *["---:"] * (len(heads) - 1))]
+    lines = []
     for one in tables:
         if one.clip:
             continue
@@ -188,4 +187,4 @@ def as_markdown(tables: Sequence[Table]) -> str:
         quartiles = f"{one.lower_quartile:.0f}-{one.upper_quartile:.0f}"
         mean = f"{one.mean:.1f}{interval}"
         lines.append((one.system, mean, f"{one.median:.0f}", quartiles, f"{one.num_ratings}"))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return pipe_table(("system", "mean", "median", "quartiles", "ratings"), lines)

@@ -123,4 +123,4 @@ def _package(module: str, package: str, what: str) -> Any:
 
 def _require_measured_rate(sampling_rate: int) -> None:
     if sampling_rate != MEASURED_RATE:
-        raise ValueError(f"sampling_rate is {sampling_rate}; scoring models hear {MEASURED_RATE}")
+        raise ValueError(f"sampling_rate is {sampling_rate}; scoring models expect {MEASURED_RATE}")

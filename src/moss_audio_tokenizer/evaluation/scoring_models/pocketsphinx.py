@@ -1,7 +1,9 @@
 """pocketsphinx as an ASR model: general English, or a closed vocabulary counted on given texts.
 
 Owns the dictionary cut to the words, the small language model (at most trigrams, absolute
-discounting with back-off, in ARPA's format) and the decoder. Knows nothing of error rates.
+discounting with back-off, in ARPA's format) and the decoder. Knows nothing of error rates. The
+model is estimated here because the packages that write ARPA files need compiled programs, and
+because a grammar of pocketsphinx knows which words there are, but not how likely they follow.
 """
 
 import re
@@ -43,7 +45,7 @@ def pocketsphinx_transcriber(texts: Path | None = None) -> Callable[[np.ndarray,
     def recognise(samples: np.ndarray, sampling_rate: int) -> str:
         del sampling_rate
         pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2")
-        decoder.reinit_feat()  # what it has learnt of a room must not depend on the order of clips
+        decoder.reinit_feat()  # its noise estimate must not depend on the order of clips
         decoder.start_utt()
         decoder.process_raw(pcm.tobytes(), full_utt=True)
         decoder.end_utt()

@@ -61,7 +61,7 @@ class SpeechRow:
 
     Attributes:
         path: path of the clip, or name of the text.
-        text: what is or should be said.
+        text: text of the clip, or text to synthesize.
         model: label of the measured model.
         num_quantizers: how many quantizers' codes were used.
         transcripts: by ASR model; "" is the measured model itself.

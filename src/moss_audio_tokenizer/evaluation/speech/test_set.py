@@ -13,15 +13,15 @@ from ...manifest import ManifestEntry, manifest_lines, read_manifest
 
 @dataclass(frozen=True)
 class SpeechItem:
-    """A text, and a recording whose voice should say it.
+    """A text to synthesize, and the recording that prompts the voice.
 
     Attributes:
-        name: unique among the items.
-        text: to be said.
-        prompt: the recording, or None.
-        prompt_name: as its list has it.
-        prompt_text: what is said in it.
-        language: of the text, such as "en" or "zh"; "" where that is not known.
+        name: name of the item, unique among the items.
+        text: text to synthesize.
+        prompt: path of the recording, or None.
+        prompt_name: path of the recording as the list has it.
+        prompt_text: transcript of the recording.
+        language: language of the text, such as "en" or "zh"; "" where that is not known.
     """
 
     name: str
@@ -38,22 +38,22 @@ def read_test_items(
     """The items of a file.
 
     Args:
-        path: by its extension: ``.jsonl``, a manifest whose texts are said (a line may name its
+        path: by its extension: ``.jsonl``, a manifest of texts (a line may name its
             own ``prompt_path`` and ``prompt_text``); ``.lst``, Seed-TTS-Eval's
-            ``name|prompt text|prompt path|text``; any other, a text a line.
+            ``name|prompt text|prompt path|text``; any other, a text per line.
         prompts: a manifest of recordings with texts: a text of a known speaker gets another
             recording of that speaker, any other one the next in turn.
-        split: of both manifests; None is all.
-        limit: first items alone.
+        split: split of both manifests; None is all.
+        limit: how many items from the first; None is all.
 
     Raises:
-        InputError: a file cannot be read, says nothing, or has prompts without text.
+        InputError: a file cannot be read, has no texts, or has prompts without text.
     """
-    systems = {".jsonl": _of_manifest, ".lst": _of_list}
-    pairs = systems.get(path.suffix, _of_lines)(path, split)[:limit]
+    readers = {".jsonl": _of_manifest, ".lst": _of_list}
+    pairs = readers.get(path.suffix, _of_lines)(path, split)[:limit]
     items = [item for item, _ in pairs]
     if not items:
-        raise InputError(f"{str(path)!r} has no texts to say; expected at least one")
+        raise InputError(f"{str(path)!r} has no texts; expected at least one")
     _check_names(items, path)
     if prompts is None:
         return items
@@ -131,7 +131,7 @@ def _of_list(path: Path, split: str | None) -> Pairs:
 
 
 def _language_of(text: str) -> str:
-    """Seed-TTS-Eval has two languages and does not name them: Chinese where there is a Han one."""
+    """Seed-TTS-Eval does not name its two languages: a text with a Han character is Chinese."""
     return "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
 
 

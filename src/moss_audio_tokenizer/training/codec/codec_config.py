@@ -178,8 +178,6 @@ class WarmStart:
         low_band: the frequency in Hz below which encoder and decoder pass the waveform through
             from the first step on; 0 for none.
         steps: the number of steps without the quantizer; 0 for none.
-        noise: the noise added to the hidden states in these steps, relative to their RMS: it leaves
-            about as much room for information as the quantizer will.
         samples: the number of frames that the quantizer is fitted to; 0 keeps its random weights.
         refit_every: the number of steps after which it is fitted again, because the encoder changes
             faster than codebooks learn by gradient; 0 for never.
@@ -187,13 +185,12 @@ class WarmStart:
 
     low_band: float = 0.0
     steps: int = 0
-    noise: float = 0.3
     samples: int = 20_000
     refit_every: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("low_band", "steps", "noise", "samples", "refit_every"):
+        for name in ("low_band", "steps", "samples", "refit_every"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
 
 
@@ -228,7 +225,6 @@ class SemanticConfig:
         width: the width of the model called "random".
         num_layers: the number of its layers.
         num_heads: the number of its attention heads.
-        max_tokens: clips with longer texts are used without their text.
     """
 
     llm: str = ""
@@ -237,12 +233,11 @@ class SemanticConfig:
     width: int = 64
     num_layers: int = 1
     num_heads: int = 2
-    max_tokens: int = 512
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
-        for name in ("width", "num_layers", "num_heads", "max_tokens"):
+        for name in ("width", "num_layers", "num_heads"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
         fits = self.width % (2 * self.num_heads) == 0
         require(fits, self, "width", "a multiple of twice num_heads")
@@ -366,7 +361,8 @@ class TrainingConfig(RunConfig):
             )
         if reads and not self.data.text_share > 0:
             raise ConfigError(
-                "semantic.llm is set, but data.text_share is 0; set the share of rows with text"
+                "semantic.llm is set, but data.text_share is 0; set the share of rows with text, "
+                "or semantic.llm= to train without texts"
             )
 
     def trains(self, part: str) -> bool:

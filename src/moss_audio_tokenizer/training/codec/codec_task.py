@@ -17,6 +17,9 @@ from .losses import MelLoss, PhaseLoss
 from .micro_batches import MicroBatch
 from .spectral_losses import InstantaneousFrequencyLoss, StftLoss
 
+# Relative to the RMS of hidden states: leaves about as much room for information as the quantizer.
+_WARM_START_NOISE = 0.3
+
 
 class CodecTask(nn.Module):
     """A codec with its losses.
@@ -113,7 +116,7 @@ class CodecTask(nn.Module):
         ).to(hidden.device)
         # Silence has no hidden states at all, and the root no slope at zero.
         rms = (hidden.square().mean((1, 2), keepdim=True) + 1e-12).sqrt()
-        return hidden + self.config.warm_start.noise * rms * noise
+        return hidden + _WARM_START_NOISE * rms * noise
 
     def _semantic_losses(
         self, hidden: Tensor, rows: MicroBatch, num_tokens: float

@@ -31,6 +31,8 @@ from .verify_frozen import FrozenProof
 
 # Forward and backward pass together are three forward passes' work.
 _PASSES = 3
+# Clips with longer texts are left out.
+_MAX_TOKENS = 512
 Passes = list[tuple[MicroBatch, Audio]]
 
 
@@ -198,7 +200,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
     def _fits(self, text: str) -> bool:
         """Whether a text is short enough for the language model."""
         semantic = self.task.semantic
-        return semantic is None or len(semantic.targets(text)) <= self.config.semantic.max_tokens
+        return semantic is None or len(semantic.targets(text)) <= _MAX_TOKENS
 
     def _choose_trained_parts(self) -> None:
         decoder_only = 0 < self.config.decoder_only_from <= self.step

@@ -63,6 +63,7 @@ def decode_all(
 # Manifests round their seconds, and some codecs pad their ends.
 _LENGTH_TOLERANCE = 1.02
 _LENGTH_SLACK_SECONDS = 0.1
+_MAX_GAIN_DB = 20.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ class RowFormat:
 
     sampling_rate: int
     channels: int
-    max_gain_db: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def make_row(
             check_length(job.entry, samples.shape[1] / wanted.sampling_rate, planned)
     except MossAudioError as error:
         return explain(job.entry, error)
-    return levelled(samples, job.row.level, wanted.max_gain_db)
+    return levelled(samples, job.row.level)
 
 
 def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels samples"]:
@@ -139,11 +139,11 @@ def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:
 
 
 def levelled(
-    samples: Float32[np.ndarray, "channels samples"], target: float, max_gain_db: float
+    samples: Float32[np.ndarray, "channels samples"], target: float
 ) -> Float32[np.ndarray, "channels samples"]:
-    """Bring a row to a loudness (dBFS, RMS) without clipping it or raising it by more than that."""
+    """Bring a row to a level (dBFS, RMS) without clipping it, or raising it by more than 20 dB."""
     # Not a dot product: that may round otherwise with another number of threads.
     rms = 20 * np.log10(np.sqrt(np.mean(np.square(samples))) + 1e-6)
-    gain = 10 ** (min(target - rms, max_gain_db) / 20)
+    gain = 10 ** (min(target - rms, _MAX_GAIN_DB) / 20)
     peak = max(float(samples.max()), -float(samples.min())) + 1e-9
     return samples * np.float32(min(gain, 0.99 / peak))

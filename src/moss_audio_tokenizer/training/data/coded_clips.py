@@ -23,7 +23,8 @@ from .audio_rows import check_length, levelled
 from .clip_sources import StoredCodes, check_model, described, first_layers
 from .data_config import CodesDataConfig
 
-_MAX_GAIN_DB = 20.0
+# The slowest and the fastest version.
+_SPEEDS = (0.9, 1.1)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Variation:
     """How a version differs from its recording.
 
     Attributes:
-        speed: so many times as fast.
+        speed: the factor by which it is faster.
         level: dBFS (RMS).
         noise_db: how far the noise lies below that.
         seed: of the noise.
@@ -48,7 +49,7 @@ class Variation:
         """Audio in this version, about ``samples / speed`` samples."""
         # Doubled, because rates below 8,000 samples a second are refused.
         rate = round(2 * sampling_rate * self.speed)
-        changed = levelled(resample(audio, rate, 2 * sampling_rate), self.level, _MAX_GAIN_DB)
+        changed = levelled(resample(audio, rate, 2 * sampling_rate), self.level)
         noise = np.random.default_rng(self.seed).standard_normal(changed.shape, np.float32)
         level = np.sqrt(np.mean(np.square(changed))) * 10 ** (-self.noise_db / 20)
         return np.clip(changed + noise * np.float32(level), -1.0, 1.0)
@@ -67,7 +68,7 @@ class Variations:
         self, config: CodesDataConfig, seed: int, is_stored: Callable[[ManifestEntry], bool]
     ) -> None:
         self._seed, self._is_stored = seed, is_stored
-        self._ranges = (config.speed, config.gain_db, config.noise_db)
+        self._ranges = (_SPEEDS, config.gain_db, config.noise_db)
 
     def of(self, entry: ManifestEntry, version: int) -> Variation | None:
         """A version of an entry; None for the first, the recording itself."""

@@ -58,8 +58,8 @@ class DataConfig(SourcesConfig):
             step 0 stands for never.
         row_multiple: the number that the rows of each process are a multiple of.
         domain_weights: the share of each domain in a batch, as (domain, weight) pairs.
-        gain_db: the range of dBFS (RMS) that the level of each row is drawn from.
-        max_gain_db: the most that quiet rows are raised by.
+        gain_db: the range of dBFS (RMS) that the level of each row is drawn from; a quiet row is
+            raised by 20 dB at most.
         max_unreadable_share: the share of training clips that may be unreadable; with more of them
             the run ends.
         cache_hours: the length of data up to which all of them are decoded once and kept in
@@ -81,7 +81,6 @@ class DataConfig(SourcesConfig):
         ("music", 0.15),
     )
     gain_db: tuple[float, float] = (-32.0, -14.0)
-    max_gain_db: float = 20.0
     max_unreadable_share: float = 0.05
     cache_hours: float = 4.0
     workers: int = 0
@@ -127,8 +126,8 @@ class CodesDataConfig(SourcesConfig):
             must be this model's. Empty: there is no sound, and the files say what the codes are.
         num_quantizers: the number of layers that are used; 0 for all that every source has.
         versions: the number of versions of each sound file that are encoded, up to 10,000. The
-            first is the recording as it is, the others differ in level, speed and noise.
-        speed: the range of factors that versions are sped up by, pitch included.
+            first is the recording as it is, the others differ in level, noise and, by up to a
+            tenth, in speed and pitch.
         gain_db: the range of levels of versions, in dBFS (RMS).
         noise_db: the range of the distance of white noise below the level of a version, in dB.
         text_seconds: the shortest clip and the longest row that are used.
@@ -148,7 +147,6 @@ class CodesDataConfig(SourcesConfig):
     codec: str = "bundled"
     num_quantizers: int = 0
     versions: int = 1
-    speed: tuple[float, float] = (0.9, 1.1)
     gain_db: tuple[float, float] = (-32.0, -14.0)
     noise_db: tuple[float, float] = (30.0, 60.0)
     text_seconds: tuple[float, float] = (0.3, 12.0)
@@ -176,8 +174,6 @@ class CodesDataConfig(SourcesConfig):
             require(self.batch_seconds > 0, self, "batch_seconds", "a time above 0")
         low, high = self.text_seconds
         require(0 < low < high, self, "text_seconds", "(shortest, longest) above 0 seconds")
-        low, high = self.speed
-        require(0.5 <= low <= high <= 2, self, "speed", "(slowest, fastest) from 0.5 to 2")
         low, high = self.gain_db
         require(low <= high <= 0, self, "gain_db", "(lower, upper) in dBFS, up to 0")
         low, high = self.noise_db

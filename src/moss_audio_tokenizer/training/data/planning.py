@@ -168,8 +168,9 @@ class Planner:
         if not masses.any():
             raise TrainingError(
                 f"data.text_share is {self._config.text_share:g}, but no readable clip of a domain "
-                f"with a share has a text and {low:g} to {high:g} s; set data.text_share=0, or "
-                "data.text_seconds and data.domain_weights to what there is"
+                f"with a share has a text and {low:g} to {high:g} s; train without texts by "
+                "semantic.llm= data.text_share=0, or set data.text_seconds and "
+                "data.domain_weights to what there is"
             )
         shares = []
         edges = self._edges()

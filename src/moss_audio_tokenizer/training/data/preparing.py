@@ -1,7 +1,7 @@
 """Preparing a data set: every recording decoded and measured, and all of them put into shards.
 
 Owns what is done to one recording and the files of the result: ``shards/*.tar``, ``errors.jsonl``,
-``summary.json`` and ``summary.md``. The summary is written last: a folder without one is not whole.
+``summary.json`` and ``summary.md``. The summary is written last: a folder without it is incomplete.
 """
 
 import json
@@ -29,21 +29,21 @@ TABLE_NAME = "summary.md"
 
 @dataclass(frozen=True)
 class Preparation:
-    """What to make of a data set.
+    """How to prepare a data set.
 
     Attributes:
-        source: manifest, or folder of sound files.
-        splits: which to write; empty for all.
+        source: the manifest, or the folder of sound files.
+        splits: the splits to write; empty for all.
         audio_format: "flac" (16 bits), "opus", or "copy" for the files as they are.
-        sampling_rate: of what is written; 0 keeps each file's.
-        channels: of what is written; 0 keeps each file's.
-        shard_seconds: a shard is full once it has so many seconds.
-        shard_megabytes: and is no larger than this.
-        drop_duplicates: leave out recordings whose samples have come before.
-        domain: of the files of a folder.
+        sampling_rate: the sampling rate to write; 0 keeps each file's.
+        channels: the number of channels to write; 0 keeps each file's.
+        shard_seconds: the length of audio after which a shard is full.
+        shard_megabytes: the largest size of a shard.
+        drop_duplicates: whether to leave out recordings with the samples of an earlier one.
+        domain: the domain of the files of a folder.
 
     Raises:
-        InputError: values that cannot be.
+        InputError: a value is out of range, or two do not fit each other.
     """
 
     source: str
@@ -88,13 +88,14 @@ def prepare(
     """Write shards of a data set, and return their summary.
 
     Args:
-        wanted: from what, and how.
-        output: a folder, made if it is not there; or one that an earlier call did not finish.
-        workers: threads that decode and encode.
-        advance: called with recordings done and recordings in all.
+        wanted: the source, and what to make of it.
+        output: the folder to write: a new or empty one, or one that the same call did not finish.
+        workers: the number of threads that decode and encode.
+        advance: a function that is called with the number of recordings done and of all.
 
     Raises:
-        InputError: the source cannot be read, nothing of it can be used, or the folder is taken.
+        InputError: the source cannot be read, nothing of it can be used, or the folder holds other
+            files.
         AudioFileError: the folder cannot be written.
     """
     lines, errors = find_lines(Path(wanted.source), wanted.splits, wanted.domain)
@@ -122,10 +123,10 @@ def prepare(
 
 
 def _once(lines: Iterable[Line]) -> tuple[list[Line], list[dict[str, Any]]]:
-    """The first line of every recording and text, and what is wrong with the others.
+    """The first line of every recording and text, and an error for each repetition.
 
-    A recording may have several texts, such as captions; a line that says nothing new is a
-    mistake of who made the list, which would count, and be trained on, twice.
+    A recording may have several texts, such as captions. A repeated line is a mistake in the
+    manifest: the recording would be counted, and trained on, twice.
     """
     first: dict[tuple[Path, str], Line] = {}
     repeated = []
@@ -154,7 +155,7 @@ def _add(
 
 
 def _claim(output: Path, wanted: Preparation) -> None:
-    """Take the folder: an empty one, or one that the same call left unfinished."""
+    """Make the folder, or empty one that the same call left unfinished; refuse any other."""
     settings = {**asdict(wanted), "splits": list(wanted.splits)}
     try:
         (output / "shards").mkdir(parents=True, exist_ok=True)
@@ -183,7 +184,7 @@ def _settings(output: Path) -> Any:
 def _examined(
     lines: Iterable[Line], wanted: Preparation, workers: int
 ) -> Iterator[_Examined | dict[str, Any]]:
-    """Every line's outcome in order, a few lines ahead of who asks for them."""
+    """The result of every line, in order; threads work a few lines ahead."""
     with ThreadPoolExecutor(workers) as pool:
         ahead = deque[Future[_Examined | dict[str, Any]]]()
         for line in lines:

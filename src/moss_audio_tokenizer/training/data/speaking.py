@@ -1,8 +1,8 @@
-"""Speech made by a synthesiser: texts spoken by espeak-ng in many voices, with their manifest.
+"""Synthetic speech for training: texts spoken by espeak-ng in many voices, with their manifest.
 
-Owns who says what, how, and the files of the result: ``speak.json``, ``audio/*/*.flac`` and, last
-of all, ``manifest.jsonl``. A folder without a manifest is not complete; the same call completes it.
-Knows nothing of what the texts mean.
+Owns the choice of voice and rate for each text, and the files of the result: ``speak.json``,
+``audio/*/*.flac`` and, last of all, ``manifest.jsonl``. A folder without a manifest is incomplete;
+the same call completes it.
 """
 
 import itertools
@@ -31,7 +31,7 @@ VOICES = (
     *("en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan"),
     *("en-gb-x-gbcwmd", "en-029"),
 )
-# Those of espeak-ng's variants that sound like people: none that whispers, croaks or rings.
+# The variants of espeak-ng that sound like people; those that whisper, croak or ring are left out.
 VARIANTS = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5", "adam", "Alex"),
     *("Alicia", "Andrea", "Andy", "Annie", "belinda", "benjamin", "caleb", "david", "Denis"),
@@ -53,14 +53,15 @@ class Speaking:
     """How texts are spoken.
 
     Attributes:
-        seed: what every choice follows from.
-        num_speakers: how many differ; None becomes 60, or all that the voices have, if fewer.
-        voices: espeak-ng's names of languages and accents; one that is named twice counts once.
-        valid_share: share of clips in the split "valid"; the rest is "train".
-        sampling_rate: of what is written.
+        seed: the seed of every random choice.
+        num_speakers: the number of different speakers; None takes 60, or all that the voices have
+            if these are fewer.
+        voices: espeak-ng's names of languages and accents; a repeated name counts once.
+        valid_share: the share of clips in the split "valid"; the others are in "train".
+        sampling_rate: the sampling rate of the sound files.
 
     Raises:
-        InputError: values that cannot be.
+        InputError: a value is out of range.
     """
 
     seed: int = 0
@@ -86,7 +87,7 @@ class Speaking:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice in one of its variants at a pitch: one of the speakers of the corpus."""
+    """A speaker of the corpus: a voice of espeak-ng, one of its variants, and a pitch."""
 
     voice: str
     variant: str
@@ -94,21 +95,21 @@ class Speaker:
 
     @property
     def name(self) -> str:
-        """What manifests call the speaker."""
+        """The name of the speaker in manifests."""
         return f"espeak-{self.voice}-{self.variant}-{self.pitch}".lower()
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A text, who says it, and how fast.
+    """A text with its speaker and rate.
 
     Attributes:
-        number: among all texts.
-        text: as the manifest has it.
-        spoken: as espeak-ng is given it.
-        speaker: whose voice.
-        words_a_minute: espeak-ng's rate.
-        gap: pause between words, in tens of milliseconds.
+        number: the index of the text.
+        text: the text for the manifest.
+        spoken: the text for espeak-ng.
+        speaker: the speaker.
+        words_a_minute: the rate of espeak-ng.
+        gap: the pause between words, in tens of milliseconds.
         split: "train" or "valid".
     """
 
@@ -122,7 +123,7 @@ class Utterance:
 
     @property
     def path(self) -> str:
-        """Of the sound file, relative to the manifest."""
+        """The path of the sound file, relative to the manifest."""
         return f"{AUDIO_NAME}/{self.number // _CLIPS_A_FOLDER:03d}/{self.number:06d}.flac"
 
 
@@ -134,20 +135,20 @@ def speak(
     workers: int = 2,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write a folder of speech and its manifest, and say how much there is.
+    """Write a folder of speech and its manifest, and return a summary.
 
     Args:
-        texts: what is said, a clip each; those without anything but blanks are left out.
-        wanted: by whom.
-        output: a folder, made if it is not there; or one that the same call left unfinished.
-        pronounce: a text as espeak-ng is to read it; None for the text as it is, in which ``[[``
-            does not start phonemes.
-        workers: programs that run at a time.
-        advance: called after each clip with the clips done.
+        texts: the texts, a clip each; blank ones are left out.
+        wanted: the speakers, and how they speak.
+        output: the folder to write: a new or empty one, or one that the same call left unfinished.
+        pronounce: a function that makes espeak-ng's text of a text; None leaves it as it is, but
+            ``[[`` does not start phonemes.
+        workers: the number of programs that run at a time.
+        advance: a function that is called after each clip with the number of clips done.
 
     Raises:
         MissingDependencyError: espeak-ng is not installed.
-        InputError: there are no texts, espeak-ng has no such voice, or the folder is taken.
+        InputError: there are no texts, espeak-ng lacks a voice, or the folder holds other files.
         AudioFileError: espeak-ng failed, or the folder cannot be written.
     """
     program = find_espeak()
@@ -185,7 +186,7 @@ def find_espeak() -> str:
 def plan(
     texts: Sequence[str], wanted: Speaking, pronounce: Callable[[str], str]
 ) -> Iterator[Utterance]:
-    """Who says each text, and how: the same for the same seed, however many texts follow."""
+    """The speaker and rate of each text; for a given seed they do not depend on later texts."""
     random = np.random.default_rng(wanted.seed)
     speakers = _speakers(random, wanted)
     slowest, fastest = _WORDS_A_MINUTE
@@ -202,7 +203,7 @@ def plan(
 
 
 def _speakers(random: np.random.Generator, wanted: Speaking) -> list[Speaker]:
-    """Different pairs of voice and variant, each at a pitch of its own."""
+    """Different pairs of voice and variant, each at a random pitch."""
     pairs = list(itertools.product(wanted.voices, VARIANTS))
     chosen = [pairs[index] for index in random.permutation(len(pairs))[: wanted.num_speakers]]
     low, high = _PITCHES
@@ -216,7 +217,7 @@ def _literal(text: str) -> str:
 
 
 def _check_names(voices: Sequence[str]) -> None:
-    """Refuse what can be no voice's name, whatever is installed."""
+    """Refuse what cannot be the name of a voice, whatever is installed."""
     if not voices:
         raise InputError("got no voices; expected at least one")
     for voice in voices:
@@ -226,7 +227,7 @@ def _check_names(voices: Sequence[str]) -> None:
 
 def _check_voices(program: str, voices: Sequence[str]) -> None:
     for voice in voices:
-        # A name is never to be taken for an option.
+        # A name that starts with a dash would be read as an option.
         if voice.startswith("-") or _run([program, "-q", "-v", voice, "--stdin"], "").returncode:
             raise InputError(
                 f"got voice {voice!r}, which {PROGRAM} does not have; see {PROGRAM} --voices"
@@ -234,7 +235,7 @@ def _check_voices(program: str, voices: Sequence[str]) -> None:
 
 
 def _claim(output: Path, wanted: Speaking, texts: Sequence[str]) -> None:
-    """Take the folder: an empty one, or one that the same call left unfinished."""
+    """Make the folder, or continue one that the same call left unfinished; refuse any other."""
     settings = {**asdict(wanted), "voices": list(wanted.voices), "texts": list(texts)}
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -261,7 +262,7 @@ def _settings(output: Path) -> Any:
 
 
 def _made(program: str, one: Utterance, output: Path, wanted: Speaking) -> dict[str, Any]:
-    """A clip's line of the manifest; its file is written unless it is there."""
+    """Write a clip unless its file exists, and return its line of the manifest."""
     path = output / one.path
     if not path.is_file():
         save_audio(path, _speech(program, one, wanted.sampling_rate), wanted.sampling_rate)
@@ -279,7 +280,7 @@ def _made(program: str, one: Utterance, output: Path, wanted: Speaking) -> dict[
 
 
 def _speech(program: str, one: Utterance, sampling_rate: int) -> np.ndarray:
-    """(1, samples) of an utterance."""
+    """The samples (1, samples) of an utterance."""
     voice = f"{one.speaker.voice}+{one.speaker.variant}"
     with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
         path = Path(folder) / "speech.wav"
@@ -298,7 +299,7 @@ def _speech(program: str, one: Utterance, sampling_rate: int) -> np.ndarray:
 
 def _run(arguments: Sequence[str], text: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        # The arguments are this module's own, never a shell's line; texts come by another way.
+        # No shell: the arguments are a list, and the text goes to stdin.
         return subprocess.run(  # noqa: S603
             arguments, input=text.encode(), capture_output=True, timeout=_MOST_SECONDS
         )

@@ -83,7 +83,7 @@ class TrainingData:
         self._skipped = Unreadable(where, config.max_unreadable_share, report)
         self.unreadable = self._skipped.reasons
         self._frame = frame_samples
-        self._format = RowFormat(sampling_rate, channels, config.max_gain_db)
+        self._format = RowFormat(sampling_rate, channels)
         sources = measured_sources(find_sources(config, "train", report), self._skipped)
         sources = self._without_long_texts(sources)
         self.num_clips = self._skipped.num_clips
