@@ -17,17 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
+from moss_audio_tokenizer.codes import StreamingCodec
 from moss_audio_tokenizer.config import TransformerStage, preset
-from moss_audio_tokenizer.evaluation.speed import TimedCodec
 from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.runtime import inference_codec
 from moss_audio_tokenizer.runtime.hardware import use_threads
 
 _TURNS = 12
 
 
-def stepper(codec: TimedCodec, side: str, streams: int) -> Callable[[], object]:
+def stepper(codec: StreamingCodec, side: str, streams: int) -> Callable[[], object]:
     """A step of 1 frame of some streams that are past every window already."""
     stages = [s for s in codec.config.encoder if isinstance(s, TransformerStage)]
     window = max(stage.context_seconds for stage in stages) * codec.info.frame_rate
@@ -76,7 +77,7 @@ def busy_neighbors(count: int) -> Iterator[None]:
             process.wait()
 
 
-def codecs_of(name: str, folder: Path, threads: int) -> dict[str, TimedCodec]:
+def codecs_of(name: str, folder: Path, threads: int) -> dict[str, StreamingCodec]:
     """A model or preset in every runtime that is compared."""
     source: str | Path = name
     if name == "bundled" or Path(name).is_dir():
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="in each turn")
     options = parser.parse_args()
     use_threads(options.threads)
+    inference_codec.step_graph = lambda *_: None  # the column "torch" is PyTorch's own steps
     print(f"{options.threads} thread(s), {options.neighbors} busy neighbor(s); milliseconds of a")
     print("1-frame step past every window: processor median / clock median / clock p99\n")
     print("| model | side | streams | torch | onnx | onnx, int8 decoder |")

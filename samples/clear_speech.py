@@ -119,7 +119,7 @@ def planned(count: int, held_out: set[str]) -> list[Clip]:
 
 
 def spelled(clip: Clip) -> str:
-    """The text as the program reads it aright."""
+    """The text as the program pronounces it correctly."""
     letter_a = '<phoneme alphabet="xsampa" ph="eI"/>' if clip.program == "pico" else "ay"
     read = {"a": letter_a, "rubout": "rub out"}
     words = clip.text.split()

@@ -126,6 +126,14 @@ def make_model(make_codec):
 
 
 @pytest.fixture
+def plain_steps(monkeypatch):
+    """Sessions step by PyTorch, as where onnx is missing."""
+    from moss_audio_tokenizer.runtime import inference_codec
+
+    monkeypatch.setattr(inference_codec, "step_graph", lambda *_: None)
+
+
+@pytest.fixture
 def make_exported(make_model, tmp_path):
     """A small model with varied codes, saved, and its export: (model, folder of graphs)."""
     import torch

@@ -69,10 +69,13 @@ def test_unknown_attribute_is_an_attribute_error():
         moss_audio_tokenizer.Tokeniser  # noqa: B018
 
 
-def test_version_is_the_one_in_pyproject():
-    stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
-    assert stated is not None
-    assert moss_audio_tokenizer.__version__ == stated[1]
+def test_version_is_stated_once_and_in_the_changelog():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert 'dynamic = ["version"]' in project
+    assert not re.search(r"^version = ", project, re.M)
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert newest is not None
+    assert moss_audio_tokenizer.__version__ == newest[1]
 
 
 def test_import_is_light():

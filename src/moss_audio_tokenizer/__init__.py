@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .onnx.tokenizer import OnnxAudioTokenizer
     from .opening import load_codec
 
-__version__ = "0.1.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "AudioCodes",

@@ -297,6 +297,12 @@ def test_codes_batch_first():
         AudioCodes.from_batch_first(codes[0], 24_000, 4 * 1920)
 
 
+@pytest.mark.parametrize("as_array", [torch.from_numpy, np.asarray])
+def test_a_batch_of_one_with_the_batch_first_is_refused(model, as_array):
+    with pytest.raises(CodesError, match=r"looks like \(1, num_quantizers, frames\)"):
+        model.decode(as_array(np.zeros((1, model.config.num_quantizers, 5), np.int64)))
+
+
 # Without PyTorch
 
 

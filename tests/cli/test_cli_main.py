@@ -85,7 +85,7 @@ def test_nothing_asked_shows_help(moss_audio):
     result = moss_audio()
     assert result.exit_code == 2
     assert "reconstruct" in result.output
-    assert "error" not in result.output
+    assert "error:" not in result.output
 
 
 @pytest.mark.parametrize(

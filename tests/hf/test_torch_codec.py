@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.codes.codec import BatchCodec, encode_clips
+from moss_audio_tokenizer.codes.codec import StreamingCodec, encode_clips
 from moss_audio_tokenizer.errors import AudioError, CodesError
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
@@ -31,7 +31,7 @@ def test_clips_one_by_one_do_not_depend_on_each_other(codec, clips):
 
 
 def test_clips_at_once_have_the_same_codes_but_for_rounding(codec, clips):
-    assert isinstance(codec, BatchCodec)
+    assert isinstance(codec, StreamingCodec)
     alone = [codec.encode(clip) for clip in clips]
     together = encode_clips(codec, clips, together=True)
     assert [codes.shape for codes in together] == [codes.shape for codes in alone]
@@ -46,6 +46,15 @@ def test_what_cannot_be_encoded_is_refused(codec, clips):
         codec.encode_batch([*clips, np.full((1, 9), np.nan, np.float32)])
     with pytest.raises(CodesError):
         codec.encode_batch(clips, num_quantizers=5)
+
+
+def test_streams_drop_an_unfinished_frame_where_clips_do(make_model):
+    model = make_model()
+    model.set_lengths("floor")
+    stream = TorchCodec(model).encoder_stream(max_slots=1)
+    slot = stream.open()
+    stream.step({slot: np.zeros((1, 3), np.float32)})
+    assert stream.close(slot).shape[1] == 0
 
 
 def test_codes_of_a_batch_are_refused_and_not_cut_to_one_clip(codec, make_exported):

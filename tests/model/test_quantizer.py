@@ -46,7 +46,7 @@ def apply(layer, x, index=None):
 
 
 def slow_forward(quantizer, hidden, active):
-    """training.md section 1, step by step, for one batch without padding."""
+    """the quantizer of docs/codec.md, step by step, for one batch without padding."""
     residual = apply(quantizer.input_proj, hidden)
     total, codes, commitment, codebook = 0, [], 0, 0
     for layer in range(quantizer.config.num_quantizers):

@@ -5,6 +5,8 @@ import torch
 
 from moss_audio_tokenizer.runtime.cuda_graphs import GraphedStep
 
+pytestmark = pytest.mark.usefixtures("plain_steps")
+
 
 def call_again(step):
     """Record nothing: replaying calls the step, as a CUDA graph would."""

@@ -51,10 +51,21 @@ class Clips(torch.utils.data.Dataset):
 loader = torch.utils.data.DataLoader(Clips(), num_workers=1, multiprocessing_context="fork")
 sys.exit(0 if all(bool(item) for item in loader) else 1)
 """
+EXIT = """
+torch.set_num_threads(2)
+session = model.encoder_stream(1)
+slot = session.open()
+session.step({slot: audio})  # ten frames and more: on two threads
+child = os.fork()
+if child == 0:
+    session.step({slot: audio})
+    sys.exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("program", [FORK, WORKERS], ids=["fork", "DataLoader"])
+@pytest.mark.parametrize("program", [FORK, WORKERS, EXIT], ids=["fork", "DataLoader", "exit"])
 def test_forked_processes(program):
     environment = {key: value for key, value in os.environ.items() if "NUM_THREADS" not in key}
     subprocess.run(

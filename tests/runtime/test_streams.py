@@ -271,6 +271,7 @@ def test_what_comes_later_changes_nothing(make_model, channels, cut):
 # Threads
 
 
+@pytest.mark.usefixtures("plain_steps")
 def test_small_steps_run_on_one_thread(make_model, monkeypatch):
     """And the number that the caller has set is the same again afterwards, also after an error."""
     model = make_model()

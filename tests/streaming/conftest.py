@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.runtime import stream_engine
+from moss_audio_tokenizer.runtime import torch_steps
 
 
 @pytest.fixture
@@ -24,11 +24,13 @@ def make_codec(make_codec):
     return make
 
 
-@pytest.fixture(params=["eager", "recorded"])
+@pytest.fixture(params=["onnxruntime", "eager", "recorded"])
 def path(request, monkeypatch):
-    """Eager steps, and those in the fixed shapes that a GPU replays."""
+    """Steps by onnxruntime, by PyTorch, and in the fixed shapes that a GPU replays."""
+    if request.param != "onnxruntime":
+        request.getfixturevalue("plain_steps")
     if request.param == "recorded":
-        monkeypatch.setattr(stream_engine, "graph_recorder", lambda _device: called_again)
+        monkeypatch.setattr(torch_steps, "graph_recorder", lambda _device: called_again)
     return request.param
 
 

@@ -324,6 +324,7 @@ def test_options_without_streaming(model, verb):
 
 
 @BOTH
+@pytest.mark.usefixtures("plain_steps")
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
 def test_a_call_that_is_cut_short(model, verb, error, monkeypatch):
     batch = Batch(model, verb)

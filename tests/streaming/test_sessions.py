@@ -151,7 +151,7 @@ def test_a_full_session_goes_on(model, side):
 # Errors on the way
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("plain_steps", "path")
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
 def test_a_step_that_fails_halfway_moves_no_stream(model, monkeypatch, error):
     codes = random_codes(60)

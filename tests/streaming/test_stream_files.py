@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from stream_checks import assert_decoded, assert_encoded, random_audio, random_codes
 
+from moss_audio_tokenizer.api.stream_files import write_stream_file
 from moss_audio_tokenizer.errors import InputError, MossAudioError, SlotsFull, StreamFileError
 from moss_audio_tokenizer.runtime import stream_engine
 
@@ -267,7 +268,7 @@ def rewrite(path, tensors=(), **notes):
         notes = file.metadata() | notes
     del notes["checksum"]
     tensors = load_file(path) | dict(tensors)
-    save_file(tensors, path, notes | {"checksum": stream_engine._checksum(tensors, notes)})
+    write_stream_file(path, tensors, notes, save_file, stream_engine._content)
 
 
 CANNOT_BE = "unfinished frames that cannot be"

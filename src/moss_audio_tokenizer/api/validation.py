@@ -224,18 +224,27 @@ def refuse_samples_first(shape: Sequence[int], num_channels: int) -> None:
 
 
 def refuse_batch_first(shape: Sequence[int], config: CodecConfig) -> None:
-    """Refuse codes whose first axis cannot be layers, while the next one can.
+    """Refuse codes whose second axis, not the first, looks like the codebooks.
+
+    A batch of one, batch first, is refused too where its second axis is exactly the model's
+    num_quantizers: read as one codebook of many rows, it would decode to noise.
 
     Raises:
         CodesError: they look like (batch, num_quantizers, frames) or (frames, num_quantizers).
     """
-    layers = config.quantizer.num_quantizers
-    if shape[0] <= layers or not 1 < shape[1] <= layers:
+    available = config.quantizer.num_quantizers
+    if len(shape) == 3 and shape[0] == 1 and 1 < shape[1] == available:
+        raise CodesError(
+            f"codes have shape {list(shape)}, which looks like (1, num_quantizers, frames): pass "
+            "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1)), or, for so many rows of one "
+            "codebook, a list of (1, frames) to batch_decode"
+        )
+    if shape[0] <= available or not 1 < shape[1] <= available:
         return
     remedy = "codes.T" if len(shape) == 2 else "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1))"
     raise CodesError(
-        f"num_quantizers is {shape[0]}; expected 1 to {layers} for this model. Codes of shape "
-        f"{list(shape)} may have their layers in another axis: pass {remedy}"
+        f"num_quantizers is {shape[0]}; expected 1 to {available} for this model. Codes of shape "
+        f"{list(shape)} may have their codebooks in another axis: pass {remedy}"
     )
 
 

@@ -322,6 +322,16 @@ def _check_shapes(
         )
 
 
+def live_tensors(codec: Codec, layout: str, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """The codec's own tensors under released names, not copied; those that begin so."""
+    state = {name: value for name, value in codec.state_dict().items() if name.startswith(prefixes)}
+    tensors = {}
+    for name, slot in released_slots(state, codec.config.quantizer.num_quantizers, layout):
+        tensor = state[slot.parameter] if slot.layer is None else state[slot.parameter][slot.layer]
+        tensors[name] = to_released_shape(name, tensor.detach())
+    return tensors
+
+
 def released_tensors(
     codec: Codec, layout: str, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
@@ -330,11 +340,8 @@ def released_tensors(
     ``dtype`` is that of encoder and decoder; the quantizer stays in float32. With torch.int8 their
     matrices are stored in 8 bits with a scale for each row, everything else in float32.
     """
-    state = codec.state_dict()
-    tensors = {}
-    for name, slot in released_slots(state, codec.config.quantizer.num_quantizers, layout):
-        tensor = state[slot.parameter] if slot.layer is None else state[slot.parameter][slot.layer]
-        tensors[name] = to_released_shape(name, tensor.detach()).contiguous().clone()
+    live = live_tensors(codec, layout)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in live.items()}
     if layout == "v2":
         for name, width in equal_projections(codec.config).items():
             if getattr(codec, name.split(".")[0]) is not None:

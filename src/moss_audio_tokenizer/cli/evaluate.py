@@ -4,11 +4,9 @@ Owns the options and what is printed; runs, tables and pages are `evaluation`'s.
 """
 
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +14,7 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
+from .evaluation_output import Limit, Manifest, Split, TextNormalization, show_results
 from .failures import needs_extra
 
 if TYPE_CHECKING:
@@ -24,16 +23,8 @@ if TYPE_CHECKING:
     from ..evaluation.scoring_models.scores import ScoringModelNames
 
 _NO_MODEL = "none"
-LARGE_MEGABYTES = 10
-"""Pages above this open slowly on a phone, and mail servers refuse them."""
 _SPEECH_PRESETS = ("table3", "table4")
 
-Manifest = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MANIFEST", readable=False, show_default=False, help="JSON lines, a clip each."
-    ),
-]
 Folder = Annotated[
     Path,
     typer.Option(
@@ -75,15 +66,8 @@ Codecs = Annotated[
         "times for several.",
     ),
 ]
-Split = Annotated[
-    str | None, typer.Option("--split", metavar="S", show_default="all", help="Only this split.")
-]
 Domain = Annotated[
     str | None, typer.Option("--domain", metavar="D", show_default="all", help="Only this domain.")
-]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", metavar="N", min=1, show_default="all", help="Only the first N clips."),
 ]
 Jobs = Annotated[
     int | None,
@@ -135,14 +119,6 @@ AsrModel = Annotated[
         show_default="none",
         help="Word error rates by whisper[:SIZE|FOLDER], pocketsphinx, cat:FOLDER, a folder or "
         "hf:NAME for transformers, or MODULE:FUNCTION.",
-    ),
-]
-TextNormalization = Annotated[
-    str,
-    typer.Option(
-        "--text-normalization",
-        metavar="NAME",
-        help="How texts are compared for error rates: plain, whisper or seed-tts.",
     ),
 ]
 Preset = Annotated[
@@ -353,49 +329,3 @@ def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool 
     with display.progress("writing the report"):
         text = write_results(output, outcome, plan.clips, title, command, published)
     show_results(text, output, as_json, all(row.error for row in outcome.rows))
-
-
-def show_results(text: str, output: Path, as_json: bool, all_failed: bool) -> None:
-    """Print the tables of a run, or its summary as JSON; end with 1 if everything failed."""
-    if as_json:
-        display.print_line((output / "summary.json").read_text("utf-8").rstrip())
-    else:
-        # Without the title and the command, which the user has just typed.
-        print_tables(text.partition("```\n\n")[2].rstrip())
-        display.print_line(f"\nresults: {output}")
-    warn_of_size(output / "report.html", "fewer --examples make it smaller")
-    if all_failed:
-        raise typer.Exit(1)
-
-
-def print_tables(text: str) -> None:
-    """Markdown as it is; on a terminal that is too narrow for a table, its columns instead."""
-    width = shutil.get_terminal_size().columns
-    fits = max(map(len, text.split("\n"))) <= width
-    if fits or not sys.stdout.isatty():
-        display.print_line(text)
-        return
-    display.print_line("Intervals are in summary.md; * marks published figures.\n")
-    for is_table, lines in groupby(text.split("\n"), key=lambda line: line.startswith("| ")):
-        if not is_table:
-            display.print_line("\n".join(lines))
-            continue
-        heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
-        display.print_columns(heads, [[_narrow(cell) for cell in row] for row in rows])
-
-
-def _narrow(cell: str) -> str:
-    """A cell without its interval; a published codec by its short name and an asterisk."""
-    from ..evaluation.published import short_name
-
-    name, mark, _ = cell.partition(" (published)")
-    return f"{short_name(name)}*" if mark else cell.partition(" ± ")[0]
-
-
-def warn_of_size(page: Path, remedy: str) -> None:
-    """A line on stderr for a page that is slow to open or too large to send."""
-    megabytes = page.stat().st_size / 1e6
-    if megabytes > LARGE_MEGABYTES:
-        display.print_progress_line(
-            f"moss-audio: warning: {page} has {megabytes:.0f} MB of sound; {remedy}"
-        )

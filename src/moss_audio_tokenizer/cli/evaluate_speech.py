@@ -14,7 +14,7 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .evaluate import Limit, Manifest, Split, TextNormalization, show_results
+from .evaluation_output import Limit, Manifest, Split, TextNormalization, show_results
 from .failures import needs_extra
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""The Codec protocol: what programs that move audio and codes ask of a model.
+"""The protocols of a codec: what programs that move audio and codes ask of a model.
 
-NumPy in, NumPy out, one clip at a time, so that any runtime (PyTorch, ONNX, a server)
-can stand behind it. It knows nothing of models or files.
+NumPy in, NumPy out, so that any runtime (PyTorch, ONNX, a server) can stand behind them. Knows
+nothing of models or files.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer
+
+from ..config import CodecConfig
+from ..streaming import DecoderStream, EncoderStream
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class CodecInfo:
     num_quantizers: int
     codebook_size: int
 
+    @classmethod
+    def of(cls, identity: str, config: CodecConfig) -> "CodecInfo":
+        """What a codec with this configuration is."""
+        return cls(
+            identity=identity,
+            sampling_rate=config.sampling_rate,
+            num_channels=config.number_channels,
+            downsample_rate=config.downsample_rate,
+            num_quantizers=config.quantizer.num_quantizers,
+            codebook_size=config.quantizer.codebook_size,
+        )
+
     @property
     def frame_rate(self) -> float:
         """Frames a second."""
@@ -47,7 +62,7 @@ class CodecInfo:
 
 @runtime_checkable
 class Codec(Protocol):
-    """Audio to codes and back, for one clip."""
+    """Audio to codes and back, in NumPy arrays."""
 
     @property
     def info(self) -> CodecInfo:
@@ -73,15 +88,26 @@ class Codec(Protocol):
         """Audio (float32) of codes, frames * downsample_rate samples."""
         ...
 
-
-@runtime_checkable
-class BatchCodec(Codec, Protocol):
-    """A codec that can also compute several clips at once."""
-
     def encode_batch(
         self, clips: Sequence[Float[np.ndarray, "channels _"]], *, num_quantizers: int | None = None
     ) -> list[Integer[np.ndarray, "num_quantizers _"]]:
-        """Codes (int64) of clips of any lengths, up to rounding those of each by itself."""
+        """Codes (int64) of clips of any lengths, up to rounding those of each by itself.
+
+        A codec that does not say how computes them one by one.
+        """
+        return [self.encode(clip, num_quantizers=num_quantizers) for clip in clips]
+
+
+@runtime_checkable
+class StreamingCodec(Codec, Protocol):
+    """A codec that also opens sessions for streams."""
+
+    def encoder_stream(self, max_slots: int = 64, max_chunk_frames: int = 25) -> EncoderStream:
+        """Open a session that encodes audio."""
+        ...
+
+    def decoder_stream(self, max_slots: int = 64, max_chunk_frames: int = 25) -> DecoderStream:
+        """Open a session that decodes codes."""
         ...
 
 
@@ -94,7 +120,7 @@ def encode_clips(
     """Codes of several clips.
 
     Args:
-        codec: any; one that is no `BatchCodec` takes them one by one.
+        codec: what encodes; one without ``encode_batch`` takes them one by one.
         clips: samples of any lengths.
         num_quantizers: layers of codes (default: all).
         together: compute them at once, which is faster; codes then depend on the others by the
@@ -103,6 +129,6 @@ def encode_clips(
     Raises:
         AudioError, CodesError: of any of them.
     """
-    if together and isinstance(codec, BatchCodec):
+    if together and hasattr(codec, "encode_batch"):
         return codec.encode_batch(clips, num_quantizers=num_quantizers)
     return [codec.encode(clip, num_quantizers=num_quantizers) for clip in clips]

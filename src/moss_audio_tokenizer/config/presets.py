@@ -161,7 +161,7 @@ def bundled() -> CodecConfig:
 
 
 def one_gpu() -> CodecConfig:
-    """A codec of 95 M parameters, for one GPU: v1 scaled down (training.md section 5)."""
+    """A codec of 95 M parameters, for one GPU: v1 scaled down (not one of the paper's sizes)."""
 
     def stage(inputs: int, outputs: int, width: int, layers: int) -> TransformerStage:
         return TransformerStage(inputs, outputs, width, width // 64, layers, 4 * width, 10.0)

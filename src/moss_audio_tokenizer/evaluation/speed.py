@@ -1,6 +1,6 @@
 """How fast a codec is on this machine: steps of streams, and whole clips, beside their floors.
 
-Works with any runtime behind `TimedCodec`. The floor of a figure is the time that its counted
+Works with any runtime behind `StreamingCodec`. The floor of a figure is the time that its counted
 bytes and operations take at the machine's measured ceilings. Contents do not matter to the
 time: noise and random codes will do.
 """
@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from ..codes.codec import CodecInfo
+from ..codes import CodecInfo, StreamingCodec
 from ..config import CodecConfig, TransformerStage
 from ..config.costs import SIDES, Cost, clip_costs, step_costs
 
@@ -24,28 +24,6 @@ _STEPS = 120
 _READ_BYTES = 400_000_000
 _MATRIX = 1024
 _RUNS = 8
-
-
-class TimedCodec(Protocol):
-    """What is measured: verbs on NumPy arrays, and sessions."""
-
-    info: CodecInfo
-
-    def encode(self, audio: np.ndarray) -> np.ndarray:
-        """Codes of a clip."""
-        ...
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Audio of codes."""
-        ...
-
-    def encoder_stream(self, max_slots: int, max_chunk_frames: int) -> Any:
-        """A `streaming.EncoderStream`."""
-        ...
-
-    def decoder_stream(self, max_slots: int, max_chunk_frames: int) -> Any:
-        """A `streaming.DecoderStream`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +98,7 @@ class ClipSpeed:
 
 
 def measure_steps(
-    codec: TimedCodec,
+    codec: StreamingCodec,
     config: CodecConfig,
     machine: Machine,
     chunk_frames: int,
@@ -212,7 +190,7 @@ def _timed(work: Callable[[], object], runs: int) -> list[float]:
 
 
 def measure_clips(
-    codec: TimedCodec, config: CodecConfig, machine: Machine, seconds: float, runs: int = 5
+    codec: StreamingCodec, config: CodecConfig, machine: Machine, seconds: float, runs: int = 5
 ) -> Iterator[ClipSpeed]:
     """Both sides of a clip of noise."""
     frames = round(seconds * config.frame_rate)

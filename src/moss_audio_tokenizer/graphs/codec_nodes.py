@@ -3,12 +3,12 @@
 Owns the order of stages, patches and channels, and the names of what comes in and goes out.
 """
 
-from ..checkpoint.stored_weights import StoredWeights
 from ..config import CodecConfig, PatchStage, TransformerStage
 from .graph import Graph
 from .linear_nodes import Linears
 from .quantizer_nodes import QuantizerWriter
 from .transformer_nodes import Ring, Rows, StageWriter
+from .weights import Weights
 
 SIDES = ("encoder", "decoder")
 # A name, a type, and axes.
@@ -28,7 +28,7 @@ class CodecWriter:
         entries_per_frame: along the last axis of what comes in.
     """
 
-    def __init__(self, weights: StoredWeights, side: str, codes_type: str) -> None:
+    def __init__(self, weights: Weights, side: str, codes_type: str) -> None:
         self.side = side
         self.config: CodecConfig = weights.config
         self.codes_type = codes_type

@@ -6,11 +6,11 @@ import json
 import numpy as np
 
 from ..checkpoint.key_names import released_slots
-from ..checkpoint.stored_weights import StoredWeights
 from ..config import CodecConfig, QuantizerConfig
+from .weights import Weights
 
 
-def codes_identity(weights: StoredWeights) -> str:
+def codes_identity(weights: Weights) -> str:
     """16 hexadecimal digits of SHA-256 over the quantizer's tensors and the rates."""
     config = weights.config
     rates = {
@@ -38,7 +38,7 @@ def _parameters(config: QuantizerConfig) -> list[str]:
     return ["codebooks", *(f"{module}.{kind}" for module in modules for kind in kinds)]
 
 
-def _values(weights: StoredWeights, parameter: str, config: CodecConfig) -> list[np.ndarray]:
+def _values(weights: Weights, parameter: str, config: CodecConfig) -> list[np.ndarray]:
     """The released tensors that make up a parameter, in order."""
     named = [f"quantizer.{parameter}"]
     slots = released_slots(named, config.quantizer.num_quantizers, "v1")

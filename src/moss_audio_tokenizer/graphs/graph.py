@@ -1,4 +1,4 @@
-"""Writing ONNX graphs: nodes, constants, and weights that stay in their files.
+"""Writing ONNX graphs: nodes, constants, and weights, those of files left where they are.
 
 What is computed from weights alone is written apart (`Graph.fold`), so that runtimes compute it
 once, when a session is made. Knows nothing of codecs.
@@ -11,6 +11,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..checkpoint.stored_weights import StoredTensor
+from .weights import WeightTensor
 
 OPSET = 20
 # Operators of onnxruntime that are no part of ONNX: products in 8 bits.
@@ -91,22 +92,17 @@ class Graph:
         """A vector of int64."""
         return self.constant(values, "int64")
 
-    def stored(self, name: str, tensor: StoredTensor) -> str:
-        """A weight in its own type, left in its file."""
+    def stored(self, name: str, tensor: WeightTensor) -> str:
+        """A weight in its own type, left in its file if it has one."""
         if name not in self._root.initializers:
-            proto = TensorProto(
-                name=name,
-                dims=tensor.shape,
-                data_type=_STORED_TYPES[tensor.dtype],
-                data_location=TensorProto.EXTERNAL,
+            self._root.initializers[name] = (
+                _pointer(name, tensor)
+                if isinstance(tensor, StoredTensor)
+                else numpy_helper.from_array(tensor.read(), name)
             )
-            place = {"location": tensor.file.name, "offset": tensor.offset}
-            for key, value in (place | {"length": tensor.num_bytes}).items():
-                proto.external_data.add(key=key, value=str(value))
-            self._root.initializers[name] = proto
         return name
 
-    def stored_float32(self, name: str, tensor: StoredTensor) -> str:
+    def stored_float32(self, name: str, tensor: WeightTensor) -> str:
         """A weight in float32, left in its file in its own type."""
         stored = self.stored(name, tensor)
         return stored if tensor.dtype == "F32" else self.fold_cast(stored, "float32")
@@ -138,6 +134,20 @@ class Graph:
         """The nodes as a graph, with all constants and folded weights in the outermost one."""
         initializers = list(self.initializers.values())
         return helper.make_graph(self.nodes, name, list(inputs), list(outputs), initializers)
+
+
+def _pointer(name: str, tensor: StoredTensor) -> TensorProto:
+    """An initializer whose values lie in another file."""
+    proto = TensorProto(
+        name=name,
+        dims=tensor.shape,
+        data_type=_STORED_TYPES[tensor.dtype],
+        data_location=TensorProto.EXTERNAL,
+    )
+    location = {"location": tensor.file.name, "offset": tensor.offset}
+    for key, value in (location | {"length": tensor.num_bytes}).items():
+        proto.external_data.add(key=key, value=str(value))
+    return proto
 
 
 def value_info(name: str, dtype: str, shape: Sequence[int | str]) -> ValueInfoProto:

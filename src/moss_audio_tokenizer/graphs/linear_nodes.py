@@ -7,8 +7,8 @@ they were written (`export.quantize`).
 
 import numpy as np
 
-from ..checkpoint.stored_weights import StoredWeights
 from .graph import MICROSOFT, Graph
+from .weights import Weights
 
 # Values of a row that share a scale, in 8 bits.
 BLOCK = 32
@@ -17,7 +17,7 @@ BLOCK = 32
 class Linears:
     """Products of rows (N, inputs) with stored weights (outputs, inputs), in float32."""
 
-    def __init__(self, graph: Graph, weights: StoredWeights) -> None:
+    def __init__(self, graph: Graph, weights: Weights) -> None:
         self._graph = graph
         self._weights = weights
 
@@ -72,7 +72,7 @@ def int8_names(name: str) -> tuple[str, str]:
     return f"{name}.int8", f"{name}.scales"
 
 
-def is_int8(weights: StoredWeights, name: str) -> bool:
+def is_int8(weights: Weights, name: str) -> bool:
     """Whether a weight is stored in 8 bits."""
     return int8_names(name)[0] in weights
 

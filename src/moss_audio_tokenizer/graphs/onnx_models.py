@@ -11,17 +11,17 @@ from typing import Any
 
 from onnx import ModelProto, ValueInfoProto, helper
 
-from ..checkpoint.stored_weights import StoredWeights
 from ..onnx.shapes import PIECE_FRAMES
 from .codec_nodes import CodecWriter
 from .graph import IR_VERSION, OPSET, Graph, value_info
 from .transformer_nodes import Ring, Rows
+from .weights import Weights
 
 Values = list[ValueInfoProto]
 
 
 def build_model(
-    weights: StoredWeights, name: str, codes_type: str, producer: tuple[str, str]
+    weights: Weights, name: str, codes_type: str, producer: tuple[str, str]
 ) -> ModelProto:
     """One of `GRAPHS`, whose weights stay in their files.
 

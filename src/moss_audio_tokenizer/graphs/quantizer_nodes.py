@@ -5,9 +5,9 @@ export. What follows from the choice of one layer for the later ones is a produc
 layer (see `model.quantizer`), so that no table grows with the codebooks.
 """
 
-from ..checkpoint.stored_weights import StoredWeights
 from ..config import QuantizerConfig
 from .graph import TYPES, Graph
+from .weights import Weights
 
 _PREFIX = "quantizer.quantizers"
 
@@ -21,7 +21,7 @@ class QuantizerWriter:
         config: its sizes.
     """
 
-    def __init__(self, graph: Graph, weights: StoredWeights, config: QuantizerConfig) -> None:
+    def __init__(self, graph: Graph, weights: Weights, config: QuantizerConfig) -> None:
         self._graph = graph
         self._weights = weights
         self._config = config

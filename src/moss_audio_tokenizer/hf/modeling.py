@@ -24,7 +24,8 @@ from ..model.codec import Codec
 from ..model.devices import require_dtype
 from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows
 from ..runtime.offline import decode_rows, encode_rows
-from ..runtime.stream_engine import TorchDecoderEngine, TorchEncoderEngine
+from ..runtime.onnx_steps import make_decoder_engine, make_encoder_engine
+from ..runtime.stream_engine import DecoderEngine, EncoderEngine
 from ..runtime.weight_cache import InferenceCache
 from .configuration import MossAudioTokenizerConfig
 from .loading_options import (
@@ -129,12 +130,12 @@ class MossAudioTokenizerModel(
 
     def _encoder_engine(
         self, max_slots: int, max_chunk_frames: int, num_quantizers: int
-    ) -> TorchEncoderEngine:
+    ) -> EncoderEngine:
         encoder = self._inference_encoder()
-        return TorchEncoderEngine(encoder, max_slots, max_chunk_frames, num_quantizers)
+        return make_encoder_engine(encoder, max_slots, max_chunk_frames, num_quantizers)
 
-    def _decoder_engine(self, max_slots: int, max_chunk_frames: int) -> TorchDecoderEngine:
-        return TorchDecoderEngine(self._inference_decoder(), max_slots, max_chunk_frames)
+    def _decoder_engine(self, max_slots: int, max_chunk_frames: int) -> DecoderEngine:
+        return make_decoder_engine(self._inference_decoder(), max_slots, max_chunk_frames)
 
     def forward(
         self,

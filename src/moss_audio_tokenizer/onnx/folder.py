@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from ..files import require_file
 from .manifest import MANIFEST_NAME, read_manifest
 from .pointers import weights_files
-from .shapes import RingShape, facts_of, rings_of
+from .shapes import facts_of
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 # Larger files are compared by size alone unless asked: hashing gigabytes takes seconds.
@@ -38,15 +38,7 @@ class OnnxFolder:
     @property
     def info(self) -> CodecInfo:
         """What the codec is, as far as its codes are concerned."""
-        config = self.config
-        return CodecInfo(
-            identity=self.identity,
-            sampling_rate=config.sampling_rate,
-            num_channels=config.number_channels,
-            downsample_rate=config.downsample_rate,
-            num_quantizers=config.quantizer.num_quantizers,
-            codebook_size=config.quantizer.codebook_size,
-        )
+        return CodecInfo.of(self.identity, self.config)
 
     def graph(self, name: str) -> Path:
         """The file of a graph.
@@ -60,10 +52,6 @@ class OnnxFolder:
         path = self._checked(entry["file"], entry, always=True)
         self._check_pointers(path)
         return path
-
-    def rings(self, name: str) -> list[RingShape]:
-        """State of a step graph."""
-        return rings_of(self.config, name)
 
     def check_session(self, name: str, facts: Mapping[str, Any]) -> None:
         """Make sure that a graph is the one that the manifest describes.

@@ -55,8 +55,8 @@ class Runtime:
         options = {"device_id": self.device_id}
         return [(name, {} if name.startswith("CPU") else options) for name in wanted]
 
-    def session(self, path: Path) -> Any:
-        """A session for the graph in a file.
+    def session(self, graph: Path | bytes) -> Any:
+        """A session for a graph: a file, or what one would hold.
 
         Raises:
             CheckpointError: onnxruntime cannot load it.
@@ -67,15 +67,18 @@ class Runtime:
         # Threads that spin while they wait take the cores of whatever runs beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors are raised too; nothing else may write to stderr
+        model = graph if isinstance(graph, bytes) else str(graph)
         try:
             # Without its fallback, which prints on stdout and tries the same once more.
             return self._library.InferenceSession(
-                str(path), options, providers=self._providers, enable_fallback=0
+                model, options, providers=self._providers, enable_fallback=0
             )
         except Exception as problem:  # onnxruntime's exceptions have no common base of their own
+            name = "a graph made here" if isinstance(graph, bytes) else graph
+            remedy = "report it" if isinstance(graph, bytes) else _remedy(graph)
             raise CheckpointError(
-                f"onnxruntime {self._library.__version__} cannot load {path} "
-                f"({_innermost(problem)}); {_remedy(path)}"
+                f"onnxruntime {self._library.__version__} cannot load {name} "
+                f"({_innermost(problem)}); {remedy}"
             ) from problem
 
     def empty(self, shape: tuple[int, ...]) -> Any:

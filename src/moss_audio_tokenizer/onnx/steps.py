@@ -6,7 +6,7 @@ positions, not what codes or audio mean.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class StepRunner:
 
     Args:
         runtime: where the graph runs.
-        session: of the graph.
+        session_for: the graph's session for a step of so many frames in all rows together.
         rings: its state.
         given: what it reads, besides the state.
         results: what it gives.
@@ -58,7 +58,7 @@ class StepRunner:
     def __init__(
         self,
         runtime: Runtime,
-        session: Any,
+        session_for: Callable[[int], Any],
         rings: Sequence[RingShape],
         given: Port,
         results: Sequence[Port],
@@ -66,7 +66,7 @@ class StepRunner:
         max_chunk_frames: int,
     ) -> None:
         self._runtime = runtime
-        self._session = session
+        self._session_for = session_for
         self._given = given
         self._results = results
         self.positions = np.zeros(num_slots, np.int64)
@@ -75,7 +75,7 @@ class StepRunner:
             shape = (num_slots, ring.num_heads, ring.places(max_chunk_frames), ring.head_dim)
             for kind in ("key", "value"):
                 self._rings[f"{ring.layer}.{kind}"] = runtime.empty(shape)
-        self._bindings: OrderedDict[tuple[int, int, int], _Binding] = OrderedDict()
+        self._bindings: OrderedDict[tuple[Any, int, int, int], _Binding] = OrderedDict()
 
     def run(
         self, chunks: Mapping[int, np.ndarray], num_frames: Mapping[int, int]
@@ -104,7 +104,7 @@ class StepRunner:
         return {slot: binding.row(slot - first, num_frames[slot]) for slot in slots}
 
     def _binding(self, first: int, count: int, frames: int) -> "_Binding":
-        key = (first, count, frames)
+        key = (self._session_for(count * frames), first, count, frames)
         if key not in self._bindings:
             self._bindings[key] = self._bind(*key)
         self._bindings.move_to_end(key)
@@ -112,8 +112,8 @@ class StepRunner:
             self._bindings.popitem(last=False)
         return self._bindings[key]
 
-    def _bind(self, first: int, count: int, frames: int) -> "_Binding":
-        binding = _Binding(self._session, self._given, self._results, count, frames)
+    def _bind(self, session: Any, first: int, count: int, frames: int) -> "_Binding":
+        binding = _Binding(session, self._given, self._results, count, frames)
         binding.share("positions", self.positions[first : first + count])
         place = ("cuda", self._runtime.device_id) if self._runtime.on_gpu else ("cpu", 0)
         for name, ring in self._rings.items():

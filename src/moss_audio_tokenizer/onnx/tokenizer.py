@@ -18,13 +18,18 @@ from ..codes.codec import CodecInfo
 from ..codes.codec_progress import reported
 from ..config import CodecConfig
 from . import arrays
-from .engines import OnnxDecoderEngine, OnnxEncoderEngine
+from .engines import (
+    OnnxDecoderEngine,
+    OnnxEncoderEngine,
+    StepGraph,
+    decoder_engine,
+    encoder_engine,
+)
 from .folder import OnnxFolder, find_folder
 from .graph_pair import GraphPair
 from .outputs import DecoderOutput, EncoderOutput
 from .runtime import Runtime, session_facts
 from .shapes import PIECE_FRAMES
-from .steps import Port, StepRunner
 
 
 class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
@@ -113,17 +118,23 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         return self.folder.identity
 
     @cached_property
-    def _encoder_session(self) -> Any:
-        return self._session("encoder_step")
+    def _encoder_steps(self) -> StepGraph:
+        return self._steps("encoder_step")
 
     @cached_property
-    def _decoder_session(self) -> Any:
-        return self._session("decoder_step")
+    def _decoder_steps(self) -> StepGraph:
+        return self._steps("decoder_step")
 
-    def _session(self, name: str) -> Any:
+    def _steps(self, name: str) -> StepGraph:
         session = self._runtime.session(self.folder.graph(name))
         self.folder.check_session(name, session_facts(session))
-        return session
+        return StepGraph(
+            self._runtime,
+            lambda _frames: session,
+            self.config,
+            self.folder.codes_type,
+            self.folder.stream_identity(name),
+        )
 
     # What `CodecVerbs` asks of a runtime
 
@@ -188,35 +199,10 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         return audio
 
     def _encoder_engine(self, slots: int, frames: int, layers: int) -> OnnxEncoderEngine:
-        config = self.config
-        given = Port(
-            "input_values",
-            "float32",
-            ("batch", config.number_channels, "frames"),
-            config.downsample_rate,
-        )
-        quantizer, codes_type = config.quantizer, self.folder.codes_type
-        results = [
-            Port("audio_codes", codes_type, (quantizer.num_quantizers, "batch", "frames")),
-            Port("encoder_hidden_states", "float32", ("batch", quantizer.input_dim, "frames")),
-        ]
-        rings = self.folder.rings("encoder_step")
-        state = (rings, given, results, slots, frames)
-        runner = StepRunner(self._runtime, self._encoder_session, *state)
-        identity = self.folder.stream_identity("encoder_step")
-        return OnnxEncoderEngine(runner, config, identity, slots, frames, num_quantizers=layers)
+        return encoder_engine(self._encoder_steps, slots, frames, layers)
 
     def _decoder_engine(self, slots: int, frames: int) -> OnnxDecoderEngine:
-        config = self.config
-        layers = config.quantizer.num_quantizers
-        given = Port("audio_codes", self.folder.codes_type, (layers, "batch", "frames"))
-        axes = ("batch", config.number_channels, "frames")
-        results = [Port("audio", "float32", axes, config.downsample_rate)]
-        rings = self.folder.rings("decoder_step")
-        state = (rings, given, results, slots, frames)
-        runner = StepRunner(self._runtime, self._decoder_session, *state)
-        identity = self.folder.stream_identity("decoder_step")
-        return OnnxDecoderEngine(runner, config, identity, slots, frames)
+        return decoder_engine(self._decoder_steps, slots, frames)
 
 
 def _reopened(

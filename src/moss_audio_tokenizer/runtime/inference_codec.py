@@ -17,9 +17,11 @@ from ..model.devices import without_autocast
 from ..model.patchify import deinterleave, interleave
 from ..model.stack import StageStack
 from ..model.transformer import Transformer
+from ..onnx.engines import StepGraph
 from .chunk_cache import ChunkAttention, ChunkState
 from .fingerprint import stream_fingerprint
 from .folded_quantizer import fold_quantizer
+from .onnx_sessions import step_graph
 from .ring_cache import RingKVCache, StepBatch, init_ring
 from .stage import InferenceStage
 from .triton_attention import load_triton_kernels, ring_attention
@@ -50,6 +52,11 @@ class InferenceStack:
             InferenceStage(stage, steps, self.dtype) if isinstance(stage, Transformer) else stage
             for stage, steps in zip(self._stack.stages, self._steps_per_frame, strict=True)
         ]
+
+    @property
+    def runs_in_onnx(self) -> bool:
+        """Whether an ONNX graph could compute the same: in float32, on a CPU."""
+        return self.device.type == "cpu" and self.dtype == torch.float32
 
     def transformers(self) -> list[InferenceStage]:
         """The Transformer stages, in order."""
@@ -125,9 +132,17 @@ class InferenceEncoder:
         config = codec.config
         self.config = config
         encoder = codec.require_encoder()
+        self._codec = codec
         self.identity = stream_fingerprint(config, dtype, encoder, codec.quantizer)
         self.stack = InferenceStack(encoder, config.encoder_rates, config.frame_rate, dtype)
         self.quantizer = fold_quantizer(codec.quantizer)
+
+    @cached_property
+    def step_graph(self) -> StepGraph | None:
+        """The ONNX graph of its steps, with copies of its weights; None where PyTorch steps."""
+        if not self.stack.runs_in_onnx:
+            return None
+        return step_graph(self._codec, "encoder", self.identity)
 
     def run_chunk(
         self, audio: Float[Tensor, "batch channels samples"], states: Sequence[ChunkState] = ()
@@ -157,9 +172,17 @@ class InferenceDecoder:
         config = codec.config
         self.config = config
         decoder = codec.require_decoder()
+        self._codec = codec
         self.identity = stream_fingerprint(config, dtype, decoder, codec.quantizer)
         self.stack = InferenceStack(decoder, config.decoder_rates, config.frame_rate, dtype)
         self.quantizer = fold_quantizer(codec.quantizer)
+
+    @cached_property
+    def step_graph(self) -> StepGraph | None:
+        """The ONNX graph of its steps, with copies of its weights; None where PyTorch steps."""
+        if not self.stack.runs_in_onnx:
+            return None
+        return step_graph(self._codec, "decoder", self.identity)
 
     def run_chunk(
         self, hidden: Float[Tensor, "batch frames width"], states: Sequence[ChunkState] = ()

@@ -1,70 +1,80 @@
-"""The `streaming.StepEngine` of PyTorch: steps of streams through a codec's encoder or decoder.
+"""What the engines of PyTorch's streams have in common: tensors in and out, and their files.
 
-Owns how rows of different lengths become one batch, and the KV caches on the device. What a row
-may be is checked in `model.inputs`.
+Owns `streaming.StepEngine` but for the steps themselves, which are PyTorch's own (`torch_steps.py`)
+or onnxruntime's (`onnx_steps.py`). What a row may be is checked in `model.inputs`.
 """
 
-import json
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import StreamFileError
-from ..model.inputs import as_code_chunk, as_waveform_chunk, pad_rows
-from .cuda_graphs import GraphedStep, Record, record_cuda_graph
+from ..api.stream_files import read_stream_file, write_stream_file
+from ..model.inputs import as_code_chunk, as_waveform_chunk
 from .inference_codec import InferenceDecoder, InferenceEncoder
-from .ring_cache import RingKVCache, StepBatch
-
-# Rows times frames up to which a step on a CPU runs on one thread. Threads that share a small step
-# spin while they wait for each other: beside busy programs a step took seconds.
-ONE_THREAD_FRAMES = 8
 
 
-class TorchEngine:
+@runtime_checkable
+class StreamState(Protocol):
+    """The memory of all streams: `RingKVCache`, or the rings of an ONNX graph."""
+
+    def reset(self, slots: Sequence[int]) -> None:
+        """Restart the streams in ``slots``."""
+        ...
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make the stream in slot ``target`` a copy of the one in ``source``."""
+        ...
+
+    def num_bytes(self) -> int:
+        """Bytes of all streams."""
+        ...
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All of it as named tensors."""
+        ...
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `to_tensors` returned."""
+        ...
+
+
+class TensorEngine:
     """Base of the engines of both directions.
 
     Args:
         coder: the encoder or the decoder.
         num_slots: streams that can be open at once.
         max_chunk_frames: frames that one step can take.
+        state: the memory of these streams.
 
     Attributes:
         results_device: where results go, all rows of a step in one copy; by default the engine's.
     """
 
     def __init__(
-        self, coder: InferenceEncoder | InferenceDecoder, num_slots: int, max_chunk_frames: int
+        self,
+        coder: InferenceEncoder | InferenceDecoder,
+        num_slots: int,
+        max_chunk_frames: int,
+        state: StreamState,
     ) -> None:
         self.num_slots = num_slots
         self.max_chunk_frames = max_chunk_frames
         self.samples_per_frame = coder.config.downsample_rate
         self.device = self.results_device = coder.stack.device
         self.identity = coder.identity
-        with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
-            self.state = coder.stack.init_state(num_slots, max_chunk_frames)
-        record = graph_recorder(self.device)
-        self._graphed = None if record is None else GraphedStep(self._compute, self.state, record)
+        self.state = state
+        self._config = coder.config
 
-    def _run(
-        self, x: Tensor, slots: Sequence[int], num_frames: Sequence[int]
-    ) -> tuple[Tensor, ...]:
-        """Outputs of the rows of x, which are the ascending ``slots``."""
-        if self._graphed is not None:
-            return self._graphed(x, slots, num_frames)
-        return self._compute(x, self.state, StepBatch.of(self.state, slots, num_frames))
-
-    def _compute(self, x: Tensor, state: RingKVCache, batch: StepBatch) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+    def _result(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.results_device)
 
     def reset(self, slots: Sequence[int]) -> None:
         """Restart the streams in ``slots``."""
@@ -98,131 +108,63 @@ class TorchEngine:
     def write_file(self, path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
         """Write tensors and notes as safetensors, with a checksum."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(tensors, path, notes | {"checksum": _checksum(tensors, notes)})
+        write_stream_file(path, tensors, notes, save_file, _content)
 
     def read_file(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Read what `write_file` wrote."""
-        try:
-            with safe_open(path, "pt", device=str(self.device)) as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                notes = file.metadata() or {}
-        except (SafetensorError, OSError) as problem:
-            reason = " ".join(str(problem).split())
-            raise StreamFileError(
-                f"{str(path)!r} cannot be read as streams ({reason})"
-            ) from problem
-        if notes.pop("checksum", None) != _checksum(tensors, notes):
-            raise StreamFileError(
-                f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "
-                "save the streams again"
-            )
-        return tensors, notes
+        return read_stream_file(path, "pt", str(self.device), _content)
 
 
-@contextmanager
-def limited_threads(device: torch.device, num_frames: int) -> Iterator[None]:
-    """Run a step of so many frames in all on one thread, if it is small and on a CPU."""
-    before = torch.get_num_threads()
-    if device.type != "cpu" or before == 1 or num_frames > ONE_THREAD_FRAMES:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _content(tensor: Tensor) -> tuple[str, Any]:
+    return str(tensor.dtype), tensor.cpu().flatten().view(torch.uint8).numpy().data
 
 
-def graph_recorder(device: torch.device) -> Record | None:
-    """How to record steps as graphs on a device; None where they run eagerly."""
-    return partial(record_cuda_graph, device=device) if device.type == "cuda" else None
-
-
-def _checksum(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
-    """CRC-32 of everything that a file of streams holds."""
-    digest = zlib.crc32(json.dumps(notes, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest = zlib.crc32(f"{name} {list(tensor.shape)} {tensor.dtype}".encode(), digest)
-        digest = zlib.crc32(tensor.cpu().flatten().view(torch.uint8).numpy().data, digest)
-    return f"{digest:08x}"
-
-
-class TorchDecoderEngine(TorchEngine):
-    """Codes (num_quantizers, frames) to audio (channels, samples).
-
-    Args:
-        decoder: the quantizer and the decoder.
-        num_slots: streams that can be open at once.
-        max_chunk_frames: frames that one step can take.
-    """
-
-    def __init__(self, decoder: InferenceDecoder, num_slots: int, max_chunk_frames: int) -> None:
-        super().__init__(decoder, num_slots, max_chunk_frames)
-        self._decoder = decoder
+class DecoderEngine(TensorEngine):
+    """Codes (num_quantizers, frames) to audio (channels, samples)."""
 
     def check(self, chunk: Any) -> Int[Tensor, "num_quantizers frames"]:
         """Validate a chunk, and return it as a tensor."""
-        return as_code_chunk(chunk, self._decoder.config)
+        return as_code_chunk(chunk, self._config)
 
-    @torch.no_grad()
     def step(
         self, chunks: Mapping[int, Int[Tensor, "num_quantizers _"]]
     ) -> dict[int, Float[Tensor, "channels _"]]:
         """Advance the streams of some slots, and return their results."""
-        slots = sorted(chunks)
-        num_frames = [chunks[slot].shape[1] for slot in slots]
-        with limited_threads(self.device, len(slots) * max(num_frames)):
-            hidden = self._hidden([chunks[slot] for slot in slots])
-            (audio,) = self._run(hidden, slots, num_frames)
-        audio, step = audio.to(self.results_device), self.samples_per_frame
-        return {
-            slot: row[:, : frames * step]
-            for slot, frames, row in zip(slots, num_frames, audio, strict=True)
-        }
-
-    def _compute(self, x: Tensor, state: RingKVCache, batch: StepBatch) -> tuple[Tensor, ...]:
-        return (self._decoder.step(x, state, batch),)
-
-    def _hidden(self, rows: list[Tensor]) -> Float[Tensor, "rows frames width"]:
-        """Decoder inputs; rows with the same num_quantizers, usually all of them, in one batch."""
-        if len({len(row) for row in rows}) == 1:
-            codes = rows[0][None] if len(rows) == 1 else _together(rows)
-            return self._decoder.quantizer.decode(codes.to(self.device).transpose(0, 1))
-        hidden = [self._decoder.quantizer.decode(row.to(self.device)[:, None])[0].T for row in rows]
-        return pad_rows(hidden).transpose(1, 2)
+        raise NotImplementedError
 
     def join_results(self, results: Sequence[Tensor]) -> Float[Tensor, "channels samples"]:
         """Results of one stream in a row; an empty one if there are none."""
         if not results:
-            channels = self._decoder.config.number_channels
+            channels = self._config.number_channels
             return torch.zeros(channels, 0, device=self.results_device)
         return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
 
 
-class TorchEncoderEngine(TorchEngine):
+class EncoderEngine(TensorEngine):
     """Audio (channels, samples) to codes (num_quantizers, frames).
 
     Args:
-        encoder: the encoder and the quantizer.
+        coder: the encoder and the quantizer.
         num_slots: streams that can be open at once.
         max_chunk_frames: frames that one step can take.
+        state: the memory of these streams.
         num_quantizers: codebooks that are used.
     """
 
     def __init__(
         self,
-        encoder: InferenceEncoder,
+        coder: InferenceEncoder,
         num_slots: int,
         max_chunk_frames: int,
+        state: StreamState,
         num_quantizers: int,
     ) -> None:
-        super().__init__(encoder, num_slots, max_chunk_frames)
-        self._encoder = encoder
+        super().__init__(coder, num_slots, max_chunk_frames, state)
         self._num_quantizers = num_quantizers
 
     def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
         """Validate a chunk, which may be empty, and return it as a tensor."""
-        return as_waveform_chunk(chunk, self._encoder.config.number_channels).detach()
+        return as_waveform_chunk(chunk, self._config.number_channels).detach()
 
     def step(
         self, chunks: Mapping[int, Float[Tensor, "channels _"]]
@@ -230,25 +172,11 @@ class TorchEncoderEngine(TorchEngine):
         """Advance the streams of some slots, and return their results."""
         return {slot: codes for slot, (codes, _) in self.step_with_hidden(chunks).items()}
 
-    @torch.no_grad()
     def step_with_hidden(
         self, chunks: Mapping[int, Float[Tensor, "channels _"]]
     ) -> dict[int, tuple[Int[Tensor, "num_quantizers _"], Float[Tensor, "frames width"]]]:
         """`step`, with the hidden states that were quantized."""
-        slots = sorted(chunks)
-        num_frames = [chunks[slot].shape[1] // self.samples_per_frame for slot in slots]
-        audio = _together([chunks[slot] for slot in slots]).to(self.device).transpose(1, 2)
-        with limited_threads(self.device, len(slots) * max(num_frames)):
-            found = self._run(audio, slots, num_frames)
-        codes, hidden = (item.to(self.results_device) for item in found)
-        return {
-            slot: (codes[row, :frames].T, hidden[row, :frames])
-            for row, (slot, frames) in enumerate(zip(slots, num_frames, strict=True))
-        }
-
-    def _compute(self, x: Tensor, state: RingKVCache, batch: StepBatch) -> tuple[Tensor, ...]:
-        hidden = self._encoder.step(x.transpose(1, 2), state, batch)
-        return self._encoder.quantizer.encode(hidden, self._num_quantizers).movedim(0, -1), hidden
+        raise NotImplementedError
 
     def join_results(self, results: Sequence[Tensor]) -> Int[Tensor, "num_quantizers frames"]:
         """Results of one stream in a row; an empty one if there are none."""
@@ -256,10 +184,3 @@ class TorchEncoderEngine(TorchEngine):
             shape = (self._num_quantizers, 0)
             return torch.zeros(shape, dtype=torch.long, device=self.results_device)
         return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
-
-
-def _together(rows: Sequence[Tensor]) -> Tensor:
-    """Rows padded to one batch, on the first one's device: a GPU then gets a single copy."""
-    if len({row.device for row in rows}) > 1:
-        rows = [row.to(rows[0].device) for row in rows]
-    return pad_rows(rows)

@@ -21,10 +21,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
+from ..codes import StreamingCodec
 from ..errors import MossAudioError
 from .asr_thread import SpeechTranscriber, Transcriptions
 from .auth import Gate
-from .batching import StreamingCodec
 from .file_routes import file_routes
 from .http_errors import (
     STATUS,

@@ -9,28 +9,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from ..codes.codec import Codec
 from ..errors import InputError, ServerError
 from ..streaming import DecoderStream, EncoderStream, Slot
 
 Chunk = Shaped[np.ndarray, "rows entries"]
-
-
-class StreamingCodec(Codec, Protocol):
-    """A codec that also opens streaming sessions; PyTorch and ONNX both implement it."""
-
-    def encoder_stream(self, max_slots: int, max_chunk_frames: int) -> EncoderStream:
-        """Open a session that encodes audio."""
-        ...
-
-    def decoder_stream(self, max_slots: int, max_chunk_frames: int) -> DecoderStream:
-        """Open a session that decodes codes."""
-        ...
 
 
 class QueuedStream:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from ..codes import StreamingCodec
 from ..codes.codec import CodecInfo
 from ..errors import ServerError
-from .batching import Chunk, QueuedStream, StepResult, StreamBatch, StreamingCodec, is_any_ready
+from .batching import Chunk, QueuedStream, StepResult, StreamBatch, is_any_ready
 from .metrics import Metrics
 from .settings import GATHER_SECONDS, ServerSettings
 

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+from ..codes import StreamingCodec
 from ..errors import ServerBusy
-from .batching import Chunk, StepResult, StreamingCodec
+from .batching import Chunk, StepResult
 from .lifecycle import ModelService
 from .metrics import Metrics
 from .model_thread import ModelThread

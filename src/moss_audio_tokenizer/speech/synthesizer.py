@@ -6,27 +6,19 @@ speech. Codes come from `tts_generation`, sound from any `Codec`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from ..audio import check_audio, convert_channels, resample
-from ..codes.codec import Codec, CodecInfo
+from ..codes import CodecInfo, StreamingCodec
 from ..errors import InputError, ModelMismatchError
 from ..streaming import DecoderStream
 from .codes_batch import check_codes
 from .sampling import SpeechSampling, checked_num_quantizers
 from .text_preparation import prepare_text
 from .tts_generation import Prompt, TtsModel, frames, generate
-
-
-class StreamingCodec(Codec, Protocol):
-    """A codec that also decodes streams."""
-
-    def decoder_stream(self, max_slots: int = 64, max_chunk_frames: int = 25) -> DecoderStream:
-        """Open a session."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from ..codes import StreamingCodec
 from ..hf.torch_codec import TorchCodec
 from ..model.devices import require_device
-from ..speech.synthesizer import StreamingCodec
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from .cat_tts import CatTts
 

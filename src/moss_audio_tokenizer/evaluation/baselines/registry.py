@@ -8,7 +8,6 @@ client of a server) or an `EvaluatedCodec`.
 from collections.abc import Callable
 from typing import Any
 
-from ...codes import Codec
 from ...errors import InputError
 from ..codecs import EvaluatedCodec, LayeredCodec
 from ..plugins import call_function
@@ -40,12 +39,12 @@ def _low_pass(name: str, value: str) -> EvaluatedCodec:
 
 def _python(name: str, value: str) -> EvaluatedCodec:
     made: Any = call_function(value, f"--codec {name!r}")
-    if isinstance(made, Codec):
+    if all(hasattr(made, part) for part in ("info", "encode", "decode")):
         return LayeredCodec(made, name)
     if not hasattr(made, "code"):
         raise InputError(
             f"--codec {name!r} gave {type(made).__name__}; expected a Codec (info, encode, "
-            "decode) or a EvaluatedCodec (code)"
+            "decode) or an EvaluatedCodec (code)"
         )
     codec: EvaluatedCodec = made
     return codec
