@@ -1,4 +1,4 @@
-"""Runs in processes of their own, forked from one that has imported training.
+"""Runs in processes of their own, single ones forked from one that has imported training.
 
 Importing takes most of the seconds of a short run. `test_module_task.py` has processes that
 torchrun starts.
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(
     ["moss_audio_tokenizer.cli.main", "moss_audio_tokenizer.training.build"]
 )
 
@@ -24,8 +24,10 @@ _CONTEXT.set_forkserver_preload(
 def start(program: Callable[[], None], errors: Path, count: int = 1) -> list[BaseProcess]:
     """A program in ``count`` processes that find each other; errors are written to a file."""
     port = _free_port()
+    # A pair starts afresh: PyTorch crashed in forked processes that talk to each other.
+    context = _FORKED if count == 1 else multiprocessing.get_context("spawn")
     processes: list[BaseProcess] = [
-        _CONTEXT.Process(target=_process, args=(program, errors, rank, count, port))
+        context.Process(target=_process, args=(program, errors, rank, count, port))
         for rank in range(count)
     ]
     for process in processes:

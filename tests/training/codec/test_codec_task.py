@@ -111,10 +111,10 @@ def test_the_warm_start_leaves_the_quantizer_out(make_task):
 
 
 def test_noise_of_the_warm_start_is_in_proportion_to_the_hidden_states(make_task):
-    task = make_task(warm_start=WarmStart(steps=1, noise=0.5))
+    task = make_task(warm_start=WarmStart(steps=1))
     hidden = 7.0 * torch.ones(2, 400, 12)
     noise = task._noisy(hidden, [0, 1]) - hidden
-    assert float(noise.square().mean().sqrt()) == pytest.approx(3.5, rel=0.03)
+    assert float(noise.square().mean().sqrt()) == pytest.approx(0.3 * 7.0, rel=0.03)
 
 
 @pytest.mark.parametrize("warm_steps", [0, 1])

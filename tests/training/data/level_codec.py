@@ -3,17 +3,21 @@
 import numpy as np
 from small_sounds import RATE
 
-from moss_audio_tokenizer.codes import CodecInfo
+from moss_audio_tokenizer.codes import Codec, CodecInfo
 
 STEP, LAYERS, BOOK = 400, 3, 16
 
 
-class LevelCodec:
-    """A `Codec` that counts what it encodes."""
+class LevelCodec(Codec):
+    """One that counts what it encodes."""
 
     def __init__(self, identity="0123456789abcdef", layers=LAYERS):
-        self.info = CodecInfo(identity, RATE, 1, STEP, layers, BOOK)
+        self._info = CodecInfo(identity, RATE, 1, STEP, layers, BOOK)
         self.encoded = 0
+
+    @property
+    def info(self):
+        return self._info
 
     def encode(self, audio, *, num_quantizers=None, chunk_duration=None):
         self.encoded += 1
