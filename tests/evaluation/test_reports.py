@@ -9,6 +9,7 @@ import soundfile
 from pages import Page, decoded
 
 from moss_audio_tokenizer.errors import AudioError
+from moss_audio_tokenizer.evaluation.artifacts import slug
 from moss_audio_tokenizer.evaluation.report import Reconstruction, build_report
 from moss_audio_tokenizer.evaluation.spectrograms import (
     difference_png,
@@ -163,3 +164,9 @@ def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     assert "| noise | - | 1 | 1.00 | 1 |" in table
     assert "0.333" in table
     Page(text)
+
+
+def test_a_name_that_is_short_enough_stays():
+    assert slug("opus:6") == "opus_6"
+    assert slug("a" * 100, 8) == "a" * 100 + "-8"
+    assert len(slug("\udcff" * 101)) < 110
