@@ -119,3 +119,8 @@ def test_misuse(codec):
             codec.decode(random_codes(3).T)
         with pytest.raises(InputError, match="lengths are"):
             codec._decode_frame(torch.zeros(4, 2, 3, dtype=torch.long), torch.tensor([1, 4]))
+
+
+def test_a_session_whose_arguments_are_not_public_names_its_replacement(codec):
+    with pytest.raises(InputError, match="decoder_stream"):
+        codec.create_decode_session(batch_size=1)

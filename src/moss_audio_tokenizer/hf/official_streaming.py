@@ -126,6 +126,17 @@ class OfficialStreaming(
             return self.decode(rows.movedim(0, 1), _mask(codes_lengths, rows), return_dict=True)
         return self._decoder_result(self._decode_rows(_cut(rows, codes_lengths), None, alone=True))
 
+    def create_decode_session(self, *_: Any, **__: Any) -> DecoderStream:
+        """Refused: the released v2 code has a session of this name, whose arguments are not public.
+
+        Raises:
+            InputError: always; it names what to use.
+        """
+        raise InputError(
+            "create_decode_session is not provided; use model.decoder_stream(max_slots=...), "
+            "whose streams are opened, stepped and closed one by one, or model.streaming(batch_size)"
+        )
+
     # Inside a block, these continue its streams
 
     def _encode_rows(
