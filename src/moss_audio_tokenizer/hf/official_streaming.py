@@ -134,7 +134,7 @@ class OfficialStreaming(
         """
         raise InputError(
             "create_decode_session is not provided; use model.decoder_stream(max_slots=...), "
-            "whose streams are opened, stepped and closed one by one, or model.streaming(batch_size)"
+            "whose streams are opened and stepped one by one, or model.streaming(batch_size)"
         )
 
     # Inside a block, these continue its streams
