@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..config import TransformerStage
 from ..model.attention import check_backend, usable_backend
 from ..model.codec import Codec
-from ..model.devices import DTYPES, require_dtype
+from ..model.inputs import DTYPES, require_dtype
 from ..runtime.fingerprint import fingerprint
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
 from ..runtime.weight_cache import InferenceCache

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..model.codec import Codec
-from ..model.devices import without_autocast
-from ..model.patchify import deinterleave, interleave
-from ..model.stack import StageStack
+from ..model.quantizer import without_autocast
+from ..model.stages import StageStack, deinterleave, interleave
 from ..model.transformer import Transformer
 from ..onnx.engines import StepGraph
 from .chunk_cache import ChunkAttention, ChunkState
