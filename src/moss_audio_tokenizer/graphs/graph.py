@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from ..checkpoint.key_names import SCALES_SUFFIX
 from ..checkpoint.stored_weights import StoredTensor
 from .weights import WeightTensor
 
@@ -103,9 +104,15 @@ class Graph:
         return name
 
     def stored_float32(self, name: str, tensor: WeightTensor) -> str:
-        """A weight in float32, left in its file in its own type."""
+        """A weight in float32, left in its file in its own type, with its scales if it has any."""
         stored = self.stored(name, tensor)
-        return stored if tensor.dtype == "F32" else self.fold_cast(stored, "float32")
+        if tensor.dtype == "F32":
+            return stored
+        values, scales = self.fold_cast(stored, "float32"), getattr(tensor, "scales", None)
+        if scales is None:
+            return values
+        factors = self.fold("Unsqueeze", self.stored(name + SCALES_SUFFIX, scales), self.ints(-1))
+        return str(self.fold("Mul", values, factors))
 
     def cast(self, value: str, dtype: str) -> str:
         """A value in another type."""
