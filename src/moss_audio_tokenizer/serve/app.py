@@ -34,7 +34,7 @@ from .admission import (
 )
 from .file_routes import file_routes
 from .metrics import Metrics
-from .model_service import SpeechQueue, SpeechSynthesizer, SpeechTranscriber, Transcriptions
+from .model_service import Speeches, SpeechSynthesizer, SpeechTranscriber, Transcriptions
 from .settings import ServerSettings
 from .speech_routes import MODEL as TTS_MODEL
 from .speech_routes import OPENAI_PATHS, model_routes, speech_routes
@@ -81,9 +81,9 @@ class CodecServer:
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
         self.streams = Streams(open_codec, self.settings, self.metrics)
-        self.speeches: SpeechQueue | None = None
+        self.speeches: Speeches | None = None
         if open_synthesizer is not None:
-            self.speeches = SpeechQueue(open_synthesizer, self.settings, self.metrics)
+            self.speeches = Speeches(open_synthesizer, self.settings, self.metrics)
         self.transcriptions: Transcriptions | None = None
         if open_transcriber is not None:
             self.transcriptions = Transcriptions(open_transcriber, self.settings, self.metrics)
@@ -91,12 +91,12 @@ class CodecServer:
         self._services = [service for service in services if service is not None]
         self._voices: VoiceCache | None = None
         self.metrics.watch(
-            self.streams.waiting_frames,
-            lambda: self.streams.num_clips,
-            self.streams.num_slots,
-            self.streams.num_bytes,
-            lambda: self._voices.num_bytes if self._voices else 0,
-            lambda: self.speeches.num_requests if self.speeches else 0,
+            queued_frames=self.streams.waiting_frames,
+            clips=lambda: self.streams.num_clips,
+            session_slots=self.streams.num_slots,
+            session_bytes=self.streams.num_bytes,
+            voice_bytes=lambda: self._voices.num_bytes if self._voices else 0,
+            queued_speeches=lambda: self.speeches.num_requests if self.speeches else 0,
         )
         self.app = self._build()
 
@@ -137,11 +137,8 @@ class CodecServer:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002
-        await self.streams.start()
-        if self.speeches is not None:
-            self.speeches.start()
-        if self.transcriptions is not None:
-            self.transcriptions.start()
+        for service in self._services:
+            service.start()
         opening = asyncio.create_task(self.open())
         try:
             yield
@@ -200,7 +197,7 @@ class CodecServer:
         if isinstance(error, HTTPException):
             error = _refusal_of_route(error, request)
         refusal = refusal_of(error)
-        self.metrics.refused(refusal.code)
+        self.metrics.refused.labels(refusal.code).inc()
         headers = {"Retry-After": f"{refusal.retry_seconds:.0f}"} if refusal.retry_seconds else None
         if request.url.path.startswith(OPENAI_PATHS):
             return JSONResponse(openai_document_of(refusal), openai_status_of(refusal), headers)

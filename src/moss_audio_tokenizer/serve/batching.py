@@ -433,7 +433,7 @@ class ModelThread:
         for result in results:
             if result.num_frames:
                 waited = result.stream.waited(result.num_frames, now, self._frame_seconds)
-                self._metrics.made_frames(batch.name, result.num_frames)
+                self._metrics.frames.labels(batch.name).inc(result.num_frames)
                 if batch.is_live:
                     self._metrics.answered(batch.name, waited, waited > self._frame_seconds)
         self._deliver(results)

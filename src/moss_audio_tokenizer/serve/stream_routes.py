@@ -106,7 +106,7 @@ async def _serve(
         return
     except Exception as error:
         refusal = refusal_of(error)
-        streams.metrics.refused(refusal.code)
+        streams.metrics.refused.labels(refusal.code).inc()
         if refusal.code == "server" and _is_unexpected(error):
             _log.error("a stream failed", exc_info=error)
         await _end(socket, document_of(refusal) | {"type": "error"}, refusal.code)
