@@ -7,7 +7,6 @@ of applications.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
 from pathlib import Path
 
 import swagger_ui_bundle
@@ -28,8 +27,7 @@ from .admission import (
     Gate,
     Refused,
     document_of,
-    openai_document_of,
-    openai_status_of,
+    openai_answer,
     refusal_of,
 )
 from .file_routes import file_routes
@@ -193,14 +191,15 @@ class CodecServer:
         if isinstance(error, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         if isinstance(error, RequestValidationError):
-            error = Refused("bad_input", _first_problem(error))
+            problem = error.errors()[0]
+            error = Refused("bad_input", f"{problem['loc'][1]}: {problem['msg']}")
         if isinstance(error, HTTPException):
             error = _refusal_of_route(error, request)
         refusal = refusal_of(error)
         self.metrics.refused.labels(refusal.code).inc()
         headers = {"Retry-After": f"{refusal.retry_seconds:.0f}"} if refusal.retry_seconds else None
         if request.url.path.startswith(OPENAI_PATHS):
-            return JSONResponse(openai_document_of(refusal), openai_status_of(refusal), headers)
+            return JSONResponse(*openai_answer(refusal), headers)
         return JSONResponse(document_of(refusal), STATUS[refusal.code].http, headers)
 
 
@@ -214,13 +213,8 @@ def _refusal_of_route(error: HTTPException, request: Request) -> Refused:
     return Refused("bad_input", str(error.detail))
 
 
-def _first_problem(error: RequestValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{problem['loc'][1]}: {problem['msg']}"
-
-
 def _add_pages(app: FastAPI) -> None:
-    page = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    page = Path(__file__).with_name("page.html").read_text("utf-8")
     app.mount("/docs/assets", StaticFiles(directory=Path(swagger_ui_bundle.swagger_ui_path)))
 
     @app.get("/", include_in_schema=False)

@@ -242,7 +242,7 @@ class SpeechEncoder:
         """Encode samples; the last call also returns what the resampler still holds."""
         if self._resampler is not None:
             samples = self._resampler.resample_chunk(samples, last=is_last)
-        return b"".join(self._pcm.write(samples[None]))
+        return b"".join(self._pcm.messages(samples[None]))
 
 
 def _wav_header(sampling_rate: int) -> bytes:
