@@ -14,6 +14,7 @@ from ..errors import (
     MossAudioError,
     ServerBusy,
     ServerError,
+    shortened,
 )
 
 _RETRY_SECONDS = 2
@@ -32,7 +33,7 @@ class Refused(Exception):  # noqa: N818 - an answer to a client, not a bug
     def __init__(
         self, code: str, message: str, retry_seconds: float = 0.0, field: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.code = code
         self.retry_seconds = retry_seconds
         self.field = field
