@@ -21,8 +21,7 @@ from ..config import CodecConfig
 from ..errors import CheckpointError, ConfigError, InputError
 from ..model import inputs
 from ..model.codec import Codec
-from ..model.devices import require_dtype
-from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows
+from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows, require_dtype
 from ..runtime.offline import decode_rows, encode_rows
 from ..runtime.onnx_steps import make_decoder_engine, make_encoder_engine
 from ..runtime.stream_engine import DecoderEngine, EncoderEngine

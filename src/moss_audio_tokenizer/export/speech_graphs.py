@@ -5,26 +5,19 @@
 output layers and the loop are computed in NumPy (`speech.onnx_models`).
 """
 
-import json
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto, helper
 
 from .. import __version__
-from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, StoredTensor, read_header
+from ..checkpoint.stored_weights import StoredTensor
 from ..errors import CheckpointError, InputError
-from ..files import atomic_path
 from ..graphs.graph import IR_VERSION, OPSET, Graph, value_info
-from ..speech.onnx_models import GRAPHS, PREFIXES
-from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
+from ..speech.onnx_models import PREFIXES
 
 _PRODUCER = "moss-audio-tokenizer"
-_KINDS = tuple(GRAPHS)
 _LANGUAGE_MODELS = ("qwen2", "qwen3", "llama")
 
 
@@ -211,51 +204,19 @@ class TransformerWriter:
         return str(self._graph.op("Concat", past, entries, axis=2, outputs=[present]))
 
 
-def export_speech(model: str | Path, output: str | Path) -> dict[str, Any]:
-    """Export a folder of CAT-TTS or CAT-ASR; returns what was written.
+def speech_graphs(
+    config: dict[str, Any], tensors: dict[str, StoredTensor]
+) -> dict[str, ModelProto]:
+    """The graphs of CAT-TTS or CAT-ASR, by file name.
 
     Args:
-        model: folder of the model.
-        output: new folder; or the model's own, which gets the graphs alone.
+        config: the model's config.json.
+        tensors: its weights by name, in the file that the graphs will point to.
 
     Raises:
-        CheckpointError: the model cannot be read or written.
+        CheckpointError: a weight is missing.
         InputError: its language model is of a kind that is not supported.
     """
-    source, output = Path(model), Path(output)
-    config = json.loads((source / CONFIG_NAME).read_text(encoding="utf-8"))
-    built = _graphs(config, read_header(source / WEIGHTS_NAME))
-    own = output.exists() and output.resolve() == source.resolve()
-    if own:
-        _write(built, output)
-    else:
-        with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
-            folder.mkdir(exist_ok=True)
-            for name in (CONFIG_NAME, WEIGHTS_NAME, TEXT_NAME):
-                shutil.copyfile(source / name, folder / name)
-            if (source / TOKENIZER_FOLDER).is_dir():
-                shutil.copytree(source / TOKENIZER_FOLDER, folder / TOKENIZER_FOLDER)
-            _write(built, folder)
-    files = {path.name: path.stat().st_size for path in sorted(output.iterdir()) if path.is_file()}
-    return {"kind": config["model_type"], "graphs": list(built), "bytes": files}
-
-
-def is_speech_model(folder: str | Path) -> bool:
-    """Whether a folder holds CAT-TTS or CAT-ASR."""
-    try:
-        values = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
-        return isinstance(values, dict) and values.get("model_type") in _KINDS
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
-def _write(built: dict[str, ModelProto], folder: Path) -> None:
-    for name, graph in built.items():
-        with atomic_path(folder / name, error=CheckpointError) as beside:
-            onnx.save(graph, str(beside))
-
-
-def _graphs(config: dict[str, Any], tensors: dict[str, StoredTensor]) -> dict[str, ModelProto]:
     kind = config["model_type"]
     built = {"temporal.onnx": _temporal(config["text_config"], tensors, PREFIXES[kind])}
     if kind == "cat-tts":
