@@ -17,7 +17,7 @@ from toy_speaker import ToySpeaker
 from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.errors import InputError, ServerBusy, ServerError
 from moss_audio_tokenizer.serve.settings import ServerSettings
-from moss_audio_tokenizer.serve.speech_response import SpeechEncoder, SpeechResponse
+from moss_audio_tokenizer.serve.speech_routes import SpeechEncoder, SpeechResponse
 
 EXPECTED = ToySpeaker()
 
