@@ -27,6 +27,7 @@ from ..errors import (
     MossAudioError,
     ServerBusy,
     ServerError,
+    shortened,
 )
 from .settings import ServerSettings
 
@@ -52,7 +53,7 @@ class Refused(Exception):  # noqa: N818 - an answer to a client, not a bug
     def __init__(
         self, code: str, message: str, retry_seconds: float = 0.0, field: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.code = code
         self.retry_seconds = retry_seconds
         self.field = field
