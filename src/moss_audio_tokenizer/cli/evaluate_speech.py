@@ -205,7 +205,7 @@ def evaluate_tts(
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """
     _prepare(output)
-    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
     from ..evaluation.speech import TtsPlan, read_test_items, run_tts
 
     items = read_test_items(texts, prompts, split, limit)

@@ -28,7 +28,7 @@ from .artifacts import content_of, save_codes, save_decoded_audio, save_referenc
 from .codecs import CodedClip, EvaluatedCodec, Opener
 from .metric_registry import DEFAULT_METRICS, measure_mono, metrics_of, missing_packages
 from .result_rows import Row
-from .scoring_models import ScoringModelNames, ScoringModels
+from .scoring_models.registry import ScoringModelNames, ScoringModels
 
 # Libraries that would each start a thread for every core, in each of several processes.
 _THREAD_VARIABLES = tuple(

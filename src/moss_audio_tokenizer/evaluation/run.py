@@ -19,7 +19,7 @@ from .codecs import EvaluatedCodec, Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
 from .result_rows import Key, Row, row_from_json
 from .results_file import ResultsFile
-from .scoring_models import ScoringModelNames, ScoringModels
+from .scoring_models.registry import ScoringModelNames, ScoringModels
 
 
 @dataclass(frozen=True)

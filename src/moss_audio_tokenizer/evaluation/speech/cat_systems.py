@@ -14,7 +14,7 @@ from ...asr import CatAsr, Transcriber
 from ...codes import Codec
 from ...model.devices import require_device
 from ...tts import SpeechRequest, SpeechSampling, Synthesizer
-from ..pretrained import fingerprint
+from ..loading import fingerprint
 from .systems import SynthesizedSpeech, TtsRequest
 
 

@@ -18,7 +18,7 @@ from ...audio import load_audio, resample, save_audio
 from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...metrics.signals import MEASURED_RATE
 from ..artifacts import content_of, slug
-from ..scoring_models import EmbedSpeaker, Transcribe, cosine
+from ..scoring_models.registry import EmbedSpeaker, Transcribe, cosine
 from ..text_normalization import normalizer
 from .speech_rows import SpeechRow, Transcript
 from .speech_run import Batch, OnProgress, digest_of, run_batches
