@@ -9,8 +9,8 @@ import soundfile
 from pages import Page, decoded
 
 from moss_audio_tokenizer.errors import AudioError
-from moss_audio_tokenizer.evaluation.artifacts import slug
-from moss_audio_tokenizer.evaluation.report import Reconstruction, build_report
+from moss_audio_tokenizer.evaluation.clip_results import slug
+from moss_audio_tokenizer.evaluation.exhibits import Reconstruction, build_report
 from moss_audio_tokenizer.evaluation.spectrograms import (
     difference_png,
     frequency_height,

@@ -315,7 +315,7 @@ def _require_eval() -> None:
 
 
 def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool = False) -> None:
-    from ..evaluation.results import write_results
+    from ..evaluation.codec_report import write_results
     from ..evaluation.run import check_folder, run_evaluation
 
     check_folder(output)

@@ -45,7 +45,7 @@ Run = Callable[[np.ndarray, Path], tuple[np.ndarray, int]]
 """(audio, empty folder) -> decoded audio, and the bits that it was decoded from."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SubprocessCodec:
     """A codec of two program runs between files, as an `EvaluatedCodec`.
 
