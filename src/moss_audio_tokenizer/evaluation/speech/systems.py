@@ -73,7 +73,7 @@ class CatAsrSystem:
 
     def __init__(self, name: str, codec: Codec, device: str = "cpu") -> None:
         from ...asr import CatAsr, Transcriber
-        from ...model.devices import require_device
+        from ...model.inputs import require_device
 
         model: Any = CatAsr.from_pretrained(name)
         self.identity = fingerprint(model)
