@@ -13,8 +13,8 @@ import typer
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
 from . import display, options
-from .destinations import require_new
 from .failures import needs_extra
+from .file_jobs import require_new
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, options
-from .destinations import CODES_SUFFIXES
 from .failures import needs_extra
+from .file_jobs import CODES_SUFFIXES
 
 
 def info(

@@ -8,8 +8,8 @@ import typer
 
 from ..errors import InputError, MossAudioError
 from . import display, options
-from .destinations import check_outputs, make_folders
 from .failures import BAD_INPUT, message_of, needs_extra, print_error
+from .file_jobs import check_outputs, make_folders
 
 if TYPE_CHECKING:
     from ..evaluation.mushra import Session

@@ -17,9 +17,20 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, loading, options
-from .destinations import AUDIO_SUFFIXES, Job, check_outputs, is_pipe, make_folders, plan
 from .failures import needs_extra
-from .file_jobs import find_inputs, notes, opened, work_through, write_to_pipe
+from .file_jobs import (
+    AUDIO_SUFFIXES,
+    Job,
+    check_outputs,
+    find_inputs,
+    is_pipe,
+    make_folders,
+    notes,
+    opened,
+    plan,
+    work_through,
+    write_to_pipe,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .destinations import require_new
 from .failures import FAILURE, needs_extra
+from .file_jobs import require_new
 
 if TYPE_CHECKING:
     from ..codes import CodecInfo

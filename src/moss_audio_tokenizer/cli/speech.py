@@ -1,4 +1,4 @@
-"""`moss-audio tts`: a text, spoken into a sound file or, frame by frame, down a pipe."""
+"""`moss-audio tts` and `asr`: a text, spoken into a file or down a pipe; what recordings say."""
 
 import sys
 import time
@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import AudioFileError, InputError
+from ..errors import AudioFileError, InputError, ModelMismatchError, MossAudioError
 from ..files import require_file
 from . import display, loading, options
-from .destinations import AUDIO_SUFFIXES, check_outputs, check_suffix, make_folders
+from .failures import BAD_INPUT, FAILURE, exit_code_of, message_of, print_error
+from .file_jobs import AUDIO_SUFFIXES, CODES_SUFFIXES, check_outputs, check_suffix, make_folders
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..speech.synthesizer import SpeechStream, Synthesizer
+    from ..speech.transcriber import Transcriber, Transcript
 
 _PIPE = "-"
 _MOST_SECONDS = 86_400  # a day: far more than any model has room for
@@ -64,7 +66,7 @@ def tts(
     Example: moss-audio tts "a b c one two three" --model runs/tts/final -o spoken.wav
     """
     _check_seconds(max_seconds)
-    _check(output, stream, prompt_audio)
+    _check_output(output, stream, prompt_audio)
     _check_request(text, prompt_audio, prompt_text)
     loading.check_speech_model(model, "tts_tiny")
     with display.progress("loading the model"):
@@ -85,7 +87,7 @@ def tts(
     say = _say_streaming if stream else _say
     facts = say(synthesizer, text, output, wanted)
     if output != _PIPE:
-        _print({"output": output} | facts, as_json)
+        _print_speech({"output": output} | facts, as_json)
 
 
 def _check_seconds(seconds: float) -> None:
@@ -117,7 +119,7 @@ def _report_skipped(speaker: "Synthesizer", text: str) -> None:
         display.print_progress_line(f"skipped, because this model cannot say it: {skipped}")
 
 
-def _check(output: str, stream: bool, prompt_audio: Path | None) -> None:
+def _check_output(output: str, stream: bool, prompt_audio: Path | None) -> None:
     if output == _PIPE:
         if not stream:
             raise typer.BadParameter("-o - needs --stream; name a .wav or .flac file")
@@ -193,7 +195,7 @@ def _require_sound(samples: "np.ndarray") -> None:
         raise InputError("the model said nothing at all; try another --seed or a longer text")
 
 
-def _print(facts: dict[str, Any], as_json: bool) -> None:
+def _print_speech(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         display.print_json(facts)
         return
@@ -203,3 +205,147 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
     if not facts["finished"]:
         shown.append("cut off at the longest length")
     display.print_line(f"{facts['output']}  ({', '.join(shown)})")
+
+
+def asr(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN...",
+            readable=False,
+            show_default=False,
+            help="Sound files, or codes files: .moss, .safetensors or .npz.",
+        ),
+    ],
+    model: options.LanguageModel = "bundled",
+    codec: options.Codec = "bundled",
+    backend: options.Backend = None,
+    num_quantizers: options.NumQuantizers = None,
+    beams: options.Beams = 1,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+) -> None:
+    """Write down what is said.
+
+    Example: moss-audio asr speech.wav --model runs/asr/final
+    """
+    loading.check_speech_model(model, "asr_tiny")
+    failures = _missing(inputs)
+    if len(failures) == len(set(inputs)):  # nothing is left to load a model for
+        _print_transcripts(inputs, {}, failures, as_json)
+    with display.progress("loading the model"):
+        transcriber = loading.load_transcriber(model, codec, device, backend)
+    codes = _gather(
+        transcriber, [path for path in inputs if path not in failures], num_quantizers, failures
+    )
+    with display.progress("transcribing", 1):
+        found = transcriber.transcripts(list(codes.values()), num_quantizers, beams)
+    _print_transcripts(inputs, dict(zip(codes, found, strict=True)), failures, as_json)
+
+
+def _missing(inputs: list[Path]) -> dict[Path, Exception]:
+    """Inputs that are not there, or not files."""
+    from ..files import require_file
+
+    failures: dict[Path, Exception] = {}
+    for path in inputs:
+        try:
+            require_file(path, error=AudioFileError)
+        except AudioFileError as error:  # noqa: PERF203 - each is named
+            failures[path] = error
+    return failures
+
+
+def _gather(
+    transcriber: "Transcriber",
+    inputs: list[Path],
+    num_quantizers: int | None,
+    failures: dict[Path, Exception],
+) -> dict[Path, "np.ndarray | None"]:
+    """Codes of every input that can be read; why the others cannot is added to ``failures``."""
+    codes: dict[Path, np.ndarray | None] = {}
+    different = list(dict.fromkeys(inputs))
+    with display.progress("encoding", len(different)) as bar:
+        for path in different:
+            try:
+                codes[path] = _codes(transcriber, path, num_quantizers)
+            except (MossAudioError, OSError) as error:
+                failures[path] = error
+            bar.advance(bar.task_ids[0])
+    return codes
+
+
+def _codes(
+    transcriber: "Transcriber", path: Path, num_quantizers: int | None
+) -> "np.ndarray | None":
+    """Codes of one input, of the codebooks that the model can read; None for silence."""
+    from ..speech.codes_batch import check_codes
+
+    codes = _encoded_or_stored(transcriber, path, num_quantizers)
+    if codes is None:
+        return None
+    return check_codes(codes, transcriber.model.facts, num_quantizers)
+
+
+def _encoded_or_stored(
+    transcriber: "Transcriber", path: Path, num_quantizers: int | None
+) -> "np.ndarray | None":
+    from ..audio import load_audio
+    from ..codes import AudioCodes
+    from ..speech.transcriber import is_audible
+
+    info = transcriber.codec.info
+    if path.suffix.lower() not in CODES_SUFFIXES:
+        audio = load_audio(path, info.sampling_rate, info.num_channels)
+        if not is_audible(audio):
+            return None
+        return transcriber.codec.encode(audio, num_quantizers=num_quantizers)
+    stored = AudioCodes.load(path)
+    if stored.model and stored.model != info.identity:
+        raise ModelMismatchError(
+            f"'{path}' holds codes of the codec {stored.model}, and --codec is {info.identity}; "
+            "name the codec that made them"
+        )
+    return stored.codes
+
+
+def _transcript_facts(transcript: "Transcript") -> dict[str, Any]:
+    return {
+        "text": transcript.text,
+        "duration_seconds": round(transcript.duration_seconds, 3),
+        "words": [
+            {
+                "text": word.text,
+                "start_seconds": round(word.start_seconds, 3),
+                "end_seconds": round(word.end_seconds, 3),
+            }
+            for word in transcript.words
+        ],
+    }
+
+
+def _print_transcripts(
+    inputs: list[Path],
+    found: "dict[Path, Transcript]",
+    failures: dict[Path, Exception],
+    as_json: bool,
+) -> None:
+    if as_json:
+        files: list[dict[str, Any]] = [
+            {"input": str(path)} | _transcript_facts(found[path])
+            if path in found
+            else {"input": str(path), "error": message_of(failures[path])}
+            for path in inputs
+        ]
+        display.print_json({"files": files})
+    else:
+        for path in inputs:
+            if path in found:
+                text = found[path].text
+                display.print_line(text if len(inputs) == 1 else f"{path}: {text}")
+    for path, error in failures.items():
+        message = message_of(error)
+        print_error(message if str(path) in message else f"{path}: {message}")
+    if failures:
+        codes = {exit_code_of(error) for error in failures.values()}
+        raise typer.Exit(FAILURE if FAILURE in codes else BAD_INPUT)
