@@ -44,7 +44,6 @@ def demo(
             "--output",
             "-o",
             metavar="DIR",
-            show_default=False,
             help="Write the site to a new folder, for any web server, and serve nothing.",
         ),
     ] = None,

@@ -27,6 +27,14 @@ def print_json(document: Any) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def print_result(as_json: bool, document: dict[str, Any], shown: Any = None) -> None:
+    """One JSON document, or its facts for people; ``shown`` where those are others."""
+    if as_json:
+        print_json(document)
+    else:
+        print_facts(document if shown is None else shown)
+
+
 def print_line(line: str) -> None:
     """A line of result, never wrapped or colored; each line of a text as it is."""
     sys.stdout.write("\n".join(map(printable, line.split("\n"))) + "\n")

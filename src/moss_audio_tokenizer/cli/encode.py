@@ -45,7 +45,7 @@ def encode(
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     deterministic: options.Deterministic = False,
     file_format: Format = None,
@@ -61,17 +61,12 @@ def encode(
     """
     from ..audio import SOUND_SUFFIXES
 
-    suffix = file_format.value if file_format else None
+    suffix = file_format
     found = find_inputs(inputs, SOUND_SUFFIXES, "sound files")
     jobs = plan(found, output, CODES_SUFFIXES, suffix)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model,
-            "encoder",
-            device,
-            deterministic,
-            backend=backend,
-            **loading.computing(compute_dtype, attention),
+            model, "encoder", device, deterministic, backend, None, compute_dtype, attention
         )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)
@@ -140,7 +135,7 @@ def decode(
     chunk_duration: options.ChunkDuration = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     force: Annotated[
         bool,
@@ -156,12 +151,12 @@ def decode(
 
     Example: moss-audio decode speech.moss -o speech.wav
     """
-    suffix = file_format.value if file_format else None
+    suffix = file_format
     found = find_inputs(inputs, [suffix[1:] for suffix in CODES_SUFFIXES], "codes files")
     jobs = plan(found, output, AUDIO_SUFFIXES, suffix)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model, "decoder", device, backend=backend, **loading.computing(compute_dtype, attention)
+            model, "decoder", device, False, backend, None, compute_dtype, attention
         )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)

@@ -32,7 +32,6 @@ Folder = Annotated[
         "-o",
         metavar="DIR",
         readable=False,
-        show_default=False,
         help="Folder of the results; an interrupted run resumes there.",
     ),
 ]

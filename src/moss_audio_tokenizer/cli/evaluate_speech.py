@@ -28,7 +28,6 @@ Models = Annotated[
     typer.Option(
         "--model",
         metavar="FOLDER",
-        show_default=False,
         help="Model folder or Hugging Face id; several times for several.",
     ),
 ]
@@ -45,7 +44,6 @@ Folder = Annotated[
         "-o",
         metavar="DIR",
         readable=False,
-        show_default=False,
         help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
@@ -137,7 +135,6 @@ def evaluate_tts(
         typer.Argument(
             metavar="TEXTS_OR_MANIFEST",
             readable=False,
-            show_default=False,
             help="A text per line; or a manifest (.jsonl) whose texts are synthesized; or "
             "Seed-TTS-Eval's list (.lst).",
         ),
@@ -182,7 +179,6 @@ def evaluate_tts(
     seed: Annotated[
         int,
         typer.Option(
-            "--seed",
             metavar="N",
             min=0,
             help="Random seed of the first text; the next text has the next seed.",

@@ -15,9 +15,7 @@ LARGE_MEGABYTES = 10
 
 Manifest = Annotated[
     Path,
-    typer.Argument(
-        metavar="MANIFEST", readable=False, show_default=False, help="JSON lines, a clip each."
-    ),
+    typer.Argument(metavar="MANIFEST", readable=False, help="JSON lines, a clip each."),
 ]
 Split = Annotated[
     str | None, typer.Option("--split", metavar="S", show_default="all", help="Only this split.")

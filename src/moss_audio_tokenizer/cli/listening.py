@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def listening_test(
     run: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR", readable=False, show_default=False, help="Folder of moss-audio compare."
-        ),
+        typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare."),
     ],
     output: Annotated[
         Path,
@@ -29,7 +27,6 @@ def listening_test(
             "-o",
             metavar="HTML",
             readable=False,
-            show_default=False,
             help="Page to write.",
         ),
     ],
@@ -47,7 +44,7 @@ def listening_test(
         bool, typer.Option("--mid-anchor", help="Add a version low-passed at 7 kHz.")
     ] = False,
     title: Annotated[
-        str, typer.Option("--title", metavar="T", help="Heading of the page.")
+        str, typer.Option(metavar="T", help="Heading of the page.")
     ] = "Listening test",
 ) -> None:
     """Make a page on which people rate versions of clips from 0 to 100 (MUSHRA).
@@ -75,7 +72,6 @@ def listening_results(
         typer.Argument(
             metavar="JSON...",
             readable=False,
-            show_default=False,
             help="Files that listeners saved.",
         ),
     ],

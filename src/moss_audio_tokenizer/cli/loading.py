@@ -69,16 +69,6 @@ def load_codec(
     )
 
 
-def computing(compute_dtype: str, attention: str | None) -> dict[str, Any]:
-    """What `load_codec` is given of these options: those that differ from its defaults."""
-    given = {"compute_dtype": compute_dtype, "attention": attention}
-    return {
-        key: getattr(value, "value", value)
-        for key, value in given.items()
-        if value not in (None, "fp32")
-    }
-
-
 def load_speaker(
     folder: str,
     model: str,

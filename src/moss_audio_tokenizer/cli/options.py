@@ -5,52 +5,18 @@ aliases, then the letter: ``--num-quantizers --layers -n``. Commands own what th
 """
 
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from ..errors import InputError
 
-
-class CodesFormat(str, Enum):
-    """File formats of codes; each is also the extension."""
-
-    moss = "moss"
-    safetensors = "safetensors"
-    npz = "npz"
-
-
-class AudioFormat(str, Enum):
-    """File formats that audio is written in; each is also the extension."""
-
-    wav = "wav"
-    flac = "flac"
-
-
-class BackendName(str, Enum):
-    """What runs a model."""
-
-    onnx = "onnx"
-    torch = "torch"
-
-
-class ComputeDtypeName(str, Enum):
-    """Precisions that a model can compute in."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class AttentionName(str, Enum):
-    """Implementations of attention in PyTorch."""
-
-    sdpa = "sdpa"
-    flash_attention_2 = "flash_attention_2"
-    flex_attention = "flex_attention"
-
+CodesFormat = Literal["moss", "safetensors", "npz"]
+AudioFormat = Literal["wav", "flac"]
+BackendName = Literal["onnx", "torch"]
+ComputeDtypeName = Literal["fp32", "bf16", "fp16"]
+AttentionName = Literal["sdpa", "flash_attention_2", "flex_attention"]
 
 SOUND_FORMATS = (
     "wav, flac, ogg, opus, mp3 and aiff; m4a, aac, mp4, webm, mka and wma with ffmpeg or the "
@@ -63,7 +29,6 @@ AudioInputs = Annotated[
     typer.Argument(
         metavar="IN...",
         readable=False,
-        show_default=False,
         help=f"Sound files, folders of them, or - for standard input: {SOUND_FORMATS}.",
     ),
 ]
@@ -72,7 +37,6 @@ CodesInputs = Annotated[
     typer.Argument(
         metavar="IN...",
         readable=False,
-        show_default=False,
         help="Codes files (.moss, .safetensors, .npz), folders of them, or - for standard input.",
     ),
 ]
@@ -80,7 +44,6 @@ DataSet = Annotated[
     str,
     typer.Argument(
         metavar="MANIFEST_OR_FOLDER",
-        show_default=False,
         help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
         "Hugging Face data set (Parquet or Arrow).",
     ),
@@ -89,15 +52,12 @@ SoundDataSet = Annotated[
     str,
     typer.Argument(
         metavar="MANIFEST_OR_FOLDER",
-        show_default=False,
         help="JSON-lines manifest, or a folder of sound files.",
     ),
 ]
 ShardsFolder = Annotated[
     Path,
-    typer.Argument(
-        metavar="DIR", show_default=False, help="Folder that moss-audio tokenize wrote."
-    ),
+    typer.Argument(metavar="DIR", help="Folder that moss-audio tokenize wrote."),
 ]
 # A string and not a path: a path forgets the slash at its end, which says "folder".
 Output = Annotated[
@@ -106,14 +66,13 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="OUT",
-        show_default=False,
         help="File to write; a folder (one that exists, or ends in /), made if missing; or - for "
         "standard output. Several inputs need a folder.",
     ),
 ]
 OutputFolder = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Folder to write."),
+    typer.Option("--output", "-o", metavar="DIR", help="Folder to write."),
 ]
 NewFolder = Annotated[
     Path,
@@ -121,7 +80,6 @@ NewFolder = Annotated[
         "--output",
         "-o",
         metavar="DIR",
-        show_default=False,
         help="Folder to write; it must not exist yet, or be empty.",
     ),
 ]
@@ -198,7 +156,6 @@ Kbps = Annotated[
     typer.Option(
         "--kbps",
         metavar="K",
-        show_default=False,
         help="Bitrate instead of -n: as many layers as fit in K kilobits a second.",
     ),
 ]
@@ -219,7 +176,6 @@ SeveralKbps = Annotated[
     typer.Option(
         "--kbps",
         metavar="K,K,...",
-        show_default=False,
         help="Bitrates instead of -n, as --kbps 1,2,4: as many layers as fit in K kilobits a "
         "second.",
     ),

@@ -88,7 +88,6 @@ def reconstruct(
             "--output",
             "-o",
             metavar="OUT",
-            show_default=False,
             help="Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
             "- for standard output. Several bitrates become OUT-8.wav, OUT-16.wav, ...",
         ),
@@ -98,7 +97,7 @@ def reconstruct(
     model: options.Model = "bundled",
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     report: Report = None,
     domain: options.Domain = "speech",
@@ -120,7 +119,7 @@ def reconstruct(
     _check(jobs, report, len(counts) + len(rates), as_json)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model, "all", device, backend=backend, **loading.computing(compute_dtype, attention)
+            model, "all", device, False, backend, None, compute_dtype, attention
         )
     layers = loading.several_num_quantizers(counts, rates, codec.info)
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]

@@ -20,7 +20,6 @@ def serve(
     tts: Annotated[
         str | None,
         typer.Option(
-            "--tts",
             metavar="FOLDER",
             show_default="the installed one, if there is one",
             help="CAT-TTS weights: also synthesize speech; 'none' for no speech.",
@@ -29,14 +28,13 @@ def serve(
     asr: Annotated[
         str | None,
         typer.Option(
-            "--asr",
             metavar="FOLDER",
             show_default="the installed one, if there is one",
             help="CAT-ASR weights: also transcribe speech; 'none' for no transcripts.",
         ),
     ] = None,
     max_streams: Annotated[
-        int, typer.Option("--max-streams", metavar="N", min=1, help="Live streams at once.")
+        int, typer.Option(metavar="N", min=1, help="Live streams at once.")
     ] = 16,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[
@@ -44,7 +42,7 @@ def serve(
     ] = 8000,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     threads: Annotated[
         int | None,
@@ -142,11 +140,7 @@ def serve(
         """Open the codec, on the thread that will step it."""
         with opening:
             return loading.load_codec(
-                model,
-                device=device,
-                backend=backend,
-                num_threads=num_threads,
-                **loading.computing(compute_dtype, attention),
+                model, "all", device, False, backend, num_threads, compute_dtype, attention
             )
 
     def open_synthesizer() -> Any:

@@ -25,7 +25,7 @@ _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 
 def tts(
-    text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say.")],
     model: options.LanguageModel = "bundled",
     output: Annotated[
         str,
@@ -41,7 +41,7 @@ def tts(
         typer.Option("--prompt-audio", metavar="P", help="Recording of the voice to imitate."),
     ] = None,
     prompt_text: Annotated[
-        str, typer.Option("--prompt-text", metavar="T", help="Transcript of the recording.")
+        str, typer.Option(metavar="T", help="Transcript of the recording.")
     ] = "",
     codec: options.Codec = "bundled",
     backend: options.Backend = None,
@@ -213,7 +213,6 @@ def asr(
         typer.Argument(
             metavar="IN...",
             readable=False,
-            show_default=False,
             help="Sound files, or codes files: .moss, .safetensors or .npz.",
         ),
     ],

@@ -30,18 +30,15 @@ def tokenize(
     workers: options.Workers = None,
     loaders: Annotated[
         int,
-        typer.Option(
-            "--loaders", metavar="N", min=1, help="Threads of each worker that decode sound."
-        ),
+        typer.Option(metavar="N", min=1, help="Threads of each worker that decode sound."),
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     batching: Annotated[
         str | None,
         typer.Option(
-            "--batching",
             metavar="B",
             show_default="exact; together on a GPU",
             help="exact: every clip by itself; together: the clips of a batch at once, faster, "
@@ -51,18 +48,15 @@ def tokenize(
     batch_seconds: Annotated[
         float | None,
         typer.Option(
-            "--batch-seconds",
             metavar="S",
             min=0.08,
             show_default="16; 120 on a GPU",
             help="Audio that is loaded, and computed together, at once.",
         ),
     ] = None,
-    shard_hours: Annotated[
-        float, typer.Option("--shard-hours", metavar="H", help="Audio in a shard.")
-    ] = 0.5,
+    shard_hours: Annotated[float, typer.Option(metavar="H", help="Audio in a shard.")] = 0.5,
     shard_clips: Annotated[
-        int, typer.Option("--shard-clips", metavar="N", min=1, help="Most clips in a shard.")
+        int, typer.Option(metavar="N", min=1, help="Most clips in a shard.")
     ] = 5000,
     domain: options.Domain = "speech",
     ray_address: options.RayAddress = "",
@@ -79,7 +73,7 @@ def tokenize(
     from ..bulk.shard_plan import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 
     on_cpu = device == "cpu"
-    choice = choose(model, device, compute_dtype.value, backend, attention)
+    choice = choose(model, device, compute_dtype, backend, attention)
     settings = Tokenizing(
         source,
         tuple(split or ()),
@@ -121,7 +115,7 @@ def detokenize(
     workers: options.Workers = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     ray_address: options.RayAddress = "",
     gpus: options.Gpus = None,
@@ -133,7 +127,7 @@ def detokenize(
     """
     from ..bulk import detokenize
 
-    choice = choose(model, device, compute_dtype.value, backend, attention)
+    choice = choose(model, device, compute_dtype, backend, attention)
     with display.progress("detokenizing") as bar:
         summary = detokenize(
             source,
@@ -171,9 +165,7 @@ def choose(
     """What workers open; tests put a toy codec here."""
     from ..bulk import CodecChoice
 
-    return CodecChoice(
-        model, device, dtype, backend and backend.value, attention and attention.value
-    )
+    return CodecChoice(model, device, dtype, backend, attention)
 
 
 def _layers(choice: Any, parts: str, num_quantizers: int | None, kbps: float | None) -> int:

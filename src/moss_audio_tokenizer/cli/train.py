@@ -37,13 +37,12 @@ def _summary(function: Any) -> str:
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", show_default=False, help="Name of a recipe (see below)."),
+        typer.Argument(metavar="RECIPE", help="Name of a recipe (see below)."),
     ],
     assignments: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            show_default=False,
             help="Changes to the recipe. output=DIR and data.manifest=PATH are needed; "
             "max_steps=N, seed=N and data.batch_size=N are often useful.",
         ),
@@ -94,7 +93,6 @@ def study(
         str,
         typer.Argument(
             metavar="STUDY",
-            show_default=False,
             help="batch, end_to_end, reading_depth, sequence_dropout or width.",
         ),
     ],
@@ -102,7 +100,6 @@ def study(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            show_default=False,
             help="output=DIR and data.manifest=PATH are needed; other keys change every run.",
         ),
     ] = None,
