@@ -110,9 +110,7 @@ def prepare(
             wanted,
             output,
             workers,
-            lambda done, total: bar.update(
-                bar.task_ids[0], description=f"preparing {done}/{total}"
-            ),
+            display.count_up(bar),
         )
     _show(summary, output, as_json)
 

@@ -240,6 +240,37 @@ Gpus = Annotated[
     ),
 ]
 
+# What `eval`, `compare`, `eval asr` and `eval tts` have in common.
+Manifest = Annotated[
+    Path,
+    typer.Argument(metavar="MANIFEST", readable=False, help="JSON lines, a clip each."),
+]
+Split = Annotated[
+    str | None, typer.Option("--split", metavar="S", show_default="all", help="Only this split.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, show_default="all", help="Only the first N clips."),
+]
+TextNormalization = Annotated[
+    str,
+    typer.Option(
+        "--text-normalization",
+        metavar="NAME",
+        help="How texts are compared for error rates: plain, whisper or seed-tts.",
+    ),
+]
+ResultsFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        readable=False,
+        help="Folder of the results; an interrupted run resumes there.",
+    ),
+]
+
 # Speech models, and how `tts` and `eval tts` sample; see `SpeechSampling`.
 LanguageModel = Annotated[
     str,

@@ -3,8 +3,6 @@
 Owns the names of the outputs and what is printed; the report is `evaluation`'s.
 """
 
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from ..codes import Codec
 
 _REPORT_SUFFIXES = (".html", ".htm")
-_LARGE_PAGE_BYTES = 10_000_000
 _IN_TABLE = {"stoi": "STOI", "mel_distance": "mel distance"}
 
 
@@ -252,17 +249,14 @@ def _write_report(
     rows = [
         Reconstruction(one.num_quantizers, one.kbps, one.audio, one.metrics) for one in versions
     ]
-    command = shlex.join(["moss-audio", *sys.argv[1:]])
+    command = display.command_line()
     name = f"{model} ({codec.info.identity})"
     with needs_extra("eval", "--report"), display.progress("writing the report"):
         page = build_report(source.name, command, name, original, codec.info.sampling_rate, rows)
     make_folders([path])
     with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    if (size := path.stat().st_size) > _LARGE_PAGE_BYTES:
-        display.print_progress_line(
-            f"{path} has {display.file_size(size)}: it holds the sound; a shorter one is smaller"
-        )
+    display.note_large_page(path, "that of a shorter recording is smaller")
 
 
 def _described(

@@ -140,9 +140,7 @@ def detokenize(
             workers or default_workers(device),
             resume,
             ray_options(ray_address, gpus, device, 1),
-            lambda done, total: bar.update(
-                bar.task_ids[0], description=f"detokenizing {done}/{total}"
-            ),
+            display.count_up(bar),
         )
     if as_json:
         display.print_json(summary)
@@ -238,7 +236,7 @@ def stats(
             source,
             tuple(split or ()),
             verify,
-            lambda done, total: bar.update(bar.task_ids[0], description=f"counting {done}/{total}"),
+            display.count_up(bar),
         )
     if as_json:
         display.print_json(found)
