@@ -106,12 +106,7 @@ def prepare(
         domain,
     )
     with display.progress("preparing") as bar:
-        summary = prepare(
-            wanted,
-            output,
-            workers,
-            display.count_up(bar),
-        )
+        summary = prepare(wanted, output, workers, display.count_up(bar))
     _show(summary, output, as_json)
 
 
@@ -131,8 +126,7 @@ def _prepare_test_set(name: str, folder: Path, output: Path, as_json: bool) -> N
 def speak(
     output: options.NewFolder,
     texts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What to say, a text a line."),
+        Path | None, typer.Option(metavar="FILE", help="What to say, a text a line.")
     ] = None,
     spelling: Annotated[
         int | None,

@@ -17,11 +17,7 @@ from ..errors import CheckpointError, InputError
 from . import display, options
 
 _PAGE = Path(__file__).parent / "demo_page"
-_RUNTIME_FILES = (
-    "ort.wasm.min.mjs",
-    "ort-wasm-simd-threaded.mjs",
-    "ort-wasm-simd-threaded.wasm",
-)
+_RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _IN_NODE_MODULES = Path("node_modules") / "onnxruntime-web" / "dist"
 # The types of .mjs and .wasm, which some systems do not know.
 _TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}

@@ -306,11 +306,7 @@ def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool 
 
     check_folder(output)
     with display.progress("measuring", len(plan.clips) * len(plan.openers)) as bar:
-        outcome = run_evaluation(
-            plan,
-            output,
-            display.follow(bar),
-        )
+        outcome = run_evaluation(plan, output, display.follow(bar))
     command = display.command_line()
     with display.progress("writing the report"):
         text = write_results(output, outcome, plan.clips, title, command, published)

@@ -36,10 +36,7 @@ def formats() -> None:
 
 @app.command("onnx")
 def export_to_onnx(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Model folder, or 'bundled'."),
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or 'bundled'.")],
     output: Annotated[
         Path,
         typer.Option(
@@ -127,11 +124,7 @@ def export_to_onnx(
 @app.command("hf")
 def export_checkpoint(
     model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Model folder, Hugging Face id, or 'bundled'.",
-        ),
+        str, typer.Argument(metavar="MODEL", help="Model folder, Hugging Face id, or 'bundled'.")
     ],
     output: Annotated[
         Path,
@@ -181,10 +174,7 @@ def export_checkpoint(
     loaded = MossAudioTokenizerModel.from_pretrained(model)
     with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
         loaded.save_pretrained(
-            folder,
-            layout=layout,
-            weight_dtype=weight_dtype,
-            max_shard_size=max_shard_size,
+            folder, layout=layout, weight_dtype=weight_dtype, max_shard_size=max_shard_size
         )
         if remote_code:
             from ..export.remote_code import add_remote_code

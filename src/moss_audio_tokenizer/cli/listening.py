@@ -17,18 +17,10 @@ if TYPE_CHECKING:
 
 def listening_test(
     run: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare."),
+        Path, typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare.")
     ],
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="HTML",
-            readable=False,
-            help="Page to write.",
-        ),
+        Path, typer.Option("--output", "-o", metavar="HTML", readable=False, help="Page to write.")
     ],
     system: Annotated[
         list[str] | None,
@@ -69,11 +61,7 @@ def listening_test(
 def listening_results(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="JSON...",
-            readable=False,
-            help="Files that listeners saved.",
-        ),
+        typer.Argument(metavar="JSON...", readable=False, help="Files that listeners saved."),
     ],
     as_json: options.Json = False,
 ) -> None:

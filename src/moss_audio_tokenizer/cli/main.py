@@ -15,14 +15,7 @@ from .encode import decode, encode
 from .evaluate import compare, evaluate
 from .evaluate_speech import evaluate_asr, evaluate_tts
 from .export import app as export
-from .failures import (
-    BAD_INPUT,
-    INTERRUPTED,
-    exit_code_of,
-    message_of,
-    print_error,
-    wants_traceback,
-)
+from .failures import BAD_INPUT, INTERRUPTED, exit_code_of, message_of, print_error, wants_traceback
 from .info import info
 from .listening import listening_results, listening_test
 from .reconstruct import reconstruct

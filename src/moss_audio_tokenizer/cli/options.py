@@ -51,13 +51,11 @@ DataSet = Annotated[
 SoundDataSet = Annotated[
     str,
     typer.Argument(
-        metavar="MANIFEST_OR_FOLDER",
-        help="JSON-lines manifest, or a folder of sound files.",
+        metavar="MANIFEST_OR_FOLDER", help="JSON-lines manifest, or a folder of sound files."
     ),
 ]
 ShardsFolder = Annotated[
-    Path,
-    typer.Argument(metavar="DIR", help="Folder that moss-audio tokenize wrote."),
+    Path, typer.Argument(metavar="DIR", help="Folder that moss-audio tokenize wrote.")
 ]
 # A string and not a path: a path forgets the slash at its end, which says "folder".
 Output = Annotated[
@@ -71,16 +69,12 @@ Output = Annotated[
     ),
 ]
 OutputFolder = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="DIR", help="Folder to write."),
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")
 ]
 NewFolder = Annotated[
     Path,
     typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Folder to write; it must not exist yet, or be empty.",
+        "--output", "-o", metavar="DIR", help="Folder to write; it must not exist yet, or be empty."
     ),
 ]
 Json = Annotated[
@@ -242,8 +236,7 @@ Gpus = Annotated[
 
 # What `eval`, `compare`, `eval asr` and `eval tts` have in common.
 Manifest = Annotated[
-    Path,
-    typer.Argument(metavar="MANIFEST", readable=False, help="JSON lines, a clip each."),
+    Path, typer.Argument(metavar="MANIFEST", readable=False, help="JSON lines, a clip each.")
 ]
 Split = Annotated[
     str | None, typer.Option("--split", metavar="S", show_default="all", help="Only this split.")
@@ -279,8 +272,7 @@ LanguageModel = Annotated[
     ),
 ]
 Codec = Annotated[
-    str,
-    typer.Option("--codec", metavar="C", help="Codec that the model was trained on."),
+    str, typer.Option("--codec", metavar="C", help="Codec that the model was trained on.")
 ]
 Beams = Annotated[
     int,
@@ -294,8 +286,7 @@ Beams = Annotated[
     ),
 ]
 Seed = Annotated[
-    int,
-    typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output."),
+    int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output.")
 ]
 Temperature = Annotated[
     float,
@@ -314,8 +305,7 @@ TopP = Annotated[
     ),
 ]
 RepetitionPenalty = Annotated[
-    float,
-    typer.Option("--repetition-penalty", help="Penalty on repeated codes; 1 turns it off."),
+    float, typer.Option("--repetition-penalty", help="Penalty on repeated codes; 1 turns it off.")
 ]
 Guidance = Annotated[
     float,

@@ -45,12 +45,10 @@ def serve(
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     threads: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU."),
+        int | None, typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU.")
     ] = None,
     voices: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Store codes of reference recordings there."),
+        Path | None, typer.Option(metavar="DIR", help="Store codes of reference recordings there.")
     ] = None,
     voice_megabytes: Annotated[
         int,
@@ -94,8 +92,7 @@ def serve(
         ),
     ] = None,
     trust_proxy: Annotated[
-        bool,
-        typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For."),
+        bool, typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For.")
     ] = False,
     streams_a_client: Annotated[
         int, typer.Option(min=0, help="Live streams of one client; 0 for no limit.")

@@ -29,8 +29,7 @@ def tokenize(
     ] = "parquet",
     workers: options.Workers = None,
     loaders: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Threads of each worker that decode sound."),
+        int, typer.Option(metavar="N", min=1, help="Threads of each worker that decode sound.")
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
@@ -232,12 +231,7 @@ def stats(
     from ..bulk import shard_statistics
 
     with display.progress("counting") as bar:
-        found = shard_statistics(
-            source,
-            tuple(split or ()),
-            verify,
-            display.count_up(bar),
-        )
+        found = shard_statistics(source, tuple(split or ()), verify, display.count_up(bar))
     if as_json:
         display.print_json(found)
     else:

@@ -35,10 +35,7 @@ def _summary(function: Any) -> str:
 
 
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="Name of a recipe (see below)."),
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (see below).")],
     assignments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -92,8 +89,7 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY",
-            help="batch, end_to_end, reading_depth, sequence_dropout or width.",
+            metavar="STUDY", help="batch, end_to_end, reading_depth, sequence_dropout or width."
         ),
     ],
     assignments: Annotated[

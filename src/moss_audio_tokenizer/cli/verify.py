@@ -51,14 +51,10 @@ def verify(
     write: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Write vectors of MODEL to a new file, for others to verify with.",
+            metavar="FILE", help="Write vectors of MODEL to a new file, for others to verify with."
         ),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="API key of the server."),
-    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="API key of the server.")] = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
     as_json: options.Json = False,
