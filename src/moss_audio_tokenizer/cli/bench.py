@@ -58,10 +58,7 @@ def bench(
     ] = "torch",
     device: options.Device = "cpu",
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Also write bench.md and bench.json there."
-        ),
+        Path | None, options.output_option("DIR", "Also write bench.md and bench.json there.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:

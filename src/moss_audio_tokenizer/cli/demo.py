@@ -36,11 +36,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Write the site to a new folder, for any web server, and serve nothing.",
+        options.output_option(
+            "DIR", "Write the site to a new folder, for any web server, and serve nothing."
         ),
     ] = None,
 ) -> None:

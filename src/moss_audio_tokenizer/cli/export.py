@@ -39,11 +39,9 @@ def export_to_onnx(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or 'bundled'.")],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="New folder for weights and graphs; the model's own folder gets the graphs alone.",
+        options.output_option(
+            "DIR",
+            "New folder for weights and graphs; the model's own folder gets the graphs alone.",
         ),
     ],
     int8: Annotated[
@@ -127,13 +125,7 @@ def export_checkpoint(
         str, typer.Argument(metavar="MODEL", help="Model folder, Hugging Face id, or 'bundled'.")
     ],
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="New folder for config.json and model.safetensors.",
-        ),
+        Path, options.output_option("DIR", "New folder for config.json and model.safetensors.")
     ],
     layout: Annotated[
         Literal["v1", "v2", "hf"],

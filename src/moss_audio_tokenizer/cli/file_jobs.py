@@ -29,6 +29,14 @@ _SHELL_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 @dataclass(frozen=True)
+class Job:
+    """One input and the file that is made from it."""
+
+    source: Path
+    output: Path
+
+
+@dataclass(frozen=True)
 class Found:
     """An input, and what its output is called.
 
@@ -42,18 +50,10 @@ class Found:
     name: Path
     keep_ending: bool = False
 
-    @property
-    def stem(self) -> str:
-        """Name of the output, without its own ending."""
-        return self.name.name if self.keep_ending else self.name.stem
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and the file that is made from it."""
-
-    source: Path
-    output: Path
+    def job(self, folder: Path, suffix: str) -> Job:
+        """The input and its output in a folder."""
+        stem = self.name.name if self.keep_ending else self.name.stem
+        return Job(self.path, folder / self.name.parent / (stem + suffix))
 
 
 def plan(
@@ -75,24 +75,21 @@ def plan(
     Raises:
         InputError: names collide, have the wrong extension, or would overwrite an input.
     """
-    suffix = f".{file_format}" if file_format else None
-    if is_stream(output):
+    paths = [found.path for found in inputs]
+    endings = [f".{file_format}"] if file_format else suffixes
+    if output in (PIPE, "/dev/stdout"):
         if len(inputs) > 1:
             raise InputError(f"-o {output!r} takes one file; {len(inputs)} inputs need a folder")
-        return [Job(inputs[0].path, Path(PIPE))]
-    if is_folder(output, [found.path for found in inputs], suffixes):
-        jobs = [_in_folder(found, Path(output), suffix or suffixes[0]) for found in inputs]
+        return [Job(paths[0], Path(PIPE))]
+    if _is_folder(output, len(inputs), suffixes):
+        jobs = [found.job(Path(output), endings[0]) for found in inputs]
     else:
-        check_suffix(output, [suffix] if suffix else suffixes, or_folder=True)
-        jobs = [Job(inputs[0].path, Path(output))]
+        check_suffix(output, endings, or_folder=True)
+        jobs = [Job(paths[0], Path(output))]
     _check_collisions(jobs)
     if not is_stem:
-        check_outputs([job.output for job in jobs], [found.path for found in inputs])
+        check_outputs([job.output for job in jobs], paths)
     return jobs
-
-
-def _in_folder(found: Found, folder: Path, suffix: str) -> Job:
-    return Job(found.path, folder / found.name.parent / (found.stem + suffix))
 
 
 def is_pipe(path: Path) -> bool:
@@ -100,23 +97,14 @@ def is_pipe(path: Path) -> bool:
     return str(path) == PIPE
 
 
-def is_stream(output: str) -> bool:
-    """Whether what stands after ``-o`` is standard output."""
-    return output in (PIPE, "/dev/stdout")
-
-
-def is_folder(output: str, inputs: Sequence[Path], suffixes: Sequence[str]) -> bool:
-    """Whether `-o` names a folder: it exists, ends in a slash, or takes several inputs.
-
-    Raises:
-        InputError: several inputs, but `-o` names a file.
-    """
+def _is_folder(output: str, num_inputs: int, suffixes: Sequence[str]) -> bool:
+    """Whether `-o` names a folder: it exists, ends in a slash, or takes several inputs."""
     path = Path(output)
     if path.is_dir() or output.endswith(("/", os.sep)):
         return True
-    if len(inputs) > 1 and (path.exists() or path.suffix.lower() in suffixes):
-        raise InputError(f"-o {output!r} names a file; {len(inputs)} inputs need a folder")
-    return len(inputs) > 1
+    if num_inputs > 1 and (path.exists() or path.suffix.lower() in suffixes):
+        raise InputError(f"-o {output!r} names a file; {num_inputs} inputs need a folder")
+    return num_inputs > 1
 
 
 def check_suffix(output: str, suffixes: Sequence[str], or_folder: bool = False) -> None:
@@ -126,9 +114,6 @@ def check_suffix(output: str, suffixes: Sequence[str], or_folder: bool = False) 
         output: as the user wrote it.
         suffixes: extensions that can be written.
         or_folder: whether a folder would do as well, which the message then says.
-
-    Raises:
-        InputError: see above.
     """
     # Not of the path, which forgets the slash at its end.
     if not output.lower().endswith(tuple(suffixes)) or not Path(output).suffix:
@@ -137,11 +122,7 @@ def check_suffix(output: str, suffixes: Sequence[str], or_folder: bool = False) 
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse outputs that would overwrite an input, or that cannot be written.
-
-    Raises:
-        InputError: see above.
-    """
+    """Refuse outputs that would overwrite an input, or that cannot be written."""
     kept = {_identity(path): path for path in inputs if not is_pipe(path)}
     for output in outputs:
         if is_pipe(output):
@@ -159,17 +140,13 @@ def require_new(output: Path, option: str) -> None:
     Args:
         output: path of a file or folder; a folder may exist as long as it is empty.
         option: as the user wrote it.
-
-    Raises:
-        InputError: see above.
     """
     taken = any(output.iterdir()) if output.is_dir() else output.exists()
     if taken or str(output) == "-":
         raise InputError(f"{option} {str(output)!r} is there already; name a new one")
     if not output.absolute().parent.is_dir():
-        raise InputError(
-            f"{option} {str(output)!r} is in a folder that does not exist; make it first"
-        )
+        got = f"{option} {str(output)!r}"
+        raise InputError(f"{got} is in a folder that does not exist; make it first")
 
 
 def make_folders(outputs: Iterable[Path]) -> None:
@@ -229,11 +206,8 @@ def find_inputs(inputs: Sequence[Path], suffixes: Sequence[str], what: str) -> l
 
 def _of_one(path: Path, suffixes: Sequence[str], what: str) -> list[Found]:
     if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix[1:].lower() in suffixes and not file.is_dir()
-        )
+        inside = (file for file in path.rglob("*") if file.suffix[1:].lower() in suffixes)
+        files = sorted(file for file in inside if not file.is_dir())
         if not files:
             raise InputError(f"{str(path)!r} is a folder without {what} ({', '.join(suffixes)})")
         return _named(files, path)
@@ -303,17 +277,17 @@ def work_through(
     if as_json and any(is_pipe(job.output) for job in jobs):
         raise InputError("--json and -o - both write to standard output; leave one out")
     results: list[dict[str, Any]] = []
-    failures: list[tuple[Job, Exception]] = []
+    failures: list[tuple[Path, Exception]] = []
     with display.progress(verb, len(jobs)) as bar:
         for job in jobs:
             with display.one_of(bar, f"{verb} {job.source.name}"):
                 results.append(_attempt(job, work, failures))
     _print_results(results, as_json)
-    _report(failures, len(jobs))
+    end_with(failures, len(jobs) == 1)
 
 
 def _attempt(
-    job: Job, work: Callable[[Job], dict[str, Any]], failures: list[tuple[Job, Exception]]
+    job: Job, work: Callable[[Job], dict[str, Any]], failures: list[tuple[Path, Exception]]
 ) -> dict[str, Any]:
     replaced = {"replaced": True} if job.output.is_file() else {}
     try:
@@ -322,7 +296,7 @@ def _attempt(
         # Of any kind: a file that does not fit into memory must not cost the night's others.
         if wants_traceback():
             raise
-        failures.append((job, error))
+        failures.append((job.source, error))
         return {"input": str(job.source), "error": message_of(error)}
 
 
@@ -352,10 +326,11 @@ def notes(result: dict[str, Any]) -> list[str]:
     return [*facts, "replaced a file"] if result.get("replaced") else facts
 
 
-def _report(failures: Sequence[tuple[Job, Exception]], num_jobs: int) -> None:
-    for job, error in failures:
-        message, name = message_of(error), str(job.source)
-        print_error(f"{name}: {message}" if num_jobs > 1 and name not in message else message)
+def end_with(failures: Sequence[tuple[Path, Exception]], is_one: bool) -> None:
+    """Print why files failed, with their names unless there was one file; exit if any did."""
+    for path, error in failures:
+        message = message_of(error)
+        print_error(message if is_one or str(path) in message else f"{path}: {message}")
     if failures:
         codes = {exit_code_of(error) for _, error in failures}
         raise typer.Exit(FAILURE if FAILURE in codes else BAD_INPUT)

@@ -19,9 +19,7 @@ def listening_test(
     run: Annotated[
         Path, typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="HTML", readable=False, help="Page to write.")
-    ],
+    output: Annotated[Path, options.output_option("HTML", "Page to write.")],
     system: Annotated[
         list[str] | None,
         typer.Option(

@@ -6,7 +6,7 @@ aliases, then the letter: ``--num-quantizers --layers -n``. Commands own what th
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -17,6 +17,12 @@ AudioFormat = Literal["wav", "flac"]
 BackendName = Literal["onnx", "torch"]
 ComputeDtypeName = Literal["fp32", "bf16", "fp16"]
 AttentionName = Literal["sdpa", "flash_attention_2", "flex_attention"]
+
+
+def output_option(metavar: str, text: str) -> Any:
+    """The option ``-o`` of a command, with its own help."""
+    return typer.Option("--output", "-o", metavar=metavar, readable=False, help=text)
+
 
 SOUND_FORMATS = (
     "wav, flac, ogg, opus, mp3 and aiff; m4a, aac, mp4, webm, mka and wma with ffmpeg or the "
@@ -60,22 +66,15 @@ ShardsFolder = Annotated[
 # A string and not a path: a path forgets the slash at its end, which says "folder".
 Output = Annotated[
     str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="File to write; a folder (one that exists, or ends in /), made if missing; or - for "
+    output_option(
+        "OUT",
+        "File to write; a folder (one that exists, or ends in /), made if missing; or - for "
         "standard output. Several inputs need a folder.",
     ),
 ]
-OutputFolder = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")
-]
+OutputFolder = Annotated[Path, output_option("DIR", "Folder to write.")]
 NewFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output", "-o", metavar="DIR", help="Folder to write; it must not exist yet, or be empty."
-    ),
+    Path, output_option("DIR", "Folder to write; it must not exist yet, or be empty.")
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")
@@ -254,14 +253,7 @@ TextNormalization = Annotated[
     ),
 ]
 ResultsFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        readable=False,
-        help="Folder of the results; an interrupted run resumes there.",
-    ),
+    Path, output_option("DIR", "Folder of the results; an interrupted run resumes there.")
 ]
 
 # Speech models, and how `tts` and `eval tts` sample; see `SpeechSampling`.

@@ -81,11 +81,9 @@ def reconstruct(
     inputs: options.AudioInputs,
     output: Annotated[
         str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
+        options.output_option(
+            "OUT",
+            "Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
             "- for standard output. Several bitrates become OUT-8.wav, OUT-16.wav, ...",
         ),
     ],

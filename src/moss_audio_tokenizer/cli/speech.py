@@ -1,8 +1,8 @@
 """`moss-audio tts` and `asr`: a text, spoken into a file or down a pipe; what recordings say."""
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,16 +11,24 @@ import typer
 from ..errors import AudioFileError, InputError, ModelMismatchError, MossAudioError
 from ..files import require_file
 from . import display, loading, options
-from .failures import BAD_INPUT, FAILURE, exit_code_of, message_of, print_error
-from .file_jobs import AUDIO_SUFFIXES, CODES_SUFFIXES, check_outputs, check_suffix, make_folders
+from .failures import message_of
+from .file_jobs import (
+    AUDIO_SUFFIXES,
+    CODES_SUFFIXES,
+    PIPE,
+    check_outputs,
+    check_suffix,
+    end_with,
+    make_folders,
+    write_to_pipe,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..speech.synthesizer import SpeechStream, Synthesizer
+    from ..speech.synthesizer import Synthesizer
     from ..speech.transcriber import Transcriber, Transcript
 
-_PIPE = "-"
 _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 
@@ -29,11 +37,8 @@ def tts(
     model: options.LanguageModel = "bundled",
     output: Annotated[
         str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="A .wav or .flac file; with --stream also -, for 16-bit samples on stdout.",
+        options.output_option(
+            "OUT", "A .wav or .flac file; with --stream also -, for 16-bit samples on stdout."
         ),
     ] = "speech.wav",
     prompt_audio: Annotated[
@@ -65,9 +70,7 @@ def tts(
 
     Example: moss-audio tts "a b c one two three" --model runs/tts/final -o spoken.wav
     """
-    _check_seconds(max_seconds)
-    _check_output(output, stream, prompt_audio)
-    _check_request(text, prompt_audio, prompt_text)
+    _check(text, output, stream, prompt_audio, prompt_text, max_seconds)
     loading.check_speech_model(model, "tts_tiny")
     with display.progress("loading the model"):
         synthesizer = loading.load_speaker(model, codec, device, backend)
@@ -86,21 +89,32 @@ def tts(
     }
     say = _say_streaming if stream else _say
     facts = say(synthesizer, text, output, wanted)
-    if output != _PIPE:
+    if output != PIPE:
         _print_speech({"output": output} | facts, as_json)
 
 
-def _check_seconds(seconds: float) -> None:
-    if not 0 < seconds <= _MOST_SECONDS:  # NaN is neither
-        raise InputError(
-            f"--max-seconds is {seconds:g}; expected seconds above 0, at most {_MOST_SECONDS}"
-        )
-
-
-def _check_request(text: str, prompt_audio: Path | None, prompt_text: str) -> None:
+def _check(
+    text: str,
+    output: str,
+    stream: bool,
+    prompt_audio: Path | None,
+    prompt_text: str,
+    max_seconds: float,
+) -> None:
     """Check what needs no model."""
     from ..speech.text_preparation import check_speakable
 
+    if not 0 < max_seconds <= _MOST_SECONDS:  # NaN is neither
+        raise InputError(
+            f"--max-seconds is {max_seconds:g}; expected seconds above 0, at most {_MOST_SECONDS}"
+        )
+    if output == PIPE and not stream:
+        raise typer.BadParameter("-o - needs --stream; name a .wav or .flac file")
+    if output != PIPE:
+        if prompt_audio:
+            require_file(prompt_audio, error=AudioFileError)
+        check_suffix(output, AUDIO_SUFFIXES)
+        check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
     check_speakable(text)
     if prompt_audio is not None and not prompt_text.strip():
         raise InputError("--prompt-audio needs its text: give what is said in it as --prompt-text")
@@ -117,17 +131,6 @@ def _report_skipped(speaker: "Synthesizer", text: str) -> None:
     skipped = prepare_text(text, speaker.model.text).skipped
     if skipped:
         display.print_progress_line(f"skipped, because this model cannot say it: {skipped}")
-
-
-def _check_output(output: str, stream: bool, prompt_audio: Path | None) -> None:
-    if output == _PIPE:
-        if not stream:
-            raise typer.BadParameter("-o - needs --stream; name a .wav or .flac file")
-        return
-    if prompt_audio:
-        require_file(prompt_audio, error=AudioFileError)
-    check_suffix(output, AUDIO_SUFFIXES)
-    check_outputs([Path(output)], [prompt_audio] if prompt_audio else [])
 
 
 def _recording(synthesizer: "Synthesizer", path: Path | None) -> "tuple[np.ndarray, int] | None":
@@ -158,28 +161,23 @@ def _say_streaming(
 
     began, waited, parts = time.monotonic(), 0.0, []
     stream = synthesizer.stream(text, **wanted)
-    for part in _spoken(stream):
-        waited = waited or time.monotonic() - began
-        parts.append(part)
-        if output == _PIPE:
-            pcm = np.clip(np.rint(part * 32768), -32768, 32767).astype("<i2")
-            sys.stdout.buffer.write(pcm.tobytes())
-            sys.stdout.buffer.flush()
+    with display.progress("speaking"):
+        for part in stream:
+            waited = waited or time.monotonic() - began
+            parts.append(part)
+            if output == PIPE:
+                pcm = np.clip(np.rint(part * 32768), -32768, 32767).astype("<i2")
+                write_to_pipe(pcm.tobytes())
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     _require_sound(samples)
     rate = synthesizer.codec.info.sampling_rate
-    if output != _PIPE:
+    if output != PIPE:
         _save(output, samples, rate)
     return {
         "duration_seconds": len(samples) / rate,
         "first_sound_seconds": waited,
         "finished": stream.finished,
     }
-
-
-def _spoken(stream: "SpeechStream") -> "Iterator[np.ndarray]":
-    with display.progress("speaking"):
-        yield from stream
 
 
 def _save(output: str, samples: "np.ndarray", sampling_rate: int) -> None:
@@ -229,83 +227,61 @@ def asr(
     Example: moss-audio asr speech.wav --model runs/asr/final
     """
     loading.check_speech_model(model, "asr_tiny")
-    failures = _missing(inputs)
-    if len(failures) == len(set(inputs)):  # nothing is left to load a model for
+    failures: dict[Path, Exception] = {}
+    files = _of_each(inputs, partial(require_file, error=AudioFileError), failures)
+    if not files:  # nothing is left to load a model for
         _print_transcripts(inputs, {}, failures, as_json)
     with display.progress("loading the model"):
         transcriber = loading.load_transcriber(model, codec, device, backend)
-    codes = _gather(
-        transcriber, [path for path in inputs if path not in failures], num_quantizers, failures
-    )
+    with display.progress("encoding", len(files)) as bar:
+
+        def encode(path: Path) -> "np.ndarray | None":
+            with display.one_of(bar, "encoding"):
+                return _codes(transcriber, path, num_quantizers)
+
+        codes = _of_each(files, encode, failures)
     with display.progress("transcribing", 1):
         found = transcriber.transcripts(list(codes.values()), num_quantizers, beams)
     _print_transcripts(inputs, dict(zip(codes, found, strict=True)), failures, as_json)
 
 
-def _missing(inputs: list[Path]) -> dict[Path, Exception]:
-    """Inputs that are not there, or not files."""
-    from ..files import require_file
-
-    failures: dict[Path, Exception] = {}
-    for path in inputs:
+def _of_each(
+    inputs: Iterable[Path], work: Callable[[Path], Any], failures: dict[Path, Exception]
+) -> dict[Path, Any]:
+    """What ``work`` makes of every input; why it cannot is added to ``failures``."""
+    made: dict[Path, Any] = {}
+    for path in dict.fromkeys(inputs):
         try:
-            require_file(path, error=AudioFileError)
-        except AudioFileError as error:  # noqa: PERF203 - each is named
+            made[path] = work(path)
+        except (MossAudioError, OSError) as error:  # noqa: PERF203 - each is named
             failures[path] = error
-    return failures
-
-
-def _gather(
-    transcriber: "Transcriber",
-    inputs: list[Path],
-    num_quantizers: int | None,
-    failures: dict[Path, Exception],
-) -> dict[Path, "np.ndarray | None"]:
-    """Codes of every input that can be read; why the others cannot is added to ``failures``."""
-    codes: dict[Path, np.ndarray | None] = {}
-    different = list(dict.fromkeys(inputs))
-    with display.progress("encoding", len(different)) as bar:
-        for path in different:
-            try:
-                codes[path] = _codes(transcriber, path, num_quantizers)
-            except (MossAudioError, OSError) as error:
-                failures[path] = error
-            bar.advance(bar.task_ids[0])
-    return codes
+    return made
 
 
 def _codes(
     transcriber: "Transcriber", path: Path, num_quantizers: int | None
 ) -> "np.ndarray | None":
     """Codes of one input, of the codebooks that the model can read; None for silence."""
-    from ..speech.codes_batch import check_codes
-
-    codes = _encoded_or_stored(transcriber, path, num_quantizers)
-    if codes is None:
-        return None
-    return check_codes(codes, transcriber.model.facts, num_quantizers)
-
-
-def _encoded_or_stored(
-    transcriber: "Transcriber", path: Path, num_quantizers: int | None
-) -> "np.ndarray | None":
     from ..audio import load_audio
     from ..codes import AudioCodes
+    from ..speech.codes_batch import check_codes
     from ..speech.transcriber import is_audible
 
     info = transcriber.codec.info
-    if path.suffix.lower() not in CODES_SUFFIXES:
+    if path.suffix.lower() in CODES_SUFFIXES:
+        stored = AudioCodes.load(path)
+        if stored.model and stored.model != info.identity:
+            raise ModelMismatchError(
+                f"'{path}' holds codes of the codec {stored.model}, and --codec is "
+                f"{info.identity}; name the codec that made them"
+            )
+        codes = stored.codes
+    else:
         audio = load_audio(path, info.sampling_rate, info.num_channels)
         if not is_audible(audio):
             return None
-        return transcriber.codec.encode(audio, num_quantizers=num_quantizers)
-    stored = AudioCodes.load(path)
-    if stored.model and stored.model != info.identity:
-        raise ModelMismatchError(
-            f"'{path}' holds codes of the codec {stored.model}, and --codec is {info.identity}; "
-            "name the codec that made them"
-        )
-    return stored.codes
+        codes = transcriber.codec.encode(audio, num_quantizers=num_quantizers)
+    return check_codes(codes, transcriber.model.facts, num_quantizers)
 
 
 def _transcript_facts(transcript: "Transcript") -> dict[str, Any]:
@@ -342,9 +318,4 @@ def _print_transcripts(
             if path in found:
                 text = found[path].text
                 display.print_line(text if len(inputs) == 1 else f"{path}: {text}")
-    for path, error in failures.items():
-        message = message_of(error)
-        print_error(message if str(path) in message else f"{path}: {message}")
-    if failures:
-        codes = {exit_code_of(error) for error in failures.values()}
-        raise typer.Exit(FAILURE if FAILURE in codes else BAD_INPUT)
+    end_with(list(failures.items()), is_one=False)
