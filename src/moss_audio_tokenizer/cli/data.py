@@ -130,10 +130,8 @@ def speak(
     ] = None,
     spelling: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Make up N texts of spelled letters, numbers, dates and commands.",
+        options.at_least(
+            1, "Make up N texts of spelled letters, numbers, dates and commands.", metavar="N"
         ),
     ] = None,
     voice: Annotated[
@@ -146,11 +144,8 @@ def speak(
     ] = None,
     speakers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            show_default="60, or all that the voices have",
-            help="Different speakers.",
+        options.at_least(
+            1, "Different speakers.", metavar="N", show_default="60, or all that the voices have"
         ),
     ] = None,
     valid_share: Annotated[

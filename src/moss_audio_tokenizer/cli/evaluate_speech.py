@@ -141,10 +141,8 @@ def evaluate_tts(
     ] = "mfcc",
     seed: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Random seed of the first text; the next text has the next seed.",
+        options.at_least(
+            0, "Random seed of the first text; the next text has the next seed.", metavar="N"
         ),
     ] = 0,
     temperature: options.Temperature = 1.0,

@@ -29,7 +29,7 @@ def tokenize(
     ] = "parquet",
     workers: options.Workers = None,
     loaders: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Threads of each worker that decode sound.")
+        int, options.at_least(1, "Threads of each worker that decode sound.", metavar="N")
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
@@ -46,17 +46,15 @@ def tokenize(
     ] = None,
     batch_seconds: Annotated[
         float | None,
-        typer.Option(
+        options.at_least(
+            0.08,
+            "Audio that is loaded, and computed together, at once.",
             metavar="S",
-            min=0.08,
             show_default="16; 120 on a GPU",
-            help="Audio that is loaded, and computed together, at once.",
         ),
     ] = None,
     shard_hours: Annotated[float, typer.Option(metavar="H", help="Audio in a shard.")] = 0.5,
-    shard_clips: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Most clips in a shard.")
-    ] = 5000,
+    shard_clips: Annotated[int, options.at_least(1, "Most clips in a shard.", metavar="N")] = 5000,
     domain: options.Domain = "speech",
     ray_address: options.RayAddress = "",
     gpus: options.Gpus = None,
