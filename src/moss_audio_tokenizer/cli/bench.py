@@ -107,11 +107,7 @@ def _in_torch(
 
 
 def _configuration(name: str) -> Any:
-    """A preset, or the codec of a released config.json.
-
-    Raises:
-        ConfigError, InputError: it is neither.
-    """
+    """A preset, or the codec of a released config.json."""
     from ..config import codec_config_from_released, preset
 
     path = Path(name)

@@ -198,6 +198,4 @@ def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     else:
         display.print_table(GROUP_HEADINGS, group_rows(summary))
         display.print_facts(totals(summary))
-    if count := summary["errors"]:
-        where = output / ERRORS_NAME
-        display.print_progress_line(f"{count} recordings could not be used; {where} says why")
+    display.note_errors(summary["errors"], "recordings could not be used", output / ERRORS_NAME)

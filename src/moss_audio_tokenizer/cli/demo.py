@@ -84,11 +84,7 @@ def site_files(model: str, runtime: Path) -> dict[str, Path]:
 
 
 def _in_folder(folder: Path, name: str) -> Path:
-    """A file of the model, which must lie in its folder: the site publishes it.
-
-    Raises:
-        CheckpointError: It lies elsewhere.
-    """
+    """A file of the model, which must lie in its folder: the site publishes it."""
     path = folder / name
     # A snapshot of the hub's cache links to the folder of blobs beside the snapshots.
     own = {folder.resolve(), folder.parent.parent.resolve() / "blobs"}
@@ -100,11 +96,7 @@ def _in_folder(folder: Path, name: str) -> Path:
 
 
 def write_site(files: dict[str, Path], output: Path) -> None:
-    """Copy the site into a new folder, whole or not at all.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
+    """Copy the site into a new folder, whole or not at all."""
     from ..files import atomic_path
 
     with atomic_path(output, error=InputError, replace_folder=False) as folder:
@@ -114,11 +106,7 @@ def write_site(files: dict[str, Path], output: Path) -> None:
 
 
 def make_server(files: dict[str, Path], port: int) -> ThreadingHTTPServer:
-    """Create a server of exactly these files, for this machine only.
-
-    Raises:
-        InputError: The port is in use.
-    """
+    """Create a server of exactly these files, for this machine only."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, files))
     except OSError as problem:

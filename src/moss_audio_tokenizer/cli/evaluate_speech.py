@@ -219,9 +219,6 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
     """Models by what tells them apart in tables: the last folders of their paths that differ.
 
     ``runs/p0/final`` and ``runs/p1/final`` are p0/final and p1/final; ``a/b`` alone is b.
-
-    Raises:
-        InputError: a model is given twice.
     """
     parts = [Path(name).parts or (name,) for name in names]
     if len(set(parts)) < len(parts):

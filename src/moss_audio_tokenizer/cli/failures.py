@@ -63,11 +63,7 @@ def print_error(message: str) -> None:
 
 
 def require_packages(extra: str, purpose: str, *packages: str) -> None:
-    """Fail before the work, not after it, where its results cannot be made.
-
-    Raises:
-        MissingDependencyError: one of the packages is not installed.
-    """
+    """Fail before the work, not after it, where its results cannot be made."""
     with needs_extra(extra, purpose):
         for package in packages:
             import_module(package)

@@ -151,11 +151,7 @@ class StreamBatch:
     streams: list[QueuedStream] = field(default_factory=list)
 
     def admit(self, stream: QueuedStream) -> None:
-        """Assign a batch slot to a stream.
-
-        Raises:
-            SlotsFull: All slots are taken.
-        """
+        """Assign a batch slot to a stream."""
         stream.slot = self.session.open()
         self.streams.append(stream)
 
