@@ -14,8 +14,7 @@ from .reading import (
     load_with_info,
     read_audio,
 )
-from .resampling import resample
-from .samples import as_float_audio, check_audio, convert_channels
+from .samples import as_float_audio, check_audio, convert_channels, resample
 from .writing import encode_audio, save_audio
 
 __all__ = [

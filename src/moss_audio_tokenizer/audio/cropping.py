@@ -11,8 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from .reading import UNKNOWN_LENGTH, AudioSource, ForwardFile, load_audio, open_audio, source_name
-from .resampling import check_sampling_rate, resample
-from .samples import check_channels, check_finite, convert_channels
+from .samples import (
+    check_channels,
+    check_finite,
+    check_sampling_rate,
+    convert_channels,
+    resample,
+)
 
 # Samples on either side that the resampler uses; measured, 256 are enough (at a ratio of 1).
 _REACH_SAMPLES = 1024

@@ -20,12 +20,16 @@ from jaxtyping import Float
 
 from ..errors import AudioError, AudioFileError
 from ..files import PartOfFile, require_file
-from .containers import Kind, kind_of
+from .containers import Contents, Kind, examine, kind_of
 from .ffmpeg import open_with_ffmpeg
-from .integrity import Contents, examine
 from .mpeg import length_tag
-from .resampling import StreamResampler, check_sampling_rate
-from .samples import check_channels, check_finite, convert_channels
+from .samples import (
+    StreamResampler,
+    check_channels,
+    check_finite,
+    check_sampling_rate,
+    convert_channels,
+)
 
 _BLOCK_VALUES = 1 << 20
 UNKNOWN_LENGTH = 1 << 62

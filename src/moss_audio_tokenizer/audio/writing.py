@@ -15,9 +15,14 @@ from numpy.typing import ArrayLike
 
 from ..errors import AudioError, AudioFileError
 from ..files import atomic_path
-from .integrity import ogg_checksum
-from .resampling import check_sampling_rate
-from .samples import as_float_audio, check_audio, check_finite, check_shape
+from .containers import ogg_checksum
+from .samples import (
+    as_float_audio,
+    check_audio,
+    check_finite,
+    check_sampling_rate,
+    check_shape,
+)
 
 _SUBTYPES = {".wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"), ".flac": ("PCM_16", "PCM_24")}
 # Bits of an integer that each subtype keeps; a float32 has 24.
