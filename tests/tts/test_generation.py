@@ -6,7 +6,7 @@ import torch
 from tiny_tts import TEXT, leaning, tiny_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
-from moss_audio_tokenizer.speech.tts_generation import make_cursor
+from moss_audio_tokenizer.speech.tts_generation import TtsInput, make_cursor
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
@@ -21,7 +21,7 @@ def prompt(count: int) -> Prompt:
 @torch.no_grad()
 def slow_greedy(model, text, start, depth, count):
     """Frame by frame and code by code, everything from the beginning each time."""
-    steps = [*model.prompt(TEXT.encode(text))]
+    steps = [*model.prompt(TtsInput(TEXT.encode(text), None))]
     if start is not None:
         steps += [*model.code_embedding(torch.from_numpy(start.codes[:depth, None]))[0]]
     spoken = []
@@ -146,8 +146,8 @@ def guided():
 def slow_guided(model, text, guidance, count):
     """As `slow_greedy`, with guidance, of a text whose tokens each last a frame."""
     conditioned, unconditioned = (
-        [*model.prompt(TEXT.encode(text))],
-        [*model.prompt(TEXT.encode(text))],
+        [*model.prompt(TtsInput(TEXT.encode(text), None))],
+        [*model.prompt(TtsInput(TEXT.encode(text), None))],
     )
     spoken, tokens = [], model.spoken_tokens(text)
     for token in tokens[:count]:
