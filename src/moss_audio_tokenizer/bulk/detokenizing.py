@@ -22,10 +22,8 @@ from ..errors import (
     ModelMismatchError,
 )
 from ..files import atomic_path
-from .codec_choice import Choice, CodecChoice, use_one_thread
-from .engines import Outcome, count_clips
-from .ray_engine import RayOptions
-from .tokenizing import check_engine, run_job
+from .codec_choice import CodecChoice, use_one_thread
+from .engines import Outcome, RayOptions, check_engine, count_clips, run_job
 
 AUDIO_FORMATS = ("flac", "wav")
 MANIFEST_NAME = "manifest.jsonl"
@@ -47,7 +45,7 @@ class DetokenizeJob:
 
     source: str
     output: Path
-    choice: Choice
+    choice: CodecChoice
     num_quantizers: int = 0
     audio_format: str = "flac"
 
@@ -110,7 +108,7 @@ class DetokenizeJob:
 def detokenize(
     source: str | Path,
     output: str | Path,
-    choice: Choice | None = None,
+    choice: CodecChoice | None = None,
     num_quantizers: int = 0,
     audio_format: str = "flac",
     splits: Sequence[str] = (),
@@ -184,7 +182,7 @@ def detokenize(
     }
 
 
-def _check(model: str, layers: int, wanted: int, choice: Choice) -> None:
+def _check(model: str, layers: int, wanted: int, choice: CodecChoice) -> None:
     """Refuse codes of another model, which would decode to noise, and too many layers."""
     if not 0 <= wanted <= layers:
         raise CodesError(f"got {wanted} quantizers; expected 1 to {layers}, which the shards have")

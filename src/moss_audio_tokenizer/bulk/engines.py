@@ -1,23 +1,30 @@
-"""Engines: what runs the named tasks of a job, here by worker processes of this machine.
+"""Engines: what runs the named tasks of a job, worker processes of this machine or a Ray cluster.
 
-Owns the protocol of jobs, the processes and their end; a worker that is killed costs the task that
-it was at, which is done again. `ray_engine` runs the same jobs on a cluster.
+Owns the protocol of jobs, the workers and their end; a worker that is killed costs the task that it
+was at, which is done again. Ray (the extra ``ray``) is imported only to use a cluster: Ray Data
+streams the tasks to actors, each of which opens a codec once, and starts an actor that died again.
 """
 
+import json
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import BulkError, MossAudioError
+from .. import errors
+from ..errors import BulkError, InputError, MissingDependencyError, MossAudioError
 from ..files import is_machine_failure
 from ..workers import prepare_worker
 
+ENGINES = ("local", "ray")
 # Pools in a row that die without having finished anything: it is not chance then.
 _MOST_FRUITLESS_POOLS = 3
 _POLL_SECONDS = 0.5
+_FAILURE = "failure"
 
 # The result of a task, as plain values.
 Outcome: TypeAlias = dict[str, Any]
@@ -47,6 +54,22 @@ def count_clips(number: int) -> None:
             counter.value += number
 
 
+@dataclass(frozen=True)
+class RayOptions:
+    """Where and on what actors run.
+
+    Attributes:
+        address: address of a cluster; "auto" for the one that this machine is part of, "" for a
+            new one on this machine.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor; a fraction lets several share one.
+    """
+
+    address: str = ""
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
 @contextmanager
 def failures_of_the_machine() -> Iterator[None]:
     """Make a full disk and the like a BulkError, whose kind survives the way between processes.
@@ -62,21 +85,51 @@ def failures_of_the_machine() -> Iterator[None]:
         raise
 
 
-def run_locally(
-    job: Job, names: Sequence[str], workers: int, report: Report, tick: Tick | None = None
+def check_engine(engine: str) -> None:
+    """Check the name of an engine.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"got engine {engine!r}; expected {', '.join(ENGINES)}")
+
+
+def run_job(
+    job: Job,
+    names: Sequence[str],
+    engine: str,
+    workers: int,
+    report: Report,
+    ray_options: RayOptions | None = None,
+    tick: Tick | None = None,
 ) -> None:
     """Do all tasks of a job, in any order.
 
     Args:
         job: the job.
         names: names of the tasks.
-        workers: number of processes.
+        engine: one of `ENGINES`.
+        workers: number of processes or, with Ray, the most actors.
         report: called with every outcome.
-        tick: called from time to time with the clips done in unfinished tasks.
+        ray_options: the cluster and resources of the actors.
+        tick: called from time to time with the clips done in unfinished tasks; not with Ray.
 
     Raises:
-        BulkError: workers die again and again.
+        BulkError: workers die again and again, or the cluster cannot be reached.
+        MissingDependencyError: Ray is not installed.
     """
+    if not names:
+        return
+    if engine == "ray":
+        _run_on_ray(job, names, workers, report, ray_options or RayOptions())
+    else:
+        _run_locally(job, names, workers, report, tick)
+
+
+def _run_locally(
+    job: Job, names: Sequence[str], workers: int, report: Report, tick: Tick | None
+) -> None:
     left, fruitless = list(names), 0
     while left:
         done = _run_pool(job, left, workers, report, tick)
@@ -135,3 +188,93 @@ def _do(name: str) -> Outcome:
         if "opened" not in _worker:
             _worker["opened"] = job.open()
         return job.do(_worker["opened"], name)
+
+
+def _run_on_ray(
+    job: Job, names: Sequence[str], workers: int, report: Report, options: RayOptions
+) -> None:
+    ray = _library()
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, options)
+    try:
+        tasks = ray.data.from_items(
+            [{"name": name} for name in names], override_num_blocks=len(names)
+        )
+        outcomes = tasks.map_batches(
+            _Actor,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+            num_cpus=options.cpus,
+            num_gpus=options.gpus or None,
+        )
+        for row in outcomes.iter_rows():
+            report(_outcome(row))
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BulkError(
+            f"an actor of Ray failed ({lines[-1].strip()}); continue with --resume"
+        ) from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+class _Actor:
+    """A worker of Ray: called with rows, one at a time."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._opened = job, None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        return {"outcome": [json.dumps(self._attempt(str(name))) for name in batch["name"]]}
+
+    def _attempt(self, name: str) -> Outcome:
+        # Of an exception Ray would bring back the text alone.
+        try:
+            with failures_of_the_machine():
+                if self._opened is None:
+                    self._opened = self._job.open()
+                return self._job.do(self._opened, name)
+        except MossAudioError as error:
+            return {_FAILURE: type(error).__name__, "message": str(error)}
+
+
+def _library() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"--engine ray needs {error.name}, which is not installed; "
+            "pip install 'moss-audio-tokenizer[ray]', or choose --engine local"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, options: RayOptions) -> None:
+    keys: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address:
+        keys["address"] = options.address
+    else:
+        keys["include_dashboard"] = False
+    try:
+        ray.init(**keys)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BulkError(
+            f"no Ray cluster at {options.address!r} ({error}); start one, or leave out "
+            "--ray-address"
+        ) from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    """What an actor came to, or the error that it ran into."""
+    outcome: Outcome = json.loads(row["outcome"])
+    if _FAILURE in outcome:
+        raise getattr(errors, outcome[_FAILURE], BulkError)(outcome["message"])
+    return outcome

@@ -20,7 +20,7 @@ from ..codes.shards import CodedClip, ShardHead, manifest_path, write_shard
 from ..errors import InputError, MossAudioError
 from ..manifest import ManifestEntry
 from ..sources.entries import explain, open_entry
-from .codec_choice import Choice, file_digest, use_one_thread
+from .codec_choice import CodecChoice, file_digest, use_one_thread
 from .engines import Outcome, count_clips
 from .run_folder import RunFolder
 from .shard_plan import PlannedClip, PlannedShard, Tokenizing, cut_batches, read_planned
@@ -45,7 +45,7 @@ class TokenizeJob:
     """
 
     folder: RunFolder
-    choice: Choice
+    choice: CodecChoice
     settings: Tokenizing
     made: _Made
     loaders: int = 1
