@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..codes import Codec
 from ..errors import ConfigError, MissingDependencyError
-from ..onnx.folder import choose_backend, folder_path, hash_file
+from ..files import hash_file
+from ..onnx.folder import choose_backend, folder_path
 
 _HASHED_SUFFIXES = (".json", ".onnx", ".safetensors")
 _BACKENDS = ("onnx", "torch")

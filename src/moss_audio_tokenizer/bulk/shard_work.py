@@ -19,7 +19,7 @@ from ..codes.codec import encode_clips
 from ..codes.shards import CodedClip, ShardHead, manifest_path, write_shard
 from ..errors import InputError, MossAudioError
 from ..manifest import ManifestEntry
-from ..sources.entries import explain, open_entry
+from ..sources.recordings import explain, open_entry
 from .codec_choice import CodecChoice, file_digest, use_one_thread
 from .engines import Outcome, count_clips
 from .run_folder import RunFolder

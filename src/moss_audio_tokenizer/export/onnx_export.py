@@ -16,12 +16,12 @@ from .. import __version__
 from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..config import released_from_codec_config
 from ..errors import CheckpointError, InputError
-from ..files import atomic_path
+from ..files import atomic_path, hash_file
 from ..graphs.codes_identity import codes_identity
 from ..graphs.graph import OPSET, TYPES
 from ..graphs.onnx_models import build_model
 from ..onnx.codec import OnnxCodec
-from ..onnx.folder import folder_path, hash_file
+from ..onnx.folder import folder_path
 from ..onnx.manifest import CODES_TYPES, FORMAT, MANIFEST_NAME, sealed
 from ..onnx.shapes import GRAPHS
 from .quantize import write_weights
