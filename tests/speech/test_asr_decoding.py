@@ -51,7 +51,7 @@ class CountingModel:
     """Emits the letter of each code, by CTC alone: code k is letter k, code 30 nothing."""
 
     text = TEXT
-    facts = AsrFacts(1, 31, True, "", 1 << 30)
+    facts = AsrFacts(num_quantizers=1, codebook_size=31, has_frame_scores=True)
 
     def ctc_scores(self, codes):
         given = np.where(codes[0] == 30, BLANK, codes[0])

@@ -226,15 +226,7 @@ class CatAsr(FolderModel):
     @property
     def facts(self) -> AsrFacts:
         """Sizes of the model, as decoding needs them."""
-        config = self.config
-        most = int(getattr(self.language_model.config, "max_position_embeddings", 1 << 30))
-        return AsrFacts(
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            has_frame_scores=self.frame_head is not None,
-            codec=config.codec,
-            max_steps=most,
-        )
+        return AsrFacts.of(self.config.to_dict())
 
     def ctc_scores(
         self, codes: Int64[np.ndarray, "num_quantizers frames"]

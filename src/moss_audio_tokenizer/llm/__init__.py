@@ -5,7 +5,7 @@ Owns text tokens, decoder-only language models, embeddings of codes, and model f
 
 from ..speech.tokens import ByteText, CharacterText, TextCodec
 from .code_embedding import CodeEmbedding
-from .folder import describe_language_folder
+from .folder import PretrainedText, load_text, make_text, save_text
 from .llm import (
     CachedRows,
     cache_argument,
@@ -14,7 +14,6 @@ from .llm import (
     made_language_model,
     random_language_model,
 )
-from .text import PretrainedText, load_text, make_text, save_text
 
 __all__ = [
     "ByteText",
@@ -24,7 +23,6 @@ __all__ = [
     "PretrainedText",
     "TextCodec",
     "cache_argument",
-    "describe_language_folder",
     "language_model_config",
     "load_language_model",
     "load_text",

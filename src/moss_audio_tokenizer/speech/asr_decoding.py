@@ -5,16 +5,16 @@ everything else is here. A transcript is bounded by the length of its clip, and 
 begins to repeat itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import InputError
-from .codes_batch import check_codes
 from .ctc import greedy_tokens
+from .model_codes import ModelFacts, check_codes, common_facts
 from .tokens import TextCodec
 
 MOST_BEAMS = 64
@@ -24,23 +24,20 @@ _TOKENS_PER_FRAME, _SPARE_TOKENS = 4, 8
 _LONGEST_CYCLE, _MOST_CYCLES, _LEAST_REPEATED = 24, 6, 18
 
 
-@dataclass(frozen=True)
-class AsrFacts:
+@dataclass(frozen=True, kw_only=True)
+class AsrFacts(ModelFacts):
     """Sizes of a CAT-ASR model.
 
     Attributes:
-        num_quantizers: number of codebooks that it can read.
-        codebook_size: number of entries of each.
         has_frame_scores: whether it has a CTC head.
-        codec: identity of its codec; empty if unknown.
-        max_steps: most steps of the language model.
     """
 
-    num_quantizers: int
-    codebook_size: int
     has_frame_scores: bool
-    codec: str
-    max_steps: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "AsrFacts":
+        """The sizes in a config.json."""
+        return cls(has_frame_scores=bool(config.get("frame_scores")), **common_facts(config))
 
 
 class AsrDecoder(Protocol):
@@ -113,7 +110,9 @@ def transcribe_codes(
     longest = max(codes.shape[1] for codes in given) + 1
     _require_room(model.facts, longest + (max_tokens if num_beams else 0))
     if not num_beams:
-        return [model.text.decode(_ctc_tokens(model, codes)) for codes in given]
+        blank = model.text.num_tokens
+        found = [greedy_tokens(model.ctc_scores(codes), blank) for codes in given]
+        return [model.text.decode(ids) for ids in found]
     limits = [_limit(codes, max_tokens) for codes in given]
     if num_beams == 1:
         rows = _greedy(model, given, limits)
@@ -133,10 +132,6 @@ def _require_room(facts: AsrFacts, steps: int) -> None:
             f"the longest clip and its text take {steps} steps, and this model has "
             f"{facts.max_steps}; cut the recording"
         )
-
-
-def _ctc_tokens(model: AsrModel, codes: np.ndarray) -> list[int]:
-    return greedy_tokens(model.ctc_scores(codes), model.text.num_tokens)
 
 
 def _greedy(model: AsrModel, clips: Sequence[np.ndarray], limits: Sequence[int]) -> list[list[int]]:

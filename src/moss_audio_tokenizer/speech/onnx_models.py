@@ -16,22 +16,17 @@ from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, 
 from ..errors import CheckpointError
 from ..onnx.runtime import Runtime
 from .asr_decoding import AsrFacts
+from .model_folder import GRAPHS
 from .text_cursor import FrameAlignment
 from .tokens import TextCodec, load_text
 from .tts_generation import TtsFacts, TtsInput
 
-# Graphs of each kind, and the prefix of the decoder-only model's weights.
-GRAPHS = {"cat-tts": ("temporal.onnx", "depth.onnx"), "cat-asr": ("temporal.onnx",)}
+# The prefix of the decoder-only model's weights.
 PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
 # Weights of the Transformers' blocks, which only the graphs read.
 _BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
 _LOWEST = np.finfo(np.float32).min
 Rows = Float32[np.ndarray, "rows width"]
-
-
-def is_exported_speech(folder: str | Path) -> bool:
-    """Whether a folder holds a speech model with its graphs."""
-    return (Path(folder) / "temporal.onnx").is_file()
 
 
 class OnnxFolder:
@@ -65,11 +60,6 @@ class OnnxFolder:
         self.weights = _weights_outside_graphs(self.folder)
         self.text: TextCodec = load_text(self.folder)
         self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[kind]]
-
-    @property
-    def max_steps(self) -> int:
-        """Most steps of the decoder-only model."""
-        return int(self.config["text_config"].get("max_position_embeddings", 1 << 30))
 
     def rotations(
         self, positions: Int64[np.ndarray, "rows steps"]
@@ -193,15 +183,7 @@ class OnnxTts:
     def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
         self.folder = OnnxFolder(folder, "cat-tts", runtime)
         self.text = self.folder.text
-        config = self.folder.config
-        self.facts = TtsFacts(
-            num_quantizers=config["num_quantizers"],
-            codebook_size=config["codebook_size"],
-            has_alignment=bool(config.get("place_inputs")),
-            guidance=float(config.get("guidance", 1.0)),
-            codec=config.get("codec", ""),
-            max_steps=self.folder.max_steps,
-        )
+        self.facts = TtsFacts.of(self.folder.config)
 
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "OnnxTtsDecoder":
         """Start to generate a batch."""
@@ -257,10 +239,9 @@ class OnnxTtsDecoder:
         """[text][start][frames of the prompt]."""
         weights = self._model.weights
         parts = [weights["temporal.embed_tokens.weight"][row.ids], weights["signs"][:1]]
-        return np.concatenate(parts + ([] if row.codes is None else [self._prompt(row.codes)]))
-
-    def _prompt(self, codes: np.ndarray) -> np.ndarray:
-        return self._model.embedded_codes(codes)
+        if row.codes is not None:
+            parts.append(self._model.embedded_codes(row.codes))
+        return np.concatenate(parts)
 
     def _condition(self, alignment: FrameAlignment | None) -> np.ndarray:
         """Alignment embeddings; zero in the unconditioned copies."""
@@ -300,14 +281,7 @@ class OnnxAsr:
     def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
         self.folder = OnnxFolder(folder, "cat-asr", runtime)
         self.text = self.folder.text
-        config = self.folder.config
-        self.facts = AsrFacts(
-            num_quantizers=config["num_quantizers"],
-            codebook_size=config["codebook_size"],
-            has_frame_scores=bool(config.get("frame_scores")),
-            codec=config.get("codec", ""),
-            max_steps=self.folder.max_steps,
-        )
+        self.facts = AsrFacts.of(self.folder.config)
 
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "OnnxAsrDecoder":
         """Read the frames of clips, as one batch."""

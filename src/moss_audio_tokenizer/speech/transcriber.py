@@ -10,12 +10,10 @@ from difflib import SequenceMatcher
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
 from .asr_decoding import AsrModel, transcribe_codes
-from .codes_batch import check_codes
 from .ctc import Word, greedy_tokens, word_times
-from .synthesizer import check_codec
+from .model_codes import check_codec, check_codes, encode_recording
 
 # Clips of similar length are decoded together, so many at once.
 _BATCH = 16
@@ -53,7 +51,7 @@ class Transcriber:
 
     def __init__(self, model: AsrModel, codec: Codec) -> None:
         self.model, self.codec = model, codec
-        check_codec(model.facts.codec, model.facts.codebook_size, codec.info)
+        check_codec(model.facts, codec.info)
 
     def transcribe(
         self,
@@ -82,10 +80,7 @@ class Transcriber:
         self, samples: Float[np.ndarray, "..."], sampling_rate: int, num_quantizers: int | None
     ) -> Integer[np.ndarray, "num_quantizers frames"]:
         """Codes of one recording, of any rate and channels."""
-        info = self.codec.info
-        audio = resample(check_audio(samples), sampling_rate, info.sampling_rate)
-        fitting = convert_channels(audio, info.num_channels)
-        return self.codec.encode(fitting, num_quantizers=num_quantizers)
+        return encode_recording(self.codec, samples, sampling_rate, num_quantizers)
 
     def transcribe_codes(
         self,

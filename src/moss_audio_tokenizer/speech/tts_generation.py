@@ -5,7 +5,7 @@ One loop in NumPy for PyTorch and onnxruntime: a model runs its Transformers (`T
 frames.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from ..errors import InputError
-from .codes_batch import check_codes
+from .model_codes import ModelFacts, check_codes, common_facts
 from .sampling import CodeSampler, SpeechSampling, checked_num_quantizers
 from .text_cursor import FrameAlignment, TextCursor
 from .tokens import TextCodec
@@ -89,25 +89,26 @@ class TtsModel(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TtsFacts:
+@dataclass(frozen=True, kw_only=True)
+class TtsFacts(ModelFacts):
     """Sizes of a CAT-TTS model.
 
     Attributes:
-        num_quantizers: number of codebooks that it predicts.
-        codebook_size: number of entries of each.
         has_alignment: whether it is conditioned on the current text token.
         guidance: default classifier-free guidance scale.
-        codec: identity of its codec; empty if unknown.
-        max_steps: most steps of the temporal Transformer.
     """
 
-    num_quantizers: int
-    codebook_size: int
     has_alignment: bool
     guidance: float
-    codec: str
-    max_steps: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "TtsFacts":
+        """The sizes in a config.json."""
+        return cls(
+            has_alignment=bool(config.get("place_inputs")),
+            guidance=float(config.get("guidance", 1.0)),
+            **common_facts(config),
+        )
 
 
 @dataclass(frozen=True)

@@ -153,16 +153,7 @@ class CatTts(FolderModel):
     @property
     def facts(self) -> TtsFacts:
         """Sizes of the model, as generation needs them."""
-        config = self.config
-        most = int(getattr(self.temporal.config, "max_position_embeddings", 1 << 30))
-        return TtsFacts(
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            has_alignment=self.guide is not None,
-            guidance=float(config.guidance),
-            codec=config.codec,
-            max_steps=most,
-        )
+        return TtsFacts.of(self.config.to_dict())
 
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "TorchTtsDecoder":
         """Start to generate a batch (`speech.tts_generation`)."""

@@ -1,0 +1,104 @@
+"""The codes of a speech model: whether a codec and codes fit it, and codes of recordings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64, Integer
+
+from ..audio import check_audio, convert_channels, resample
+from ..codes import Codec, CodecInfo
+from ..errors import CodesError, ModelMismatchError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Sizes of a speech model.
+
+    Attributes:
+        num_quantizers: number of codebooks that it can read or predict.
+        codebook_size: number of entries of each.
+        codec: identity of its codec; empty if unknown.
+        max_steps: most steps of its decoder-only model.
+    """
+
+    num_quantizers: int
+    codebook_size: int
+    codec: str = ""
+    max_steps: int = 1 << 30
+
+
+def common_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `ModelFacts` by the contents of a config.json."""
+    return {
+        "num_quantizers": config["num_quantizers"],
+        "codebook_size": config["codebook_size"],
+        "codec": config.get("codec", ""),
+        "max_steps": int(config["text_config"].get("max_position_embeddings", 1 << 30)),
+    }
+
+
+def check_codec(model: ModelFacts, codec: CodecInfo) -> None:
+    """Check that a model was trained on the codes of a codec.
+
+    Raises:
+        ModelMismatchError: it was trained on another codec.
+    """
+    remedy = "name the codec that it was trained on"
+    if model.codec and model.codec != codec.identity:
+        raise ModelMismatchError(
+            f"the model knows codes of the codec {model.codec}, and this one is "
+            f"{codec.identity}; {remedy}"
+        )
+    if model.codebook_size != codec.codebook_size:
+        raise ModelMismatchError(
+            f"the model knows codebooks of {model.codebook_size} entries, and the codec has "
+            f"{codec.codebook_size}; {remedy}"
+        )
+
+
+def encode_recording(
+    codec: Codec, samples: Float[np.ndarray, "..."], sampling_rate: int, num_quantizers: int | None
+) -> Integer[np.ndarray, "num_quantizers frames"]:
+    """Codes of one recording, of any rate and channels.
+
+    Raises:
+        AudioError: samples that cannot be encoded.
+    """
+    audio = resample(check_audio(samples), sampling_rate, codec.info.sampling_rate)
+    fitting = convert_channels(audio, codec.info.num_channels)
+    return codec.encode(fitting, num_quantizers=num_quantizers)
+
+
+def check_codes(
+    clip: Integer[np.ndarray, "layers frames"], model: ModelFacts, num_quantizers: int | None = None
+) -> Int64[np.ndarray, "num_quantizers frames"]:
+    """The first codebooks of a clip's codes, checked.
+
+    Args:
+        clip: its codes.
+        model: sizes of the model that reads them.
+        num_quantizers: number of codebooks to keep (default: all that clip and model have).
+
+    Raises:
+        CodesError: there are no frames, or codebooks or codes that the model does not have.
+    """
+    codes = np.asarray(clip)
+    if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
+        raise CodesError(
+            f"got codes of shape {codes.shape} and type {codes.dtype}; expected whole numbers "
+            "(num_quantizers, frames), at least one frame"
+        )
+    most = min(len(codes), model.num_quantizers)
+    layers = most if num_quantizers is None else num_quantizers
+    if not 1 <= layers <= most:
+        raise CodesError(
+            f"num_quantizers is {layers}; expected 1 to {most}, the codebooks that both the "
+            "codes and the model have"
+        )
+    if codes.min() < 0 or codes.max() >= model.codebook_size:
+        raise CodesError(
+            f"codes lie in {codes.min()} .. {codes.max()}; expected 0 .. {model.codebook_size - 1}"
+        )
+    return codes[:layers].astype(np.int64)
