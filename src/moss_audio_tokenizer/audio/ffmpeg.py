@@ -6,17 +6,17 @@ get the name of the container, so that no file is taken for a playlist of other 
 
 import os
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import soundfile
 from jaxtyping import Float
 
 from ..errors import AudioFileError
@@ -25,7 +25,6 @@ from .containers import Kind
 # Containers state lengths in coarse units, and encoders pad: less may be missing than this.
 _TOLERANCE_SECONDS = 0.5
 _BLOCK_VALUES = 1 << 18
-_FLOAT_BYTES = 4
 
 _Blocks = Iterator[Float[np.ndarray, "samples channels"]]
 
@@ -154,20 +153,39 @@ def _opened_by_program(
     with _file_on_disk(file) as path, tempfile.TemporaryFile() as complaints:
         command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-xerror"]
         command += ["-protocol_whitelist", "file,pipe", "-f", kind.demuxer, "-i", b"file:" + path]
-        command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        # AU has no limit of length; that of WAV is 4 GiB.
+        command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
         process = subprocess.Popen(  # noqa: S603 - the program that the user installed
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
         )
         output: Any = process.stdout
-        try:
-            rate, channels = _wav_header(output)
-            blocks = _blocks_of(process, complaints, channels, name)
-            yield FFmpegSound(name, rate, blocks, kind)
-        finally:
-            output.close()
-            with suppress(OSError):
+        with process, output:
+            try:
+                sound = soundfile.SoundFile(output.fileno(), closefd=False)
+                blocks = _blocks_of(sound, process, complaints, name)
+                yield FFmpegSound(name, sound.samplerate, blocks, kind)
+            except soundfile.SoundFileError as problem:
+                process.wait()
+                raise _failure(complaints, name) from problem
+            finally:
                 process.kill()
-            process.wait()
+
+
+def _blocks_of(
+    sound: soundfile.SoundFile, process: "subprocess.Popen[bytes]", complaints: Any, name: str
+) -> _Blocks:
+    size = max(1, _BLOCK_VALUES // sound.channels)
+    while len(block := sound.read(size, dtype="float32", always_2d=True)):
+        yield block
+    if process.wait():
+        raise _failure(complaints, name)
+
+
+def _failure(complaints: Any, name: str) -> AudioFileError:
+    complaints.seek(0)
+    lines = complaints.read(10_000).decode(errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else "it has no sound"
+    return AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")
 
 
 @contextmanager
@@ -181,32 +199,3 @@ def _file_on_disk(file: BinaryIO) -> Iterator[bytes]:
         shutil.copyfileobj(file, copy)
         copy.flush()
         yield os.fsencode(copy.name)
-
-
-def _wav_header(stream: Any) -> tuple[int, int]:
-    """Rate and channels of a WAV file that comes through a pipe, up to its samples; else zeros."""
-    stream.read(12)
-    rate = channels = 0
-    while len(chunk := stream.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            return rate, channels
-        content = stream.read(length + length % 2)
-        if name == b"fmt ":
-            _, channels, rate = struct.unpack("<HHI", content[:8])
-    return 0, 0
-
-
-def _blocks_of(
-    process: "subprocess.Popen[bytes]", complaints: Any, channels: int, name: str
-) -> _Blocks:
-    output: Any = process.stdout
-    size = max(1, _BLOCK_VALUES // max(1, channels)) * channels * _FLOAT_BYTES
-    while channels and (data := output.read(size)):
-        whole = len(data) // (channels * _FLOAT_BYTES) * channels * _FLOAT_BYTES
-        yield np.frombuffer(data[:whole], "<f4").astype(np.float32).reshape(-1, channels)
-    if process.wait() or not channels:
-        complaints.seek(0)
-        lines = complaints.read(10_000).decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else "it has no sound"
-        raise AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from ..errors import AudioError, AudioFileError
 from ..files import PartOfFile, require_file
 from .containers import Contents, Kind, examine, kind_of
-from .ffmpeg import open_with_ffmpeg
+from .ffmpeg import FFmpegSound, open_with_ffmpeg
 from .mpeg import length_tag
 from .samples import (
     StreamResampler,
@@ -60,24 +60,6 @@ class AudioInfo:
     def duration_seconds(self) -> float:
         """Length in seconds."""
         return self.num_samples / self.sampling_rate
-
-
-class OpenedSound(Protocol):
-    """Sound that is read forward, whichever decoder stands behind it."""
-
-    samplerate: int
-    channels: int
-    frames: int
-    format: str
-    subtype: str
-
-    def blocks(self) -> _Blocks:
-        """All samples, in order.
-
-        Raises:
-            AudioFileError: there are fewer than the file declares.
-        """
-        ...
 
 
 class ForwardFile(soundfile.SoundFile):
@@ -133,6 +115,10 @@ class _JoinedSound:
                         f"{self.channels} at {self.samplerate} Hz: join them by encoding again"
                     )
                 yield from sound.blocks()
+
+
+# Sound that is read forward, whichever decoder stands behind it.
+OpenedSound: TypeAlias = ForwardFile | _JoinedSound | FFmpegSound
 
 
 def load_audio(
