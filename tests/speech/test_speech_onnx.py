@@ -166,7 +166,7 @@ def codec_info():
 
 
 def test_folders_say_what_they_are(asr_pair, tmp_path):
-    folder = asr_pair[1].folder.folder
+    folder = asr_pair[1].folder
     assert is_speech_model(folder)
     assert is_exported_speech(folder)
     assert not is_speech_model(tmp_path)
@@ -177,7 +177,7 @@ def test_folders_say_what_they_are(asr_pair, tmp_path):
 
 
 def test_language_models_of_other_kinds_are_refused(asr_pair, tmp_path):
-    folder = asr_pair[1].folder.folder
+    folder = asr_pair[1].folder
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["model_type"] = "gpt2"
     (tmp_path / "config.json").write_text(json.dumps(config))

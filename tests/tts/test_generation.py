@@ -82,25 +82,12 @@ def test_speech_ends_where_the_model_says_so_or_at_the_limit(warmth):
     assert endless.finished.tolist() == [False]
 
 
-class Kept:
-    def __init__(self):
-        self.frames, self.ended = [], False
-
-    def put(self, frame):
-        self.frames.append(frame)
-
-    def end(self):
-        self.ended = True
-
-
-def test_a_streamer_gets_every_frame(tts):
-    kept = Kept()
-    spoken = generate(tts, ["ab", "c"], sampling=SHORT, streamer=kept)
-    assert kept.ended
+def test_generated_codes_are_those_of_the_frames(tts):
+    spoken = generate(tts, ["ab", "c"], sampling=SHORT)
     count = spoken.audio_codes.shape[-1]
-    streamed = np.stack(kept.frames, -1)[..., :count]
+    streamed = [frame.codes for frame in frames(tts, ["ab", "c"], sampling=SHORT)]
     inside = np.arange(count) < spoken.audio_codes_lengths[:, None]
-    assert np.array_equal(streamed * inside, spoken.audio_codes)
+    assert np.array_equal(np.stack(streamed, -1)[..., :count] * inside, spoken.audio_codes)
 
 
 def test_frames_come_one_by_one(tts):

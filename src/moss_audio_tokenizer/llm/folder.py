@@ -56,10 +56,6 @@ class PretrainedText:
         self.end = int(self._tokenizer.eos_token_id)
         self.num_tokens = len(self._tokenizer)
 
-    def spell(self, text: str) -> str | None:
-        """The text unchanged."""
-        return text
-
     def encode(self, text: str) -> list[int]:
         """The tokenizer's ids, without special tokens."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)

@@ -157,7 +157,6 @@ def generate(
     texts: Sequence[str],
     prompts: Sequence[Prompt | None] | None = None,
     sampling: SpeechSampling | None = None,
-    streamer: Any = None,
     **changes: Any,
 ) -> GeneratedSpeech:
     """Generate speech of several texts as one batch.
@@ -167,21 +166,17 @@ def generate(
         texts: complete texts, each beginning with that of its prompt.
         prompts: prompt of each row, of at least as many codebooks as are generated.
         sampling: settings of generation.
-        streamer: its ``put`` gets the codes (num_quantizers, rows) of every frame, and its
-            ``end`` is called last.
         changes: changes of ``sampling``, such as ``temperature=0.8``.
 
     Raises:
         InputError: a text is empty, has an unknown character, or is too long.
     """
-    generated: list[Frame] = []
-    for frame in frames(model, texts, prompts, sampling, **changes):
-        generated.append(frame)
-        if streamer is not None:
-            streamer.put(frame.codes)
-    if streamer is not None:
-        streamer.end()
-    return _gathered(generated)
+    generated = list(frames(model, texts, prompts, sampling, **changes))
+    ended = np.stack([frame.ended for frame in generated])
+    lengths = (~ended).sum(0)
+    codes = np.stack([frame.codes for frame in generated], -1)[..., : int(lengths.max())]
+    inside = np.arange(codes.shape[-1]) < lengths[:, None]
+    return GeneratedSpeech(codes * inside, lengths, ended[-1])
 
 
 def frames(
@@ -307,11 +302,3 @@ def _check_length(facts: TtsFacts, inputs: Sequence[TtsInput], max_frames: int) 
             f"the text and its prompt take {longest} steps, and max_frames is {max_frames}; "
             f"expected at most {facts.max_steps} together: say less at a time"
         )
-
-
-def _gathered(generated: Sequence[Frame]) -> GeneratedSpeech:
-    ended = np.stack([frame.ended for frame in generated])
-    lengths = (~ended).sum(0)
-    codes = np.stack([frame.codes for frame in generated], -1)[..., : int(lengths.max())]
-    inside = np.arange(codes.shape[-1]) < lengths[:, None]
-    return GeneratedSpeech(codes * inside, lengths, ended[-1])
