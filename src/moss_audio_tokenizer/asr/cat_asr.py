@@ -24,7 +24,7 @@ from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
 from ..llm.folder import FolderModel
 from ..llm.llm import check_whole, checked_language_model, nested_config
-from ..model.devices import require_device
+from ..model.inputs import require_device
 from ..speech.asr_decoding import AsrFacts, transcribe_codes
 from ..speech.transcriber import Transcriber as SpeechTranscriber
 

@@ -5,6 +5,7 @@ get the name of the container, so that no file is taken for a playlist of other 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from .containers import Kind
 # Containers state lengths in coarse units, and encoders pad: less may be missing than this.
 _TOLERANCE_SECONDS = 0.5
 _BLOCK_VALUES = 1 << 18
+_MAX_COMPLAINTS = 1 << 20
 
 _Blocks = Iterator[Float[np.ndarray, "samples channels"]]
 
@@ -125,11 +127,14 @@ def _packed_frames(av: Any, container: Any, stream: Any, name: str) -> Iterator[
     for packed in to_float.resample(None):
         num_samples += packed.samples
         yield packed
-    stated = _stated_seconds(container, stream)
-    if rate and num_samples / rate < stated - _TOLERANCE_SECONDS:
+    if rate:
+        _refuse_cut(name, num_samples / rate, _stated_seconds(container, stream))
+
+
+def _refuse_cut(name: str, seconds: float, stated: float) -> None:
+    if seconds < stated - _TOLERANCE_SECONDS:
         raise AudioFileError(
-            f"{name} is cut short: it has {num_samples / rate:.2f} of {stated:.2f} s; get a whole "
-            "copy"
+            f"{name} is cut short: it has {seconds:.2f} of {stated:.2f} s; get a whole copy"
         )
 
 
@@ -151,7 +156,8 @@ def _opened_by_program(
     program: str, file: BinaryIO, name: str, kind: Kind
 ) -> Iterator[FFmpegSound]:
     with _file_on_disk(file) as path, tempfile.TemporaryFile() as complaints:
-        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-xerror"]
+        command: list[str | bytes] = [program, "-nostdin", "-hide_banner", "-nostats", "-xerror"]
+        command += ["-v", "level+info"]
         command += ["-protocol_whitelist", "file,pipe", "-f", kind.demuxer, "-i", b"file:" + path]
         # AU has no limit of length; that of WAV is 4 GiB.
         command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
@@ -174,18 +180,39 @@ def _opened_by_program(
 def _blocks_of(
     sound: soundfile.SoundFile, process: "subprocess.Popen[bytes]", complaints: Any, name: str
 ) -> _Blocks:
-    size = max(1, _BLOCK_VALUES // sound.channels)
+    size, num_samples = max(1, _BLOCK_VALUES // sound.channels), 0
     while len(block := sound.read(size, dtype="float32", always_2d=True)):
+        num_samples += len(block)
         yield block
     if process.wait():
         raise _failure(complaints, name)
+    _refuse_cut(name, num_samples / sound.samplerate, _printed_seconds(_lines(complaints)))
+
+
+def _lines(complaints: Any) -> list[str]:
+    complaints.seek(0)
+    lines: list[str] = complaints.read(_MAX_COMPLAINTS).decode(errors="replace").splitlines()
+    return lines
 
 
 def _failure(complaints: Any, name: str) -> AudioFileError:
-    complaints.seek(0)
-    lines = complaints.read(10_000).decode(errors="replace").strip().splitlines()
-    reason = lines[-1] if lines else "it has no sound"
+    lines = [line for line in _lines(complaints) if line.strip()]
+    errors = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
+    reason = errors[-1].strip() if errors else "it has no sound"
     return AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")
+
+
+def _printed_seconds(lines: list[str]) -> float:
+    """The length that ffmpeg prints of its input; 0 if it has none, or other streams than sound."""
+    seconds, num_streams = 0.0, 0
+    for line in lines:
+        if "Output #0" in line:
+            break
+        num_streams += "Stream #0:" in line and " -> " not in line
+        found = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", line)
+        if found:
+            seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+    return seconds if num_streams == 1 else 0.0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import MissingDependencyError
-from ..metrics.spectra import hertz_to_mel, magnitude_blocks, mel_filters
+from ..metrics.signals import hertz_to_mel, magnitude_blocks, mel_filters
 
 RANGE_DECIBELS = 80.0
 DIFFERENCE_DECIBELS = 30.0

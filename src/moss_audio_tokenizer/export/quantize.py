@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from ..checkpoint.stored_weights import INDEX_NAME, StoredWeights
 from ..config import TransformerStage
 from ..errors import CheckpointError, ConfigError
-from ..graphs.linear_nodes import BLOCK, head_rows, int8_names
+from ..graphs.transformer_nodes import BLOCK, head_rows, int8_names
 
 PRECISIONS = ("stored", "fp32", "fp16", "int8")
 _LAYER = re.compile(r"(encoder|decoder)\.(\d+)\.transformer\.layers\.\d+\.")

@@ -20,7 +20,7 @@ from ..codes import AudioCodes, CodecInfo
 from ..codes.clip_codes import ClipCodes
 from ..codes.moss_format import HEADER_SIZE, from_bytes, to_bytes
 from ..errors import CodesError, ModelMismatchError
-from .auth import Gate
+from .admission import Gate
 from .request_body import BINARY, file_body, with_body
 from .streams import Streams
 

@@ -24,7 +24,7 @@ from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
 from ..llm.folder import FolderModel
 from ..llm.llm import checked_language_model
-from ..model.devices import require_device
+from ..model.inputs import require_device
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from ..speech.text_cursor import FrameAlignment
 from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput

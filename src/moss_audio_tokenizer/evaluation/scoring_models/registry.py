@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...metrics.spectra import mfcc_statistics
+from ...metrics.signals import mfcc_statistics
 from ..plugins import call_function, is_function_name
 from .package_models import (
     dnsmos_rater,

@@ -12,7 +12,7 @@ from jaxtyping import Integer
 
 from ...asr import CatAsr, Transcriber
 from ...codes import Codec
-from ...model.devices import require_device
+from ...model.inputs import require_device
 from ...tts import SpeechRequest, SpeechSampling, Synthesizer
 from ..pretrained import fingerprint
 from .systems import SynthesizedSpeech, TtsRequest
