@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import save_audio
-from ..codes import AudioCodes, Codec, CodecInfo
+from ..codes import AudioCodes, Codec
 from ..codes.shards import CodedClip, read_shards
 from ..errors import (
     AudioFileError,
@@ -74,9 +74,10 @@ class DetokenizeJob:
 
     def _write(self, opened: Codec, clip: CodedClip, path: Path) -> str:
         """Write a clip's sound, if it is not there yet; returns its line of the manifest."""
+        rate = opened.info.sampling_rate
         if not path.exists():  # complete, if it is there
-            save_audio(path, _sound(opened, clip.codes, self.num_quantizers), _rate(opened))
-        return _line(clip, path.relative_to(self.output), _rate(opened))
+            save_audio(path, _sound(opened, clip.codes, self.num_quantizers), rate)
+        return _line(clip, path.relative_to(self.output), rate)
 
     def _write_lines(self, path: Path, lines: Iterable[str]) -> None:
         with atomic_path(path, error=AudioFileError) as temporary:
@@ -208,11 +209,6 @@ def _claim(output: Path, resume: bool) -> None:
 def _sound(codec: Codec, codes: AudioCodes, num_quantizers: int) -> Any:
     kept = codes.first(num_quantizers) if num_quantizers else codes
     return codec.decode(kept.codes)[:, : codes.num_samples]
-
-
-def _rate(codec: Codec) -> int:
-    info: CodecInfo = codec.info
-    return info.sampling_rate
 
 
 def _line(clip: CodedClip, path: Path, rate: int) -> str:

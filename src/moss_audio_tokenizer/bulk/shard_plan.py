@@ -24,18 +24,7 @@ from ..sources.tables import row_bytes
 _GUESSED_BYTES_A_SECOND = 32_000
 _LOOKING_THREADS = 16
 _KNOWN_KEYS = set("path text task speaker language domain split seconds".split())  # noqa: SIM905
-_STORED_KEYS = (
-    "path",
-    "name",
-    "domain",
-    "split",
-    "speaker",
-    "text",
-    "task",
-    "language",
-    "member",
-    "row",
-)
+_STORED_KEYS = "name domain split speaker text task language member row".split()  # noqa: SIM905
 
 BATCHINGS = ("exact", "together")
 # What is computed together on a CPU should fit its caches, on a GPU fill it; measured.
@@ -202,7 +191,7 @@ def write_planned(folder: Path, shard: PlannedShard) -> None:
     clips = [_as_json(clip) for clip in shard.clips]
     values = {"split": shard.split, "clips": clips, "batches": shard.batches}
     with atomic_path(folder / f"{shard.name}.json", error=BulkError) as temporary:
-        temporary.write_text(_json_text(values), encoding="utf-8")
+        temporary.write_text(json.dumps(values), encoding="utf-8")
 
 
 def read_planned(folder: Path, name: str) -> PlannedShard:
@@ -233,13 +222,3 @@ def _from_json(item: dict[str, Any]) -> PlannedClip:
     path, member = Path(item.pop("path")), item.pop("member", None)
     place = (int(member[0]), int(member[1])) if member else None
     return PlannedClip(ManifestEntry(path, member=place, **item), seconds, extra)
-
-
-def _json_text(values: Any) -> str:
-    """JSON in which names of files that are not UTF-8 are escaped."""
-    text = json.dumps(values, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(values)
-    return text

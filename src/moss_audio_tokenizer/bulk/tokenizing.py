@@ -29,7 +29,6 @@ class Progress:
     """The sums of a run, added to shard by shard.
 
     Attributes:
-        total_seconds: seconds of audio, as planned.
         shards: number of shards of the run.
         clips: number of clips of the run.
         clips_done: clips of finished shards, those of earlier calls included.
@@ -40,7 +39,6 @@ class Progress:
         clips_before: clips that earlier calls have done.
     """
 
-    total_seconds: float
     shards: int
     clips: int = 0
     clips_done: int = 0
@@ -52,9 +50,8 @@ class Progress:
     figures: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_FIGURES, 0.0))
     _start: float = field(default_factory=time.perf_counter)
 
-    def add(self, outcome: Outcome, planned_seconds: float) -> None:
-        """A shard is done; what was planned for it was perhaps a guess."""
-        self.total_seconds += outcome["seconds"] - planned_seconds
+    def add(self, outcome: Outcome) -> None:
+        """A shard is done."""
         self.done_seconds += outcome["seconds"]
         self.shards_done += 1
         self.clips_done += outcome["counted"]
@@ -70,11 +67,6 @@ class Progress:
     def hours_done(self) -> float:
         """Hours of audio."""
         return (self.earlier_seconds + self.done_seconds) / 3600
-
-    @property
-    def hours_left(self) -> float:
-        """Hours of audio."""
-        return max(0.0, self.total_seconds / 3600 - self.hours_done)
 
     @property
     def clips_so_far(self) -> int:
@@ -152,7 +144,7 @@ def tokenize(
         progress = _progress(plan, set(missing))
         folder.sweep()
         job = TokenizeJob(folder, choice, settings, made, loaders)
-        report, tick = _reporter(plan, progress, advance)
+        report, tick = _reporter(progress, advance)
         run_job(job, missing, engine, workers, report, ray_options, tick)
         folder.sweep()  # a worker of a killed run may have lived on for a moment
         return _finish(folder, plan, info, settings) | {"speed": progress.speed}
@@ -189,10 +181,8 @@ def _plan(
 
 def _progress(plan: dict[str, Any], missing: set[str]) -> Progress:
     earlier = [shard for shard in plan["shards"] if shard["name"] not in missing]
-    total = sum(shard["seconds"] for shard in plan["shards"])
     seconds, clips = (sum(shard[key] for shard in earlier) for key in ("seconds", "clips"))
     return Progress(
-        total,
         len(plan["shards"]),
         sum(shard["clips"] for shard in plan["shards"]),
         clips_done=clips,
@@ -203,12 +193,10 @@ def _progress(plan: dict[str, Any], missing: set[str]) -> Progress:
 
 
 def _reporter(
-    plan: dict[str, Any], progress: Progress, advance: Callable[[Progress], None] | None
+    progress: Progress, advance: Callable[[Progress], None] | None
 ) -> tuple[Report, Tick]:
-    planned = {shard["name"]: shard["seconds"] for shard in plan["shards"]}
-
     def report(outcome: Outcome) -> None:
-        progress.add(outcome, planned[outcome["name"]])
+        progress.add(outcome)
         if advance is not None:
             advance(progress)
 
