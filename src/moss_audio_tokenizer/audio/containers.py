@@ -269,7 +269,8 @@ def _examine_ogg(file: BinaryIO, size: int) -> Contents:
             return Contents(((0, size),), damage)
         serial = header[14:18]
         if not header[5] & _OGG_BEGIN:
-            links[-1:] = [_with_data(links[-1])] if links else []
+            for link in links[-1:]:
+                link.has_data = True
         elif links and not links[-1].has_data and serial not in links[-1].serials:
             links[-1].serials.add(serial)
             links[-1].num_streams += 1
@@ -287,11 +288,6 @@ def _examine_ogg(file: BinaryIO, size: int) -> Contents:
     ends = [link.first for link in links[1:]] + [size]
     parts = [(link.first, end - link.first) for link, end in zip(links, ends, strict=True)]
     return Contents(tuple(parts), num_parallel=max(link.num_streams for link in links))
-
-
-def _with_data(link: _OggLink) -> _OggLink:
-    link.has_data = True
-    return link
 
 
 def _ogg_page(file: BinaryIO, header: bytes, number: int) -> tuple[bytes, str | None]:

@@ -161,14 +161,10 @@ def _check_subtype(extension: str, subtype: str | None, samples: np.ndarray) -> 
             f"these int32 samples do not fit {subtype} of {extension} exactly: use .wav with "
             "PCM_32, or as_float_audio first to have them rounded"
         )
-    if extension == ".wav" and samples.size * 4 > _MAX_WAV_BYTES:
-        _check_wav_size(samples.size * max(_BITS[subtype], 32 if subtype == "FLOAT" else 0) // 8)
-    return subtype
-
-
-def _check_wav_size(num_bytes: int) -> None:
-    if num_bytes > _MAX_WAV_BYTES:
+    num_bytes = samples.size * (32 if subtype == "FLOAT" else _BITS[subtype]) // 8
+    if extension == ".wav" and num_bytes > _MAX_WAV_BYTES:
         raise AudioError(f"got {num_bytes} bytes of samples; wav holds 4 GiB: use .flac")
+    return subtype
 
 
 def _encode(samples: np.ndarray, sampling_rate: int, extension: str, subtype: str) -> io.BytesIO:
@@ -193,10 +189,5 @@ def _as_pcm(
         return block.astype(np.int32) << (32 - block.dtype.itemsize * 8)
     bits = _BITS[subtype]
     full_scale = 2.0 ** (bits - 1)
-    rounded = np.rint(_as_double(block) * full_scale)
+    rounded = np.rint(block.astype(np.float64) * full_scale)
     return np.clip(rounded, -full_scale, full_scale - 1).astype(np.int32) << (32 - bits)
-
-
-def _as_double(block: np.ndarray) -> Float[np.ndarray, "channels samples"]:
-    """float64, in which every 32-bit integer is exact."""
-    return block.astype(np.float64)
