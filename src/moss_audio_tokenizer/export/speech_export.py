@@ -18,7 +18,7 @@ from ..errors import CheckpointError, InputError
 from ..files import atomic_path
 from ..speech.model_folder import GRAPHS
 from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
-from .quantize import as_float16
+from .precision import as_float16
 from .speech_graphs import speech_graphs
 
 WEIGHT_TYPES = ("float32", "float16", "int8")
