@@ -23,7 +23,7 @@ from .speech_graphs import speech_graphs
 
 WEIGHT_TYPES = ("float32", "float16", "int8")
 # Shorter rows stay in float32: the scale of a row in 8 bits takes 4 bytes itself.
-_SHORTEST_ROW = 16
+_SHORTEST_ROW = 8
 
 
 def export_speech(
