@@ -195,16 +195,16 @@ def _rf64_damage(file: BinaryIO, size: int) -> str | None:
 
 def _w64_damage(file: BinaryIO, size: int) -> str | None:
     """Chunks of Sony Wave64: names of 16 bytes, lengths of 8 that include the head of 24."""
-    place = 40
-    while place + 24 <= size:
-        file.seek(place)
+    position = 40
+    while position + 24 <= size:
+        file.seek(position)
         name, length = struct.unpack("<16sQ", file.read(24))
         if name[:4] == b"data":
-            left, promised = size - place - 24, length - 24
+            left, promised = size - position - 24, length - 24
             return _promise_broken(left, promised) if left < promised < 1 << 62 else None
         if length < 24:
             return None
-        place += -(-length // 8) * 8
+        position += -(-length // 8) * 8
     return None
 
 
@@ -212,11 +212,11 @@ def _asf_damage(file: BinaryIO, size: int) -> str | None:
     """Compare the size of a file with what the file properties of its header say (ASF, 3.2)."""
     file.seek(0)
     header = file.read(1 << 16)
-    place = header.find(_ASF_FILE_PROPERTIES)
-    if place < 0 or len(header) < place + 92:
+    position = header.find(_ASF_FILE_PROPERTIES)
+    if position < 0 or len(header) < position + 92:
         return None
-    promised = int.from_bytes(header[place + 40 : place + 48], "little")
-    is_broadcast = header[place + 88] & 1
+    promised = int.from_bytes(header[position + 40 : position + 48], "little")
+    is_broadcast = header[position + 88] & 1
     if is_broadcast or not size < promised < 1 << 62:
         return None
     return f"cut short: it has {size} of {promised} bytes"
@@ -229,9 +229,9 @@ def _au_damage(start: bytes, size: int) -> str | None:
 
 def _mp4_damage(file: BinaryIO, size: int) -> str | None:
     """Check the boxes of an MP4 file: the last must be complete, and there must be one movie."""
-    place = num_movies = 0
-    while place + 8 <= size:
-        file.seek(place)
+    position = num_movies = 0
+    while position + 8 <= size:
+        file.seek(position)
         length, name = struct.unpack(">I4s", file.read(8))
         if length == 1:
             length = int.from_bytes(file.read(8), "big")
@@ -240,9 +240,9 @@ def _mp4_damage(file: BinaryIO, size: int) -> str | None:
             break
         if length < 8:
             return None  # the decoder has its own opinion of such boxes
-        place += length
-    if place > size:
-        return f"cut short: its last part has {size - place + length} of {length} bytes"
+        position += length
+    if position > size:
+        return f"cut short: its last part has {size - position + length} of {length} bytes"
     if num_movies > 1:
         return f"{num_movies} files joined into one, of which only the first would be read"
     return None
@@ -260,7 +260,7 @@ class _OggLink:
 
 def _examine_ogg(file: BinaryIO, size: int) -> Contents:
     links: list[_OggLink] = []
-    number = place = 0
+    number = position = 0
     file.seek(0)
     while header := file.read(27):
         number += 1
@@ -279,10 +279,10 @@ def _examine_ogg(file: BinaryIO, size: int) -> Contents:
                 ((0, size),), f"cut short behind Ogg page {number - 1}, where another file begins"
             )
         else:
-            links.append(_OggLink(place, {serial}))
+            links.append(_OggLink(position, {serial}))
         if links and header[5] & _OGG_END:
             links[-1].serials.discard(serial)
-        place += len(page)
+        position += len(page)
     if not links or links[-1].serials:
         return Contents(((0, size),), f"cut short behind Ogg page {number}, which is not the last")
     ends = [link.first for link in links[1:]] + [size]

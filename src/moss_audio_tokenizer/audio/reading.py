@@ -307,13 +307,13 @@ def _bytes_of(source: AudioSource) -> Iterator[tuple[BinaryIO, int]]:
         with Path(source).open("rb") as file:
             yield file, size
         return
-    place = source.tell()
+    position = source.tell()
     size = source.seek(0, os.SEEK_END)
     if size == 0:
         raise AudioFileError(f"{source_name(source)} is empty (0 bytes); it must be written again")
     source.seek(0)
     yield source, size
-    source.seek(place)
+    source.seek(position)
 
 
 @contextmanager

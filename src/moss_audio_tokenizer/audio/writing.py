@@ -40,7 +40,7 @@ def save_audio(
     *,
     subtype: str | None = None,
 ) -> None:
-    """Write a .wav or .flac file beside its place and move it there when it is complete.
+    """Write a .wav or .flac file beside its target and move it there when it is complete.
 
     Floats are rounded to the nearest PCM value, those beyond full scale are clipped to -1
     and 1 (only FLOAT keeps them); so what load_audio read from 16-bit PCM is written back

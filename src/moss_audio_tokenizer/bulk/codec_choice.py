@@ -1,6 +1,6 @@
 """Opening the codec that a worker works with, and what to call its exact version.
 
-The one place of this package that knows which runtime stands behind the Codec protocol.
+The one module of this package that knows which runtime stands behind the Codec protocol.
 """
 
 import hashlib

@@ -97,7 +97,7 @@ class PlannedClip:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard: its clips in order, and the places of those that are decoded together."""
+    """A shard: its clips in order, and the positions of those that are decoded together."""
 
     name: str
     split: str
@@ -112,7 +112,7 @@ class PlannedShard:
 
 def plan_shards(lines: Sequence[Line], settings: Tokenizing) -> Iterator[PlannedShard]:
     """The shards of a data set, split by split, its clips sorted by where they are."""
-    clips = sorted(_clips(lines), key=_place)
+    clips = sorted(_clips(lines), key=_position)
     number = 0
     for split in sorted({clip.entry.split for clip in clips}):
         part = [clip for clip in clips if clip.entry.split == split]
@@ -133,16 +133,16 @@ def cut_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int
     A clip that is longer than a batch is one by itself.
     """
     batches: list[list[int]] = []
-    for place in sorted(range(len(seconds)), key=lambda place: (seconds[place], place)):
+    for position in sorted(range(len(seconds)), key=lambda position: (seconds[position], position)):
         # Sorted: this clip is the longest so far, so all are padded to it.
-        if batches and (len(batches[-1]) + 1) * seconds[place] <= batch_seconds:
-            batches[-1].append(place)
+        if batches and (len(batches[-1]) + 1) * seconds[position] <= batch_seconds:
+            batches[-1].append(position)
         else:
-            batches.append([place])
+            batches.append([position])
     return batches
 
 
-def _place(clip: PlannedClip) -> tuple[Any, ...]:
+def _position(clip: PlannedClip) -> tuple[Any, ...]:
     """What clips are sorted by: neighbours in an archive or table stay neighbours."""
     entry = clip.entry
     return str(entry.path), entry.member or (0, 0), entry.row or 0, entry.name
@@ -220,5 +220,5 @@ def _as_json(clip: PlannedClip) -> dict[str, Any]:
 def _from_json(item: dict[str, Any]) -> PlannedClip:
     seconds, extra = item.pop("seconds"), item.pop("extra", "")
     path, member = Path(item.pop("path")), item.pop("member", None)
-    place = (int(member[0]), int(member[1])) if member else None
-    return PlannedClip(ManifestEntry(path, member=place, **item), seconds, extra)
+    position = (int(member[0]), int(member[1])) if member else None
+    return PlannedClip(ManifestEntry(path, member=position, **item), seconds, extra)

@@ -105,7 +105,7 @@ def _entries_of(
 
 
 def _has_tars(folder: Path) -> bool:
-    return any(any(place.glob("*.tar")) for place in (folder, folder / "shards"))
+    return any(any(root.glob("*.tar")) for root in (folder, folder / "shards"))
 
 
 def _problem(text: str, line: int | None = None) -> Problem:

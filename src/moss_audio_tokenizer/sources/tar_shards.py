@@ -42,8 +42,8 @@ def find_shards(folder: str | Path) -> list[Path]:
         InputError: there are none.
     """
     root = Path(folder)
-    for place in (root, root / "shards"):
-        if found := sorted(place.glob("*.tar")):
+    for parent in (root, root / "shards"):
+        if found := sorted(parent.glob("*.tar")):
             return found
     if packed := packed_shards(root):
         raise InputError(
