@@ -176,7 +176,7 @@ def test_folders_of_others_are_refused(manifest, clean, tmp_path):
 
 
 def test_one_run_at_a_time(manifest, clean):
-    from moss_audio_tokenizer.bulk.run_folder import RunFolder
+    from moss_audio_tokenizer.bulk.tokenizing_folder import RunFolder
 
     with (
         RunFolder(clean).claimed(resume=True),

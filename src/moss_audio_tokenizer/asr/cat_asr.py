@@ -22,7 +22,7 @@ from ..codes.codec import Codec
 from ..errors import InputError
 from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
-from ..llm.folder import FolderModel
+from ..llm.folder_model import FolderModel
 from ..llm.llm import check_whole, checked_language_model, nested_config
 from ..model.inputs import require_device
 from ..speech.asr_decoding import AsrFacts, transcribe_codes

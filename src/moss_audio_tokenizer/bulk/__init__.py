@@ -5,10 +5,10 @@ that no kill, engine or number of workers changes a byte of the result. Speaks t
 the Codec protocol; `codec_choice.py` alone knows what runs them.
 """
 
-from .code_statistics import shard_statistics
 from .codec_choice import CodecChoice
 from .detokenizing import detokenize
 from .shard_plan import Tokenizing
+from .shard_statistics import shard_statistics
 from .tokenizing import tokenize
 
 __all__ = ["CodecChoice", "Tokenizing", "detokenize", "shard_statistics", "tokenize"]

@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..files import atomic_path
 from .codec_choice import CodecChoice, use_one_thread
-from .engines import Outcome, RayOptions, check_engine, count_clips, run_job
+from .job_engines import Outcome, RayOptions, check_engine, count_clips, run_job
 
 AUDIO_FORMATS = ("flac", "wav")
 MANIFEST_NAME = "manifest.jsonl"

@@ -21,9 +21,9 @@ from ..errors import InputError, MossAudioError
 from ..manifest import ManifestEntry
 from ..sources.recordings import explain, open_entry
 from .codec_choice import CodecChoice, file_digest, use_one_thread
-from .engines import Outcome, count_clips
-from .run_folder import RunFolder
+from .job_engines import Outcome, count_clips
 from .shard_plan import PlannedClip, PlannedShard, Tokenizing, cut_batches, read_planned
+from .tokenizing_folder import RunFolder
 
 _BATCHES_AHEAD = 2
 # The sound of a clip, or a line about what is wrong with it.

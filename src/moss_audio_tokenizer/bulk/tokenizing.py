@@ -16,10 +16,10 @@ from ..codes.shards import ShardHead, require_format
 from ..errors import BulkError, CodesError, InputError
 from ..sources.recordings import find_recordings
 from .codec_choice import CodecChoice
-from .engines import Outcome, RayOptions, Report, Tick, check_engine, run_job
-from .run_folder import RunFolder
+from .job_engines import Outcome, RayOptions, Report, Tick, check_engine, run_job
 from .shard_plan import Tokenizing, plan_shards
 from .shard_work import TokenizeJob
+from .tokenizing_folder import RunFolder
 
 _FIGURES = ("wall_seconds", "model_seconds", "cpu_seconds", "model_cpu_seconds")
 

@@ -105,7 +105,7 @@ def load_speaker(
     found = find_speech_model("tts", folder)
     if _runs_without_torch(found, device, backend):
         from ..onnx.runtime import Runtime
-        from ..speech.onnx_models import OnnxTts
+        from ..speech.onnx_speech import OnnxTts
 
         speech: Any = OnnxTts(found, Runtime(device, num_threads))
     else:
@@ -138,7 +138,7 @@ def load_transcriber(
     found = find_speech_model("asr", folder)
     if _runs_without_torch(found, device, backend):
         from ..onnx.runtime import Runtime
-        from ..speech.onnx_models import OnnxAsr
+        from ..speech.onnx_speech import OnnxAsr
 
         speech: Any = OnnxAsr(found, Runtime(device, num_threads))
     else:

@@ -1,6 +1,6 @@
 """`moss-audio stats`: what is in shards of codes.
 
-Owns options and looks; the sums are `bulk.code_statistics`'s.
+Owns options and looks; the sums are `bulk.shard_statistics`'s.
 """
 
 from typing import Annotated, Any

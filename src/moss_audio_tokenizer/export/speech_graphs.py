@@ -2,7 +2,7 @@
 
 ``temporal.onnx`` is the decoder-only model of either (without its embeddings and output layer),
 ``depth.onnx`` the depth Transformer of CAT-TTS. Weights stay in model.safetensors. Embeddings,
-output layers and the loop are computed in NumPy (`speech.onnx_models`).
+output layers and the loop are computed in NumPy (`speech.onnx_speech`).
 """
 
 from dataclasses import dataclass

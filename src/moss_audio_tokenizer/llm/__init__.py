@@ -5,7 +5,7 @@ Owns text tokens, decoder-only language models, embeddings of codes, and model f
 
 from ..speech.tokens import ByteText, CharacterText, TextCodec
 from .code_embedding import CodeEmbedding
-from .folder import PretrainedText, load_text, make_text, save_text
+from .folder_model import PretrainedText, load_text, make_text, save_text
 from .llm import (
     CachedRows,
     cache_argument,

@@ -1,7 +1,7 @@
 """The text position of each row while speech is generated with an alignment.
 
 Moves token by token without a skip, so that no word can be left out; how long a token lasts is
-the model's prediction (`tts.alignment`).
+the model's prediction (`tts.text_alignment`).
 """
 
 from collections.abc import Sequence

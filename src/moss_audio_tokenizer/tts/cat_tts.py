@@ -22,14 +22,14 @@ from torch.nn.utils.rnn import pad_sequence
 from ..codes import StreamingCodec
 from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
-from ..llm.folder import FolderModel
+from ..llm.folder_model import FolderModel
 from ..llm.llm import checked_language_model
 from ..model.inputs import require_device
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from ..speech.text_cursor import FrameAlignment
 from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput
-from .alignment import DurationPredictor, TokenAlignment
 from .depth import DepthCache, DepthTransformer
+from .text_alignment import DurationPredictor, TokenAlignment
 from .tts_config import CatTtsConfig, TtsBatch, TtsOutput
 
 _STD = 0.02
