@@ -3,7 +3,7 @@ import pytest
 
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.speech.asr_decoding import AsrFacts, repeats, without_repetition
-from moss_audio_tokenizer.speech.ctc import greedy_tokens, word_times
+from moss_audio_tokenizer.speech.token_frames import greedy_tokens, word_times
 from moss_audio_tokenizer.speech.tokens import LETTERS, CharacterText
 from moss_audio_tokenizer.speech.transcriber import Transcriber, is_audible, join_words
 

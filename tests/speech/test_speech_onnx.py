@@ -11,7 +11,7 @@ from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.errors import CheckpointError, InputError
 from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
-from moss_audio_tokenizer.speech.model_folder import is_exported_speech, is_speech_model
+from moss_audio_tokenizer.speech.model_facts import is_exported_speech, is_speech_model
 from moss_audio_tokenizer.speech.onnx_speech import OnnxAsr, OnnxTts
 from moss_audio_tokenizer.speech.sampling import CodeSampler, SpeechSampling
 from moss_audio_tokenizer.speech.transcriber import Transcriber

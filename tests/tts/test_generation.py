@@ -212,8 +212,8 @@ def walked(texts, prompts=None, durations=(1, 0, 2), steps=12):
     cursor = make_cursor(model, texts, prompts or [None] * len(texts))
     said, ends = [], []
     for step in range(steps):
-        cursor.step(np.full(len(texts), durations[step % len(durations)]))
-        said.append("".join(TEXT.decode([token]) or "." for token in cursor.token.tolist()))
+        frame = cursor.step(np.full(len(texts), durations[step % len(durations)]))
+        said.append("".join(TEXT.decode([token]) or "." for token in frame.tokens.tolist()))
         ends.append(cursor.may_end.tolist())
     return ["".join(row) for row in zip(*said, strict=True)], [
         list(row) for row in zip(*ends, strict=True)

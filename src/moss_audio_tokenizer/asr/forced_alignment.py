@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import ConfigError
-from ..speech.ctc import token_steps
-from ..speech.model_codes import check_codes
+from ..speech.model_facts import check_codes
+from ..speech.token_frames import token_steps
 from .cat_asr import CatAsr
 
 

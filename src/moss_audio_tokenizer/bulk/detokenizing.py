@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import save_audio
-from ..codes import AudioCodes, Codec
+from ..codes import Codec
 from ..codes.shards import CodedClip, read_shards
 from ..errors import (
     AudioFileError,
@@ -76,7 +76,8 @@ class DetokenizeJob:
         """Write a clip's sound, if it is not there yet; returns its line of the manifest."""
         rate = opened.info.sampling_rate
         if not path.exists():  # complete, if it is there
-            save_audio(path, _sound(opened, clip.codes, self.num_quantizers), rate)
+            codes = clip.codes.first(self.num_quantizers) if self.num_quantizers else clip.codes
+            save_audio(path, opened.decode(codes.codes)[:, : codes.num_samples], rate)
         return _line(clip, path.relative_to(self.output), rate)
 
     def _write_lines(self, path: Path, lines: Iterable[str]) -> None:
@@ -204,11 +205,6 @@ def _claim(output: Path, resume: bool) -> None:
         (output / "audio").mkdir(exist_ok=True)
     except OSError as error:
         raise BulkError(f"cannot write in {str(output)!r}: {error.strerror}") from error
-
-
-def _sound(codec: Codec, codes: AudioCodes, num_quantizers: int) -> Any:
-    kept = codes.first(num_quantizers) if num_quantizers else codes
-    return codec.decode(kept.codes)[:, : codes.num_samples]
 
 
 def _line(clip: CodedClip, path: Path, rate: int) -> str:

@@ -117,14 +117,11 @@ def plan_shards(lines: Sequence[Line], settings: Tokenizing) -> Iterator[Planned
     for split in sorted({clip.entry.split for clip in clips}):
         part = [clip for clip in clips if clip.entry.split == split]
         for group in _groups(part, settings.shard_hours * 3600, settings.shard_clips):
-            name = f"{_file_name(split)}-{number:06d}"
+            stem = re.sub(r"[^A-Za-z0-9_]+", "-", split).strip("-_")[:40] or "split"
+            name = f"{stem}-{number:06d}"
             batches = cut_batches([clip.seconds for clip in group], settings.batch_seconds)
             yield PlannedShard(name, split, tuple(group), tuple(map(tuple, batches)))
             number += 1
-
-
-def _file_name(split: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", split).strip("-_")[:40] or "split"
 
 
 def cut_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:

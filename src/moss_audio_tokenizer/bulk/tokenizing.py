@@ -4,10 +4,10 @@ Owns the order of steps, so that a run that was killed at any moment resumes to 
 the figures of how far a run is.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ def _finish(
         "format": settings.shard_format,
         "model": plan["settings"]["model"],
         "head": plan["settings"]["head"],
-        "sha256": _digest(item["sha256"] for item in manifests),
+        "sha256": sha256("\n".join(item["sha256"] for item in manifests).encode()).hexdigest(),
     }
     folder.write_results(summary, errors)
     if not clips:
@@ -245,11 +245,6 @@ def _whole(folder: RunFolder, name: str) -> dict[str, Any]:
             f"shard {name} in {str(folder.path)!r} is gone or damaged; continue with --resume"
         )
     return manifest
-
-
-def _digest(digests: Iterable[str]) -> str:
-    """One hash for the contents of all shards, in order."""
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _share(model: float, whole: float) -> float:

@@ -88,7 +88,7 @@ def _codes(
     transcriber: "Transcriber", path: Path, num_quantizers: int | None
 ) -> "np.ndarray | None":
     """Codes of one input, of the codebooks that the model can read; None for silence."""
-    from ..speech.model_codes import check_codes
+    from ..speech.model_facts import check_codes
 
     codes = _encoded_or_stored(transcriber, path, num_quantizers)
     if codes is None:

@@ -122,7 +122,7 @@ def _codes_facts(path: Path) -> dict[str, Any]:
 
 def _describe_model(name: str) -> dict[str, Any]:
     from ..checkpoint.describe import describe_model
-    from ..speech.model_folder import describe_speech_model, is_speech_model
+    from ..speech.model_facts import describe_speech_model, is_speech_model
 
     if is_speech_model(name):
         return describe_speech_model(Path(name))

@@ -99,7 +99,7 @@ def load_speaker(
         CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
         ModelMismatchError: CAT-TTS was trained on another codec.
     """
-    from ..speech.model_folder import find_speech_model
+    from ..speech.model_facts import find_speech_model
     from ..speech.synthesizer import Synthesizer
 
     found = find_speech_model("tts", folder)
@@ -132,7 +132,7 @@ def load_transcriber(
         CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
         ModelMismatchError: CAT-ASR was trained on another codec.
     """
-    from ..speech.model_folder import find_speech_model
+    from ..speech.model_facts import find_speech_model
     from ..speech.transcriber import Transcriber
 
     found = find_speech_model("asr", folder)
@@ -154,7 +154,7 @@ def load_transcriber(
 
 def _runs_without_torch(folder: Path, device: str, backend: str | None) -> bool:
     """Whether a speech model runs by its ONNX graphs."""
-    from ..speech.model_folder import is_exported_speech
+    from ..speech.model_facts import is_exported_speech
 
     if backend is not None:
         return backend == "onnx"
@@ -177,7 +177,7 @@ def check_speech_model(model: str, recipe: str) -> None:
     Raises:
         CheckpointError: there is no such folder, or no model in it.
     """
-    from ..speech.model_folder import find_speech_model
+    from ..speech.model_facts import find_speech_model
 
     if model == "bundled":
         find_speech_model(recipe.partition("_")[0], model)

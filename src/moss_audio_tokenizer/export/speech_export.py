@@ -16,7 +16,7 @@ from ..checkpoint.key_names import SCALES_SUFFIX
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
-from ..speech.model_folder import GRAPHS
+from ..speech.model_facts import GRAPHS
 from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
 from .precision import as_float16
 from .speech_graphs import speech_graphs

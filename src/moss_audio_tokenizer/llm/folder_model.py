@@ -147,7 +147,9 @@ class FolderModel(PreTrainedModel):
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder} holds no usable model ({reason})") from error
-        _fill(model, tensors)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensors[name])
         model.eval()
         return model
 
@@ -207,9 +209,3 @@ def _check_fit(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> No
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{where} is damaged: {name!r} does not hold finite numbers")
-
-
-@torch.no_grad()
-def _fill(model: Any, tensors: dict[str, torch.Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.copy_(tensors[name])

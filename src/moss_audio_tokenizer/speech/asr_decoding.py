@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import InputError
-from .ctc import greedy_tokens
-from .model_codes import ModelFacts, check_codes, common_facts
+from .model_facts import ModelFacts, check_codes, common_facts
+from .token_frames import greedy_tokens
 from .tokens import TextCodec
 
 MOST_BEAMS = 64

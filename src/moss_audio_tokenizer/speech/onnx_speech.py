@@ -16,8 +16,8 @@ from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, 
 from ..errors import CheckpointError
 from ..onnx.runtime import Runtime
 from .asr_decoding import AsrFacts
-from .model_folder import GRAPHS
-from .text_cursor import FrameAlignment
+from .model_facts import GRAPHS
+from .token_frames import FrameAlignment
 from .tokens import TextCodec, load_text
 from .tts_generation import TtsFacts, TtsInput
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Integer
 from ..codes import StreamingCodec
 from ..errors import InputError, ModelMismatchError
 from ..streaming import DecoderStream
-from .model_codes import check_codec, check_codes, encode_recording
+from .model_facts import check_codec, check_codes, encode_recording
 from .sampling import SpeechSampling, checked_num_quantizers
 from .text_preparation import prepare_text
 from .tts_generation import Prompt, TtsModel, frames, generate

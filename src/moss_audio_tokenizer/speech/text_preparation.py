@@ -166,7 +166,7 @@ def _parts(text: str, most: int) -> list[str]:
         _SENTENCE_END.split,
         _CLAUSE_END.split,
         str.split,
-        lambda part: _pieces(part, most),
+        lambda part: [part[first : first + most] for first in range(0, len(part), most)],
     ):
         parts = [
             own for part in parts for own in ([part] if len(part) <= most else cut(part)) if own
@@ -174,14 +174,10 @@ def _parts(text: str, most: int) -> list[str]:
     return parts
 
 
-def _pieces(text: str, most: int) -> list[str]:
-    return [text[first : first + most] for first in range(0, len(text), most)]
-
-
 def normalize(text: str) -> str:
     """English text with numbers, money, times, signs and abbreviations as words."""
     text = text.replace("’", "'").replace("‘", "'")  # noqa: RUF001 - typographic apostrophes
-    text = re.sub(r"\S+", lambda found: _abbreviation(found[0]), text)
+    text = re.sub(r"\S+", lambda found: _ABBREVIATIONS.get(found[0].lower(), found[0]), text)
     text = re.sub(rf"([$€£¥])\s?({_NUMBER})", lambda f: _money(f[1], f[2]), text)
     text = re.sub(rf"({_NUMBER})\s?([€£¥])", lambda f: _money(f[2], f[1]), text)
     text = re.sub(r"\b(\d{1,2}):(\d{2})\b", lambda f: _time(int(f[1]), int(f[2])), text)
@@ -191,10 +187,6 @@ def normalize(text: str) -> str:
     text = re.sub(_NUMBER, lambda f: f" {_words(f[0])} ", text)
     text = re.sub("[&%+=@°]", lambda found: f" {_SIGNS[found[0]]} ", text)
     return " ".join(re.sub(r"\s+([.,!?;:])", r"\1", text).split())
-
-
-def _abbreviation(word: str) -> str:
-    return _ABBREVIATIONS.get(word.lower(), word)
 
 
 def _money(sign: str, amount: str) -> str:

@@ -12,8 +12,8 @@ from jaxtyping import Float, Integer
 
 from ..codes.codec import Codec
 from .asr_decoding import AsrModel, transcribe_codes
-from .ctc import Word, greedy_tokens, word_times
-from .model_codes import check_codec, check_codes, encode_recording
+from .model_facts import check_codec, check_codes, encode_recording
+from .token_frames import Word, greedy_tokens, word_times
 
 # Clips of similar length are decoded together, so many at once.
 _BATCH = 16
@@ -151,19 +151,19 @@ class Transcriber:
         timed: list[Word] = []
         for start, codes, text in chunks:
             cut = start / rate + (_OVERLAP_SECONDS / 2 if start else 0.0)
-            own = [_moved(word, start / rate) for word in self._words(codes, text)]
+            own = self._words(codes, text, start / rate)
             timed = [word for word in timed if word.end_seconds <= cut]
             timed += [word for word in own if word.end_seconds > cut or not start]
         text = " ".join(word.text for word in timed)
         whole = chunks[0][2] if len(chunks) == 1 and timed else text
         return Transcript(whole, tuple(timed), frames / rate)
 
-    def _words(self, codes: np.ndarray, text: str) -> list[Word]:
+    def _words(self, codes: np.ndarray, text: str, start: float) -> list[Word]:
         """Words with their times; none where the frames emit no token, as in noise."""
         scores = self.model.ctc_scores(codes)
         if not text.strip() or not greedy_tokens(scores, self.model.text.num_tokens):
             return []
-        return word_times(text, scores, self.model.text, self.codec.info.frame_rate)
+        return word_times(text, scores, self.model.text, self.codec.info.frame_rate, start)
 
 
 def is_audible(samples: Float[np.ndarray, "..."]) -> bool:
@@ -180,7 +180,3 @@ def join_words(before: list[str], after: list[str]) -> list[str]:
     if not match.size:
         return before + after
     return before[: len(before) - size + match.a + match.size] + after[match.b + match.size :]
-
-
-def _moved(word: Word, seconds: float) -> Word:
-    return Word(word.text, word.start_seconds + seconds, word.end_seconds + seconds)

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from ..errors import InputError
-from .model_codes import ModelFacts, check_codes, common_facts
+from .model_facts import ModelFacts, check_codes, common_facts
 from .sampling import CodeSampler, SpeechSampling, checked_num_quantizers
-from .text_cursor import FrameAlignment, TextCursor
+from .token_frames import FrameAlignment, TextCursor
 from .tokens import TextCodec
 
 END, CONTINUE = 0, 1
@@ -246,14 +246,10 @@ def make_cursor(
     encode, end = model.text.encode, model.text.end
     tokens = [[*encode(text), end] for text in texts]
     first = [
-        len(ids) - len(encode(_unsaid(text, prompt))) - 1
+        len(ids) - len(encode(text.removeprefix(prompt.text).strip() if prompt else text)) - 1
         for ids, text, prompt in zip(tokens, texts, prompts, strict=True)
     ]
     return TextCursor(tokens, first)
-
-
-def _unsaid(text: str, prompt: Prompt | None) -> str:
-    return text if prompt is None else text.removeprefix(prompt.text).strip()
 
 
 def _frame(

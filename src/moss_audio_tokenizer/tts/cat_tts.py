@@ -26,7 +26,7 @@ from ..llm.folder_model import FolderModel
 from ..llm.llm import checked_language_model
 from ..model.inputs import require_device
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
-from ..speech.text_cursor import FrameAlignment
+from ..speech.token_frames import FrameAlignment
 from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput
 from .depth import DepthCache, DepthTransformer
 from .text_alignment import DurationPredictor, TokenAlignment
