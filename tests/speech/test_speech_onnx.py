@@ -176,6 +176,13 @@ def test_folders_say_what_they_are(asr_pair, tmp_path):
         OnnxAsr(tmp_path)
 
 
+@pytest.mark.parametrize("config", ["[]", "{", '{"model_type": "cat-asr"}'])
+def test_damaged_configurations_are_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match="holds no exported speech model"):
+        OnnxAsr(tmp_path)
+
+
 def test_language_models_of_other_kinds_are_refused(asr_pair, tmp_path):
     folder = asr_pair[1].folder
     config = json.loads((folder / "config.json").read_text())

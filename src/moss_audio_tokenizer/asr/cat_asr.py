@@ -25,7 +25,7 @@ from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_
 from ..llm.folder_model import FolderModel
 from ..llm.llm import check_whole, checked_language_model, nested_config
 from ..model.inputs import require_device
-from ..speech.asr_decoding import AsrFacts, transcribe_codes
+from ..speech.asr_decoding import transcribe_codes
 from ..speech.transcriber import Transcriber as SpeechTranscriber
 
 _STD = 0.02
@@ -222,11 +222,6 @@ class CatAsr(FolderModel):
         states = self.language_model.base_model(inputs_embeds=prompts).last_hidden_state
         scores: Tensor = self.frame_head(states).float().log_softmax(-1)
         return scores
-
-    @property
-    def facts(self) -> AsrFacts:
-        """Sizes of the model, as decoding needs them."""
-        return AsrFacts.of(self.config.to_dict())
 
     def ctc_scores(
         self, codes: Int64[np.ndarray, "num_quantizers frames"]

@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from .. import __version__
 from ..checkpoint.stored_weights import StoredTensor
 from ..errors import CheckpointError, InputError
-from ..graphs.graph import IR_VERSION, OPSET, Graph, value_info
+from ..graphs.graph import Graph, value_info
+from ..graphs.onnx_models import finish_model
 
-_PRODUCER = "moss-audio-tokenizer"
 # The prefix of the decoder-only model's weights.
 _PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
 _LANGUAGE_MODELS = ("qwen2", "qwen3", "llama")
-
-
 # What the weights of a block are called in the depth Transformer, by their names in a Qwen model.
 _DEPTH_NAMES = {
     "input_layernorm": "attention_norm",
@@ -264,10 +262,4 @@ def _model(
             given.append(value_info(f"past.{layer}.{kind}", "float32", shape))
             shape = ["batch", sizes.num_pairs, "total", sizes.head_dim]
             results.append(value_info(f"present.{layer}.{kind}", "float32", shape))
-    return helper.make_model(
-        graph.body(name, given, results),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name=_PRODUCER,
-        producer_version=__version__,
-    )
+    return finish_model(graph, name, (given, results), ("moss-audio-tokenizer", __version__))

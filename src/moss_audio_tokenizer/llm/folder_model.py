@@ -18,6 +18,7 @@ from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
+from ..speech.model_facts import ModelFacts
 from ..speech.tokens import (
     LETTERS,
     TEXT_NAME,
@@ -116,6 +117,11 @@ class FolderModel(PreTrainedModel):
     """
 
     text: TextCodec
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Sizes of the model."""
+        return ModelFacts.of(self.config.to_dict())
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: constructors initialize all weights."""

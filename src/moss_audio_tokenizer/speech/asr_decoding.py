@@ -5,15 +5,15 @@ everything else is here. A transcript is bounded by the length of its clip, and 
 begins to repeat itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import InputError
-from .model_facts import ModelFacts, check_codes, common_facts
+from .model_facts import ModelFacts, check_codes
 from .token_frames import greedy_tokens
 from .tokens import TextCodec
 
@@ -22,22 +22,6 @@ MOST_BEAMS = 64
 _TOKENS_PER_FRAME, _SPARE_TOKENS = 4, 8
 # So many repetitions of a cycle, together of so many tokens, are no speech.
 _LONGEST_CYCLE, _MOST_CYCLES, _LEAST_REPEATED = 24, 6, 18
-
-
-@dataclass(frozen=True, kw_only=True)
-class AsrFacts(ModelFacts):
-    """Sizes of a CAT-ASR model.
-
-    Attributes:
-        has_frame_scores: whether it has a CTC head.
-    """
-
-    has_frame_scores: bool
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "AsrFacts":
-        """The sizes in a config.json."""
-        return cls(has_frame_scores=bool(config.get("frame_scores")), **common_facts(config))
 
 
 class AsrDecoder(Protocol):
@@ -58,7 +42,7 @@ class AsrModel(Protocol):
     """A CAT-ASR model, by PyTorch or onnxruntime."""
 
     @property
-    def facts(self) -> AsrFacts:
+    def facts(self) -> ModelFacts:
         """Sizes of the model."""
         ...
 
@@ -126,7 +110,7 @@ def _limit(codes: np.ndarray, max_tokens: int) -> int:
     return min(max_tokens, _TOKENS_PER_FRAME * codes.shape[1] + _SPARE_TOKENS)
 
 
-def _require_room(facts: AsrFacts, steps: int) -> None:
+def _require_room(facts: ModelFacts, steps: int) -> None:
     if steps > facts.max_steps:
         raise InputError(
             f"the longest clip and its text take {steps} steps, and this model has "

@@ -94,22 +94,31 @@ class ModelFacts:
         codebook_size: number of entries of each.
         codec: identity of its codec; empty if unknown.
         max_steps: most steps of its decoder-only model.
+        has_frame_scores: whether a CAT-ASR has a CTC head.
+        has_alignment: whether a CAT-TTS is conditioned on the current text token.
+        guidance: default classifier-free guidance scale of a CAT-TTS.
     """
 
     num_quantizers: int
     codebook_size: int
     codec: str = ""
     max_steps: int = 1 << 30
+    has_frame_scores: bool = False
+    has_alignment: bool = False
+    guidance: float = 1.0
 
-
-def common_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of `ModelFacts` by the contents of a config.json."""
-    return {
-        "num_quantizers": config["num_quantizers"],
-        "codebook_size": config["codebook_size"],
-        "codec": config.get("codec", ""),
-        "max_steps": int(config["text_config"].get("max_position_embeddings", 1 << 30)),
-    }
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "ModelFacts":
+        """The sizes in a config.json."""
+        return cls(
+            num_quantizers=config["num_quantizers"],
+            codebook_size=config["codebook_size"],
+            codec=config.get("codec", ""),
+            max_steps=int(config["text_config"].get("max_position_embeddings", 1 << 30)),
+            has_frame_scores=bool(config.get("frame_scores")),
+            has_alignment=bool(config.get("place_inputs")),
+            guidance=float(config.get("guidance", 1.0)),
+        )
 
 
 def check_codec(model: ModelFacts, codec: CodecInfo) -> None:

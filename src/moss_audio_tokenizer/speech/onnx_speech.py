@@ -1,4 +1,4 @@
-"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech` writes.
+"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech_graphs` writes.
 
 Owns embeddings, output layers and KV caches; the loops are `tts_generation`'s and
 `asr_decoding`'s. Equal to PyTorch up to rounding: greedy codes and texts are the same.
@@ -13,13 +13,12 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
-from ..errors import CheckpointError
+from ..errors import MALFORMED, CheckpointError
 from ..onnx.runtime import Runtime
-from .asr_decoding import AsrFacts
-from .model_facts import GRAPHS
+from .model_facts import GRAPHS, ModelFacts
 from .token_frames import FrameAlignment
 from .tokens import TextCodec, load_text
-from .tts_generation import TtsFacts, TtsInput
+from .tts_generation import TtsInput
 
 # Weights of the Transformers' blocks, which only the graphs read.
 _BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
@@ -36,6 +35,7 @@ class OnnxModel:
 
     Attributes:
         config: its config.json.
+        facts: its sizes.
         weights: the weights outside the graphs, in float32.
         text: tokens of texts.
         sessions: sessions of its graphs.
@@ -48,7 +48,7 @@ class OnnxModel:
 
     def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
         self.folder, runtime = Path(folder), runtime or Runtime()
-        self.config = _read_config(self.folder, self.kind)
+        self.config, self.facts = _read_config(self.folder, self.kind)
         self.weights = _weights_outside_graphs(self.folder)
         self.text: TextCodec = load_text(self.folder)
         self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[self.kind]]
@@ -83,18 +83,20 @@ class OnnxModel:
         return projected if bias is None else projected + bias
 
 
-def _read_config(folder: Path, kind: str) -> dict[str, Any]:
+def _read_config(folder: Path, kind: str) -> tuple[dict[str, Any], ModelFacts]:
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        if config.get("model_type") != kind:
+            raise CheckpointError(f"{folder} describes no {kind} model; name the folder of one")
+        return config, ModelFacts.of(config)
+    except CheckpointError:
+        raise
+    except MALFORMED as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{folder} holds no exported speech model ({reason}); export one with "
             "moss-audio export onnx"
         ) from error
-    if not isinstance(config, dict) or config.get("model_type") != kind:
-        raise CheckpointError(f"{folder} describes no {kind} model; name the folder of one")
-    return config
 
 
 def _weights_outside_graphs(folder: Path) -> dict[str, np.ndarray]:
@@ -185,11 +187,6 @@ class OnnxTts(OnnxModel):
 
     kind = "cat-tts"
 
-    @property
-    def facts(self) -> TtsFacts:
-        """Sizes of the model."""
-        return TtsFacts.of(self.config)
-
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "OnnxTtsDecoder":
         """Start to generate a batch."""
         return OnnxTtsDecoder(self, inputs, guided)
@@ -271,11 +268,6 @@ class OnnxAsr(OnnxModel):
     """CAT-ASR by onnxruntime; an `AsrModel`."""
 
     kind = "cat-asr"
-
-    @property
-    def facts(self) -> AsrFacts:
-        """Sizes of the model."""
-        return AsrFacts.of(self.config)
 
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "OnnxAsrDecoder":
         """Read the frames of clips, as one batch."""

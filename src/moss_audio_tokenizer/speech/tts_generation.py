@@ -5,7 +5,7 @@ One loop in NumPy for PyTorch and onnxruntime: a model runs its Transformers (`T
 frames.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from ..errors import InputError
-from .model_facts import ModelFacts, check_codes, common_facts
+from .model_facts import ModelFacts, check_codes
 from .sampling import CodeSampler, SpeechSampling, checked_num_quantizers
 from .token_frames import FrameAlignment, TextCursor
 from .tokens import TextCodec
@@ -75,7 +75,7 @@ class TtsModel(Protocol):
     """A CAT-TTS model, by PyTorch or onnxruntime."""
 
     @property
-    def facts(self) -> "TtsFacts":
+    def facts(self) -> ModelFacts:
         """Sizes of the model."""
         ...
 
@@ -87,28 +87,6 @@ class TtsModel(Protocol):
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> TtsDecoder:
         """Start a batch; ``guided`` adds unconditioned copies of all rows."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TtsFacts(ModelFacts):
-    """Sizes of a CAT-TTS model.
-
-    Attributes:
-        has_alignment: whether it is conditioned on the current text token.
-        guidance: default classifier-free guidance scale.
-    """
-
-    has_alignment: bool
-    guidance: float
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "TtsFacts":
-        """The sizes in a config.json."""
-        return cls(
-            has_alignment=bool(config.get("place_inputs")),
-            guidance=float(config.get("guidance", 1.0)),
-            **common_facts(config),
-        )
 
 
 @dataclass(frozen=True)
@@ -223,7 +201,7 @@ def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSamplin
         raise InputError(f"unknown option ({error}); see SpeechSampling") from error
 
 
-def _guidance(facts: TtsFacts, asked: float) -> float:
+def _guidance(facts: ModelFacts, asked: float) -> float:
     """The guidance scale that was asked for, or the model's own.
 
     Raises:
@@ -289,7 +267,7 @@ def _input(model: TtsModel, text: str, prompt: Prompt | None, depth: int) -> Tts
     return TtsInput(ids, check_codes(np.asarray(prompt.codes), model.facts, depth))
 
 
-def _check_length(facts: TtsFacts, inputs: Sequence[TtsInput], max_frames: int) -> None:
+def _check_length(facts: ModelFacts, inputs: Sequence[TtsInput], max_frames: int) -> None:
     longest = max(
         len(row.ids) + 1 + (0 if row.codes is None else row.codes.shape[1]) for row in inputs
     )

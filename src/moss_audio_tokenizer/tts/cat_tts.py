@@ -27,7 +27,7 @@ from ..llm.llm import checked_language_model
 from ..model.inputs import require_device
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from ..speech.token_frames import FrameAlignment
-from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput
+from ..speech.tts_generation import CONTINUE, END, TtsInput
 from .depth import DepthCache, DepthTransformer
 from .text_alignment import DurationPredictor, TokenAlignment
 from .tts_config import CatTtsConfig, TtsBatch, TtsOutput
@@ -149,11 +149,6 @@ class CatTts(FolderModel):
             codes = torch.from_numpy(row.codes)[:, None].to(self.device)
             parts.append(self.code_embedding(codes)[0])
         return torch.cat(parts)
-
-    @property
-    def facts(self) -> TtsFacts:
-        """Sizes of the model, as generation needs them."""
-        return TtsFacts.of(self.config.to_dict())
 
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "TorchTtsDecoder":
         """Start to generate a batch (`speech.tts_generation`)."""
