@@ -275,7 +275,7 @@ class TorchAsrDecoder:
     def advance(self, tokens: np.ndarray, origins: np.ndarray) -> None:
         """Append a token to each row; row i continues row ``origins[i]`` of before."""
         device = self._model.device
-        self._rows.select(torch.from_numpy(origins).to(device))
+        self._rows.select(origins)
         embed = self._model.language_model.get_input_embeddings()
         self._rows.append(embed(torch.from_numpy(tokens).to(device)))
 

@@ -29,6 +29,8 @@ _OGG_CODECS = {b"\x7fFLAC": "Ogg FLAC", b"Speex   ": "Ogg Speex", b"\x80theora":
 _HEAD_BYTES = 64
 # Writers to a pipe cannot know the size: ffmpeg puts 0xFFFFFFFF, sox and others about 2 GiB.
 _UNKNOWN_SIZE = 0x7FFF0000
+# Head of a chunk of Sony Wave64.
+_W64_LAYOUT = "<16sQ"
 
 # Flags of the pages that begin and end a stream (RFC 3533).
 _OGG_BEGIN, _OGG_END = 2, 4
@@ -137,7 +139,7 @@ def examine(file: BinaryIO, size: int) -> Contents:
     if start[:4] == b"RF64":
         return Contents(whole, _rf64_damage(file, size))
     if start[:4] == b"riff":
-        return Contents(whole, _w64_damage(file, size))
+        return Contents(whole, _chunk_damage(file, size, 40, b"data", _W64_LAYOUT, padding=8))
     if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
         return Contents(whole, _chunk_damage(file, size, 12, b"data", "<4sI"))
     if start[:4] == b"FORM" and start[8:11] == b"AIF":
@@ -155,25 +157,34 @@ def examine(file: BinaryIO, size: int) -> Contents:
 
 
 def _chunk_damage(
-    file: BinaryIO, size: int, first: int, wanted: bytes, layout: str, padding: int = 2
+    file: BinaryIO,
+    size: int,
+    first: int,
+    wanted: bytes,
+    layout: str,
+    padding: int = 2,
+    promised: int | None = None,
 ) -> str | None:
     """Compare the length of the chunk of samples with what is left of the file."""
-    header = struct.calcsize(layout)
+    head_size = struct.calcsize(layout)
     file.seek(first)
-    while len(chunk := file.read(header)) == header:
-        name, length = struct.unpack(layout, chunk)
-        if name == wanted:
-            return _cut_short(size - file.tell(), length)
-        file.seek(min(file.tell() + length + length % padding, size))
+    while len(head := file.read(head_size)) == head_size:
+        name, length = struct.unpack(layout, head)
+        length -= head_size if layout == _W64_LAYOUT else 0  # in W64 alone it includes the head
+        if name[:4] == wanted:
+            wide = promised is not None or layout == _W64_LAYOUT
+            length = length if promised is None else promised
+            return _cut_short(size - file.tell(), length, 1 << 62 if wide else _UNKNOWN_SIZE)
+        if length < 0:
+            return None
+        file.seek(min(file.tell() + -(-length // padding) * padding, size))
     return None
 
 
-def _cut_short(left: int, length: int) -> str | None:
-    return _promise_broken(left, length) if left < length < _UNKNOWN_SIZE else None
-
-
-def _promise_broken(left: int, length: int) -> str:
-    return f"cut short: {left} bytes of samples where its header promises {length}"
+def _cut_short(left: int, length: int, unknown: int = _UNKNOWN_SIZE) -> str | None:
+    if left < length < unknown:
+        return f"cut short: {left} bytes of samples where its header promises {length}"
+    return None
 
 
 def _rf64_damage(file: BinaryIO, size: int) -> str | None:
@@ -183,29 +194,7 @@ def _rf64_damage(file: BinaryIO, size: int) -> str | None:
     if chunk[:4] != b"ds64" or len(chunk) < 24:
         return None
     promised = int.from_bytes(chunk[16:24], "little")
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        name, length = struct.unpack("<4sI", head)
-        if name == b"data":
-            left = size - file.tell()
-            return _promise_broken(left, promised) if left < promised < 1 << 62 else None
-        file.seek(min(file.tell() + length + length % 2, size))
-    return None
-
-
-def _w64_damage(file: BinaryIO, size: int) -> str | None:
-    """Chunks of Sony Wave64: names of 16 bytes, lengths of 8 that include the head of 24."""
-    position = 40
-    while position + 24 <= size:
-        file.seek(position)
-        name, length = struct.unpack("<16sQ", file.read(24))
-        if name[:4] == b"data":
-            left, promised = size - position - 24, length - 24
-            return _promise_broken(left, promised) if left < promised < 1 << 62 else None
-        if length < 24:
-            return None
-        position += -(-length // 8) * 8
-    return None
+    return _chunk_damage(file, size, 12, b"data", "<4sI", promised=promised)
 
 
 def _asf_damage(file: BinaryIO, size: int) -> str | None:

@@ -6,8 +6,9 @@ KV cache argument, whose name changed between versions of transformers.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -21,15 +22,10 @@ from transformers import (
 )
 
 from ..errors import ConfigError
+from ..speech.tokens import TextCodec
 
 # Keys that could make transformers load foreign code or kernels.
 _LEFT_OUT = ("attn_implementation", "_attn_implementation", "auto_map", "quantization_config")
-
-
-class Tokens(Protocol):
-    """Tokens of texts, as far as their number goes."""
-
-    num_tokens: int
 
 
 def check_whole(config: Any, least: dict[str, int], most: int = 1 << 20) -> None:
@@ -44,7 +40,7 @@ def check_whole(config: Any, least: dict[str, int], most: int = 1 << 20) -> None
             raise ConfigError(f"{name} is {value!r}; expected a whole number, {lowest} to {most}")
 
 
-def checked_language_model(values: Any, text: Tokens) -> PreTrainedConfig:
+def checked_language_model(values: Any, text: TextCodec) -> PreTrainedConfig:
     """The nested configuration of a language model that has all tokens of a text.
 
     Raises:
@@ -179,11 +175,13 @@ class CachedRows:
         self._mask = torch.cat((self._mask, torch.ones_like(self._mask[:, :1])), 1)
         self._run(step[:, None], self._next)
 
-    def select(self, rows: Int64[Tensor, "_"]) -> None:
+    def select(self, rows: Int64[np.ndarray, "_"]) -> None:
         """Keep these rows, in this order."""
-        if len(rows) != len(self._mask) or bool((rows.cpu() != torch.arange(len(rows))).any()):
-            self._cache.batch_select_indices(rows)
-        self._mask, self._next = self._mask[rows], self._next[rows]
+        if np.array_equal(rows, np.arange(len(self._mask))):
+            return
+        order = torch.from_numpy(rows).to(self._mask.device)
+        self._cache.batch_select_indices(order)
+        self._mask, self._next = self._mask[order], self._next[order]
 
     def _run(self, steps: Tensor, positions: Tensor) -> None:
         self._next = positions[:, -1:] + 1
