@@ -10,8 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from .decoder_messages import silenced
-from .reading import UNKNOWN_LENGTH, AudioSource, ForwardFile, load_audio, open_audio, source_name
+from .reading import load_audio, open_audio
 from .samples import (
     check_channels,
     check_finite,
@@ -19,6 +18,7 @@ from .samples import (
     convert_channels,
     resample,
 )
+from .sndfile import UNKNOWN_LENGTH, AudioSource, ForwardFile, silenced, source_name
 
 # Samples on either side that the resampler uses; measured, 256 are enough (at a ratio of 1).
 _REACH_SAMPLES = 1024
