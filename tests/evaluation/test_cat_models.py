@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import ModelMismatchError
-from moss_audio_tokenizer.evaluation.scoring_models.registry import load_transcriber
+from moss_audio_tokenizer.evaluation.scoring_models import load_transcriber
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 from moss_audio_tokenizer.speech.synthesizer import SpeechRequest
 

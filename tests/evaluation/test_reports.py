@@ -148,7 +148,7 @@ def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     from toy_codecs import Noise
 
     from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
-    from moss_audio_tokenizer.evaluation.scoring_models.registry import ScoringModelNames
+    from moss_audio_tokenizer.evaluation.scoring_models import ScoringModelNames
     from moss_audio_tokenizer.manifest import read_manifest
 
     pytest.importorskip("jiwer")

@@ -208,7 +208,7 @@ def evaluate_tts(
     """
     _prepare(output)
     from ..evaluation.datasets import read_test_items
-    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)

@@ -20,13 +20,13 @@ import numpy as np
 from ..audio import load_audio, resample
 from ..errors import EvaluationError, MissingDependencyError, MossAudioError
 from ..manifest import ManifestEntry
+from ..metrics.delays import find_delay, without_delay
 from ..metrics.signals import MEASURED_RATE
 from ..workers import prepare_worker
-from .alignment import find_delay, without_delay
 from .clip_results import Row, content_of, save_codes, save_decoded_audio, save_reference
 from .codecs import CodedClip, EvaluatedCodec, Opener
 from .metric_registry import measure_mono, metrics_of, missing_packages
-from .scoring_models.registry import ScoringModelNames, ScoringModels
+from .scoring_models import ScoringModelNames, ScoringModels
 
 # Libraries that would each start a thread for every core, in each of several processes.
 _THREAD_VARIABLES = tuple(

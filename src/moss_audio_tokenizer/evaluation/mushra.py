@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import EvaluationError, InputError
-from .baselines.registry import low_pass
+from .baselines import low_pass
 from .exhibits import beginning, flac
 from .pages import page, pipe_table
 from .summary import average

@@ -18,7 +18,7 @@ from .clip_workers import Opened, Task, Work, run_tasks
 from .codecs import EvaluatedCodec, Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
 from .results_file import ResultsFile
-from .scoring_models.registry import ScoringModelNames, ScoringModels
+from .scoring_models import ScoringModelNames, ScoringModels
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ...speech.synthesizer import Speech, SpeechRequest
 from ..clip_results import content_of, name_slug, slug
 from ..datasets import SpeechItem
 from ..results_file import Key
-from ..scoring_models.registry import EmbedSpeaker, Transcribe, cosine
+from ..scoring_models import EmbedSpeaker, Transcribe, cosine
 from ..text_normalization import normalizer
 from .speech_rows import Batch, OnProgress, SpeechRow, Transcript, digest_of, run_batches
 from .systems import TtsSystem, chosen_quantizer_counts
