@@ -2,7 +2,7 @@
 
 Owns the work on one clip and its spreading over processes; rows are `result_rows.py`'s, the output
 folder `run.py`'s, artifacts `artifacts.py`'s. Everything is measured in mono at 16 kHz,
-after `alignment.py`'s rule.
+after `metrics.delays` has taken the delay away.
 """
 
 import os

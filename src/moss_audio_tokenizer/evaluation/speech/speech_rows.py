@@ -13,6 +13,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from ...errors import CodesError
 from ..results_file import (
     Key,
     ResultRow,
@@ -144,6 +145,26 @@ def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
 def results_file(folder: Path) -> ResultsFile[SpeechRow]:
     """The results of a run of speech models."""
     return ResultsFile(folder, speech_row_from_json)
+
+
+def chosen_quantizer_counts(wanted: Sequence[int], most: Mapping[str, int]) -> dict[str, list[int]]:
+    """The numbers of quantizers of every system, from the lowest.
+
+    Args:
+        wanted: numbers that were asked for; empty for powers of two and all.
+        most: the most quantizers of each system, by its label.
+
+    Raises:
+        CodesError: more quantizers than a system has, or none.
+    """
+    for label, limit in most.items():
+        wrong = [count for count in wanted if not 1 <= count <= limit]
+        if wrong:
+            raise CodesError(f"num_quantizers is {wrong[0]}; expected 1 to {limit} for {label!r}")
+    return {
+        label: sorted(set(wanted) or {limit, *(1 << power for power in range(limit.bit_length()))})
+        for label, limit in most.items()
+    }
 
 
 @dataclass(frozen=True)
