@@ -169,7 +169,7 @@ def without_changed(
 
 
 def _forget(folder: Path, clip: ManifestEntry) -> None:
-    shutil.rmtree(audio_folder(folder, clip), ignore_errors=True)
+    shutil.rmtree(version_file(folder, clip).parent, ignore_errors=True)
     for path in folder.glob(f"codes/*/{name_slug(clip.name)}.npy"):
         path.unlink()
 
@@ -195,29 +195,23 @@ def save_decoded_audio(
     rate = codec.sampling_rate
     late = round(delay * rate / MEASURED_RATE)
     rows = [without_delay(channel, late, num_samples) for channel in coded_clip.audio]
-    name = f"{slug(codec.name, coded_clip.num_quantizers)}.flac"
-    path = audio_folder(folder, clip) / name
+    path = version_file(folder, clip, slug(codec.name, coded_clip.num_quantizers))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_audio(path, np.stack(rows), rate)
 
 
 def save_reference(folder: Path, clip: ManifestEntry) -> None:
     """The original in mono beside what codecs made of it."""
-    path = reference_file(folder, clip)
+    path = version_file(folder, clip)
     samples, rate = read_audio(clip.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written again for every codec: the file there may be of another clip of this name.
     save_audio(path, convert_channels(samples, 1), rate)
 
 
-def reference_file(folder: Path, clip: ManifestEntry) -> Path:
-    """Where the original of a clip lies."""
-    return audio_folder(folder, clip) / "reference.flac"
-
-
-def audio_folder(folder: Path, clip: ManifestEntry) -> Path:
-    """Where the versions of a clip lie."""
-    return folder / "audio" / name_slug(clip.name)
+def version_file(folder: Path, clip: ManifestEntry, version: str = "reference") -> Path:
+    """Where a version of a clip lies: what a codec made of it, or the original."""
+    return folder / "audio" / name_slug(clip.name) / f"{version}.flac"
 
 
 def name_slug(name: str) -> str:

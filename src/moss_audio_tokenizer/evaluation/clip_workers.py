@@ -1,8 +1,8 @@
 """Clips through codecs, measured: in one process or in several, with the same results.
 
-Owns the work on one clip and its spreading over processes; rows are `result_rows.py`'s, the output
-folder `run.py`'s, artifacts `artifacts.py`'s. Everything is measured in mono at 16 kHz,
-after `metrics.delays` has taken the delay away.
+Owns the work on one clip and its spreading over processes; what is left of a clip is
+`clip_results.py`'s, the output folder `run.py`'s. Everything is measured in mono at 16 kHz, after
+`metrics.delays` has taken the delay away.
 """
 
 import os
@@ -91,7 +91,6 @@ class Worker:
         self._scoring_models = (
             opened.scoring_models if opened else ScoringModels(work.scoring_models)
         )
-        self._missing = dict.fromkeys(missing_packages(work.metrics), nan)
 
     def rows(self, task: Task) -> list[Row]:
         """A row for every number of quantizers; a clip that fails costs its own rows only.
@@ -99,7 +98,9 @@ class Worker:
         Raises:
             MissingDependencyError: every clip would fail the same way.
         """
-        codec = self._codec(task.codec)
+        if task.codec not in self._codecs:
+            self._codecs[task.codec] = self._work.openers[task.codec]()
+        codec = self._codecs[task.codec]
         try:
             return self._measure(task, codec)
         except MissingDependencyError:
@@ -107,11 +108,6 @@ class Worker:
         except Exception as error:  # of any kind: a codec under test may raise what it likes
             message = str(error) if isinstance(error, MossAudioError) else repr(error)
             return _failed_rows(task, codec, message)
-
-    def _codec(self, index: int) -> EvaluatedCodec:
-        if index not in self._codecs:
-            self._codecs[index] = self._work.openers[index]()
-        return self._codecs[index]
 
     def _measure(self, task: Task, codec: EvaluatedCodec) -> list[Row]:
         clip, folder = task.clip, self._work.folder
@@ -171,10 +167,9 @@ class Worker:
 
     def _values(self, domain: str, original: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
         names = metrics_of(domain, self._work.metrics)
-        values = {name: self._missing[name] for name in names if name in self._missing}
-        return values | measure_mono(
-            original, estimate, [one for one in names if one not in values]
-        )
+        missing = missing_packages(names)
+        measured = measure_mono(original, estimate, [one for one in names if one not in missing])
+        return {name: measured.get(name, nan) for name in names}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

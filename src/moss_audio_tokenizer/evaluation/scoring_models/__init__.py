@@ -156,11 +156,6 @@ class ScoringModelNames:
     text_normalization: str = "plain"
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that these models bring."""
-        return tuple(self.by_metric)
-
-    @property
     def by_metric(self) -> dict[str, str]:
         """The model that brings each of these metrics, with the normalization of its texts."""
         plain = self.text_normalization == "plain"
