@@ -36,13 +36,7 @@ _THREAD_VARIABLES = tuple(
 
 @dataclass(frozen=True)
 class Task:
-    """One clip through one codec.
-
-    Attributes:
-        clip: from the manifest.
-        codec: index of the codec in the work.
-        save_audio: whether the decoded audio is stored.
-    """
+    """One clip through one codec, which is named by its index in the work."""
 
     clip: ManifestEntry
     codec: int
@@ -51,14 +45,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Work:
-    """What every process must know.
-
-    Attributes:
-        openers: one for each codec.
-        metrics: names of what is measured.
-        scoring_models: names of the scoring models.
-        folder: where audio and codes of clips are stored.
-    """
+    """What every process must know; audio and codes of clips go to the folder."""
 
     openers: tuple[Opener, ...]
     metrics: tuple[str, ...]
@@ -75,14 +62,10 @@ class Opened:
 
 
 class Worker:
-    """Does tasks one after the other; a codec is opened at its first task.
-
-    Args:
-        work: what to do.
-        opened: what is open already.
+    """Does tasks one after the other; a codec that is not open yet is opened at its first task.
 
     Raises:
-        CheckpointError, InputError: a model that scores cannot be loaded.
+        CheckpointError, InputError: a scoring model cannot be loaded.
     """
 
     def __init__(self, work: Work, opened: Opened | None = None) -> None:

@@ -37,9 +37,7 @@ class Version:
 
     Attributes:
         name: such as "Original" or "opus:6".
-        kbps: bitrate, in kilobits a second.
         audio: samples, in -1 .. 1.
-        sampling_rate: samples a second of the audio.
         values: metrics by name; none for the original.
         note: shown below the values.
     """

@@ -55,14 +55,7 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison.
-
-    Attributes:
-        name: what was compared.
-        passed: whether it is close enough.
-        found: how close it is.
-        expected: what would do.
-    """
+    """One comparison: how close something is, and how close it must be."""
 
     name: str
     passed: bool
@@ -82,8 +75,7 @@ class LocalSubject:
 
     def encode(self, audio: Clip, num_quantizers: int) -> Codes:
         """Codes of a complete clip."""
-        codes: Codes = self._codec.encode(audio, num_quantizers=num_quantizers)
-        return codes
+        return self._codec.encode(audio, num_quantizers=num_quantizers)
 
     def encode_live(self, audio: Clip) -> Codes:
         """Codes of a clip that is streamed."""

@@ -34,12 +34,9 @@ class Vector:
 
 @dataclass(frozen=True)
 class GoldenVectors:
-    """What a codec must compute.
+    """What a codec must compute; the first encoding has all layers.
 
-    Attributes:
-        source: where they are from.
-        encodings: audio to codes, in the order of the checks; the first is of all layers.
-        decodings: codes to audio, likewise.
+    The source says where the vectors are from.
     """
 
     source: str

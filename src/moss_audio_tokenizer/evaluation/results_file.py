@@ -71,11 +71,7 @@ class ResultsFile(Generic[RowType]):
         return self.folder / RESULTS
 
     def check(self) -> None:
-        """Refuse a folder that holds something, but no results of such a run.
-
-        Raises:
-            EvaluationError: see above.
-        """
+        """Raise EvaluationError for a folder that holds something, but no results of such a run."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         if any(path.name != _LOCK for path in found) and not self.path.is_file():
             raise EvaluationError(
@@ -193,14 +189,14 @@ def as_text(value: Any) -> str:
 
 def as_number(value: Any) -> float:
     """A field that must be a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if type(value) not in (int, float) or not isfinite(value):
         raise ValueError(f"{value!r} where a number was expected")
     return float(value)
 
 
 def as_count(value: Any) -> int:
     """A field that must be an integer from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} where a count was expected")
     return value
 

@@ -23,11 +23,7 @@ from .scoring_models import ScoringModelNames, ScoringModels
 
 @dataclass(frozen=True)
 class EvaluatedCodecInfo:
-    """What a run records of an opened codec.
-
-    Attributes:
-        name, identity, quantizer_counts, sampling_rate, codebook_size: see `EvaluatedCodec`.
-    """
+    """What a run records of an `EvaluatedCodec`."""
 
     name: str
     identity: str
@@ -38,13 +34,11 @@ class EvaluatedCodecInfo:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """What is to be measured, and how.
 
     Attributes:
-        clips: of a manifest.
         openers: make the codecs.
         metrics: names of what is measured.
-        scoring_models: names of the scoring models.
         jobs: processes.
         num_examples: clips whose audio is stored, to listen to.
     """
@@ -208,9 +202,5 @@ def default_jobs() -> int:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something, but no results of such a run.
-
-    Raises:
-        EvaluationError: see above.
-    """
+    """Raise EvaluationError for a folder that holds something, but no results of such a run."""
     ResultsFile(folder, row_from_json).check()

@@ -55,8 +55,7 @@ class StepSpeed:
 
     Attributes:
         side: "encode" or "decode".
-        chunk_frames: frames of each stream in a step.
-        num_streams: that step together.
+        chunk_frames, num_streams: frames of each stream in a step, and streams together.
         when: "start" of the streams, or "past" every attention window.
         p50_ms: median over steps; p95_ms and p99_ms are percentiles.
         real_time_factor: median step over the audio's duration.
@@ -82,15 +81,7 @@ class StepSpeed:
 
 @dataclass(frozen=True)
 class ClipSpeed:
-    """Cost of whole clips.
-
-    Attributes:
-        side: "encode" or "decode".
-        seconds: length of the clip.
-        real_time_factor: median of several runs over the clip's length.
-        floor: the least real-time factor.
-        times_floor: the one over the other.
-    """
+    """Cost of whole clips: the median real-time factor, and the least that there could be."""
 
     side: str
     seconds: float
@@ -205,8 +196,8 @@ def as_markdown(machine: Machine, clips: Sequence[ClipSpeed], steps: Sequence[St
         ]
         parts.append(pipe_table(("clip", "side", "RTF", "floor", "x floor"), rows))
     if steps:
-        heads = ("side", "frames", "streams", "when", "p50 ms", "p95", "p99", "floor ms", "x floor")
-        heads += ("RTF", "streams at real time", "MB a stream")
+        heads = ["side", "frames", "streams", "when", "p50 ms", "p95", "p99", "floor ms", "x floor"]
+        heads += ["RTF", "streams at real time", "MB a stream"]
         parts.append(pipe_table(heads, map(_cells, steps)))
     return "\n\n".join(parts) + "\n"
 

@@ -48,8 +48,7 @@ def _envelopes(signal: Float[np.ndarray, "samples"]) -> Float[np.ndarray, "frame
     filters = mel_filters(MEASURED_RATE, _WINDOW, _NUM_BANDS).T
     blocks = [block @ filters for block in magnitude_blocks(signal, _WINDOW, _HOP)]
     levels = np.log(np.concatenate(blocks) + _FLOOR)
-    centred: np.ndarray = levels - levels.mean(0)
-    return centred
+    return levels - levels.mean(0)
 
 
 def _envelope_lag(

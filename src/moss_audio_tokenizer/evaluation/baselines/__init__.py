@@ -112,8 +112,7 @@ def _python(name: str, value: str) -> EvaluatedCodec:
             f"--codec {name!r} gave {type(made).__name__}; expected a Codec (info, encode, "
             "decode) or an EvaluatedCodec (code)"
         )
-    codec: EvaluatedCodec = made
-    return codec
+    return made
 
 
 _OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {

@@ -40,8 +40,7 @@ def load_transcriber(name: str) -> Transcribe | None:
         InputError: the name is unknown.
         MissingDependencyError: a package is not installed.
     """
-    model: Transcribe | None = _load(name, "--asr-model", _ASR_MODELS, "transcriber")
-    return model
+    return _load(name, "--asr-model", _ASR_MODELS, "transcriber")
 
 
 def load_speaker_model(name: str) -> EmbedSpeaker | None:
@@ -49,8 +48,7 @@ def load_speaker_model(name: str) -> EmbedSpeaker | None:
 
     MODULE:FUNCTION makes a function (samples, sampling rate) -> embedding.
     """
-    model: EmbedSpeaker | None = _load(name, "--speaker-model", _SPEAKER_MODELS, "embedder")
-    return model
+    return _load(name, "--speaker-model", _SPEAKER_MODELS, "embedder")
 
 
 def load_opinion_model(name: str) -> ScoreOpinion | None:
@@ -58,8 +56,7 @@ def load_opinion_model(name: str) -> ScoreOpinion | None:
 
     MODULE:FUNCTION makes a function (samples, sampling rate) -> score.
     """
-    model: ScoreOpinion | None = _load(name, "--opinion-model", _OPINION_MODELS, "rater")
-    return model
+    return _load(name, "--opinion-model", _OPINION_MODELS, "rater")
 
 
 def _load(name: str, option: str, known: _Known, of_transformers: str) -> Any:
@@ -140,15 +137,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ScoringModelNames:
-    """Names of the scoring models of a run; "" for none.
-
-    Attributes:
-        speaker_model: a name that `load_speaker_model` knows.
-        opinion_model: a name that `load_opinion_model` knows.
-        asr_model: a name that `load_transcriber` knows.
-        text_normalization: how texts are made comparable, one of
-            `text_normalization.NORMALIZATIONS`.
-    """
+    """Names of the scoring models of a run, "" for none; how texts are made comparable."""
 
     speaker_model: str = ""
     opinion_model: str = ""

@@ -82,12 +82,10 @@ class AsrPlan:
     """What to transcribe, and how.
 
     Attributes:
-        clips: recordings with texts.
-        codec: makes the codes.
-        quantizer_counts: numbers of quantizers; empty for powers of two.
-        num_beams: width of the beam search.
+        clips: recordings, of which those with texts count.
+        quantizer_counts: empty for powers of two.
+        num_beams: width of the beam search; 0 is by the frames alone.
         batch_size: clips that are transcribed together.
-        text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
     Raises:
         InputError: no clip has a text, or a number is not at least 1.
@@ -126,8 +124,7 @@ def run_asr(
 
     Raises:
         CodesError: a number of quantizers that a system does not have.
-        EvaluationError: see `run_batches`.
-        MissingDependencyError: a package is not installed.
+        EvaluationError: another run has the folder, or it holds rows of another kind.
     """
     available = plan.codec.info.num_quantizers
     most = {label: min(one.num_quantizers, available) for label, one in systems.items()}

@@ -33,12 +33,9 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Transcript:
-    """What one ASR model understood.
+    """What one ASR model understood (``read``), and how far off it is.
 
-    Attributes:
-        read: its text as it gave it.
-        wer, cer: against the text, both normalized; NaN without a text.
-        num_words, num_characters: of the normalized text, which weigh the rates.
+    Rates are NaN without a text; the words and characters of the normalized text weigh them.
     """
 
     read: str
@@ -77,7 +74,6 @@ class SpeechRow(ResultRow):
     """One text through one model at one number of quantizers, or why that failed.
 
     Attributes:
-        text: text of the clip, or text to synthesize.
         transcripts: by ASR model; "" is the measured model itself.
         similarity: cosine to the prompt's voice; NaN without a prompt or a speaker model.
         prompt: path of the prompt; "" for none.
@@ -169,12 +165,7 @@ def chosen_quantizer_counts(wanted: Sequence[int], most: Mapping[str, int]) -> d
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts that go through one system together, at one number of quantizers.
-
-    Attributes:
-        origins: what each row is made from, as a digest, by the row's key.
-        rows: computes the rows.
-    """
+    """Texts that go through one system together: digests of what each row is made from."""
 
     origins: Mapping[Key, str]
     rows: Callable[[], list[SpeechRow]]

@@ -98,13 +98,11 @@ class TtsPlan:
     """What to synthesize, and the scoring models.
 
     Attributes:
-        items: texts and prompts.
         transcribers: ASR models by name.
         embed: speaker model; None for none.
-        quantizer_counts: numbers of quantizers; empty for powers of two.
+        quantizer_counts: empty for powers of two.
         seed: of the first item; the seeds of the others follow.
         batch_size: texts that are synthesized together.
-        text_normalization: one of `text_normalization.NORMALIZATIONS`.
         settings: what else the results depend on, such as the names of the scoring models and
             how tokens are sampled; a change makes a resumed run measure everything again.
 
@@ -144,8 +142,7 @@ def run_tts(
 
     Raises:
         CodesError: a number of quantizers that a system does not have.
-        EvaluationError: see `run_batches`.
-        MissingDependencyError: a package is not installed.
+        EvaluationError: another run has the folder, or it holds rows of another kind.
     """
     most = {label: one.num_quantizers for label, one in systems.items()}
     counts = chosen_quantizer_counts(plan.quantizer_counts, most)
