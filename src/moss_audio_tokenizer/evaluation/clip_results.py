@@ -6,7 +6,7 @@ the clip's name. The results file is `results_file.py`'s, averages are `summary.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,10 @@ from .results_file import (
     Key,
     ResultRow,
     as_count,
-    as_number,
     as_text,
     checked,
     number_or_nan,
     number_or_null,
-    or_null,
     parsing,
 )
 
@@ -96,24 +94,6 @@ class Row(ResultRow):
         return found
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "path": as_text,
-    "domain": as_text,
-    "language": lambda value: "" if value is None else as_text(value),
-    "model": as_text,
-    "identity": as_text,
-    "num_quantizers": or_null(as_count),
-    "kbps": as_number,
-    "actual_kbps": as_number,
-    "delay_ms": as_number,
-    "error": as_text,
-    "num_words": as_count,
-    "num_characters": as_count,
-    "transcript": or_null(as_text),
-    "text": or_null(as_text),
-}
-
-
 def row_from_json(item: Mapping[str, Any]) -> Row:
     """The row that `Row.as_json` was made from.
 
@@ -121,8 +101,8 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
         EvaluationError: it was made from something else, such as a row of a speech model's.
     """
     with parsing(item):
-        values = checked(item, _FIELDS)
-        values["metrics"] = checked(item, dict.fromkeys(METRICS, number_or_nan))
+        values = checked(item, Row, language=lambda value: as_text(value or ""))
+        values["metrics"] = {name: number_or_nan(item[name]) for name in METRICS if name in item}
         values["scoring_models"] = {
             name: as_text(model) for name, model in item.get("scorers", {}).items()
         }

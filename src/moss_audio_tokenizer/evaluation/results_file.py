@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -170,9 +170,21 @@ def parsing(item: Mapping[str, Any]) -> Iterator[None]:
         ) from problem
 
 
-def checked(item: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    """The fields that an object has, each after its check, which may raise ValueError."""
-    return {name: check(item[name]) for name, check in checks.items() if name in item}
+def checked(
+    item: Mapping[str, Any], kind: type[Any], **special: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """The fields of a dataclass that an object has, each after the check of its type.
+
+    Args:
+        item: the object.
+        kind: the dataclass; fields of containers are left out.
+        special: checks of fields that differ from those of their types.
+
+    Raises:
+        ValueError: a value is of another type.
+    """
+    checks = {one.name: special.get(one.name) or _CHECKS.get(one.type) for one in fields(kind)}
+    return {name: check(item[name]) for name, check in checks.items() if check and name in item}
 
 
 def or_null(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -209,3 +221,13 @@ def number_or_nan(value: Any) -> float:
 def number_or_null(value: float) -> float | None:
     """A number as JSON has it: null for NaN and infinity."""
     return value if isfinite(value) else None
+
+
+_CHECKS: dict[Any, Callable[[Any], Any]] = {
+    str: as_text,
+    int: as_count,
+    float: as_number,
+    bool: bool,
+    str | None: or_null(as_text),
+    int | None: or_null(as_count),
+}

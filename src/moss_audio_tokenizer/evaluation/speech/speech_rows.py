@@ -18,9 +18,6 @@ from ..results_file import (
     Key,
     ResultRow,
     ResultsFile,
-    as_count,
-    as_number,
-    as_text,
     checked,
     number_or_nan,
     number_or_null,
@@ -58,15 +55,6 @@ class Transcript:
         """Plain values for JSON; null stands for what is undefined."""
         rates = {"wer": number_or_null(self.wer), "cer": number_or_null(self.cer)}
         return {**asdict(self), **rates}
-
-
-_TRANSCRIPT = {
-    "read": as_text,
-    "wer": number_or_nan,
-    "cer": number_or_nan,
-    "num_words": as_count,
-    "num_characters": as_count,
-}
 
 
 @dataclass(frozen=True)
@@ -109,21 +97,6 @@ class SpeechRow(ResultRow):
         }
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "path": as_text,
-    "text": as_text,
-    "model": as_text,
-    "num_quantizers": as_count,
-    "similarity": number_or_nan,
-    "prompt": as_text,
-    "audio": as_text,
-    "seconds": as_number,
-    "finished": bool,
-    "error": as_text,
-    "origin": as_text,
-}
-
-
 def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
     """The row that `SpeechRow.as_json` was made from.
 
@@ -134,8 +107,12 @@ def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
         if "domain" in item:
             raise ValueError("the row is of a codec's evaluation")
         own = {"": item} if "read" in item else item.get("transcripts", {})
-        transcripts = {name: Transcript(**checked(one, _TRANSCRIPT)) for name, one in own.items()}
-        return SpeechRow(**checked(item, _FIELDS), transcripts=transcripts)
+        rates = {"wer": number_or_nan, "cer": number_or_nan}
+        transcripts = {
+            name: Transcript(**checked(one, Transcript, **rates)) for name, one in own.items()
+        }
+        values = checked(item, SpeechRow, similarity=number_or_nan)
+        return SpeechRow(**values, transcripts=transcripts)
 
 
 def results_file(folder: Path) -> ResultsFile[SpeechRow]:
