@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checkpoint.codec_checkpoint import live_tensors
 from ..checkpoint.key_names import codes_identity
 from ..config import TransformerStage
+from ..errors import InputError
 from ..model.attention import check_backend, usable_backend
 from ..model.codec import Codec
 from ..model.inputs import DTYPES, require_dtype
@@ -67,7 +68,15 @@ class ModelSettings:
             self.set_compute_dtype(name)
 
     def _choose_attention(self) -> None:
-        """Let the stages compute by the preferred implementation, or by what there is instead."""
+        """Let the stages compute by the preferred implementation, or by what there is instead.
+
+        Raises:
+            InputError: the model has no weights.
+        """
+        if self.device.type == "meta":
+            raise InputError(
+                "the model is on the device meta, without weights; load them with from_pretrained"
+            )
         preferred = self.config.attention_implementation
         dtype = DTYPES[self.config.compute_dtype]
         name, reason = usable_backend(preferred, self.device, dtype)
