@@ -273,7 +273,8 @@ def require_one_clip(shape: Sequence[int]) -> None:
     if len(shape) != 2:
         raise CodesError(
             f"codes have shape {list(shape)}; expected (num_quantizers, frames), the codes of one "
-            "clip: decode the clips of a batch one by one, as codes[:, i]"
+            "clip: decode the clips of a batch one by one, as codes[:, i], or codes[i] where the "
+            "batch comes first"
         )
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import swagger_ui_bundle
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -22,14 +23,7 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..codes import StreamingCodec
 from ..errors import MossAudioError
-from .admission import (
-    STATUS,
-    Gate,
-    Refused,
-    document_of,
-    openai_answer,
-    refusal_of,
-)
+from .admission import STATUS, Gate, Refused, document_of, openai_answer, refusal_of
 from .file_routes import file_routes
 from .metrics import Metrics
 from .model_service import Speeches, SpeechSynthesizer, SpeechTranscriber, Transcriptions
@@ -49,6 +43,18 @@ other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` synthesizes texts
 `/v1/audio/transcriptions` transcribes recordings, in the form of OpenAI's interface.
 Errors are `{"error": {"code", "message"}}`."""
 _CLIENT_CLOSED = 499
+_TEXTS = {name: {"type": "string"} for name in ("code", "message")}
+_ERROR_RESPONSE = {
+    "description": "An error: what was got, what was expected, and what to do.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"error": {"type": "object", "properties": _TEXTS}},
+            }
+        }
+    },
+}
 
 
 class CodecServer:
@@ -104,6 +110,7 @@ class CodecServer:
             version=__version__,
             description=_DESCRIPTION,
             lifespan=self._lifespan,
+            responses={"default": _ERROR_RESPONSE},
             docs_url=None,
             redoc_url=None,
         )
@@ -120,6 +127,7 @@ class CodecServer:
         app.include_router(transcription_routes(self.transcriptions, gate))
         app.include_router(self._state_routes(gate))
         _add_pages(app)
+        _say_what_routes_do(app)
         errors = (Refused, MossAudioError, RequestValidationError, HTTPException, ClientDisconnect)
         for error in errors:
             app.add_exception_handler(error, self._answer)
@@ -211,6 +219,20 @@ def _refusal_of_route(error: HTTPException, request: Request) -> Refused:
     if error.status_code == 404:
         return Refused("not_found", f"{asked} does not exist; /docs lists the interface")
     return Refused("bad_input", str(error.detail))
+
+
+def _say_what_routes_do(app: FastAPI) -> None:
+    """Let the documentation name routes by their first sentence, not by their function."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["summary"] = operation["description"].partition("\n")[0].rstrip(".")
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_pages(app: FastAPI) -> None:
