@@ -10,7 +10,7 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, options
-from .destinations import CODES_SUFFIXES
+from .file_jobs import CODES_SUFFIXES
 
 
 def info(
@@ -18,7 +18,6 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL_OR_FILE",
-            show_default=False,
             help="Codes file (.moss, .safetensors, .npz), sound file, model folder, Hugging Face "
             "id, or 'bundled'.",
         ),
@@ -37,10 +36,7 @@ def info(
         facts = describe_codes(path)
     else:
         facts = _describe_sound(path) if path.is_file() else _describe_model(subject)
-    if as_json:
-        display.print_json(facts)
-    else:
-        display.print_facts(_for_people(facts, graphs))
+    display.print_result(as_json, facts, _for_people(facts, graphs))
 
 
 def _is_codes(path: Path) -> bool:
