@@ -192,7 +192,7 @@ def _table2(
 ) -> tuple[tuple[int, ...], list[str], str]:
     """Bitrates, metrics and speaker model of the preset, unless others are given."""
     from ..evaluation.published import TABLE2_BITRATES, TABLE2_METRICS
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     if preset != "table2":
         raise InputError(f"--preset {preset!r} is unknown; expected table2, table3 or table4")
@@ -222,7 +222,7 @@ def _compare_speech(
             texts, output, list(models), text_normalization="whisper", **shared
         )
         return
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     evaluate_speech.evaluate_tts(
         texts,
@@ -271,7 +271,7 @@ def _plan(
     require_packages("eval", "measuring", "matplotlib", "pystoi", "scipy")
     from ..evaluation.metric_registry import ALL_METRICS
     from ..evaluation.run import Plan, default_jobs
-    from ..evaluation.scoring_models.registry import ScoringModelNames
+    from ..evaluation.scoring_models import ScoringModelNames
     from ..manifest import read_manifest
 
     names = ScoringModelNames(*scoring)

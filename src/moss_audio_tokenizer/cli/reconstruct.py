@@ -215,17 +215,19 @@ def _measured(result: _Result, domain: str) -> _Result:
 
 
 def _write_report(path: Path, model: str, result: _Result) -> None:
-    from ..evaluation.exhibits import Reconstruction, build_report
+    from ..evaluation import exhibits
     from ..files import atomic_path
 
-    rows = [
-        Reconstruction(one.num_quantizers, one.kbps, one.audio, one.metrics)
+    name, rate = f"{model} ({result.codec.identity})", result.codec.sampling_rate
+    shown = [
+        exhibits.Version(
+            exhibits.quantizers(one.num_quantizers), one.kbps, one.audio, rate, one.metrics
+        )
         for one in result.versions
     ]
-    name, rate = f"{model} ({result.codec.identity})", result.codec.sampling_rate
     title, command = result.source.name, display.command_line()
     with needs_extra("eval", "--report"), display.progress("writing the report"):
-        page = build_report(title, command, name, result.samples, rate, rows)
+        page = exhibits.build_report(title, command, name, result.samples, shown)
     make_folders([path])
     with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(page, encoding="utf-8")
