@@ -254,7 +254,7 @@ def test_a_metric_asked_for_later_is_measured(plan, folder):
 
 def test_a_missing_package_gives_null_and_a_note(plan, folder, monkeypatch):
     monkeypatch.setattr(
-        "moss_audio_tokenizer.evaluation.metric_registry.find_spec", lambda name: None
+        "moss_audio_tokenizer.evaluation.metric_registry.is_installed", lambda name: False
     )
     outcome = run_evaluation(replace(plan, metrics=("pesq_wb", "si_sdr")), folder, no_progress)
     assert lines_of(folder)[0]["pesq_wb"] is None
