@@ -75,7 +75,7 @@ METRICS: dict[str, Metric] = {
         bounds=(1, 4.55),
     ),
     "pitch_error": _spoken(
-        *("pitch error", metrics.gross_pitch_error, "share of voiced frames off by 50 cents"),
+        *("pitch error", metrics.gross_pitch_error, "share of voiced frames"),
         better="lower",
         bounds=(0, 1),
     ),
