@@ -112,15 +112,7 @@ class QueuedStream:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step produced for one stream.
-
-    Attributes:
-        stream: The stream.
-        result: Codes or audio, or None.
-        num_frames: The number of frames in the result.
-        error: The reason why the stream ends early, or None.
-        is_last: Whether this is the stream's last result.
-    """
+    """What one step produced for one stream: codes or audio, or why the stream ends early."""
 
     stream: QueuedStream
     result: Any = None
@@ -271,10 +263,7 @@ class ModelThread:
         return self._thread.is_alive() and not self._is_stopping
 
     def open(self, name: str, is_live: bool, receive: Callable[[StepResult], None]) -> QueuedStream:
-        """Open a stream in the batch "encode" or "decode"; it gets its slot before its first step.
-
-        The caller must never open more streams than there are slots.
-        """
+        """Open a stream of "encode" or "decode"; the caller opens no more than there are slots."""
         stream = QueuedStream(self._batches[name, is_live], receive)
         self._change(lambda: stream.batch.admit(stream))
         return stream

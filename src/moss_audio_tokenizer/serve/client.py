@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -86,23 +86,25 @@ class CodecClient(AbstractContextManager["CodecClient"]):
 
     def encode(self, recording: Recording, num_quantizers: int | None = None) -> AudioCodes:
         """Encode a sound file, given as a path or as bytes."""
-        return _codes(self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers))
+        query, content = {"num_quantizers": num_quantizers}, _bytes_of(recording)
+        return _codes(self._request("POST", "/v1/encode", query, content=content))
 
     def decode(
         self, codes: AudioCodes, num_quantizers: int | None = None, audio_format: str = "wav"
     ) -> bytes:
         """Decode codes to the bytes of a sound file: "wav", "flac" or "opus"."""
-        where = f"/v1/decode?format={audio_format}"
-        return self._request("POST", where, to_bytes(codes), num_quantizers, "audio/")
+        query = {"format": audio_format, "num_quantizers": num_quantizers}
+        return self._request("POST", "/v1/decode", query, "audio/", content=to_bytes(codes))
 
     def add_voice(self, recording: Recording, text: str = "") -> dict[str, Any]:
         """Upload a recording and, to `speak` in it, its text; "voice" of the answer is its name."""
-        where = f"/v1/voices?{urlencode({'text': text})}" if text else "/v1/voices"
-        return _document(self._request("POST", where, _bytes_of(recording)))
+        query, content = {"text": text or None}, _bytes_of(recording)
+        return _document(self._request("POST", "/v1/voices", query, content=content))
 
     def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
         """The codes of a voice."""
-        return _codes(self._request("GET", f"/v1/voices/{voice}", None, num_quantizers))
+        query = {"num_quantizers": num_quantizers}
+        return _codes(self._request("GET", f"/v1/voices/{voice}", query))
 
     def drop_voice(self, voice: str) -> None:
         """Delete a voice."""
@@ -118,8 +120,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
                 ``guidance``, ``num_quantizers``, ``max_seconds``.
         """
         document = {"input": text, "response_format": audio_format} | options
-        body = json.dumps(document).encode()
-        return self._request("POST", "/v1/audio/speech", body, media_type="audio/")
+        return self._request("POST", "/v1/audio/speech", {}, "audio/", json=document)
 
     def speech(self, text: str, **options: Any) -> Iterator[Float[np.ndarray, " samples"]]:
         """Synthesize a text; iterates over samples at 24 kHz as they arrive.
@@ -137,14 +138,9 @@ class CodecClient(AbstractContextManager["CodecClient"]):
 
     def transcribe(self, recording: Recording) -> dict[str, Any]:
         """Transcribe a sound file: its "text", and "words" with "start" and "end" in seconds."""
-        request = self._http.build_request(
-            "POST",
-            "/v1/audio/transcriptions",
-            files={"file": _bytes_of(recording)},
-            data={"response_format": "verbose_json"},
-        )
-        headers = {"Content-Type": request.headers["Content-Type"]}
-        return _document(self._request("POST", request.url.path, request.read(), headers=headers))
+        files, data = {"file": _bytes_of(recording)}, {"response_format": "verbose_json"}
+        where = "/v1/audio/transcriptions"
+        return _document(self._request("POST", where, files=files, data=data))
 
     def encode_stream(self, num_quantizers: int | None = None) -> "EncodeStream":
         """Open a live stream of audio to codes, for a ``with`` block."""
@@ -173,15 +169,14 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         self,
         method: str,
         where: str,
-        body: bytes | None = None,
-        num_quantizers: int | None = None,
+        query: Mapping[str, str | int | None] | None = None,
         media_type: str = "",
-        headers: dict[str, str] | None = None,
+        **body: Any,
     ) -> bytes:
-        if num_quantizers is not None:
-            where += f"{'&' if '?' in where else '?'}num_quantizers={num_quantizers}"
+        """Send a request with the names of the query that have values, and httpx's form of body."""
+        params = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            with self._http.stream(method, where, content=body, headers=headers) as response:
+            with self._http.stream(method, where, params=params, **body) as response:
                 content = self._content(response)
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
             raise ServerError(f"no answer from {self._url}: {problem}") from problem

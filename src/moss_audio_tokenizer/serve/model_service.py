@@ -43,11 +43,6 @@ class ModelService:
     Args:
         name: The model's role in messages, such as "model" or "speech model".
         opened: Resolves to the codec's facts once the model is loaded.
-        settings: The server's limits.
-        metrics: The server's counters.
-
-    Attributes:
-        is_draining: Whether the server is about to stop.
     """
 
     def __init__(
@@ -217,16 +212,15 @@ class SpeechRequest:
 
 
 class SpeechService(ModelService):
-    """A speech model and its requests.
+    """A speech model, opened and run on its own thread, and its requests.
 
-    Args:
-        open_model: Opens the model, on the thread that runs it.
-        settings: The server's limits.
-        metrics: The server's counters.
+    Attributes:
+        name: The model's role in messages.
+        busy: What keeps a further client waiting.
+        subject: What an unexpected error was about.
     """
 
     name: str
-    # What keeps a further client waiting, and what an unexpected error was about.
     busy: str
     subject: str
 

@@ -146,13 +146,7 @@ async def answered_after_reading(request: Request) -> AsyncIterator[None]:
 async def read_body(
     request: Request, limit: int, settings: ServerSettings, expected: str = ""
 ) -> bytes:
-    """Read the whole body.
-
-    Args:
-        request: The request.
-        limit: The largest size in bytes.
-        settings: The server's limits.
-        expected: The kind of file, for a body that is obviously another; any if empty.
+    """Read the whole body, of at most ``limit`` bytes and the expected kind of file, if any.
 
     Raises:
         Refused: It is too large, arrives too slowly, or is obviously of another kind.
@@ -184,7 +178,7 @@ async def _in_time(chunks: AsyncIterator[bytes], settings: ServerSettings) -> As
         now = time.monotonic()
         left = min(idle_seconds, deadline - now, end - now)
         try:
-            chunk = await asyncio.wait_for(_next(chunks), max(0.0, left))
+            chunk = await asyncio.wait_for(anext(chunks, None), max(0.0, left))
         except asyncio.TimeoutError:
             raise Refused(
                 "idle",
@@ -194,12 +188,6 @@ async def _in_time(chunks: AsyncIterator[bytes], settings: ServerSettings) -> As
             ) from None
         deadline += len(chunk or b"") / _LEAST_BYTES_A_SECOND
         yield chunk or b""
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    async for chunk in chunks:
-        return chunk
-    return None
 
 
 async def _read_on(request: Request) -> None:
@@ -233,12 +221,7 @@ async def _gone(request: Request) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """The content of a form.
-
-    Attributes:
-        fields: The text fields; of a repeated name, all values.
-        file: The content of the part "file"; None without one.
-    """
+    """A form: its text fields, of a repeated name all values, and its part "file", if any."""
 
     fields: dict[str, list[str]]
     file: bytes | None

@@ -90,12 +90,7 @@ class Stream:
 
 
 class Streams(ModelService):
-    """All streams of a server.
-
-    Args:
-        open_codec: Opens the codec, on the model thread.
-        settings: The server's limits.
-        metrics: The server's counters.
+    """All streams of a server; the codec is opened on the model thread.
 
     Attributes:
         num_clips: Whole files in progress or waiting.
