@@ -31,14 +31,14 @@ def load(model, **_: object):
         return ToyCodec()
 
 
-def load_speaker(folder, *_: object):
+def load_speaker(folder, *_: object, **__: object):
     with alone():
         if folder != "toy":
             raise loading.CodesError(f"{folder!r} is no toy either")
         return ToySpeaker()
 
 
-def load_transcriber(folder, *_: object):
+def load_transcriber(folder, *_: object, **__: object):
     with alone():
         if folder != "toy":
             raise loading.CodesError(f"{folder!r} is no toy either")

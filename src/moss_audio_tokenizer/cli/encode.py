@@ -66,7 +66,13 @@ def encode(
     jobs = plan(found, output, CODES_SUFFIXES, suffix)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model, "encoder", device, deterministic, backend, None, compute_dtype, attention
+            model,
+            "encoder",
+            device,
+            deterministic,
+            backend=backend,
+            compute_dtype=compute_dtype,
+            attention=attention,
         )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)
@@ -152,7 +158,12 @@ def decode(
     jobs = plan(found, output, AUDIO_SUFFIXES, suffix)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model, "decoder", device, False, backend, None, compute_dtype, attention
+            model,
+            "decoder",
+            device,
+            backend=backend,
+            compute_dtype=compute_dtype,
+            attention=attention,
         )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)

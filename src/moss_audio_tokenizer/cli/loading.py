@@ -92,7 +92,7 @@ def load_speaker(
     from ..speech.synthesizer import Synthesizer
 
     speech = _load_speech("tts", folder, device, backend, num_threads)
-    codec: Any = load_codec(model, "all", device, False, backend, num_threads)
+    codec: Any = load_codec(model, "all", device, backend=backend, num_threads=num_threads)
     return Synthesizer(speech, codec)
 
 
@@ -107,7 +107,7 @@ def load_transcriber(
     from ..speech.transcriber import Transcriber
 
     speech = _load_speech("asr", folder, device, backend, num_threads)
-    codec: Any = load_codec(model, "encoder", device, False, backend, num_threads)
+    codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
     return Transcriber(speech, codec)
 
 

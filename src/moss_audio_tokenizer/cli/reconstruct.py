@@ -120,7 +120,7 @@ def reconstruct(
     _check(jobs, report, len(counts) + len(rates), as_json)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model, "all", device, False, backend, None, compute_dtype, attention
+            model, "all", device, backend=backend, compute_dtype=compute_dtype, attention=attention
         )
     layers = loading.several_num_quantizers(counts, rates, codec.info)
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]

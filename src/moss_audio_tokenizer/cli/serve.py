@@ -127,23 +127,23 @@ def serve(
 
     # Two threads that import transformers at the same time fail.
     opening = threading.Lock()
+    shared = {"device": device, "backend": backend, "num_threads": num_threads}
 
-    def opener(load: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    def opener(load: Callable[..., Any], *names: str, **options: Any) -> Callable[[], Any]:
         """What opens a model, on the thread that will run it."""
 
         def open_model() -> Any:
             with opening:
-                return load(*arguments)
+                return load(*names, **shared, **options)
 
         return open_model
 
-    codec = (model, "all", device, False, backend, num_threads, compute_dtype, attention)
-    speech = (model, device, backend, num_threads)
+    precision = {"compute_dtype": compute_dtype, "attention": attention}
     server = CodecServer(
-        opener(loading.load_codec, *codec),
+        opener(loading.load_codec, model, **precision),
         settings,
-        opener(loading.load_speaker, tts, *speech) if tts else None,
-        opener(loading.load_transcriber, asr, *speech) if asr else None,
+        opener(loading.load_speaker, tts, model) if tts else None,
+        opener(loading.load_transcriber, asr, model) if asr else None,
     )
     run(server, host, port, _announce)
 
