@@ -29,7 +29,7 @@ TORCH_FREE_MODULES = [
         "metrics",
         "checkpoint.describe",
     ),
-    *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
+    *("onnx.tokenizer", "streaming", "training.data.preparing", "training.data.training_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.workers"),
     *("serve.app", "serve.client"),
     *(

@@ -6,7 +6,7 @@ from .errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from .hf.torch_codec import TorchCodec
-    from .onnx.codec import OnnxCodec
+    from .onnx.tokenizer import OnnxCodec
 
 
 def load_codec(
@@ -28,7 +28,7 @@ def load_codec(
     from .onnx.folder import choose_backend
 
     if (backend or choose_backend(model, device)) == "onnx":
-        from .onnx.codec import OnnxCodec
+        from .onnx.tokenizer import OnnxCodec
 
         return OnnxCodec.from_pretrained(model, device)
     try:

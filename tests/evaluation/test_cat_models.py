@@ -6,7 +6,7 @@ import pytest
 from moss_audio_tokenizer.errors import ModelMismatchError
 from moss_audio_tokenizer.evaluation.scoring_models.registry import load_transcriber
 from moss_audio_tokenizer.evaluation.speech import TtsRequest
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

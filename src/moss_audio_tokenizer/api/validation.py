@@ -248,19 +248,6 @@ def refuse_batch_first(shape: Sequence[int], config: CodecConfig) -> None:
     )
 
 
-def require_one_clip(shape: Sequence[int]) -> None:
-    """Refuse codes of several clips where one is decoded: the others would be dropped.
-
-    Raises:
-        CodesError: the codes have another number of axes than two.
-    """
-    if len(shape) != 2:
-        raise CodesError(
-            f"codes have shape {list(shape)}; expected (num_quantizers, frames), the codes of one "
-            "clip: decode the clips of a batch one by one, as codes[:, i]"
-        )
-
-
 def require_lengths(name: object) -> str:
     """``name``, if it says how many frames a clip gives: "ceil" or "floor".
 

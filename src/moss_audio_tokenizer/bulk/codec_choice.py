@@ -103,7 +103,7 @@ class CodecChoice:
         return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
 
     def _open_graphs(self) -> Codec:
-        from ..onnx.codec import (
+        from ..onnx.tokenizer import (
             OnnxCodec,
         )  # it loads encoder and decoder when they are first needed
 

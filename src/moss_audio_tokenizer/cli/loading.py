@@ -56,7 +56,7 @@ def load_codec(
                 "--attention and --compute-dtype are for PyTorch; leave them out, or take "
                 "--backend torch"
             )
-        from ..onnx.codec import OnnxCodec
+        from ..onnx.tokenizer import OnnxCodec
 
         return OnnxCodec.from_pretrained(model, device, num_threads)
     with needs_extra("torch", purpose):

@@ -20,10 +20,10 @@ from ..errors import CheckpointError, InputError
 from ..files import atomic_path
 from ..graphs.graph import OPSET, TYPES
 from ..graphs.onnx_models import build_model
-from ..onnx.codec import OnnxCodec
 from ..onnx.folder import folder_path, hash_file
 from ..onnx.manifest import CODES_TYPES, FORMAT, MANIFEST_NAME, sealed
 from ..onnx.shapes import GRAPHS
+from ..onnx.tokenizer import OnnxCodec
 from .quantize import write_weights
 from .verify import Distance, Verbs, compare, probe, require_pytorch_results
 

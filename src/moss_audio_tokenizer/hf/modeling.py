@@ -22,10 +22,9 @@ from ..errors import CheckpointError, ConfigError, InputError
 from ..model import inputs
 from ..model.codec import Codec
 from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows, require_dtype
-from ..runtime.offline import decode_rows, encode_rows
-from ..runtime.onnx_steps import make_decoder_engine, make_encoder_engine
-from ..runtime.stream_engine import DecoderEngine, EncoderEngine
+from ..runtime.torch_steps import make_decoder_engine, make_encoder_engine
 from ..runtime.weight_cache import InferenceCache
+from ..streaming import StepEngine
 from .configuration import MossAudioTokenizerConfig
 from .loading_options import (
     check_saving_options,
@@ -118,22 +117,22 @@ class MossAudioTokenizerModel(
     ) -> list[tuple[Tensor, Tensor]]:
         clips = [clip.to(self.device) for clip in clips]
         encoder = self._inference_encoder()
-        return list(encode_rows(encoder, clips, num_quantizers, chunk_frames, alone))
+        return list(encoder.encode_rows(clips, num_quantizers, chunk_frames, alone))
 
     @torch.no_grad()
     def _run_decoder(
         self, rows: list[Tensor], chunk_frames: int | None, alone: bool
     ) -> list[Tensor]:
         rows = [row.to(self.device) for row in rows]
-        return list(decode_rows(self._inference_decoder(), rows, chunk_frames, alone))
+        return list(self._inference_decoder().decode_rows(rows, chunk_frames, alone))
 
     def _encoder_engine(
         self, max_slots: int, max_chunk_frames: int, num_quantizers: int
-    ) -> EncoderEngine:
+    ) -> StepEngine:
         encoder = self._inference_encoder()
         return make_encoder_engine(encoder, max_slots, max_chunk_frames, num_quantizers)
 
-    def _decoder_engine(self, max_slots: int, max_chunk_frames: int) -> DecoderEngine:
+    def _decoder_engine(self, max_slots: int, max_chunk_frames: int) -> StepEngine:
         return make_decoder_engine(self._inference_decoder(), max_slots, max_chunk_frames)
 
     def forward(

@@ -17,7 +17,7 @@ from ..api.verbs import CodecVerbs
 from ..errors import InputError
 from ..model.inputs import as_code_rows, as_waveform_rows
 from ..streaming import DecoderStream, EncoderStream
-from ..streaming.slots import Slot
+from ..streaming.sessions import Slot
 from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
 
 

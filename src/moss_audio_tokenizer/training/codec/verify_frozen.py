@@ -17,7 +17,6 @@ from ...errors import TrainingError
 from ...files import atomic_path
 from ...model.codec import Codec
 from ...runtime.inference_codec import InferenceEncoder
-from ...runtime.offline import encode_rows
 from ..data import Clip
 
 REPORT_NAME = "frozen.json"
@@ -100,10 +99,10 @@ def _hash_of(module: nn.Module) -> str:
 @torch.no_grad()
 def _hash_of_codes(codec: Codec, clips: Sequence[Clip]) -> str:
     digest = hashlib.sha256()
-    half = InferenceEncoder(codec, torch.float32)
+    encoder = InferenceEncoder(codec, torch.float32)
     device = codec.quantizer.codebooks.device
     audio = [torch.from_numpy(clip.cut(0, clip.samples.shape[1])).to(device) for clip in clips]
-    for codes, _ in encode_rows(half, audio, codec.quantizer.config.num_quantizers):
+    for codes, _ in encoder.encode_rows(audio, codec.quantizer.config.num_quantizers):
         digest.update(codes.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
