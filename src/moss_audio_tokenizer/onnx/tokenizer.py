@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..api.continuous_batches import CallersBatches
 from ..api.verbs import CodecVerbs
 from ..codes.codec import ArrayCodec, CodecInfo, reported
 from ..config import CodecConfig
@@ -82,7 +81,7 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         self.folder = folder
         self.lengths = "ceil"
         self._runtime = runtime
-        self._batches = CallersBatches()
+        self._drop_streams()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and pickles: the folder is opened again, and streams stay behind."""

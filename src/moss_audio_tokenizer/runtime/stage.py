@@ -5,14 +5,16 @@ and the attention mask belong to the `Attention` that comes with a call: `chunk_
 one for chunks of whole clips, `ring_cache` and `triton_attention` those for steps of streams.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
+from ..model.rope import frequencies_of
 from ..model.transformer import Block, Transformer
 
 
@@ -82,29 +84,12 @@ def fast_linear(weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> 
     return PackedLinear(weight, dtype) if packs else PlainLinear(weight, dtype)
 
 
-@runtime_checkable
-class Attention(Protocol):
-    """Causal attention of some steps to themselves and to a KV cache."""
-
-    def __call__(
-        self, layer: int, heads: Float[Tensor, "rows steps 3 heads head_dim"]
-    ) -> Float[Tensor, "rows steps width"]:
-        """Rotate, store keys and values in the cache of ``layer``, and attend.
-
-        Args:
-            layer: index of the layer in its stage.
-            heads: its queries, keys and values, before rotation; may be overwritten.
-        """
-        ...
-
-
-@runtime_checkable
-class Norm(Protocol):
-    """A layer norm, in the input's type or in that of the products that follow."""
-
-    def __call__(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """X, normalized with the parameters of ``norm``."""
-        ...
+# Causal attention of some steps to themselves and to a KV cache. Takes the index of a layer in its
+# stage, and its queries, keys and values (rows, steps, 3, heads, head_dim), which it may overwrite:
+# rotates them, stores keys and values in the cache of the layer, gives (rows, steps, width).
+Attention = Callable[[int, Tensor], Tensor]
+# A layer norm, in the input's type or in that of the products that follow.
+Norm = Callable[[Tensor, nn.LayerNorm], Tensor]
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -150,12 +135,18 @@ class InferenceStage:
         self.steps_per_frame = steps_per_frame
         self.context_steps = stage.context_steps
         self.head_dim = stage.head_dim
-        self.max_period = stage.max_period
+        device = next(stage.parameters()).device
+        self._frequencies = frequencies_of(stage.head_dim, stage.max_period, device)
         self.attention_backend = stage.attention_backend
         self.num_heads = stage.blocks()[0].attention.num_heads
         self.input_proj = _projection(stage.input_proj, dtype)
         self.layers = [fold_block(layer, dtype) for layer in stage.blocks()]
         self.output_proj = _projection(stage.output_proj, dtype)
+
+    def rotations(self, steps: Int[Tensor, "*shape"]) -> Complex[Tensor, "*shape pairs"]:
+        """Exp(i angle) of each rotary pair at each step: rotating is one complex product."""
+        angle = steps.double()[..., None] * self._frequencies
+        return torch.complex(angle.cos().float(), angle.sin().float())
 
     def run(
         self,
@@ -176,3 +167,16 @@ class InferenceStage:
 
 def _projection(module: nn.Module, dtype: torch.dtype) -> PlainLinear | None:
     return fast_linear(module.weight, dtype) if isinstance(module, nn.Linear) else None
+
+
+def rotate_heads(
+    heads: Float[Tensor, "rows steps 3 heads head_dim"],
+    rotations: Complex[Tensor, "*rows steps 1 1 pairs"],
+) -> Float[Tensor, "rows steps 3 heads head_dim"]:
+    """Rotate queries and keys in float32 and in place; values and the dtype do not change."""
+    rotating = heads[:, :, :2]
+    pairs = torch.view_as_complex(rotating.float().unflatten(-1, (-1, 2)))
+    pairs.mul_(rotations)
+    if heads.dtype != torch.float32:
+        rotating.copy_(torch.view_as_real(pairs).flatten(-2))
+    return heads

@@ -29,11 +29,13 @@ class InferenceCache:
 
     def encoder(self, codec: Codec, dtype: torch.dtype) -> InferenceEncoder:
         """The encoder and the quantizer, ready to run."""
-        return self._get(codec, codec.require_encoder(), "encoder", InferenceEncoder, dtype)
+        stages = codec.encoder or codec.require_encoder()
+        return self._get(codec, stages, "encoder", InferenceEncoder, dtype)
 
     def decoder(self, codec: Codec, dtype: torch.dtype) -> InferenceDecoder:
         """The quantizer and the decoder, ready to run."""
-        return self._get(codec, codec.require_decoder(), "decoder", InferenceDecoder, dtype)
+        stages = codec.decoder or codec.require_decoder()
+        return self._get(codec, stages, "decoder", InferenceDecoder, dtype)
 
     def _get(
         self,

@@ -1,4 +1,4 @@
-"""What callers of transformers pass to load and save a model, and what it means here.
+"""Loading and saving a model as transformers does: options, devices, state dicts.
 
 An option that is None counts as not given, as wrappers pass along everything that they know. What
 would change the result and cannot be done is refused.
@@ -7,14 +7,19 @@ would change the result and cannot be done is refused.
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
 
-from ..errors import ConfigError
+from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
+from ..checkpoint.hub import find_checkpoint
+from ..errors import CheckpointError, ConfigError
 from ..model.codec import Codec
 from ..model.inputs import DTYPES, require_device, require_dtype
+from .configuration import MossAudioTokenizerConfig
 
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 # What transformers' Auto classes and wrappers pass along, and what changes nothing here: weights
@@ -186,3 +191,128 @@ def loading_info() -> dict[str, list[str]]:
     """What transformers reports of a checkpoint in which every tensor fits."""
     names = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
     return {name: [] for name in names}
+
+
+class PretrainedCodec:
+    """`from_pretrained` and `save_pretrained` of a model that wraps a codec."""
+
+    config: Any
+    codec: Codec
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: MossAudioTokenizerConfig | None = None,
+        parts: str = "all",
+        device_map: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Load a checkpoint: a folder, a hub id, or "bundled" (the model in the package).
+
+        Both released layouts, sharded or not. Weights are held in float32 unless an option says
+        otherwise.
+
+        Args:
+            pretrained_model_name_or_path: where it is.
+            config: overrides only how to compute (attention, compute dtype, lengths).
+            parts: "encoder" or "decoder" loads that part and the quantizer.
+            device_map: a device to move to, "auto" for the GPU if there is one, or a dict that
+                names one device.
+            **options: options of the hub (revision, cache_dir, subfolder, ...); settings
+                (attn_implementation, compute_dtype, lengths); codec_weight_dtype or dtype, the
+                type of the weights of encoder and decoder ("fp32", "bf16", "fp16");
+                output_loading_info. An option that is None counts as not given.
+
+        Returns:
+            The model; with ``output_loading_info=True`` the model and a dict of lists of missing,
+            unexpected and misshapen tensors, which are empty: such checkpoints are refused.
+
+        Raises:
+            CheckpointError: nothing is there, or tensors are missing, extra or misshapen.
+            ConfigError: the configuration is not one of a released kind, or an option is unknown.
+        """
+        wanted = read_options(options)
+        if config is not None and not isinstance(config, MossAudioTokenizerConfig):
+            raise ConfigError(
+                f"config is {type(config).__name__}; expected MossAudioTokenizerConfig"
+            )
+        device = device_of(device_map)
+        folder = find_checkpoint(pretrained_model_name_or_path, wanted.hub) / wanted.subfolder
+        with Checkpoint(folder) as checkpoint:
+            codec = load_codec(checkpoint, parts)
+            settings = checkpoint.released if config is None else config.to_dict()
+        model: Any = cls._around(codec, {**plain_settings(settings), **wanted.settings})
+        model.config._name_or_path = str(pretrained_model_name_or_path)
+        if wanted.weight_dtype is not None:
+            model.set_codec_weight_dtype(wanted.weight_dtype)
+        model = model if device is None else model.to(device)
+        return (model, loading_info()) if wanted.loading_info else model
+
+    @classmethod
+    def _around(cls, codec: Codec, settings: dict[str, Any]) -> Any:
+        """A model that wraps a loaded codec, without drawing weights first."""
+        config = MossAudioTokenizerConfig.from_codec_config(codec.config, **settings)
+        model = cls.__new__(cls)
+        PreTrainedModel.__init__(model, config)
+        model.codec = codec
+        model._apply_settings()
+        return model
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        *,
+        layout: str | None = None,
+        max_shard_size: str = "5GB",
+        weight_dtype: str | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        **options: Any,
+    ) -> None:
+        """Write config.json and safetensors weights with the names of a released layout.
+
+        Args:
+            save_directory: a folder; made if missing.
+            layout: "v1" or "v2" (default: v1 if code for released v1 models can read it, else
+                v2). A model whose stages project between equal dimensions (the v2 family) can
+                be written as v1 too, but other engines' v1 code does not expect those tensors.
+                Written as v2, a v1 model gets identity projections there.
+                "hf" is the layout of the class inside transformers (docs/onnx.md).
+            max_shard_size: larger checkpoints are split into shards with an index.
+            weight_dtype: "fp32", or "bf16" / "fp16" for half the size: encoder and decoder are
+                rounded, the quantizer is not (default: what `set_codec_weight_dtype` chose).
+                "int8" stores their matrices in 8 bits with a scale for each row, for a quarter of
+                the size; they are read back to float32. Other engines cannot read them.
+            state_dict: weights to write in place of the model's, under the names of
+                ``model.state_dict()``.
+            **options: ``is_main_process=False`` writes nothing; ``safe_serialization`` changes
+                nothing. An option that is None counts as not given.
+
+        Raises:
+            ConfigError: no such layout or dtype, the layout cannot describe the model, only its
+                encoder or its decoder is loaded, or an option or ``state_dict`` does not fit.
+        """
+        if self.codec.encoder is None or self.codec.decoder is None:
+            raise ConfigError(
+                "only the encoder or only the decoder is loaded; load parts='all' to save it"
+            )
+        if not check_saving_options(options):
+            return
+        codec = self.codec if state_dict is None else with_weights(self.codec, state_dict)
+        weight_dtype = weight_dtype or self.config.codec_weight_dtype
+        folder = Path(save_directory)
+        in_8_bits = weight_dtype == "int8"
+        dtype = torch.int8 if in_8_bits else require_dtype(weight_dtype)
+        settings = {
+            "attention_implementation": self.config.attention_implementation,
+            "compute_dtype": self.config.compute_dtype,
+            "codec_weight_dtype": "fp32" if in_8_bits else weight_dtype,
+        }
+        if self.config.lengths != "ceil":
+            settings["lengths"] = self.config.lengths
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_codec(codec, folder, layout, dtype, max_shard_size, settings)
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {folder}: {error}") from error
