@@ -17,8 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ..audio import encode_audio, load_audio
 from ..audio.reading import open_audio
 from ..codes import AudioCodes, CodecInfo
-from ..codes.clip_codes import ClipCodes
-from ..codes.moss_format import HEADER_SIZE, from_bytes, to_bytes
+from ..codes.moss_format import HEADER_SIZE
 from ..errors import CodesError, ModelMismatchError
 from .auth import Gate
 from .request_body import BINARY, file_body, with_body
@@ -113,7 +112,7 @@ def _add_decode(router: APIRouter, streams: Streams) -> None:
 
 def moss_response(codes: AudioCodes) -> Response:
     """Answer with a .moss document."""
-    return Response(to_bytes(codes), media_type=MOSS_TYPE)
+    return Response(codes.to_bytes(), media_type=MOSS_TYPE)
 
 
 def _codes_json(codes: AudioCodes) -> Response:
@@ -158,7 +157,7 @@ async def decode_clip(
             cannot be used.
         ServerError: The stream was broken off.
     """
-    codes = await streams.in_thread(partial(from_bytes, document, "the document"))
+    codes = await streams.in_thread(partial(AudioCodes.from_bytes, document, "the document"))
     require_model(codes, streams.info)
     if codes.duration_seconds > streams.settings.max_clip_seconds:
         raise CodesError(
@@ -180,7 +179,7 @@ def largest_document(info: CodecInfo, max_seconds: float) -> float:
     return HEADER_SIZE + (max_seconds + 1) * info.bitrate() / 8
 
 
-def require_model(codes: ClipCodes, info: CodecInfo) -> None:
+def require_model(codes: AudioCodes, info: CodecInfo) -> None:
     """Refuse codes of another model.
 
     Raises:
