@@ -27,7 +27,7 @@ TORCH_FREE_MODULES = [
         "evaluation.speed",
         "export.onnx_export",
         "metrics",
-        "checkpoint.describe",
+        "checkpoint.stored_weights",
     ),
     *("onnx.tokenizer", "streaming", "training.data.preparing", "training.data.training_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.workers"),

@@ -140,7 +140,7 @@ class CodecChoice:
     def _folder(self) -> Path:
         if self.runs_on == "onnx":
             return folder_path(self.model)
-        from ..checkpoint.hub import find_checkpoint
+        from ..checkpoint.stored_weights import find_checkpoint
 
         return find_checkpoint(self.model, {})
 

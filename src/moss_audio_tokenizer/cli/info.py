@@ -1,6 +1,6 @@
 """`moss-audio info`: what a model, a codes file or a sound file is.
 
-Owns only the looks; codes describe themselves, and models are `checkpoint.describe`'s.
+Owns only the looks; codes describe themselves, and models are `checkpoint.stored_weights`'.
 """
 
 import json
@@ -123,7 +123,7 @@ def _codes_facts(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(name: str) -> dict[str, Any]:
-    from ..checkpoint.describe import describe_model
+    from ..checkpoint.stored_weights import describe_model
 
     if speaks_or_reads(Path(name)):
         with needs_extra("torch", "models on codes"):

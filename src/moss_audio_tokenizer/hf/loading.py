@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
-from ..checkpoint.hub import find_checkpoint
+from ..checkpoint.stored_weights import find_checkpoint
 from ..errors import CheckpointError, ConfigError
 from ..model.codec import Codec
 from ..model.inputs import DTYPES, require_device, require_dtype

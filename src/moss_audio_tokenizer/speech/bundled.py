@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..checkpoint.hub import find_checkpoint
+from ..checkpoint.stored_weights import find_checkpoint
 from ..errors import CheckpointError
 
 # Folders "tts" and "asr" in it, each with exported graphs, where a release ships them.

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..checkpoint.codec_checkpoint import WEIGHTS_NAME
+from ..checkpoint.stored_weights import WEIGHTS_NAME
 from ..errors import MossAudioError
 from .checkpointing import (
     OPTIMIZER_NAME,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
-from ...checkpoint.hub import find_checkpoint
+from ...checkpoint.stored_weights import find_checkpoint
 from ...config import CodecConfig, preset
 from ...errors import ConfigError
 from ...llm import load_language_model, make_text, random_language_model

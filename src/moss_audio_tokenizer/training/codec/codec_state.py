@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...checkpoint.codec_checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
+from ...checkpoint.stored_weights import CONFIG_NAME
 from ...errors import CheckpointError, ConfigError, TrainingError
 from ...model.codec import Codec
 from ..checkpointing import (

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
-from ...checkpoint.hub import find_checkpoint
+from ...checkpoint.stored_weights import find_checkpoint
 from ...errors import ConfigError, TrainingError
 from ...llm import CharacterText, TextCodec, language_model_config, make_text
 from ..checkpointing import OPTIMIZER_NAME, Fill, optimizer_tensors, write_tensors
