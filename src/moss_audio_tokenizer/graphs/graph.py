@@ -73,7 +73,7 @@ class ArrayWeights:
         return ArrayTensor(self._arrays[name])
 
 
-# A weight, and the weights of a codec, by their v1 names: in the files of a checkpoint, or in memory.
+# A weight, and the weights of a codec, by their v1 names: in files of a checkpoint, or in memory.
 WeightTensor = StoredTensor | ArrayTensor
 Weights = StoredWeights | ArrayWeights
 

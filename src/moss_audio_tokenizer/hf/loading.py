@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_utils import PreTrainedModel
+from transformers.modeling_utils import PreTrainedAudioTokenizerBase, PreTrainedModel
 
 from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from ..checkpoint.stored_weights import find_checkpoint
@@ -193,11 +193,19 @@ def loading_info() -> dict[str, list[str]]:
     return {name: [] for name in names}
 
 
-class PretrainedCodec:
-    """`from_pretrained` and `save_pretrained` of a model that wraps a codec."""
+class MossAudioTokenizerPreTrainedModel(PreTrainedAudioTokenizerBase):
+    """The base class by which transformers knows models that turn audio into codes."""
 
-    config: Any
+    config_class = MossAudioTokenizerConfig
+    base_model_prefix = "codec"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+
     codec: Codec
+
+    def _apply_settings(self) -> None:
+        """Compute as the configuration says."""
+        raise NotImplementedError
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

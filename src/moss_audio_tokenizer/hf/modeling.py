@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput
 
 from ..api.verbs import CodecVerbs
@@ -34,7 +33,7 @@ from ..runtime.torch_steps import make_decoder_engine, make_encoder_engine
 from ..runtime.weight_cache import InferenceCache
 from ..streaming import StepEngine
 from .configuration import MossAudioTokenizerConfig
-from .loading import PretrainedCodec, dtype_name
+from .loading import MossAudioTokenizerPreTrainedModel, dtype_name
 from .model_outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
@@ -44,18 +43,7 @@ from .model_outputs import (
 from .official_streaming import OfficialStreaming
 
 
-class MossAudioTokenizerPreTrainedModel(PreTrainedAudioTokenizerBase):
-    """The base class by which transformers knows models that turn audio into codes."""
-
-    config_class = MossAudioTokenizerConfig
-    base_model_prefix = "codec"
-    main_input_name = "input_values"
-    input_modalities = "audio"
-
-
-class MossAudioTokenizerModel(
-    PretrainedCodec, OfficialStreaming, MossAudioTokenizerPreTrainedModel
-):
+class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedModel):
     """Audio to discrete codes and back.
 
     Args:

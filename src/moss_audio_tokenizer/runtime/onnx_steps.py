@@ -18,7 +18,7 @@ from .. import __version__
 from ..checkpoint.codec_checkpoint import live_tensors
 from ..errors import MissingDependencyError
 from ..model.codec import Codec
-from ..onnx.engines import OnnxEngine, StepGraph
+from ..onnx.engines import OnnxDecoderEngine, OnnxEncoderEngine, StepGraph
 from ..onnx.runtime import Runtime
 
 # Rows times frames up to which a step on a CPU runs on one thread. Threads that share a small step
@@ -102,7 +102,9 @@ class TensorSteps:
         check: makes a tensor of what callers pass, or refuses it.
     """
 
-    def __init__(self, engine: OnnxEngine, check: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, engine: OnnxDecoderEngine | OnnxEncoderEngine, check: Callable[[Any], Tensor]
+    ) -> None:
         self._engine = engine
         self._check = check
         self.results_device = torch.device("cpu")
