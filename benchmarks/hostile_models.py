@@ -135,8 +135,8 @@ def form() -> bytes:
 def read_form(path: Path) -> None:
     """The parts of a form."""
     from moss_audio_tokenizer.errors import InputError
-    from moss_audio_tokenizer.serve.forms import parse_form
-    from moss_audio_tokenizer.serve.http_errors import Refused
+    from moss_audio_tokenizer.serve.admission import Refused
+    from moss_audio_tokenizer.serve.request_body import parse_form
 
     try:
         parse_form("multipart/form-data; boundary=limit", path.read_bytes())

@@ -102,7 +102,7 @@ def test_16_bit_audio_is_full_scale(server):
 
 def test_packets_of_opus_both_ways(server):
     pytest.importorskip("av")
-    from moss_audio_tokenizer.serve.opus import OpusDecoder, OpusEncoder
+    from moss_audio_tokenizer.serve.wire_format import OpusDecoder, OpusEncoder
 
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 8000)[None].astype(np.float32)
     writer = OpusEncoder(CODEC.info, 32000)

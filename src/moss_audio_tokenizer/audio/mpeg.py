@@ -28,7 +28,7 @@ def mp3_links(file: BinaryIO, size: int) -> tuple[Links, str | None]:
     """(First byte, bytes) of every stream of an MP3 file, and what is wrong with it, if anything.
 
     A stream without a tag is taken to reach to the end of the file: decoders read on in it.
-    Tags of other kinds behind a stream (ID3v1, APE, Lyrics3) and padding are not streams.
+    Tags of other kinds behind a stream (ID3v1, APE, Lyrics3) and padding belong to none.
     """
     links: list[tuple[int, int]] = []
     place: int | None = 0
@@ -42,7 +42,7 @@ def mp3_links(file: BinaryIO, size: int) -> tuple[Links, str | None]:
             damage = f"cut short: {size - start} bytes of MP3 where its header promises {length}"
             return tuple(links), damage
         place = _next_stream(file, start + length, size)
-        links.append((first, (size if place is None else start + length) - first))
+        links.append((first, start + length - first))
     return tuple(links), None
 
 

@@ -321,6 +321,12 @@ def _bitrates(config: CodecConfig) -> dict[str, float]:
 def _parameters(weights: StoredWeights) -> dict[str, int]:
     counts = {"encoder": 0, "quantizer": 0, "decoder": 0}
     counted = [item for item in weights.shapes().items() if not item[0].endswith(".scales")]
+    extra = [name for name, _ in counted if name.split(".")[0] not in counts]
+    if extra:
+        raise CheckpointError(
+            f"{weights.folder} has extra {len(extra)} tensors ({', '.join(extra[:3])}); "
+            "expected those of encoder, quantizer and decoder: get the checkpoint again"
+        )
     for name, shape in counted:
         counts[name.split(".")[0]] += math.prod(shape)
     return counts | {"total": sum(counts.values())}

@@ -258,6 +258,22 @@ class MossAudioTokenizerPreTrainedModel(PreTrainedAudioTokenizerBase):
         model = model if device is None else model.to(device)
         return (model, loading_info()) if wanted.loading_info else model
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As every module of PyTorch; tensors of a released checkpoint have other names.
+
+        Raises:
+            CheckpointError: no tensor has a name of this model's.
+        """
+        if state_dict and not any(name.startswith("codec.") for name in state_dict):
+            raise CheckpointError(
+                f"no tensor has a name of this model's: the first is {next(iter(state_dict))!r}, "
+                "and model.state_dict() shows those it has; a released checkpoint is loaded by "
+                "MossAudioTokenizerModel.from_pretrained(FOLDER)"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
     @classmethod
     def _around(cls, codec: Codec, settings: dict[str, Any]) -> Any:
         """A model that wraps a loaded codec, without drawing weights first."""

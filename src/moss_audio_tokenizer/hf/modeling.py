@@ -217,7 +217,15 @@ class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedMod
             self.set_compute_dtype(name)
 
     def _choose_attention(self) -> None:
-        """Let the stages compute by the preferred implementation, or by what there is instead."""
+        """Let the stages compute by the preferred implementation, or by what there is instead.
+
+        Raises:
+            InputError: the model has no weights.
+        """
+        if self.device.type == "meta":
+            raise InputError(
+                "the model is on the device meta, without weights; load them with from_pretrained"
+            )
         preferred, dtype = self.config.attention_implementation, DTYPES[self.config.compute_dtype]
         chosen = (self.codec, preferred, self.device, dtype)
         if chosen == self._chosen_attention:

@@ -23,18 +23,18 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..codes import StreamingCodec
 from ..errors import MossAudioError
-from .asr_thread import SpeechTranscriber, Transcriptions
-from .auth import Gate
-from .file_routes import file_routes
-from .http_errors import (
+from .admission import (
     STATUS,
+    Gate,
     Refused,
     document_of,
     openai_document_of,
     openai_status_of,
     refusal_of,
 )
+from .file_routes import file_routes
 from .metrics import Metrics
+from .model_service import SpeechQueue, SpeechSynthesizer, SpeechTranscriber, Transcriptions
 from .settings import ServerSettings
 from .speech_routes import MODEL as TTS_MODEL
 from .speech_routes import OPENAI_PATHS, model_routes, speech_routes
@@ -42,7 +42,6 @@ from .stream_routes import stream_routes
 from .streams import Streams
 from .transcription_routes import MODEL as ASR_MODEL
 from .transcription_routes import transcription_routes
-from .tts_thread import SpeechQueue, SpeechSynthesizer
 from .voices import VoiceCache, voice_routes
 
 _DESCRIPTION = """Audio to discrete codes and back. Whole files go over HTTP. Live streams go over

@@ -19,7 +19,7 @@ from ..audio.reading import open_audio
 from ..codes import AudioCodes, CodecInfo
 from ..codes.moss_format import HEADER_SIZE
 from ..errors import CodesError, ModelMismatchError
-from .auth import Gate
+from .admission import Gate
 from .request_body import BINARY, file_body, with_body
 from .streams import Streams
 

@@ -20,9 +20,17 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from ..codes.codec import CodecInfo
 from ..errors import MossAudioError
-from .auth import Gate, TokenBucket, client_of, unknown_name
-from .http_errors import STATUS, Refused, document_of, refusal_of
-from .lifecycle import end_tasks
+from .admission import (
+    STATUS,
+    Gate,
+    Refused,
+    TokenBucket,
+    client_of,
+    document_of,
+    refusal_of,
+    unknown_name,
+)
+from .model_service import end_tasks
 from .settings import MAX_MESSAGES_A_SECOND, ServerSettings
 from .streams import Stream, Streams
 from .wire_format import PackedFrames, audio_reader, audio_writer

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 from ..codes import StreamingCodec
 from ..errors import ServerBusy
-from .batching import Chunk, StepResult
-from .lifecycle import ModelService
+from .batching import Chunk, ModelThread, StepResult
 from .metrics import Metrics
-from .model_thread import ModelThread
+from .model_service import ModelService
 from .settings import ServerSettings
 
 _Result = TypeVar("_Result")

@@ -1,6 +1,6 @@
 """Speech to text over HTTP, in the form of OpenAI's interface.
 
-Owns the form that clients send and the formats of the answer; `asr_thread` transcribes.
+Owns the form that clients send and the formats of the answer; `model_service` transcribes.
 """
 
 import json
@@ -12,11 +12,18 @@ from fastapi import APIRouter, Request, Response
 
 from ..speech.ctc import Word
 from ..speech.transcriber import Transcript
-from .asr_thread import Transcriptions
-from .auth import Gate, client_of
-from .forms import Form, is_form, parse_form
-from .http_errors import Refused
-from .request_body import BINARY, answered_after_reading, check_kind, read_body, unless_gone
+from .admission import Gate, Refused, client_of
+from .model_service import Transcriptions
+from .request_body import (
+    BINARY,
+    Form,
+    answered_after_reading,
+    check_kind,
+    is_form,
+    parse_form,
+    read_body,
+    unless_gone,
+)
 
 MODEL = "cat-asr"
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")

@@ -20,9 +20,8 @@ from fastapi import APIRouter, Query, Request, Response
 from ..codes import AudioCodes
 from ..errors import CodesFileError
 from ..files import atomic_path
-from .auth import Gate
+from .admission import Gate, Refused
 from .file_routes import MOSS_TYPE, NumQuantizers, encode_clip, moss_response
-from .http_errors import Refused
 from .request_body import BINARY, file_body, with_body
 from .settings import MAX_TEXT_CHARACTERS
 from .streams import Streams

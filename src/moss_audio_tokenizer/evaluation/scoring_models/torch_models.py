@@ -1,6 +1,6 @@
-"""WavLM-large speaker verification and UTMOS22, from folders of converted weights.
+"""Scoring models in PyTorch: any of transformers, WavLM speaker verification, and UTMOS22.
 
-Both are published as pickled checkpoints, which this package does not open.
+The last two are published as pickled checkpoints, which this package does not open.
 `recipes/convert_scoring_models.py` writes a folder with config.json and model.safetensors once;
 only that is read here. Layers carry the names of the published checkpoints.
 """
@@ -18,62 +18,118 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import CheckpointError
-from ..pretrained import transformers_class
+from ..loading import load_feature_extractor, load_pretrained, transformers_class
 
 # UTMOS22 was trained with the ratings of many listeners; this one is asked at inference.
 _LISTENER = 288
 _HIGHEST_LISTENER = 3000
 
 
-def wavlm_embedder(folder: Path) -> Callable[[np.ndarray, int], np.ndarray]:
+def embedder(path: str) -> Callable[[np.ndarray, int], np.ndarray]:
+    """A speaker-verification model (WavLM, wav2vec 2.0 x-vectors, ...): samples -> embedding."""
+    model, features = load_pretrained("AutoModelForAudioXVector", path), _features(path)
+
+    @torch.inference_mode()
+    def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
+        embedding: np.ndarray = model(**features(samples, sampling_rate)).embeddings[0].numpy()
+        return embedding
+
+    return embed
+
+
+def rater(path: str) -> Callable[[np.ndarray, int], float]:
+    """A model of one output, such as a predictor of mean opinion scores: samples -> score.
+
+    Raises:
+        CheckpointError: the model has several outputs.
+    """
+    model, features = load_pretrained("AutoModelForAudioClassification", path), _features(path)
+    if model.config.num_labels != 1:
+        raise CheckpointError(
+            f"the model at {path!r} has {model.config.num_labels} outputs; expected one, the score"
+        )
+
+    @torch.inference_mode()
+    def rate(samples: np.ndarray, sampling_rate: int) -> float:
+        return float(model(**features(samples, sampling_rate)).logits)
+
+    return rate
+
+
+def transcriber(path: str) -> Callable[[np.ndarray, int], str]:
+    """A speech recognition model by the pipeline of transformers: samples -> text."""
+    pipeline = transformers_class("pipeline")
+    try:
+        safe = {"use_safetensors": True}
+        recognize = pipeline("automatic-speech-recognition", path, device="cpu", model_kwargs=safe)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"no speech recognition model at {path!r} ({error})") from error
+
+    def text_of(samples: np.ndarray, sampling_rate: int) -> str:
+        sound = {"raw": samples.astype(np.float32), "sampling_rate": sampling_rate}
+        return str(recognize(sound)["text"])
+
+    return text_of
+
+
+def _features(path: str) -> Callable[[np.ndarray, int], Any]:
+    """The model's own preparation of samples."""
+    extract = load_feature_extractor(path)
+
+    def prepare(samples: np.ndarray, sampling_rate: int) -> Any:
+        sound = samples.astype(np.float32)
+        return extract(sound, sampling_rate=sampling_rate, return_tensors="pt")
+
+    return prepare
+
+
+def wavlm_embedder(folder: str) -> Callable[[np.ndarray, int], np.ndarray]:
     """The speaker model of Seed-TTS-Eval and of the paper's SIM: samples to embedding.
 
     Raises:
         CheckpointError: the folder is not one of a converted model.
         MissingDependencyError: transformers is not installed.
     """
-    model = _loaded(folder, "wavlm-speaker-verification", SpeakerVerification)
-
-    @torch.inference_mode()
-    def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-        del sampling_rate  # 16 kHz, as for every scoring model
-        embedding: np.ndarray = model(torch.from_numpy(samples).float()[None])[0].numpy()
-        return embedding
-
-    return embed
+    model = _converted(folder, "wavlm-speaker-verification", SpeakerVerification)
+    return lambda samples, _: model(samples)[0].numpy()
 
 
-def utmos_rater(folder: Path) -> Callable[[np.ndarray, int], float]:
+def utmos_rater(folder: str) -> Callable[[np.ndarray, int], float]:
     """UTMOS22 (the strong learner): samples to a predicted opinion score from 1 to 5.
 
     Raises:
         CheckpointError: the folder is not one of a converted model.
         MissingDependencyError: transformers is not installed.
     """
-    model = _loaded(folder, "utmos22-strong", Utmos22)
-
-    @torch.inference_mode()
-    def rate(samples: np.ndarray, sampling_rate: int) -> float:
-        del sampling_rate
-        return float(model(torch.from_numpy(samples).float()[None]))
-
-    return rate
+    model = _converted(folder, "utmos22-strong", Utmos22)
+    return lambda samples, _: float(model(samples))
 
 
-def _loaded(folder: Path, kind: str, build: Callable[[dict[str, Any]], nn.Module]) -> nn.Module:
+def _converted(
+    folder: str, kind: str, build: Callable[[dict[str, Any]], nn.Module]
+) -> Callable[[np.ndarray], torch.Tensor]:
+    """The model of a converted folder, as a function of samples at 16 kHz."""
+    path = Path(folder)
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads((path / "config.json").read_text("utf-8"))
         if config["model_type"] != kind:
             raise ValueError(f"its model_type is {config['model_type']!r}")
         model = build(config)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(load_file(path / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"no converted {kind} model in {str(folder)!r} ({reason}); make one with "
+            f"no converted {kind} model in {folder!r} ({reason}); make one with "
             "recipes/convert_scoring_models.py"
         ) from error
-    return model.eval()
+    model.eval()
+
+    @torch.inference_mode()
+    def run(samples: np.ndarray) -> torch.Tensor:
+        output: torch.Tensor = model(torch.from_numpy(samples).float()[None])
+        return output
+
+    return run
 
 
 class SpeakerVerification(nn.Module):

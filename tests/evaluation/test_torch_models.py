@@ -1,4 +1,4 @@
-"""WavLM speaker verification and UTMOS, small and random, from converted folders."""
+"""Scoring models in PyTorch, small and random: of transformers, and from converted folders."""
 
 import importlib.util
 import json
@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import CheckpointError
-from moss_audio_tokenizer.evaluation.scoring_models import (
+from moss_audio_tokenizer.evaluation.scoring_models.registry import (
+    ScoringModelNames,
+    ScoringModels,
     cosine,
     load_opinion_model,
     load_speaker_model,
 )
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 TINY = {
     "hidden_size": 16,
@@ -65,9 +67,9 @@ def written(folder, config, build):
 
 @pytest.fixture
 def models():
-    from moss_audio_tokenizer.evaluation.scoring_models import converted_models
+    from moss_audio_tokenizer.evaluation.scoring_models import torch_models
 
-    return converted_models
+    return torch_models
 
 
 @pytest.fixture
@@ -131,3 +133,65 @@ def test_published_names_become_those_of_the_model(models):
     published["loss_calculator.projection.weight"] = torch.zeros(1)
     found = converter().renamed("wavlm", published)
     assert set(found) == set(model.state_dict())
+
+
+def small_wav2vec(**more):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 8)}
+    rest = {"intermediate_size": 16, "num_feat_extract_layers": 2, "vocab_size": 12}
+    positions = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    return transformers.Wav2Vec2Config(**(sizes | convolutions | rest | positions | more))
+
+
+@pytest.fixture
+def voice():
+    time = np.arange(16_000) / 16_000
+    return 0.1 * np.sin(2 * np.pi * 150 * time) * np.sin(9 * time)
+
+
+def saved(folder, model):
+    model.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return str(folder)
+
+
+def test_speaker_similarity_by_a_model_of_transformers(tmp_path, voice):
+    pooled = {"tdnn_dim": (8, 8), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1)}
+    config = small_wav2vec(**pooled, xvector_output_dim=8)
+    path = saved(tmp_path, transformers.Wav2Vec2ForXVector(config))
+    scoring_models = ScoringModels(ScoringModelNames(speaker_model=path))
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16_000)
+    assert scoring_models.score(voice, voice, "").values["speaker_similarity"] == pytest.approx(1.0)
+    assert scoring_models.score(voice, noise, "").values["speaker_similarity"] < 0.9999
+
+
+def test_opinion_scores_by_a_model_of_one_output(tmp_path, voice):
+    model = transformers.Wav2Vec2ForSequenceClassification(small_wav2vec(num_labels=1))
+    path = saved(tmp_path, model)
+    scoring_models = ScoringModels(ScoringModelNames(opinion_model=path))
+    samples = torch.from_numpy(voice.astype(np.float32))
+    prepared = (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
+    with torch.inference_mode():
+        expected = float(model.eval()(prepared[None]).logits)
+    found = scoring_models.score(voice, voice, "").values["opinion_score"]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_of_several_outputs_gives_no_score(tmp_path):
+    model = transformers.Wav2Vec2ForSequenceClassification(small_wav2vec(num_labels=3))
+    with pytest.raises(CheckpointError, match="3 outputs"):
+        ScoringModels(ScoringModelNames(opinion_model=saved(tmp_path, model)))
+
+
+def test_a_recogniser_of_transformers(tmp_path, voice):
+    letters = {letter: index for index, letter in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|"])}
+    letters |= {letter: 5 + index for index, letter in enumerate("abcdefg")}
+    (tmp_path / "vocab.json").write_text(json.dumps(letters), encoding="utf-8")
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))
+    model = transformers.Wav2Vec2ForCTC(small_wav2vec())
+    path = saved(tmp_path, model)
+    tokenizer.save_pretrained(path)
+    scores = ScoringModels(ScoringModelNames(asr_model=path)).score(voice, voice, "a bad cab")
+    assert set(scores.transcript) <= set("abcdefg |</unks>")
+    assert scores.values["wer"] > 0
+    assert scores.num_words == 3

@@ -1,6 +1,8 @@
-"""Admission: API keys, web pages of other sites, and how often a client may send requests.
+"""Admission and refusal: who may send requests, and how an error looks to a client.
 
-Owns the checks that come before the body of a request or a stream is read.
+Owns the checks that come before the body of a request or a stream is read (API keys, web pages of
+other sites, rates), and the one table of error codes for HTTP and WebSockets, in this server's
+form and in OpenAI's.
 """
 
 import asyncio
@@ -8,6 +10,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -15,8 +18,107 @@ from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
-from .http_errors import Refused
+from ..errors import (
+    AudioFileError,
+    CodesFileError,
+    InputError,
+    MissingDependencyError,
+    ModelMismatchError,
+    MossAudioError,
+    ServerBusy,
+    ServerError,
+    shortened,
+)
 from .settings import ServerSettings
+
+_RETRY_SECONDS = 2
+
+
+class Refused(Exception):  # noqa: N818 - an answer to a client, not a bug
+    """A request that the server refuses.
+
+    Args:
+        code: A key of `STATUS`.
+        message: What was got, what was expected, and what to do.
+        retry_seconds: When to try again; 0 if that does not help.
+        field: The field of the request that caused the refusal, if it is one field.
+    """
+
+    def __init__(
+        self, code: str, message: str, retry_seconds: float = 0.0, field: str | None = None
+    ) -> None:
+        super().__init__(shortened(message))
+        self.code = code
+        self.retry_seconds = retry_seconds
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Status:
+    """The numbers of an error code.
+
+    Attributes:
+        http: The status of a response.
+        socket: The close code of a WebSocket.
+    """
+
+    http: int
+    socket: int
+
+
+STATUS = {
+    "bad_input": Status(422, 1007),
+    "unauthorized": Status(401, 1008),
+    "forbidden": Status(403, 1008),
+    "not_found": Status(404, 1008),
+    "method_not_allowed": Status(405, 1008),
+    "too_large": Status(413, 1009),
+    "too_long": Status(413, 1008),
+    "too_many_requests": Status(429, 1013),
+    "idle": Status(408, 1008),
+    "stalled": Status(408, 1008),
+    "busy": Status(503, 1013),
+    "server": Status(500, 1011),
+}
+
+
+_OPENAI_TYPES = {
+    "unauthorized": "authentication_error",
+    "too_many_requests": "rate_limit_error",
+    "busy": "server_error",
+    "server": "server_error",
+}
+
+
+def refusal_of(error: BaseException) -> Refused:
+    """Translate an error to a refusal; unexpected errors reveal only the type of the exception."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, ServerBusy):
+        return Refused("busy", str(error), _RETRY_SECONDS)
+    if isinstance(error, InputError | AudioFileError | CodesFileError | ModelMismatchError):
+        return Refused("bad_input", " ".join(str(error).split()))
+    if isinstance(error, MissingDependencyError | ServerError | MossAudioError):
+        return Refused("server", " ".join(str(error).split()))
+    return Refused("server", f"the server failed ({type(error).__name__}); its log says where")
+
+
+def document_of(refusal: Refused) -> dict[str, dict[str, str]]:
+    """The JSON document of a refusal."""
+    return {"error": {"code": refusal.code, "message": str(refusal)}}
+
+
+def openai_document_of(refusal: Refused) -> dict[str, dict[str, str | None]]:
+    """The JSON document of a refusal in OpenAI's form: `document_of`, a type, and the field."""
+    kind = _OPENAI_TYPES.get(refusal.code, "invalid_request_error")
+    more = {"type": kind, "param": refusal.field}
+    return {"error": {**document_of(refusal)["error"], **more}}
+
+
+def openai_status_of(refusal: Refused) -> int:
+    """The HTTP status in OpenAI's form: as `STATUS`, but 400 for input that cannot be used."""
+    return 400 if refusal.code == "bad_input" else STATUS[refusal.code].http
+
 
 # The number of clients with a bucket; the longest unseen are dropped first.
 _MAX_CLIENTS = 10_000

@@ -1,27 +1,118 @@
-"""Ratings of many listeners: read, screened and averaged, after ITU-R BS.1534-3.
+"""Listening tests after ITU-R BS.1534 (MUSHRA): the page that people rate on, and its results.
 
-Owns the rules: a listener is left out who rates the hidden reference below 90 in more than 15% of
-the trials, or the mid anchor above 90 in more than 15%. Means come with 95%
-intervals of Student's t over all ratings of a system; medians and quartiles beside them, for
-ratings are seldom normally distributed.
+The page is one file that needs no server; what it does is `mushra.js`'s. It has a run's examples
+with hidden reference and low anchor. A result is what it gives to download, a JSON file of one
+listener. A listener is left out who rates the hidden reference below 90 in more than 15% of the
+trials, or the mid anchor above 90 in more than 15%.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from ...errors import EvaluationError
-from ..summary import average, pipe_table
-from .mushra_page import MID_ANCHOR, REFERENCE
+from ..errors import EvaluationError, InputError
+from .baselines.registry import low_pass
+from .exhibits import beginning, flac
+from .pages import page, pipe_table
+from .summary import average
+
+REFERENCE, LOW_ANCHOR, MID_ANCHOR = "reference", "low anchor", "mid anchor"
+# The cut-offs of BS.1534-3.
+_ANCHOR_HERTZ = {LOW_ANCHOR: 3_500, MID_ANCHOR: 7_000}
+# BS.1534-3: at most twelve signals, of about ten seconds.
+_MOST_SIGNALS, _MOST_SECONDS = 12, 12
+
 
 FORMAT = "moss-audio listening 1"
 _NEARLY_PERFECT = 90
 _MOST_SLIPS = 0.15
+
+
+Sound = tuple[Float[np.ndarray, "channels samples"], int]
+"""Samples and their rate."""
+
+
+def build_listening_test(
+    folder: Path, title: str, systems: Sequence[str] = (), mid_anchor: bool = False
+) -> str:
+    """The page as HTML, from the folder of an evaluation or a comparison.
+
+    Args:
+        folder: where `moss-audio compare` has left its results.
+        title: shown at the top.
+        systems: names of the versions to rate, as the files below ``audio`` have them; all when
+            empty.
+        mid_anchor: whether a low-pass at 7 kHz is rated too.
+
+    Raises:
+        InputError: the folder has no examples, a system is not there, or there are too many.
+    """
+    trials = []
+    for clip, clip_folder in _examples(folder):
+        sounds = [
+            {"name": name, "data": base64.b64encode(flac(audio, rate)).decode("ascii")}
+            for name, (audio, rate) in _signals(clip_folder, clip, systems, mid_anchor).items()
+        ]
+        trials.append({"clip": clip, "sounds": sounds})
+    digest = hashlib.sha256(json.dumps([title, trials]).encode()).hexdigest()[:16]
+    document = {"test": digest, "title": title, "trials": trials}
+    # In a script element "</" ends the script, and "<!--" with "<script" hides its end.
+    content = json.dumps(document).replace("<", "\\u003c")
+    body = f'<main id="stage"></main>\n<script type="application/json" id="test">{content}</script>'
+    style, script = (
+        files(__package__).joinpath(f"mushra.{ending}").read_text("utf-8")
+        for ending in ("css", "js")
+    )
+    return page(escape(title), body, style, script)
+
+
+def _examples(folder: Path) -> list[tuple[str, Path]]:
+    """Names of clips whose sound was stored, and where; a clip that failed has none."""
+    try:
+        document = json.loads((folder / "summary.json").read_text("utf-8"))
+        found = [
+            (str(item["path"]), folder / "audio" / str(item["folder"]))
+            for item in document["examples"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{str(folder)!r} holds no results to listen to ({error}); expected the folder of "
+            "moss-audio compare"
+        ) from error
+    stored = [(name, path) for name, path in found if (path / f"{REFERENCE}.flac").is_file()]
+    if not stored:
+        raise InputError(f"{str(folder)!r} holds no stored sound; run it again with --examples 6")
+    return stored
+
+
+def _signals(
+    clip_folder: Path, clip: str, systems: Sequence[str], mid_anchor: bool
+) -> dict[str, Sound]:
+    """What is rated in a trial: the hidden reference, the versions and the anchors."""
+    there = sorted(path.stem for path in clip_folder.glob("*.flac") if path.stem != REFERENCE)
+    missing = [name for name in systems if name not in there]
+    if missing:
+        raise InputError(f"{clip} has no version {missing[0]!r}; it has {', '.join(there)}")
+    names = [REFERENCE, *(systems or there)]
+    sounds = {name: beginning(clip_folder / f"{name}.flac", _MOST_SECONDS) for name in names}
+    audio, rate = sounds[REFERENCE]
+    for name in (LOW_ANCHOR, MID_ANCHOR) if mid_anchor else (LOW_ANCHOR,):
+        sounds[name] = low_pass(audio, rate, _ANCHOR_HERTZ[name]), rate
+    if len(sounds) > _MOST_SIGNALS:
+        raise InputError(
+            f"{len(sounds)} signals are too many for one trial; expected at most {_MOST_SIGNALS} "
+            f"with reference and anchors: choose with --system"
+        )
+    return sounds
 
 
 @dataclass(frozen=True)
@@ -70,10 +161,6 @@ class SystemRatings:
     lower_quartile: float
     upper_quartile: float
     num_ratings: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def read_session(path: Path) -> Session:

@@ -1,17 +1,14 @@
-"""One self-contained HTML page: clips and what codecs made of them, to play, see and compare.
+"""Sounds on a page: a player, a spectrogram and figures for every version of a clip.
 
-Owns the page's parts: tables, curves, and a card with player, spectrogram and figures for every
-version of a clip. The pictures are from `spectrograms` and `plots`, the numbers from
-`metric_registry`. Knows nothing of codecs. The page has no script and loads nothing: sound (FLAC)
-and pictures are inside it.
+Owns the cards; pictures are from `spectrograms`, numbers from `metric_registry`. Knows nothing of
+codecs.
 """
 
-import base64
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,8 @@ from jaxtyping import Float
 
 from ..audio import convert_channels, read_audio, resample, save_audio
 from ..errors import AudioError
-from .html import page
 from .metric_registry import DEFAULT_METRICS, METRICS, measure
+from .pages import Report, Section, Table, data_url
 from .spectrograms import (
     DIFFERENCE_DECIBELS,
     difference_png,
@@ -32,8 +29,6 @@ from .spectrograms import (
 
 _TICKS_KILOHERTZ = (0.5, 1, 2, 4, 8, 16)
 _MOST_TICKS_SECONDS = 6
-# A cell without a value, which a phone leaves out.
-_EMPTY = ' class="empty"'
 
 
 @dataclass(frozen=True)
@@ -74,30 +69,6 @@ class Version:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells of text; the first of each row names it.
-
-    Attributes:
-        headings: one for each column.
-        rows: as many cells each; HTML is escaped.
-        caption: below the table.
-    """
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A plot twice, for light and for dark pages, as PNG."""
-
-    name: str
-    light: bytes
-    dark: bytes
-
-
 def build_report(
     title: str,
     command: str,
@@ -126,30 +97,34 @@ def build_report(
         )
     versions = [_measured(item, original, sampling_rate) for item in reconstructions]
     names = [name for name in DEFAULT_METRICS if any(name in one.values for one in versions)]
-    rows = [(one.name, f"{one.kbps:.3f}", *shown_values(one.values, names)) for one in versions]
+    rows = [
+        [
+            one.name,
+            f"{one.kbps:.3f}",
+            *(shown_value(one.values.get(name, nan), name) for name in names),
+        ]
+        for one in versions
+    ]
     headings = ("quantizers", "kbps", *(METRICS[name].heading for name in names))
     caption = "Measured on the mean of the channels, at 16 kHz. Arrows point to better."
     if any(METRICS[name].spoken for name in names):
         caption += " STOI and pitch error are for speech only."
-    return page(
-        escape(title),
-        "\n".join(
-            (
-                header(title, [f"{describe(original, sampling_rate)} · model {model}"], command),
-                table_html(Table(headings, rows, caption)),
-                f"<main>{exhibit_html(original_version(original, sampling_rate), versions)}</main>",
-            )
-        ),
-    )
+    exhibit = exhibit_html(original_version(original, sampling_rate), versions)
+    sections = [Section(table=Table(headings, rows, caption)), Section(html=exhibit)]
+    scope = f"{describe(original, sampling_rate)} · model {model}"
+    return Report(title, command, scope, sections).html()
 
 
 def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> Version:
     # A codec answers in whole frames: what it adds past the end is neither shown nor played.
     audio = item.audio[:, : original.shape[1]]
-    plural = "" if item.num_quantizers == 1 else "s"
     values = measure(original, audio, sampling_rate) if item.values is None else item.values
-    name = f"{item.num_quantizers} quantizer{plural}"
-    return Version(name, item.kbps, audio, sampling_rate, values)
+    return Version(quantizers(item.num_quantizers), item.kbps, audio, sampling_rate, values)
+
+
+def quantizers(count: int) -> str:
+    """A number of quantizers in words."""
+    return f"{count} quantizer{'' if count == 1 else 's'}"
 
 
 def original_version(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -> Version:
@@ -172,65 +147,6 @@ def describe(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -
     return f"{samples / sampling_rate:.2f} s, {sampling_rate / 1000:g} kHz, {layout}"
 
 
-def header(title: str, lines: Sequence[str], command: str = "") -> str:
-    """The head of a page; everything is escaped here."""
-    paragraphs = "\n".join(f"<p>{escape(line)}</p>" for line in lines)
-    code = f"\n<code>{escape(command)}</code>" if command else ""
-    return f"<header>\n<h1>{escape(title)}</h1>\n{paragraphs}{code}\n</header>"
-
-
-def table_html(table: Table) -> str:
-    """A table that fits the page: on a phone each row is a block. Everything is escaped here."""
-    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headings)
-    rows = "\n".join(_row(row, table.headings) for row in table.rows)
-    note = f'\n<p class="note">{escape(table.caption)}</p>' if table.caption else ""
-    return (
-        '<div class="card table">\n<div class="scroll">\n'
-        f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n"
-        f"</div>{note}\n</div>"
-    )
-
-
-def _row(cells: Sequence[str], headings: Sequence[str]) -> str:
-    """Cells that know their headings; an interval stands smaller below its mean."""
-    values = "".join(
-        f'<td data-label="{escape(heading)}"{_EMPTY if cell == "-" else ""}>{_value(cell)}</td>'
-        for cell, heading in zip(cells[1:], headings[1:], strict=True)
-    )
-    name, remark, note = cells[0].partition(" (")
-    first = f"{escape(name)} <small>{escape(remark + note)}</small>" if note else escape(name)
-    return f'<tr><th scope="row">{first}</th>{values}</tr>'
-
-
-def _value(cell: str) -> str:
-    mean, sign, interval = cell.partition(" \u00b1 ")
-    shown = f"{escape(mean)}<small>{sign}{escape(interval)}</small>" if sign else escape(mean)
-    return f"<span>{shown}</span>"
-
-
-def notes_html(title: str, lines: Sequence[str]) -> str:
-    """A list of remarks below a heading; everything is escaped here."""
-    items = "\n".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<h2>{escape(title)}</h2>\n<ul>\n{items}\n</ul>"
-
-
-def curves_html(curves: Sequence[Curve]) -> str:
-    """Plots side by side; the browser picks the one that suits the page."""
-    figures = "\n".join(
-        f'<figure class="card" style="margin:0"><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{data_url("image/png", one.dark)}">'
-        f'<img alt="{escape(one.name)}" src="{data_url("image/png", one.light)}">'
-        f"</picture></figure>"
-        for one in curves
-    )
-    return f'<div class="curves">\n{figures}\n</div>'
-
-
-def shown_values(values: Mapping[str, float], names: Sequence[str] = DEFAULT_METRICS) -> list[str]:
-    """Values as people read them."""
-    return [shown_value(values.get(name, float("nan")), name) for name in names]
-
-
 def shown_value(value: float, name: str) -> str:
     """A value as print has it; an undefined one is a dash, an infinite one the sign."""
     if isnan(value):
@@ -241,24 +157,28 @@ def shown_value(value: float, name: str) -> str:
 
 def exhibit_html(original: Version, versions: Sequence[Version]) -> str:
     """Cards of a clip: the original, then each version, with pictures on the original's scale."""
-    rate = original.sampling_rate
+    rate, length = original.sampling_rate, original.audio.shape[1]
     reference = log_mel(original.audio, rate)
     scale = shared_scale(reference)
-    cards = [_card(original, reference, None, scale, rate)]
+    cards = [_card(original, reference, scale)]
     for version in versions:
-        level = log_mel(_at_rate(version, rate, original.audio.shape[1]), rate)
-        cards.append(_card(version, level, reference, scale, rate))
-    return '<div class="cards">\n' + "\n".join(cards) + "\n</div>"
+        level = log_mel(_at_rate(version, rate, length), rate)
+        cards.append(_card(version, level, scale, reference, rate))
+    return _cards_html(cards)
 
 
 def gallery_html(versions: Sequence[Version]) -> str:
-    """Cards of sounds that do not belong together in time: each with its own picture and scale."""
+    """Cards of sounds that do not belong together in time, each on its own scale; "" for none."""
     levels = [log_mel(version.audio, version.sampling_rate) for version in versions]
-    cards = [
-        _card(version, level, None, shared_scale(level), version.sampling_rate)
+    return _cards_html(
+        _card(version, level, shared_scale(level))
         for version, level in zip(versions, levels, strict=True)
-    ]
-    return '<div class="cards">\n' + "\n".join(cards) + "\n</div>"
+    )
+
+
+def _cards_html(cards: Iterable[str]) -> str:
+    content = "\n".join(cards)
+    return f'<div class="cards">\n{content}\n</div>' if content else ""
 
 
 def _at_rate(version: Version, rate: int, num_samples: int) -> np.ndarray:
@@ -270,9 +190,9 @@ def _at_rate(version: Version, rate: int, num_samples: int) -> np.ndarray:
 def _card(
     version: Version,
     level: np.ndarray,
-    reference: np.ndarray | None,
     scale: tuple[float, float],
-    rate: int,
+    reference: np.ndarray | None = None,
+    rate: int = 0,
 ) -> str:
     name = escape(version.name)
     picture = data_url("image/png", spectrogram_png(level, scale))
@@ -283,7 +203,7 @@ def _card(
 <audio controls preload="metadata" aria-label="{name}" src="{sound}"></audio>
 <figure class="plot"><div class="axes">
 <img width="960" height="384" alt="Log-mel spectrogram, {name.lower()}" src="{picture}">
-{_axes(seconds, rate)}
+{_axes(seconds, rate or version.sampling_rate)}
 </div></figure>
 {_difference(version, level, reference, scale)}
 {_values(version)}
@@ -338,11 +258,6 @@ def _values(version: Version) -> str:
         for name, value in version.values.items()
     )
     return f"<dl>{items}</dl>{note}"
-
-
-def data_url(kind: str, content: bytes) -> str:
-    """Content inside the page."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def flac(audio: Float[np.ndarray, "channels samples"], sampling_rate: int) -> bytes:
