@@ -1,7 +1,7 @@
 """The verbs of a codec, once for PyTorch and for NumPy: clips, batches and streams.
 
 Owns what the verbs take, check and return, and in which order. A runtime adds how its arrays are
-read (`model.inputs`, `onnx.arrays`), how rows are computed, and the engines of its sessions.
+read (`api.arrays`, `model.inputs`), how rows are computed, and the engines of its sessions.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from ..config import CodecConfig
 from ..errors import CodesError, InputError
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.engine import StepEngine
+from .arrays import ArrayInputs, only_row
 from .continuous_batches import ContinuousBatch, StreamRows, advance_batch
 from .validation import (
     check_num_quantizers,
@@ -18,7 +19,6 @@ from .validation import (
     first_layers,
     frames_of_duration,
     memory_of_streams,
-    only_row,
     require_count,
     require_equal_layers,
     require_lengths,
@@ -39,7 +39,7 @@ class CodecVerbs(Generic[Encoded, Decoded]):
 
     lengths: str
     # The functions that read a caller's arrays, and the types of the results.
-    _arrays: ClassVar[Any]
+    _arrays: ClassVar[ArrayInputs]
     _encoder_output: ClassVar[Any]
     _decoder_output: ClassVar[Any]
     # Streams of `batch_encode` and `batch_decode`, and those of a `streaming` block.

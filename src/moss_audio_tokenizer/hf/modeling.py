@@ -6,7 +6,7 @@ has from_pretrained and save_pretrained, `official_streaming` the released strea
 """
 
 import warnings
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,11 @@ from ..checkpoint.codec_checkpoint import live_tensors
 from ..checkpoint.key_names import codes_identity
 from ..config import CodecConfig, TransformerStage
 from ..errors import InputError
-from ..model import inputs
 from ..model.attention import check_backend, usable_backend
 from ..model.codec import Codec
 from ..model.inputs import (
     DTYPES,
-    as_code_rows,
-    as_waveform_rows,
-    lengths_of,
-    pad_rows,
+    TENSORS,
     require_dtype,
 )
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
@@ -51,7 +47,7 @@ class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedMod
         parts: "all", "encoder" or "decoder"; the quantizer comes with each.
     """
 
-    _arrays: ClassVar[Any] = inputs
+    _arrays = TENSORS
     _encoder_output = MossAudioTokenizerEncoderOutput
     _decoder_output = MossAudioTokenizerDecoderOutput
 
@@ -143,7 +139,7 @@ class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedMod
             raise InputError("got neither input_values nor audio_codes; pass one of them")
         if input_values is None:
             decoded = self._decoded(audio_codes, padding_mask, num_quantizers)
-            codes = as_code_rows(audio_codes, self.config.codec)[:num_quantizers]
+            codes = TENSORS.as_code_rows(audio_codes, self.config.codec)[:num_quantizers]
             lengths = decoded.audio_lengths // self.downsample_rate
         else:
             encoded = self.encode(input_values, padding_mask, num_quantizers, return_dict=True)
@@ -164,8 +160,8 @@ class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedMod
         self, encoded: MossAudioTokenizerEncoderOutput, input_values: Any, padding_mask: Any
     ) -> MossAudioTokenizerDecoderOutput:
         """Audio of codes, no longer than what was encoded."""
-        rows = as_waveform_rows(input_values, self.number_channels)
-        given = lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
+        rows = TENSORS.as_waveform_rows(input_values, self.number_channels)
+        given = TENSORS.lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
         counts = [int(count) for count in encoded.audio_codes_lengths]
         codes = [encoded.audio_codes[:, row, :count] for row, count in enumerate(counts)]
         audio = self.batch_decode(codes).audio
@@ -175,7 +171,7 @@ class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedMod
         ]
         clips = [clip[:, :length] for clip, length in zip(audio, lengths, strict=True)]
         return MossAudioTokenizerDecoderOutput(
-            pad_rows(clips), torch.tensor(lengths, device=self.device)
+            TENSORS.pad_rows(clips), torch.tensor(lengths, device=self.device)
         )
 
     # Settings

@@ -16,7 +16,7 @@ from ..api.continuous_batches import StreamRows
 from ..api.validation import check_num_quantizers, require_count
 from ..api.verbs import CodecVerbs
 from ..errors import InputError
-from ..model.inputs import as_code_rows, as_waveform_rows
+from ..model.inputs import TENSORS
 from ..streaming import DecoderStream
 from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
 
@@ -82,7 +82,7 @@ class OfficialStreaming(
         n_quantizers: int | None = None,
     ) -> MossAudioTokenizerEncoderOutput:
         """Encode a padded batch, of which each row has so many samples; see `encode`."""
-        rows = as_waveform_rows(input_values, self.config.codec.number_channels)
+        rows = TENSORS.as_waveform_rows(input_values, self.config.codec.number_channels)
         if self._rows is None:
             mask = _mask(input_lengths, rows)
             return self.encode(rows, mask, n_quantizers, return_dict=True)
@@ -94,7 +94,7 @@ class OfficialStreaming(
         self, codes: Any, codes_lengths: Any = None
     ) -> MossAudioTokenizerDecoderOutput:
         """Decode a padded batch, of which each row has so many frames; see `decode`."""
-        rows = as_code_rows(codes, self.config.codec).movedim(1, 0)
+        rows = TENSORS.as_code_rows(codes, self.config.codec).movedim(1, 0)
         if self._rows is None:
             return self.decode(rows.movedim(0, 1), _mask(codes_lengths, rows), return_dict=True)
         return self._decoder_result(self._decode_rows(_cut(rows, codes_lengths), None, alone=True))

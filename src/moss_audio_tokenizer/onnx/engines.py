@@ -2,7 +2,7 @@
 
 Inputs and outputs of the state are bound to the same memory, so that a step writes its new
 entries in place and copies nothing; a graph reads a ring only after it has written to it. What a
-row may be is checked in `arrays.py`.
+row may be is checked in `api.arrays`.
 """
 
 from collections import OrderedDict
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..api.arrays import ARRAYS
 from ..config import CodecConfig
 from ..errors import InputError
-from .arrays import as_code_chunk, as_waveform_chunk
 from .folder import OnnxFolder
 from .runtime import Runtime, session_facts
 from .shapes import Value, given_and_results, rings_of
@@ -202,7 +202,8 @@ class OnnxDecoderEngine(OnnxEngine):
 
     def check(self, chunk: Any) -> Int[np.ndarray, "num_quantizers frames"]:
         """Validate a chunk, and return it as an array."""
-        return as_code_chunk(chunk, self._config)
+        codes: np.ndarray = ARRAYS.as_code_chunk(chunk, self._config)
+        return codes
 
     def step(
         self, chunks: Mapping[int, Int[np.ndarray, "num_quantizers _"]]
@@ -226,7 +227,8 @@ class OnnxEncoderEngine(OnnxEngine):
 
     def check(self, chunk: Any) -> Float[np.ndarray, "channels samples"]:
         """Validate a chunk, which may be empty, and return it as an array."""
-        return as_waveform_chunk(chunk, self._config.number_channels)
+        audio: np.ndarray = ARRAYS.as_waveform_chunk(chunk, self._config.number_channels)
+        return audio
 
     def step(
         self, chunks: Mapping[int, Float[np.ndarray, "channels _"]]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..api.arrays import ARRAYS
 from ..api.validation import require_count
 from ..errors import AudioError, CheckpointError, CodesError
-from .arrays import check_clip
 from .engines import OnnxDecoderEngine, open_step_graph
 from .folder import OnnxFolder
 from .manifest import CONFIG_NAME, MANIFEST_NAME
@@ -76,7 +76,7 @@ class GraphPair:
                 f"audio has shape {list(np.shape(waveform))}; expected one clip: (samples,) or "
                 "(channels, samples)"
             )
-        check_clip(audio[0])
+        ARRAYS.check_clip(audio[0])
         missing = -audio.shape[2] % self.downsample_rate
         audio = np.pad(audio, ((0, 0), (0, 0), (0, missing)))
         wanted = n_quantizers or self.n_quantizers

@@ -1,6 +1,6 @@
 """`OnnxAudioTokenizer`: the model's verbs on exported graphs, with NumPy arrays.
 
-Owns the public interface; arguments are checked in `arrays.py`, steps computed in `engines.py`.
+Owns the public interface; arguments are checked in `api`, steps computed in `engines.py`.
 Whole clips are worked through in chunks by the same steps as streams, one row after the other, so
 that a row's codes depend on nothing else and memory does not grow with the clip.
 """
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..api.arrays import ARRAYS
 from ..api.verbs import CodecVerbs
 from ..codes.codec import ArrayCodec, CodecInfo, reported
 from ..config import CodecConfig
-from . import arrays
 from .engines import OnnxDecoderEngine, OnnxEncoderEngine, StepGraph, open_step_graph
 from .folder import OnnxFolder, find_folder
 from .runtime import Runtime
@@ -63,7 +63,7 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         runtime: where it runs.
     """
 
-    _arrays: ClassVar[Any] = arrays
+    _arrays = ARRAYS
     _encoder_output = EncoderOutput
     _decoder_output = DecoderOutput
 

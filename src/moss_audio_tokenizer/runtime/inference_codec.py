@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..codes.codec import reported
 from ..config import CodecConfig
 from ..model.codec import Codec
-from ..model.inputs import pad_rows
+from ..model.inputs import TENSORS
 from ..model.stages import StageStack, deinterleave, interleave
 from ..model.transformer import Transformer
 from ..onnx.engines import StepGraph
@@ -182,7 +182,7 @@ class InferenceEncoder(InferenceCoder):
         step = self.config.downsample_rate
         padded = [F.pad(clip, (0, -clip.shape[1] % step)) for clip in clips]
         for rows in _groups(padded, alone):
-            batch = self.encode_batch(pad_rows(rows), num_quantizers, chunk_frames)
+            batch = self.encode_batch(TENSORS.pad_rows(rows), num_quantizers, chunk_frames)
             for row, codes, hidden in zip(rows, batch[0].unbind(1), batch[1], strict=True):
                 frames = row.shape[1] // step
                 yield codes[:, :frames], hidden[:, :frames]
@@ -230,7 +230,7 @@ class InferenceDecoder(InferenceCoder):
         """
         step = self.config.downsample_rate
         for group in _groups(rows, alone):
-            batch = self.decode_batch(pad_rows(group).transpose(0, 1), chunk_frames)
+            batch = self.decode_batch(TENSORS.pad_rows(group).transpose(0, 1), chunk_frames)
             for row, audio in zip(group, batch, strict=True):
                 yield audio[:, : row.shape[1] * step]
 

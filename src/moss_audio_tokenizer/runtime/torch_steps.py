@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.inputs import as_code_chunk, as_waveform_chunk, pad_rows
+from ..model.inputs import TENSORS
 from ..onnx.engines import OnnxDecoderEngine, OnnxEncoderEngine
 from .cuda_graphs import GraphedStep, Record, record_cuda_graph
 from .inference_codec import InferenceCoder, InferenceDecoder, InferenceEncoder
@@ -139,7 +139,8 @@ class TorchDecoderEngine(TorchEngine):
 
     def check(self, chunk: Any) -> Int[Tensor, "num_quantizers frames"]:
         """Validate a chunk, and return it as a tensor."""
-        return as_code_chunk(chunk, self._config)
+        codes: Tensor = TENSORS.as_code_chunk(chunk, self._config)
+        return codes
 
     @torch.no_grad()
     def step(
@@ -166,7 +167,7 @@ class TorchDecoderEngine(TorchEngine):
             codes = rows[0][None] if len(rows) == 1 else _together(rows)
             return self._decoder.quantizer.decode(codes.to(self.device).transpose(0, 1))
         hidden = [self._decoder.quantizer.decode(row.to(self.device)[:, None])[0].T for row in rows]
-        return pad_rows(hidden).transpose(1, 2)
+        return TENSORS.pad_rows(hidden).transpose(1, 2)
 
     def _no_result(self) -> Tensor:
         return torch.zeros(self._config.number_channels, 0)
@@ -188,7 +189,8 @@ class TorchEncoderEngine(TorchEngine):
 
     def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
         """Validate a chunk, which may be empty, and return it as a tensor."""
-        return as_waveform_chunk(chunk, self._config.number_channels).detach()
+        audio: Tensor = TENSORS.as_waveform_chunk(chunk, self._config.number_channels)
+        return audio.detach()
 
     @torch.no_grad()
     def step(
@@ -218,7 +220,7 @@ def _together(rows: Sequence[Tensor]) -> Tensor:
     """Rows padded to one batch, on the first one's device: a GPU then gets a single copy."""
     if len({row.device for row in rows}) > 1:
         rows = [row.to(rows[0].device) for row in rows]
-    return pad_rows(rows)
+    return TENSORS.pad_rows(rows)
 
 
 def make_decoder_engine(
@@ -228,7 +230,7 @@ def make_decoder_engine(
     graph = decoder.step_graph
     if graph is None:
         return TorchDecoderEngine(decoder, num_slots, max_chunk_frames)
-    check = partial(as_code_chunk, config=decoder.config)
+    check = partial(TENSORS.as_code_chunk, config=decoder.config)
     return TensorSteps(OnnxDecoderEngine(graph, num_slots, max_chunk_frames), check)
 
 
@@ -240,5 +242,5 @@ def make_encoder_engine(
     graph = encoder.step_graph
     if graph is None:
         return TorchEncoderEngine(encoder, *sizes)
-    check = partial(as_waveform_chunk, num_channels=encoder.config.number_channels)
+    check = partial(TENSORS.as_waveform_chunk, num_channels=encoder.config.number_channels)
     return TensorSteps(OnnxEncoderEngine(graph, *sizes), check)
