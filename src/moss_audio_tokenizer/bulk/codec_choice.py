@@ -103,11 +103,9 @@ class CodecChoice:
         return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
 
     def _open_graphs(self) -> Codec:
-        from ..onnx.tokenizer import (
-            OnnxCodec,
-        )  # it loads encoder and decoder when they are first needed
+        from ..onnx.tokenizer import OnnxCodec
 
-        # One thread, as `use_one_thread` has it for PyTorch.
+        # It loads encoder and decoder when they are first needed. One thread, as `use_one_thread` has it for PyTorch.
         return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
 
     def _open_torch(self, parts: str) -> Codec:
