@@ -105,7 +105,7 @@ class CodecChoice:
     def _open_graphs(self) -> Codec:
         from ..onnx.tokenizer import OnnxCodec
 
-        # It loads encoder and decoder when they are first needed. One thread, as `use_one_thread` has it for PyTorch.
+        # It loads encoder and decoder when they are first needed; on one thread, as for PyTorch.
         return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
 
     def _open_torch(self, parts: str) -> Codec:

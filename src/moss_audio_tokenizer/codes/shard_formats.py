@@ -26,6 +26,11 @@ from .container import AudioCodes
 
 # Of every array of codes, inside shards and out.
 AXIS_ORDER = ("num_quantizers", "frames")
+METADATA_KEY = b"moss_audio_codes"
+_FORMAT = 1
+# Clips that are read at once.
+_CLIPS_A_BLOCK = 256
+_SIZES = ("num_samples", "num_frames")
 TEXT_KEYS = ("name", "text", "task", "speaker", "language", "domain", "split", "extra")
 
 
@@ -142,9 +147,6 @@ class ShardHead:
         )
 
 
-_CLIPS_A_BLOCK = 256
-
-
 def write_tar(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
     """Write a shard as a tar; the same bytes for the same clips."""
     with (
@@ -169,6 +171,20 @@ def _files(head: ShardHead, clips: Sequence[CodedClip]) -> Iterator[tuple[str, b
         said = json.dumps(clip.facts | {"head": head.values}, ensure_ascii=False, sort_keys=True)
         yield f"{number:08d}.json", said.encode()
         yield f"{number:08d}.moss", clip.codes.to_bytes()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CodesFileError:
+        raise
+    except (tarfile.TarError, *MALFORMED) as error:
+        kind = "holds no valid codes" if isinstance(error, CodesError) else "cannot be read"
+        raise CodesFileError(
+            f"{str(path)!r} {kind} ({' '.join(str(error).split())}); "
+            "get a whole copy, or tokenize it again"
+        ) from error
 
 
 class PackedShard:
@@ -213,13 +229,13 @@ class PackedShard:
         return CodedClip(codes, **said)
 
     def _said(self, number: int) -> dict[str, Any]:
-        with self._explained():
+        with _explained(self.path):
             said = json.loads(self._bytes(f"{number:08d}.json"))
             ShardHead.from_values(said.pop("head"), f"'{self.path}/{number:08d}.json'")
-            return {key: said[key] for key in (*TEXT_KEYS, "num_samples", "num_frames")}
+            return {key: said[key] for key in (*TEXT_KEYS, *_SIZES)}
 
     def _bytes(self, name: str) -> bytes:
-        with self._explained():
+        with _explained(self.path):
             if self.path.is_dir():
                 return (self.path / name).read_bytes()
             first, size = self._places()[name]
@@ -230,7 +246,7 @@ class PackedShard:
     def _places(self) -> dict[str, tuple[int, int]]:
         """First byte and size of every file of the tar; for a folder, its names."""
         if self._found is None:
-            with self._explained():
+            with _explained(self.path):
                 if self.path.is_dir():
                     names = (path.name for path in self.path.iterdir())
                     self._found = dict.fromkeys(sorted(names), (0, 0))
@@ -239,25 +255,6 @@ class PackedShard:
                         members = archive.getmembers()
                     self._found = {item.name: (item.offset_data, item.size) for item in members}
         return self._found
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except CodesFileError:
-            raise
-        except (tarfile.TarError, *MALFORMED) as error:
-            kind = "holds no valid codes" if isinstance(error, CodesError) else "cannot be read"
-            raise CodesFileError(
-                f"{str(self.path)!r} {kind} ({' '.join(str(error).split())}); "
-                "get a whole copy, or tokenize it again"
-            ) from error
-
-
-METADATA_KEY = b"moss_audio_codes"
-_FORMAT = 1
-_CLIPS_A_GROUP = 256
-_SIZES = ("num_samples", "num_frames")
 
 
 def write_parquet(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
@@ -272,7 +269,7 @@ def write_parquet(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> No
     parquet.write_table(
         table,
         path,
-        row_group_size=_CLIPS_A_GROUP,
+        row_group_size=_CLIPS_A_BLOCK,
         compression="zstd",
         write_page_checksum=True,
     )
@@ -333,17 +330,11 @@ class ParquetShard:
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         _, parquet = parquet_libraries()
-        try:
-            with parquet.ParquetFile(self.path, page_checksum_verification=True) as file:
-                yield file
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, CodesFileError):
-                raise
-            kind = "holds no valid codes" if isinstance(error, CodesError) else "cannot be read"
-            reason = " ".join(str(error).split())
-            raise CodesFileError(
-                f"{str(self.path)!r} {kind} ({reason}); get a whole copy, or tokenize it again"
-            ) from error
+        with (
+            _explained(self.path),
+            parquet.ParquetFile(self.path, page_checksum_verification=True) as file,
+        ):
+            yield file
 
     def _description(self, file: Any) -> dict[str, Any]:
         values = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
