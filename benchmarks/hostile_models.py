@@ -105,7 +105,7 @@ def sound_message(audio_format: str) -> bytes:
 
     writer = audio_writer(audio_format, _info(), 32_000)
     tone = np.sin(np.arange(4800, dtype=np.float32) / 9)[None] / 2
-    return next(filter(None, writer.write(tone)))
+    return next(filter(None, writer.messages(tone)))
 
 
 def read_sound_message(audio_format: str) -> Callable[[Path], None]:
@@ -117,7 +117,7 @@ def read_sound_message(audio_format: str) -> Callable[[Path], None]:
         reader = audio_reader(audio_format, _info())
         for part in reader.parts(path.read_bytes(), 1920):
             reader.read(part)
-        reader.finish()
+        reader.rest()
 
     return read
 

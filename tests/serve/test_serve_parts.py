@@ -63,7 +63,7 @@ def test_pcm_comes_back(name, close):
     info = CodecInfo("", 8000, 2, 640, 3, 10)
     audio = np.random.default_rng(0).uniform(-1, 1, (2, 50)).astype(np.float32)
     audio[0, 0], audio[1, 0] = -1, 0.25
-    (message,) = audio_writer(name, info, 0).write(audio)
+    (message,) = audio_writer(name, info, 0).messages(audio)
     back = audio_reader(name, info).read(message)
     assert np.abs(back - np.clip(audio, -1, 32767 / 32768)).max() <= close
     with pytest.raises(AudioError, match="whole samples of 2 channels"):
@@ -71,7 +71,7 @@ def test_pcm_comes_back(name, close):
 
 
 def test_integers_are_clipped_not_wrapped():
-    (message,) = audio_writer("pcm_s16le", INFO, 0).write(np.float32([[2, -2]]))
+    (message,) = audio_writer("pcm_s16le", INFO, 0).messages(np.float32([[2, -2]]))
     assert np.frombuffer(message, "<i2").tolist() == [32767, -32768]
 
 

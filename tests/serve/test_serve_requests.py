@@ -269,6 +269,12 @@ def test_pages_and_their_parts_are_served_from_here(server):
         *("/v1/models", "/v1/audio/speech", "/v1/audio/transcriptions"),
         *("/health", "/ready", "/metrics"),
     }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert len(operation["summary"].split()) > 2
+            error = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert set(error["properties"]["error"]["properties"]) == {"code", "message"}
+    assert "HTTPValidationError" not in document.get("components", {}).get("schemas", {})
 
 
 def test_state_and_figures(server):

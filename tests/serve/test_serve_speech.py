@@ -318,7 +318,7 @@ def test_who_takes_sound_too_slowly_loses_it(pause, ending):
         ending = "finished"
         left = 5
 
-        async def next_chunk(self):
+        async def next_result(self):
             self.left -= 1
             return np.zeros(FRAME, np.float32) if self.left else None
 

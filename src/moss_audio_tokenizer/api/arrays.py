@@ -39,7 +39,8 @@ class ArrayInputs:
         scale = _INTEGER_SCALES.get(name)
         if scale is None and kind != "f":
             raise AudioError(
-                f"audio is {audio.dtype}; expected floating point within +-1, int16 or int32"
+                f"audio is {audio.dtype}; expected floating point within +-1, int16 or int32: "
+                "moss_audio_tokenizer.audio.as_float_audio converts other PCM"
             )
         floats = self._as_float32(audio)
         return _shaped_as_waveforms(floats if scale is None else floats / scale, num_channels)
@@ -120,8 +121,9 @@ class ArrayInputs:
             array = np.empty(0, object)
         if array.dtype.kind not in "fiubc":
             raise error(
-                f"{name} is {type(values).__name__}, which is no array of numbers; "
-                "expected a NumPy array or rows of equal lengths"
+                f"{name} is {type(values).__name__}, from which NumPy gets no array of numbers; "
+                "expected a NumPy array, such as tensor.detach().float().cpu().numpy(), or rows of "
+                "equal lengths"
             )
         return array
 

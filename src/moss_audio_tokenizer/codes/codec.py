@@ -228,7 +228,8 @@ class ArrayCodec:
         if np.ndim(codes) != 2:
             raise CodesError(
                 f"codes have shape {list(np.shape(codes))}; expected (num_quantizers, frames), the "
-                "codes of one clip: decode the clips of a batch one by one, as codes[:, i]"
+                "codes of one clip: decode the clips of a batch one by one, as codes[:, i], or "
+                "codes[i] where the batch comes first"
             )
         options = {"chunk_duration": chunk_duration, "deterministic": self.deterministic}
         decoded = self.model.decode(np.asarray(codes), return_dict=True, **options)

@@ -10,7 +10,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -32,6 +32,12 @@ from ..errors import (
 from .settings import ServerSettings
 
 _RETRY_SECONDS = 2
+# The number of clients with a bucket; the longest unseen are dropped first.
+_MAX_CLIENTS = 10_000
+# The length of a client's name that is remembered.
+_MAX_NAME = 128
+# Wrong API keys of one address per minute; for more, the answer is to wait.
+_WRONG_KEYS_A_MINUTE = 60.0
 
 
 class Refused(Exception):  # noqa: N818 - an answer to a client, not a bug
@@ -41,7 +47,7 @@ class Refused(Exception):  # noqa: N818 - an answer to a client, not a bug
         code: A key of `STATUS`.
         message: What was got, what was expected, and what to do.
         retry_seconds: When to try again; 0 if that does not help.
-        field: The field of the request that caused the refusal, if it is one field.
+        field: The one field of the request that caused the refusal, or None.
     """
 
     def __init__(
@@ -53,14 +59,8 @@ class Refused(Exception):  # noqa: N818 - an answer to a client, not a bug
         self.field = field
 
 
-@dataclass(frozen=True)
-class Status:
-    """The numbers of an error code.
-
-    Attributes:
-        http: The status of a response.
-        socket: The close code of a WebSocket.
-    """
+class Status(NamedTuple):
+    """The numbers of an error code: the status of a response, the close code of a WebSocket."""
 
     http: int
     socket: int
@@ -103,29 +103,16 @@ def refusal_of(error: BaseException) -> Refused:
     return Refused("server", f"the server failed ({type(error).__name__}); its log says where")
 
 
-def document_of(refusal: Refused) -> dict[str, dict[str, str]]:
+def document_of(refusal: Refused) -> dict[str, Any]:
     """The JSON document of a refusal."""
     return {"error": {"code": refusal.code, "message": str(refusal)}}
 
 
-def openai_document_of(refusal: Refused) -> dict[str, dict[str, str | None]]:
-    """The JSON document of a refusal in OpenAI's form: `document_of`, a type, and the field."""
+def openai_answer(refusal: Refused) -> tuple[dict[str, Any], int]:
+    """Document and HTTP status in OpenAI's form: with a type and the field, and 400 for 422."""
     kind = _OPENAI_TYPES.get(refusal.code, "invalid_request_error")
-    more = {"type": kind, "param": refusal.field}
-    return {"error": {**document_of(refusal)["error"], **more}}
-
-
-def openai_status_of(refusal: Refused) -> int:
-    """The HTTP status in OpenAI's form: as `STATUS`, but 400 for input that cannot be used."""
-    return 400 if refusal.code == "bad_input" else STATUS[refusal.code].http
-
-
-# The number of clients with a bucket; the longest unseen are dropped first.
-_MAX_CLIENTS = 10_000
-# The length of a client's name that is remembered.
-_MAX_NAME = 128
-# Wrong API keys of one address per minute; for more, the answer is to wait.
-_WRONG_KEYS_A_MINUTE = 60.0
+    error = document_of(refusal)["error"] | {"type": kind, "param": refusal.field}
+    return {"error": error}, 400 if refusal.code == "bad_input" else STATUS[refusal.code].http
 
 
 class TokenBucket:
@@ -214,8 +201,8 @@ class Gate:
         """The dependencies of routes that need no key."""
 
         async def admit(request: Request) -> None:
-            check_origin(request, self._settings)
-            check_query(request)
+            self._check_origin(request)
+            _check_query(request)
 
         return [Depends(admit)]
 
@@ -226,7 +213,7 @@ class Gate:
             Refused: It comes from a foreign web page, the key is missing or wrong, or the client
                 sends too many requests.
         """
-        check_origin(connection, self._settings)
+        self._check_origin(connection)
         host = connection.client.host[:_MAX_NAME] if connection.client else "?"
         key = _key_of(connection)
         if self._keys:
@@ -235,7 +222,7 @@ class Gate:
         if wait := self._rates.admit(client):
             raise _too_many("requests", wait)
         connection.state.client = client
-        check_query(connection)
+        _check_query(connection)
 
     def _check_key(self, key: str, host: str) -> None:
         # A valid key always passes: others behind the same proxy must not lock it out.
@@ -245,6 +232,23 @@ class Gate:
             raise _too_many("wrong API keys", wait)
         raise Refused("unauthorized", "no valid API key; send it as 'Authorization: Bearer KEY'")
 
+    def _check_origin(self, connection: HTTPConnection) -> None:
+        """Keep web pages of other sites from using a server that their visitor can reach."""
+        allowed, host = self._settings.allowed_hosts, connection.headers.get("host", "").lower()
+        if allowed is not None and _without_port(host) not in allowed:
+            raise Refused(
+                "forbidden",
+                f"the Host {host!r:.80} is not allowed; start the server with --allowed-host NAME",
+            )
+        origin = connection.headers.get("origin", "").lower()
+        if not origin or urlsplit(origin).netloc == host:
+            return
+        if not {origin, "*"} & self._settings.cors_origins:
+            raise Refused(
+                "forbidden",
+                f"web pages of {origin!r:.80} are not allowed; start the server with --cors ORIGIN",
+            )
+
 
 def client_of(connection: HTTPConnection) -> str:
     """The client of an admitted request: its key, or its address without keys."""
@@ -252,39 +256,13 @@ def client_of(connection: HTTPConnection) -> str:
     return client
 
 
-def check_origin(connection: HTTPConnection, settings: ServerSettings) -> None:
-    """Keep web pages of other sites from using a server that their reader can reach.
-
-    Raises:
-        Refused: The Host is not one of this server, or the Origin is another site's.
-    """
-    host = connection.headers.get("host", "").lower()
-    if settings.allowed_hosts is not None and _without_port(host) not in settings.allowed_hosts:
-        raise Refused(
-            "forbidden",
-            f"the Host {host!r:.80} is not allowed; start the server with --allowed-host NAME",
-        )
-    origin = connection.headers.get("origin", "").lower()
-    if not origin or urlsplit(origin).netloc == host:
-        return
-    if not {origin, "*"} & settings.cors_origins:
-        raise Refused(
-            "forbidden",
-            f"web pages of {origin!r:.80} are not allowed; start the server with --cors ORIGIN",
-        )
-
-
 def _without_port(host: str) -> str:
     name = host.partition("]")[0].strip("[") if host.startswith("[") else host.partition(":")[0]
     return name.rstrip(".")
 
 
-def check_query(connection: HTTPConnection) -> None:
-    """Refuse names in the query that the route does not know.
-
-    Raises:
-        Refused: There is one.
-    """
+def _check_query(connection: HTTPConnection) -> None:
+    """Refuse names in the query that the route does not know."""
     names = getattr(connection.scope.get("route"), "dependant", None)
     if names is None or connection.scope["type"] == "websocket":
         return

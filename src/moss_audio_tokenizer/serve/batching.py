@@ -8,10 +8,10 @@ streams before whole files. Knows no network and no event loop.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -128,34 +128,27 @@ class StepResult:
     is_last: bool = False
 
 
+@dataclass(eq=False)
 class StreamBatch:
     """One session and the streams that occupy its batch slots.
 
-    Args:
+    Attributes:
         name: "encode" or "decode".
         is_live: Whether the streams are live; otherwise they are whole files.
         session: The streaming session that computes the steps.
         unit: Entries per frame: samples for an encoder, 1 for a decoder.
         step_frames: The largest number of frames of one stream in one step.
         max_owed_frames: A stream pauses when its client has left this many result frames unread.
+        streams: The streams with a batch slot.
     """
 
-    def __init__(
-        self,
-        name: str,
-        is_live: bool,
-        session: EncoderStream | DecoderStream,
-        unit: int,
-        step_frames: int,
-        max_owed_frames: float,
-    ) -> None:
-        self.name = name
-        self.is_live = is_live
-        self.session = session
-        self.unit = unit
-        self.step_frames = step_frames
-        self.max_owed_frames = max_owed_frames
-        self.streams: list[QueuedStream] = []
+    name: str
+    is_live: bool
+    session: EncoderStream | DecoderStream
+    unit: int
+    step_frames: int
+    max_owed_frames: float
+    streams: list[QueuedStream] = field(default_factory=list)
 
     def admit(self, stream: QueuedStream) -> None:
         """Assign a batch slot to a stream.
@@ -202,14 +195,18 @@ class StreamBatch:
         return results
 
     def _advance(self, batch: dict[QueuedStream, Chunk]) -> list[StepResult]:
-        refused = {stream: problem for stream in batch if (problem := self._fault(batch[stream]))}
-        good = {stream: chunk for stream, chunk in batch.items() if stream not in refused}
-        results = [StepResult(s, error=problem, is_last=True) for s, problem in refused.items()]
+        refused, good = [], {}
+        for stream, chunk in batch.items():
+            try:
+                self.session.engine.check(chunk)
+                good[stream] = chunk
+            except InputError as problem:  # noqa: PERF203 - each is refused alone
+                refused.append(StepResult(stream, error=problem, is_last=True))
         try:
-            return results + self._results(good)
+            return refused + self._results(good)
         except Exception:
             # A failed step leaves every stream unchanged, so each is retried alone.
-            return results + [self._alone(stream, chunk) for stream, chunk in good.items()]
+            return refused + [self._alone(stream, chunk) for stream, chunk in good.items()]
 
     def _alone(self, stream: QueuedStream, chunk: Chunk) -> StepResult:
         try:
@@ -221,13 +218,6 @@ class StreamBatch:
             error.__cause__ = problem
             return StepResult(stream, error=error, is_last=True)
 
-    def _fault(self, chunk: Chunk) -> Exception | None:
-        try:
-            self.session.engine.check(chunk)
-        except InputError as problem:
-            return problem
-        return None
-
     def _results(self, batch: dict[QueuedStream, Chunk]) -> list[StepResult]:
         slots = {stream.slot: stream for stream in batch if stream.slot is not None}
         results = self.session.step({slot: batch[stream] for slot, stream in slots.items()})
@@ -235,11 +225,6 @@ class StreamBatch:
             StepResult(stream, np.asarray(results[slot]), batch[stream].shape[1] // self.unit)
             for slot, stream in slots.items()
         ]
-
-
-def is_any_ready(batches: Sequence[StreamBatch]) -> bool:
-    """Whether any stream of these batches can advance."""
-    return any(batch.is_ready() for batch in batches)
 
 
 _STOP_SECONDS = 5.0
@@ -371,9 +356,8 @@ class ModelThread:
                 codec.encoder_stream(slots, frames),
                 codec.decoder_stream(slots, frames),
             )
-            batches["encode", is_live] = StreamBatch(
-                "encode", is_live, encoder, info.downsample_rate, *shape
-            )
+            unit = info.downsample_rate
+            batches["encode", is_live] = StreamBatch("encode", is_live, encoder, unit, *shape)
             batches["decode", is_live] = StreamBatch("decode", is_live, decoder, 1, *shape)
         self._frame_seconds = 1 / info.frame_rate
         return batches
@@ -387,7 +371,7 @@ class ModelThread:
                     self._changes.popleft()()
                 if self._is_stopping:
                     return False
-                if is_any_ready(self._all()):
+                if any(batch.is_ready() for batch in self._all()):
                     break
                 waited = True
                 self._changed.wait()
@@ -433,7 +417,7 @@ class ModelThread:
         for result in results:
             if result.num_frames:
                 waited = result.stream.waited(result.num_frames, now, self._frame_seconds)
-                self._metrics.made_frames(batch.name, result.num_frames)
+                self._metrics.frames.labels(batch.name).inc(result.num_frames)
                 if batch.is_live:
                     self._metrics.answered(batch.name, waited, waited > self._frame_seconds)
         self._deliver(results)

@@ -1,9 +1,10 @@
 """A model behind the server: loading, ready, draining, stopped.
 
 Owns what streams and speech have in common: a model that is opened on its own thread, the checks
-before new work, and a drain that waits for open work up to a limit. Owns the threads of the speech
-models too, which process one text or one recording at a time. Knows no HTTP and no PyTorch: the
-models are protocols.
+before new work, and a drain that waits for open work up to a limit. Owns the two speech models
+too. Each processes one request at a time, so its results are the same under any load; they wait in
+memory for a slow client, bounded by the length of a speech and the number of requests. Knows no
+HTTP and no PyTorch: the models are protocols.
 """
 
 import asyncio
@@ -13,9 +14,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -28,21 +28,13 @@ from ..speech.transcriber import Transcript, is_audible
 from .metrics import Metrics
 from .settings import ServerSettings
 
+Samples: TypeAlias = Float[np.ndarray, " samples"]
 _LAST_MESSAGE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 0.05
-# The share of the queue that one client cannot take: one in so many places.
+_STOP_SECONDS = 5.0
+# The share of the queue that one client cannot take: one in so many positions.
 _RESERVED = 4
-
-
-class OpenWork(Protocol):
-    """A stream or a speech request that a drain may have to break off."""
-
-    ending: str
-
-    def fail(self, error: Exception) -> None:
-        """End it with an error."""
-        ...
 
 
 class ModelService:
@@ -69,6 +61,10 @@ class ModelService:
         self._info: CodecInfo | None = None
         self._open_work: set[Any] = set()
         self._held: Counter[tuple[str, str]] = Counter()
+
+    def start(self) -> None:
+        """Start to load the model; `opened` waits for it."""
+        raise NotImplementedError
 
     async def stop(self) -> None:
         """Stop the model's thread."""
@@ -118,30 +114,29 @@ class ModelService:
         _ = self.info
 
     @contextmanager
-    def _place(self, kind: str, client: str, num_taken: int, num_places: int) -> Iterator[None]:
-        """Count a request of a client, which cannot take the last quarter of the queue.
-
-        Raises:
-            ServerBusy: The client has too many of them.
-        """
+    def _queued(self, what: str, client: str, num_taken: int, num_places: int) -> Iterator[None]:
+        """Count a request of a client, which cannot take the last quarter of the queue."""
+        self.require_open()
+        if num_taken >= num_places:
+            raise ServerBusy(f"{num_taken} {what} or wait; try again later")
         share = num_places - num_places // _RESERVED
-        if self._held[kind, client] >= share and num_taken >= share:
+        if self._held[what, client] >= share and num_taken >= share:
             raise ServerBusy(
-                f"{self._held[kind, client]} of {num_places} places are taken by this client, and "
+                f"{self._held[what, client]} of {num_places} places are taken by this client, and "
                 "the rest is for others; try again later"
             )
-        with self._counted(kind, client):
+        with self._counted(what, client):
             yield
 
     @contextmanager
-    def _counted(self, kind: str, client: str) -> Iterator[None]:
-        self._held[kind, client] += 1
+    def _counted(self, what: str, client: str) -> Iterator[None]:
+        self._held[what, client] += 1
         try:
             yield
         finally:
-            self._held[kind, client] -= 1
-            if not self._held[kind, client]:
-                del self._held[kind, client]
+            self._held[what, client] -= 1
+            if not self._held[what, client]:
+                del self._held[what, client]
 
     def _is_busy(self) -> bool:
         return bool(self._open_work)
@@ -161,6 +156,239 @@ class ModelService:
             await asyncio.sleep(_POLL_SECONDS)
 
 
+class SpeechRequest:
+    """One text or recording; `SpeechService.turn` creates it.
+
+    Attributes:
+        task: What the model shall do.
+        began: When the request arrived, by the monotonic clock.
+        is_over: Whether no client waits for it any longer.
+        ending: How it ended, for the metrics.
+    """
+
+    def __init__(self, requests: "queue.SimpleQueue[SpeechRequest | None]") -> None:
+        self.task: Any = None
+        self.began = time.monotonic()
+        self.is_over = False
+        self.ending = "aborted"
+        self._requests = requests
+        self._results: deque[Any] = deque()
+        self._has_results = asyncio.Event()
+
+    def submit(self, task: Any) -> None:
+        """Queue the task; `next_result` returns what the model makes of it."""
+        self.task = task
+        self._requests.put(self)
+
+    def receive(self, result: Any) -> None:
+        """Take a result, an error, or None for the end."""
+        self._results.append(result)
+        self._has_results.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the results with an error."""
+        self.is_over = True
+        self.receive(error)
+
+    async def next_result(self) -> Any:
+        """Wait for the next result; None at the end.
+
+        Raises:
+            InputError, AudioError, AudioFileError: The task cannot be done.
+            ServerError: The model failed, or the server stops.
+        """
+        while not self._results:
+            self._has_results.clear()
+            await self._has_results.wait()
+        result = self._results.popleft()
+        if isinstance(result, Exception):
+            self.ending = "failed"
+            raise result
+        if result is None:
+            self.ending = "finished"
+        return result
+
+    async def all_results(self) -> list[Any]:
+        """All results; raises what `next_result` raises."""
+        results = []
+        while (result := await self.next_result()) is not None:
+            results.append(result)
+        return results
+
+
+class SpeechService(ModelService):
+    """A speech model and its requests.
+
+    Args:
+        open_model: Opens the model, on the thread that runs it.
+        settings: The server's limits.
+        metrics: The server's counters.
+    """
+
+    name: str
+    # What keeps a further client waiting, and what an unexpected error was about.
+    busy: str
+    subject: str
+
+    def __init__(
+        self, open_model: Callable[[], Any], settings: ServerSettings, metrics: Metrics
+    ) -> None:
+        super().__init__(self.name, Future(), settings, metrics)
+        self._open_model = open_model
+        self._requests: queue.SimpleQueue[SpeechRequest | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        """Start to load the model; `opened` waits for it."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Stop the thread after its result; does not wait for a model that is still loading."""
+        for request in self._open_work:
+            request.is_over = True
+        self._requests.put(None)
+        if self._opened.done():
+            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread.is_alive()
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that are being read, wait, are processed, or answered."""
+        return len(self._open_work)
+
+    @property
+    def _num_waiting(self) -> int:
+        """How many requests may wait behind the current one."""
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[SpeechRequest]:
+        """Admit a request, from its first byte to the end of the answer.
+
+        Raises:
+            ServerBusy: The queue is full, or the server is about to stop.
+        """
+        request = SpeechRequest(self._requests)
+        with self._queued(self.busy, client, self.num_requests, self._num_waiting + 1):
+            self._open_work.add(request)
+            try:
+                yield request
+            finally:
+                self._open_work.discard(request)
+                request.is_over = True
+                self._ended(request)
+
+    def _ended(self, request: SpeechRequest) -> None:
+        """Count the end of a request."""
+
+    def _results(self, model: Any, request: SpeechRequest) -> Iterator[Any]:
+        """What the model makes of a request."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        try:
+            model = self._open_model()
+            self._opened.set_result(model.codec.info)
+        except Exception as problem:
+            self._opened.set_exception(problem)
+            return
+        while (request := self._requests.get()) is not None:
+            self._process(model, request)
+
+    def _process(self, model: Any, request: SpeechRequest) -> None:
+        if request.is_over:
+            return
+        try:
+            for result in self._results(model, request):
+                if request.is_over:
+                    return
+                self._deliver(request, result)
+            self._deliver(request, None)
+        except MossAudioError as problem:
+            self._deliver(request, problem)
+        except Exception as problem:
+            kind = type(problem).__name__
+            error = ServerError(f"the {self.name} failed on this {self.subject} ({kind})")
+            error.__cause__ = problem
+            self._deliver(request, error)
+
+    def _deliver(self, request: SpeechRequest, result: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(request.receive, result)
+
+
+class SpeechSynthesizer(Protocol):
+    """A TTS model with its codec, as far as a server needs it."""
+
+    codec: Codec
+
+    def stream(self, text: str, **options: Any) -> Iterator[Samples]:
+        """Synthesize a text, a frame of samples at a time."""
+        ...
+
+
+class Speeches(SpeechService):
+    """Text to speech: a task is a text with options of `SpeechSynthesizer.stream`."""
+
+    name, busy, subject = "speech model", "texts are spoken", "text"
+
+    @property
+    def _num_waiting(self) -> int:
+        return self.settings.max_waiting_speeches
+
+    def _ended(self, request: SpeechRequest) -> None:
+        self.metrics.speeches.labels(request.ending).inc()
+
+    def _results(self, model: SpeechSynthesizer, request: SpeechRequest) -> Iterator[Samples]:
+        text, options = request.task
+        rate, is_first = model.codec.info.sampling_rate, True
+        for samples in model.stream(text, **options):
+            if is_first:
+                self.metrics.first_sound.observe(time.monotonic() - request.began)
+            is_first = False
+            self.metrics.spoken_seconds.inc(len(samples) / rate)
+            yield samples
+
+
+class SpeechTranscriber(Protocol):
+    """An ASR model with its codec, as far as a server needs it."""
+
+    codec: Codec
+
+    def encode(self, samples: Any, sampling_rate: int, num_quantizers: int | None) -> Any:
+        """The codes of a recording."""
+        ...
+
+    def transcripts(self, clips: Sequence[Any]) -> Sequence[Transcript]:
+        """The transcripts of clips of codes."""
+        ...
+
+
+class Transcriptions(SpeechService):
+    """Speech to text: a task is the bytes of a sound file, its one result a transcript."""
+
+    name, busy, subject = "ASR model", "recordings are transcribed", "recording"
+
+    @property
+    def _num_waiting(self) -> int:
+        return self.settings.max_waiting_clips
+
+    def _results(self, model: SpeechTranscriber, request: SpeechRequest) -> Iterator[Transcript]:
+        info, longest = model.codec.info, self.settings.max_clip_seconds
+        samples = load_audio(
+            io.BytesIO(request.task), info.sampling_rate, info.num_channels, max_seconds=longest
+        )
+        if is_audible(samples):
+            yield model.transcripts([model.encode(samples, info.sampling_rate, None)])[0]
+        else:
+            yield Transcript("", (), samples.shape[1] / info.sampling_rate)
+
+
 async def end_tasks(*tasks: "asyncio.Future[Any]") -> None:
     """Cancel tasks and wait until they have ended; ignores what they raise.
 
@@ -173,310 +401,3 @@ async def end_tasks(*tasks: "asyncio.Future[Any]") -> None:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_PATIENCE_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class SpeechTranscriber(Protocol):
-    """An ASR model with its codec, as far as a server needs it."""
-
-    @property
-    def codec(self) -> Codec:
-        """The codec whose codes the model reads."""
-        ...
-
-    def encode(self, samples: Any, sampling_rate: int, num_quantizers: int | None) -> Any:
-        """The codes of a recording."""
-        ...
-
-    def transcripts(self, clips: Sequence[Any]) -> Sequence[Transcript]:
-        """The transcripts of clips of codes."""
-        ...
-
-
-class _Place:
-    """A recording that is read, waits, or is transcribed."""
-
-    def __init__(self) -> None:
-        self.ending = "aborted"
-
-    def fail(self, error: Exception) -> None:
-        """A transcription cannot be broken off; the stop of the server ends it."""
-
-
-class Transcriptions(ModelService):
-    """All transcriptions of a server.
-
-    Args:
-        open_transcriber: Opens the ASR model, on the thread that runs it.
-        settings: The server's limits.
-        metrics: The server's counters.
-    """
-
-    def __init__(
-        self,
-        open_transcriber: Callable[[], SpeechTranscriber],
-        settings: ServerSettings,
-        metrics: Metrics,
-    ) -> None:
-        super().__init__("ASR model", Future(), settings, metrics)
-        self._open_transcriber = open_transcriber
-        self._transcriber: SpeechTranscriber | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="asr")
-        self._is_stopped = False
-
-    def start(self) -> None:
-        """Start to load the model; `opened` waits for it."""
-        self._thread.submit(self._load)
-
-    def _load(self) -> None:
-        try:
-            self._transcriber = self._open_transcriber()
-            info: CodecInfo = self._transcriber.codec.info
-        except Exception as problem:
-            self._opened.set_exception(problem)
-            return
-        self._opened.set_result(info)
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether the thread works: the model could be opened, and the server has not stopped."""
-        failed = self._opened.done() and self._opened.exception() is not None
-        return not (self._is_stopped or failed)
-
-    @asynccontextmanager
-    async def turn(self, client: str) -> AsyncIterator[None]:
-        """Admit a recording, from its first byte to the end of the answer.
-
-        Raises:
-            ServerBusy: The queue is full, or the server is about to stop.
-        """
-        self.require_open()
-        places, taken = self.settings.max_waiting_clips + 1, len(self._open_work)
-        if taken >= places:
-            raise ServerBusy(f"{taken} recordings are transcribed or wait; try again later")
-        with self._place("transcription", client, taken, places):
-            place = _Place()
-            self._open_work.add(place)
-            try:
-                yield
-            finally:
-                self._open_work.discard(place)
-
-    async def transcribe(self, recording: bytes) -> Transcript:
-        """Transcribe a sound file; a cancelled one keeps its turn on the thread.
-
-        Raises:
-            AudioError, AudioFileError: The file cannot be used.
-            ServerError: The model failed.
-        """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(self._transcribe, recording))
-
-    def _transcribe(self, recording: bytes) -> Transcript:
-        model = self._transcriber
-        if model is None or self._is_stopped:
-            raise ServerError("the server stops now; try again on another server")
-        info = model.codec.info
-        samples = load_audio(
-            io.BytesIO(recording),
-            info.sampling_rate,
-            info.num_channels,
-            max_seconds=self.settings.max_clip_seconds,
-        )
-        if not is_audible(samples):
-            return Transcript("", (), samples.shape[1] / info.sampling_rate)
-        try:
-            return model.transcripts([model.encode(samples, info.sampling_rate, None)])[0]
-        except MossAudioError:
-            raise
-        except Exception as problem:
-            name = type(problem).__name__
-            raise ServerError(f"the ASR model failed on this recording ({name})") from problem
-
-    async def stop(self) -> None:
-        """Stop after the current recording."""
-        self._is_stopped = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-_STOP_SECONDS = 5.0
-Samples: TypeAlias = Float[np.ndarray, " samples"]
-
-
-class SpeechSynthesizer(Protocol):
-    """A TTS model with its codec, as far as a server needs it."""
-
-    @property
-    def codec(self) -> Codec:
-        """The codec that decodes the model's codes."""
-        ...
-
-    def stream(self, text: str, **options: Any) -> Iterator[Samples]:
-        """Synthesize a text, a frame of samples at a time."""
-        ...
-
-
-class SpeechRequest:
-    """One text to synthesize; `SpeechQueue.turn` creates it.
-
-    Attributes:
-        text: The text.
-        options: Options of `SpeechSynthesizer.stream`.
-        began: When the request arrived, by the monotonic clock.
-        is_over: Whether no client waits for it any longer.
-        ending: How it ended, for the metrics.
-    """
-
-    def __init__(self, queued: "queue.SimpleQueue[SpeechRequest | None]") -> None:
-        self.text = ""
-        self.options: dict[str, Any] = {}
-        self.began = time.monotonic()
-        self.is_over = False
-        self.ending = "aborted"
-        self._queued = queued
-        self._chunks: deque[Samples | Exception | None] = deque()
-        self._has_chunks = asyncio.Event()
-
-    def say(self, text: str, **options: Any) -> None:
-        """Queue the text; `next_chunk` returns its audio."""
-        self.text, self.options = text, options
-        self._queued.put(self)
-
-    def receive(self, chunk: Samples | Exception | None) -> None:
-        """Take a chunk, an error, or None for the end."""
-        self._chunks.append(chunk)
-        self._has_chunks.set()
-
-    def fail(self, error: Exception) -> None:
-        """End the speech with an error."""
-        self.is_over = True
-        self.receive(error)
-
-    async def next_chunk(self) -> Samples | None:
-        """Wait for the next chunk of audio; None at the end.
-
-        Raises:
-            InputError: The text or the options cannot be used.
-            ServerError: The synthesizer failed, or the server stops.
-        """
-        while not self._chunks:
-            self._has_chunks.clear()
-            await self._has_chunks.wait()
-        chunk = self._chunks.popleft()
-        if isinstance(chunk, Exception):
-            self.ending = "failed"
-            raise chunk
-        if chunk is None:
-            self.ending = "finished"
-        return chunk
-
-    async def whole(self) -> list[Samples]:
-        """All chunks; raises what `next_chunk` raises."""
-        chunks = []
-        while (chunk := await self.next_chunk()) is not None:
-            chunks.append(chunk)
-        return chunks
-
-
-class SpeechQueue(ModelService):
-    """All speech requests of a server.
-
-    Args:
-        open_synthesizer: Opens the TTS model, on the thread that runs it.
-        settings: The server's limits.
-        metrics: The server's counters.
-    """
-
-    def __init__(
-        self,
-        open_synthesizer: Callable[[], SpeechSynthesizer],
-        settings: ServerSettings,
-        metrics: Metrics,
-    ) -> None:
-        super().__init__("speech model", Future(), settings, metrics)
-        self._open_synthesizer = open_synthesizer
-        self._queue: queue.SimpleQueue[SpeechRequest | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="speech", daemon=True)
-
-    def start(self) -> None:
-        """Start to load the model; `opened` waits for it."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether the thread is alive."""
-        return self._thread.is_alive()
-
-    @property
-    def num_requests(self) -> int:
-        """Requests that are being read, wait, are synthesized, or sent."""
-        return len(self._open_work)
-
-    @asynccontextmanager
-    async def turn(self, client: str) -> AsyncIterator[SpeechRequest]:
-        """Admit a request, from its first byte to the end of the answer.
-
-        Raises:
-            ServerBusy: The queue is full, or the server is about to stop.
-        """
-        self.require_open()
-        places = self.settings.max_waiting_speeches + 1
-        if self.num_requests >= places:
-            raise ServerBusy(f"{self.num_requests} texts are spoken or wait; try again later")
-        request = SpeechRequest(self._queue)
-        with self._place("speech", client, self.num_requests, places):
-            self._open_work.add(request)
-            try:
-                yield request
-            finally:
-                self._open_work.discard(request)
-                request.is_over = True
-                self.metrics.ended_speech(request.ending)
-
-    async def stop(self) -> None:
-        """Stop the thread after its frame; does not wait for a model that is still loading."""
-        for request in self._open_work:
-            request.is_over = True
-        self._queue.put(None)
-        if self._opened.done():
-            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
-
-    def _run(self) -> None:
-        try:
-            synthesizer = self._open_synthesizer()
-            self._opened.set_result(synthesizer.codec.info)
-        except Exception as problem:
-            self._opened.set_exception(problem)
-            return
-        while (request := self._queue.get()) is not None:
-            self._speak(synthesizer, request)
-
-    def _speak(self, synthesizer: SpeechSynthesizer, request: SpeechRequest) -> None:
-        try:
-            for samples in self._audio(synthesizer, request):
-                self._deliver(request, samples)
-            self._deliver(request, None)
-        except MossAudioError as problem:
-            self._deliver(request, problem)
-        except Exception as problem:
-            error = ServerError(f"the speech model failed on this text ({type(problem).__name__})")
-            error.__cause__ = problem
-            self._deliver(request, error)
-
-    def _audio(self, synthesizer: SpeechSynthesizer, request: SpeechRequest) -> Iterator[Samples]:
-        """Synthesize and count frames while a client waits for them."""
-        if request.is_over:
-            return
-        rate, is_first = synthesizer.codec.info.sampling_rate, True
-        for samples in synthesizer.stream(request.text, **request.options):
-            if request.is_over:
-                return
-            if is_first:
-                self.metrics.began_to_speak(time.monotonic() - request.began)
-            is_first = False
-            self.metrics.spoke(len(samples) / rate)
-            yield samples
-
-    def _deliver(self, request: SpeechRequest, chunk: Samples | Exception | None) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(request.receive, chunk)

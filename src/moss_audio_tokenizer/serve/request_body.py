@@ -33,6 +33,11 @@ _DISCARDED_BYTES = 1 << 20
 _DISCARDED_SECONDS = 0.5
 # What a form adds to its file.
 _FORM_BYTES = 1 << 14
+_MAX_PARTS = 32
+_MAX_FIELD_BYTES = 1 << 14
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;,]{1,70}))', re.IGNORECASE)
+_NAME = re.compile(rb'(?:^|[;\s])name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
+_FILE_NAME = re.compile(rb"(?:^|[;\s])filename\*?=", re.IGNORECASE)
 _URL_FORM = "application/x-www-form-urlencoded"
 _MAGIC = {
     b"RIFF": "a wav file",
@@ -82,14 +87,10 @@ def _explained(request: Request) -> Iterator[None]:
 
 
 def _file_of(request: Request, body: bytes, limit: int) -> bytes:
-    """The file in a body.
-
-    Raises:
-        Refused: The form has no file, or the file is too large.
-    """
-    file = file_of_form(
-        request.headers.get("content-type", ""), _decompressed(request, body, limit)
-    )
+    """The file in a body, or in the form that it is."""
+    file, kind = _decompressed(request, body, limit), request.headers.get("content-type", "")
+    if is_form(kind):
+        file = _only_file(parse_form(kind, file))
     if len(file) > limit:
         raise _too_large(limit)
     return file
@@ -117,15 +118,7 @@ def _decompressed(request: Request, body: bytes, limit: int) -> bytes:
 
 
 def check_kind(file: bytes, expected: str) -> None:
-    """Check that a file is not obviously of another kind.
-
-    Args:
-        file: Its first bytes, or all of it.
-        expected: "a sound file" or "a .moss document".
-
-    Raises:
-        Refused: It is of another kind.
-    """
+    """Refuse a file that is obviously not "a sound file" or "a .moss document"."""
     kind = next((kind for magic, kind in _MAGIC.items() if file.startswith(magic)), None)
     is_moss = kind == "a .moss document"
     if kind is None or is_moss == (expected == "a .moss document"):
@@ -145,7 +138,8 @@ async def answered_after_reading(request: Request) -> AsyncIterator[None]:
         yield
     except Exception:
         if not getattr(request.state, "is_body_read", False):
-            await _discard(request)
+            with suppress(asyncio.TimeoutError, RuntimeError):
+                await asyncio.wait_for(_read_on(request), _DISCARDED_SECONDS)
         raise
 
 
@@ -208,12 +202,6 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
     return None
 
 
-async def _discard(request: Request) -> None:
-    """Read some more of the body, so the client sees the answer."""
-    with suppress(asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(_read_on(request), _DISCARDED_SECONDS)
-
-
 async def _read_on(request: Request) -> None:
     num_bytes, more = 0, True
     while more and num_bytes < _DISCARDED_BYTES:
@@ -243,13 +231,6 @@ async def _gone(request: Request) -> None:
         pass
 
 
-_MAX_PARTS = 32
-_MAX_FIELD_BYTES = 1 << 14
-_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;,]{1,70}))', re.IGNORECASE)
-_NAME = re.compile(rb'(?:^|[;\s])name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
-_FILE_NAME = re.compile(rb"(?:^|[;\s])filename\*?=", re.IGNORECASE)
-
-
 @dataclass(frozen=True)
 class Form:
     """The content of a form.
@@ -268,20 +249,10 @@ def is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
 
 
-def file_of_form(content_type: str, body: bytes) -> bytes:
-    """The file of a form; a body of another type is the file itself.
-
-    Raises:
-        Refused: The form is damaged, has no part "file", or has other parts.
-    """
-    if not is_form(content_type):
-        return body
-    form = parse_form(content_type, body)
+def _only_file(form: Form) -> bytes:
     if form.fields:
-        raise Refused(
-            "bad_input",
-            f"the form has the field {next(iter(form.fields))!r:.40}; expected only 'file'",
-        )
+        field = next(iter(form.fields))
+        raise Refused("bad_input", f"the form has the field {field!r:.40}; expected only 'file'")
     if form.file is None:
         raise Refused("bad_input", "the form has no part 'file'; send it as curl -F file=@FILE")
     return form.file

@@ -253,22 +253,16 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         unsent = self.transport.get_write_buffer_size()
         if self.close_sent or unsent > _MAX_UNSENT_BYTES or self._controls.spend(1):
             self._abort()
-            return
-        super().handle_ping()
+        else:
+            super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
         """Count a pong; this server sends no pings."""
-        if self._controls.spend(1):
-            self._abort()
-            return
-        super().handle_pong(event)
+        self._abort() if self._controls.spend(1) else super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
         """Count a continuation: a message in countless frames is refused."""
-        if self._controls.spend(1):
-            self._abort()
-            return
-        super().handle_cont(event)
+        self._abort() if self._controls.spend(1) else super().handle_cont(event)
 
     def handle_parser_exception(self) -> None:
         """End a connection that is not a WebSocket; say why where a close frame can."""

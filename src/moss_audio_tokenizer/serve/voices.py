@@ -110,8 +110,8 @@ class VoiceCache:
         found = []
         for path in self._folder.glob("*/*.moss"):
             with suppress(OSError):  # deleted meanwhile
-                status = path.stat()
-                size = status.st_size + _size(_text_path(path))
+                status, text = path.stat(), _text_path(path)
+                size = status.st_size + (text.stat().st_size if text.exists() else 0)
                 found.append((status.st_mtime, size, path))
         return sorted(found)
 
@@ -128,13 +128,6 @@ class VoiceCache:
 
 def _text_path(path: Path) -> Path:
     return path.with_suffix(".txt")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _remove(path: Path) -> None:
@@ -160,8 +153,7 @@ def voice_routes(
         return codes
 
     @router.post(
-        "/voices",
-        openapi_extra=file_body("a reference recording", "application/octet-stream"),
+        "/voices", openapi_extra=file_body("a reference recording", "application/octet-stream")
     )
     async def add_voice(
         request: Request,
@@ -171,7 +163,10 @@ def voice_routes(
     ) -> dict[str, Any]:
         """Encode a reference recording and keep its codes; encodes each one only once."""
         cache()
-        said = _checked_text(text, MAX_TEXT_CHARACTERS)
+        if len(text) > MAX_TEXT_CHARACTERS:
+            got = f"the text has {len(text)} characters"
+            raise Refused("bad_input", f"{got}; expected up to {MAX_TEXT_CHARACTERS}")
+        said = " ".join(text.split())
 
         async def work(recording: bytes) -> dict[str, Any]:
             voice = await streams.in_thread(partial(voice_name, recording, said))
@@ -204,9 +199,3 @@ def voice_routes(
         return Response(status_code=204)
 
     return router
-
-
-def _checked_text(text: str, limit: int) -> str:
-    if len(text) > limit:
-        raise Refused("bad_input", f"the text has {len(text)} characters; expected up to {limit}")
-    return " ".join(text.split())
