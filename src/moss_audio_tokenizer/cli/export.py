@@ -128,12 +128,13 @@ def export_checkpoint(
         Path, options.output_option("DIR", "New folder for config.json and model.safetensors.")
     ],
     layout: Annotated[
-        Literal["v1", "v2", "hf"],
+        Literal["v1", "v2", "hf"] | None,
         typer.Option(
+            show_default="v1 if that can describe the model, else v2",
             help="Names of the tensors: as released for v1 or v2, or as in the class inside "
-            "transformers (hf)."
+            "transformers (hf).",
         ),
-    ] = "v1",
+    ] = None,
     weight_dtype: Annotated[
         Literal["fp32", "bf16", "fp16", "int8"],
         typer.Option(
@@ -160,10 +161,12 @@ def export_checkpoint(
     """
     with needs_extra("torch", "writing checkpoints"):
         from ..checkpoint.codec_checkpoint import write_feature_extractor_config
+        from ..config.released import default_layout
         from ..hf.modeling import MossAudioTokenizerModel
     require_new(output, "-o")
     _check_layout(layout, weight_dtype, max_shard_size, remote_code)
     loaded = MossAudioTokenizerModel.from_pretrained(model)
+    layout = layout or default_layout(loaded.config.codec)
     with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
         loaded.save_pretrained(
             folder, layout=layout, weight_dtype=weight_dtype, max_shard_size=max_shard_size
@@ -186,7 +189,9 @@ def export_checkpoint(
     display.print_result(as_json, facts)
 
 
-def _check_layout(layout: str, weight_dtype: str, max_shard_size: str, remote_code: bool) -> None:
+def _check_layout(
+    layout: str | None, weight_dtype: str, max_shard_size: str, remote_code: bool
+) -> None:
     if remote_code and layout == "hf":
         raise InputError(
             "--remote-code and --layout hf exclude each other: transformers loads that layout by "
