@@ -166,10 +166,10 @@ def export_checkpoint(
     require_new(output, "-o")
     _check_layout(layout, weight_dtype, max_shard_size, remote_code)
     loaded = MossAudioTokenizerModel.from_pretrained(model)
-    layout = layout or default_layout(loaded.config.codec)
+    chosen: str = layout or default_layout(loaded.config.codec)
     with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
         loaded.save_pretrained(
-            folder, layout=layout, weight_dtype=weight_dtype, max_shard_size=max_shard_size
+            folder, layout=chosen, weight_dtype=weight_dtype, max_shard_size=max_shard_size
         )
         if remote_code:
             from ..export.remote_code import add_remote_code
@@ -177,11 +177,11 @@ def export_checkpoint(
             add_remote_code(folder)
         else:
             write_feature_extractor_config(folder, loaded.config.codec)
-    if layout == "hf":  # its folded weight norm has another identity
+    if chosen == "hf":  # its folded weight norm has another identity
         loaded = MossAudioTokenizerModel.from_pretrained(output, parts="decoder")
     facts = {
         "folder": str(output),
-        "layout": layout,
+        "layout": chosen,
         "weight_dtype": weight_dtype,
         "model_identity": loaded.identity,
         "bytes": sum(file.stat().st_size for file in output.iterdir()),
