@@ -9,8 +9,9 @@ import pytest
 from moss_audio_tokenizer import load_audio
 from moss_audio_tokenizer.codes import Codec
 from moss_audio_tokenizer.errors import CheckpointError
+from moss_audio_tokenizer.files import hash_file
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
-from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder, hash_file, weights_files
+from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder, weights_files
 from moss_audio_tokenizer.onnx.manifest import sealed
 from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
