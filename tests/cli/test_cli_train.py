@@ -7,7 +7,7 @@ import pytest
 
 from moss_audio_tokenizer.errors import TrainingError
 
-MODULE = "moss_audio_tokenizer.training.build"
+MODULE = "moss_audio_tokenizer.training.recipes"
 
 
 class ToyTrainer:

@@ -14,12 +14,11 @@ from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.llm import make_text
 from moss_audio_tokenizer.speech.tokens import LETTERS, PieceText
-from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
-from moss_audio_tokenizer.training.codec.assembly import codec_config
+from moss_audio_tokenizer.training.codec.codec_state import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.initialization import kmeans
-from moss_audio_tokenizer.training.overrides import override
-from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, recipe
+from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, TRAINERS, recipe, trainer_for
+from moss_audio_tokenizer.training.run_config import override
 
 BY_KIND = {
     kind: [name for name, make in RECIPES.items() if make().kind == kind]

@@ -11,8 +11,7 @@ from toy_speech import write_codes
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.loop import Loop
-from moss_audio_tokenizer.training.studies import run_study
-from moss_audio_tokenizer.training.study_designs import CODEC_MEASURES, DEPTHS, STUDIES, Study
+from moss_audio_tokenizer.training.studies import CODEC_MEASURES, DEPTHS, STUDIES, Study, run_study
 
 VARIED = {
     "batch": "data",

@@ -7,7 +7,7 @@ import torch
 
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.training.codec.assembly import codec_config
+from moss_audio_tokenizer.training.codec.adversarial import Discriminators
 from moss_audio_tokenizer.training.codec.codec_config import (
     CodecOptimizerConfig,
     DataConfig,
@@ -19,9 +19,9 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     as_dict,
     override,
 )
-from moss_audio_tokenizer.training.codec.discriminators import Discriminators
-from moss_audio_tokenizer.training.overrides import recipe_lines
+from moss_audio_tokenizer.training.codec.codec_state import codec_config
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
+from moss_audio_tokenizer.training.run_config import recipe_lines
 from moss_audio_tokenizer.training.speech.speech_config import (
     DepthConfig,
     LanguageModelConfig,

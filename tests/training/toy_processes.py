@@ -17,7 +17,7 @@ import torch
 
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
-    ["moss_audio_tokenizer.cli.main", "moss_audio_tokenizer.training.build"]
+    ["moss_audio_tokenizer.cli.main", "moss_audio_tokenizer.training.recipes"]
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from moss_audio_tokenizer.codes import AudioCodes
-from moss_audio_tokenizer.training.data import CodesDataConfig
+from moss_audio_tokenizer.training.data.data_config import CodesDataConfig
 from moss_audio_tokenizer.training.run_config import OptimizerConfig
 from moss_audio_tokenizer.training.speech.speech_config import (
     AsrTrainingConfig,

@@ -63,8 +63,8 @@ def train(
     All keys of a recipe: moss-audio train decoder --show
     """
     with needs_extra("train", "training"):
-        from ..training.overrides import override, recipe_lines
         from ..training.recipes import recipe as find_recipe
+        from ..training.run_config import override, recipe_lines
 
     config = override(find_recipe(recipe), assignments or [])
     if show:
@@ -82,7 +82,7 @@ def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
             the user repairs that by giving something else.
     """
     with needs_extra("train", "training"):
-        from ..training.build import trainer_for
+        from ..training.recipes import trainer_for
     try:
         return trainer_for(config, resume, report=display.print_progress_line)
     except TrainingError as error:

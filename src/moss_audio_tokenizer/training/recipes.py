@@ -6,6 +6,7 @@ In the package, because the command `moss-audio train` takes them by name.
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .codec.codec_config import (
@@ -32,6 +33,9 @@ from .speech.speech_recipes import (
     tts_one_gpu,
     tts_tiny,
 )
+
+if TYPE_CHECKING:
+    from .loop import Loop
 
 
 def v1() -> TrainingConfig:
@@ -328,3 +332,19 @@ def recipe(name: str) -> RunConfig:
         meant = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"no recipe {name!r}; {meant}There are {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def trainer_for(
+    config: RunConfig, resume: bool = False, report: Callable[[str], None] = print
+) -> "Loop[Any, Any]":
+    """A run of the kind of its recipe, ready to `run`; arguments and errors are `Loop`'s."""
+    from .codec.codec_trainer import CodecTrainer
+    from .speech.asr_task import AsrTrainer
+    from .speech.tts_task import TtsTrainer
+
+    trainers: dict[str, type[Loop[Any, Any]]] = {
+        "asr": AsrTrainer,
+        "codec": CodecTrainer,
+        "tts": TtsTrainer,
+    }
+    return trainers[config.kind](config, resume, report)

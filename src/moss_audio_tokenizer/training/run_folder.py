@@ -12,8 +12,7 @@ from typing import Any
 from ..errors import TrainingError
 from ..files import atomic_path, lock_file
 from .checkpointing import newest_run
-from .overrides import as_dict
-from .run_config import RunConfig
+from .run_config import RunConfig, as_dict
 
 LOCK_NAME = "run.lock"
 RECIPE_NAME = "recipe.json"

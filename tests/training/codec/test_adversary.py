@@ -10,7 +10,7 @@ from micro_batch_rows import make_rows
 
 from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training.codec.adversarial import Adversary
+from moss_audio_tokenizer.training.codec.adversarial import Adversary, load_discriminators
 from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,
     DiscriminatorConfig,
@@ -19,7 +19,6 @@ from moss_audio_tokenizer.training.codec.codec_config import (
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
-from moss_audio_tokenizer.training.codec.discriminators import load_discriminators
 from moss_audio_tokenizer.training.distributed import Processes
 
 DISCRIMINATORS = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)

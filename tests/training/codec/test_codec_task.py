@@ -7,8 +7,7 @@ from micro_batch_rows import make_batch, make_rows
 from moss_audio_tokenizer.llm import ByteText, random_language_model
 from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec.codec_config import LossWeights, SpectraConfig, WarmStart
-from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.micro_batches import MicroBatchPlanner
+from moss_audio_tokenizer.training.codec.codec_task import CodecTask, MicroBatchPlanner
 
 LAYERS = 4
 

@@ -12,7 +12,7 @@ from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import ValidationConfig
 from moss_audio_tokenizer.training.codec.validation import ValidationResult, measure, summarize
-from moss_audio_tokenizer.training.data import Clip
+from moss_audio_tokenizer.training.data.audio_rows import Clip
 
 
 def make_clip(domain: str, samples: int, channels: int = 1) -> Clip:

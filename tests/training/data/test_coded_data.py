@@ -20,7 +20,8 @@ from moss_audio_tokenizer.errors import (
     ModelMismatchError,
     TrainingError,
 )
-from moss_audio_tokenizer.training.data import CodedBatch, CodedData, CodesDataConfig
+from moss_audio_tokenizer.training.data.coded_data import CodedBatch, CodedData
+from moss_audio_tokenizer.training.data.data_config import CodesDataConfig
 
 FRAME_RATE = RATE / STEP
 JOINED = {"max_join": 3, "join_share": 0.7, "text_seconds": (0.3, 4.0)}

@@ -10,8 +10,8 @@ from toy_speech import IDENTITY, language_config, say, write_codes
 
 from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.training.build import trainer_for
-from moss_audio_tokenizer.training.data import CodedBatch, CodedRow, Segment
+from moss_audio_tokenizer.training.data.coded_data import CodedBatch, CodedRow, Segment
+from moss_audio_tokenizer.training.recipes import trainer_for
 from moss_audio_tokenizer.training.speech.clip_alignment import ClipAlignments
 from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
 

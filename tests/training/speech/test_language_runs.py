@@ -12,9 +12,9 @@ from toy_speech import HELD_OUT, KINDS, LAYERS, TEXTS, language_config, say, wri
 
 from moss_audio_tokenizer.asr import CatAsr
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.checkpointing import OPTIMIZER_NAME, read_tensors
-from moss_audio_tokenizer.training.overrides import override
+from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.run_config import override
 from moss_audio_tokenizer.training.run_folder import RESUMABLE_KEYS
 from moss_audio_tokenizer.training.speech.speech_trainer import padded_codes
 from moss_audio_tokenizer.tts import CatTts, TtsBatch

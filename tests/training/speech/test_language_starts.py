@@ -16,9 +16,9 @@ from moss_audio_tokenizer.llm import (
     load_language_model,
     made_language_model,
 )
-from moss_audio_tokenizer.training.build import trainer_for
-from moss_audio_tokenizer.training.data import CodesDataConfig
-from moss_audio_tokenizer.training.overrides import override
+from moss_audio_tokenizer.training.data.data_config import CodesDataConfig
+from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.run_config import override
 
 
 @pytest.fixture(scope="module")

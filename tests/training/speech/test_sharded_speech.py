@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from toy_run import read_log
 from toy_speech import KINDS, language_config, write_codes
 
-from moss_audio_tokenizer.training.build import trainer_for
+from moss_audio_tokenizer.training.recipes import trainer_for
 
 TIMEOUT_SECONDS = 300
 

@@ -8,8 +8,15 @@ from dataclasses import dataclass, field, fields
 
 from ...errors import ConfigError
 from ..data.data_config import DataConfig
-from ..overrides import as_dict, check_types, override, require
-from ..run_config import OptimizerConfig, RunConfig, ValidationSchedule
+from ..run_config import (
+    OptimizerConfig,
+    RunConfig,
+    ValidationSchedule,
+    as_dict,
+    check_types,
+    override,
+    require,
+)
 
 __all__ = [
     "AdversarialConfig",

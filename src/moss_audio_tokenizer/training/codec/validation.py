@@ -13,7 +13,7 @@ from ...config import CodecConfig
 from ...metrics import gross_pitch_error, mel_distance, stoi
 from ...model.codec import Codec
 from ...semantic import SemanticHead
-from ..data import Clip
+from ..data.audio_rows import Clip
 from ..logging import TensorBoardLog, compared
 from .codec_config import ValidationConfig
 

@@ -18,7 +18,7 @@ from ...files import atomic_path
 from ...model.codec import Codec
 from ...runtime.inference_codec import InferenceEncoder
 from ...runtime.offline import encode_rows
-from ..data import Clip
+from ..data.audio_rows import Clip
 
 REPORT_NAME = "frozen.json"
 

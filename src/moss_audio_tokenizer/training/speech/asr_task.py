@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
 from ...llm import load_language_model
-from ..data import CodedRow
+from ..data.coded_data import CodedRow
 from ..logging import TensorBoardLog
 from ..module_task import ModuleTask
 from .speech_config import AsrTrainingConfig

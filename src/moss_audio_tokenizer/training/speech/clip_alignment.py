@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt16
 
 from ...asr import Aligner
-from ..data import CodedRow
+from ..data.coded_data import CodedRow
 
 
 @dataclass(frozen=True)

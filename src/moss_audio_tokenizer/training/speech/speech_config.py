@@ -6,8 +6,7 @@ Knows nothing of how training works. The group ``data`` is in `data/data_config.
 from dataclasses import dataclass, field
 
 from ..data.data_config import CodesDataConfig
-from ..overrides import check_types, require
-from ..run_config import RunConfig, ValidationSchedule
+from ..run_config import RunConfig, ValidationSchedule, check_types, require
 
 # Far beyond any real model: a mistyped number is refused before memory is allocated.
 _MOST_CHANNELS = 1 << 16

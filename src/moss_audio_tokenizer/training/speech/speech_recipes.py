@@ -1,6 +1,6 @@
 """Full run configurations of CAT-ASR and CAT-TTS; sources: appendices C and E of the paper."""
 
-from ..data import CodesDataConfig
+from ..data.data_config import CodesDataConfig
 from ..run_config import OptimizerConfig
 from .speech_config import (
     AsrTrainingConfig,

@@ -23,7 +23,7 @@ from ...checkpoint.hub import find_checkpoint
 from ...errors import ConfigError, TrainingError
 from ...llm import CharacterText, TextCodec, language_model_config, make_text
 from ..checkpointing import OPTIMIZER_NAME, Fill, optimizer_tensors, write_tensors
-from ..data import CodedBatch, CodedData, CodedRow
+from ..data.coded_data import CodedBatch, CodedData, CodedRow
 from ..distributed import set_state, whole_state
 from ..loop import Loop
 from ..module_task import (

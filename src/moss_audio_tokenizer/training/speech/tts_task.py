@@ -19,7 +19,7 @@ from ...errors import ConfigError
 from ...hf.torch_codec import TorchCodec
 from ...llm import TextCodec, load_language_model
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, TtsBatch, generate
-from ..data import CodedBatch, CodedRow
+from ..data.coded_data import CodedBatch, CodedRow
 from ..logging import TensorBoardLog
 from ..module_task import ModuleTask
 from .clip_alignment import AlignmentTraining, ClipAlignments, first_scored_frames
