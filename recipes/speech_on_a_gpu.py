@@ -124,7 +124,7 @@ def trained(recipe: str, output: Path, end: float, *changes: str) -> Path:
     # Codes in memory and alignments do not depend on the number of steps.
     run.data = first.data
     if config.kind == "tts":
-        run.task.alignment = first.task.alignment
+        run.task.alignments = first.task.alignments
     return run.run()
 
 
@@ -135,7 +135,7 @@ def fill_caches(trainer: Any) -> None:
     while part := list(islice(rows, ALIGNED_TOGETHER)):
         count += len(part)
         if trainer.config.kind == "tts":
-            trainer.task.alignment.clips.align(part)
+            trainer.task.alignments.align(part)
     print(f"{count} clips are in memory", flush=True)
 
 

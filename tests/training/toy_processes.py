@@ -1,6 +1,6 @@
 """Runs in processes of their own, single ones forked from one that has imported training.
 
-Importing takes most of the seconds of a short run. `test_module_task.py` has processes that
+Importing takes most of the seconds of a short run. `test_toy_runs.py` has processes that
 torchrun starts.
 """
 

@@ -20,6 +20,10 @@ from ..errors import MissingDependencyError
 from ..metrics.spectra import magnitude_blocks, mel_filters
 from .run_folder import METRICS_NAME, VALIDATION_NAME
 
+# A run shows a point of its curves after so many steps, but so many points at least.
+_STEPS_A_POINT = 50
+_FEWEST_POINTS = 6
+
 
 class TensorBoardLog:
     """The TensorBoard log of a run that continues from ``step``.
@@ -110,15 +114,14 @@ class ProgressLog:
         if self._remote is not None:
             self._remote.finish()
 
-    def step(self, step: int, scalars: dict[str, float], show: bool) -> None:
-        """Log a step.
+    def step(self, step: int, scalars: dict[str, float]) -> None:
+        """Log a step: as a point of the curves, and a line of progress, only now and then.
 
         Args:
             step: the steps made so far.
             scalars: what to log, by name.
-            show: whether it is also a point of the curves and a line of progress; a line comes
-                at least every ten seconds in any case.
         """
+        show = step % max(1, min(_STEPS_A_POINT, self._max_steps // _FEWEST_POINTS)) == 0
         # Flushed, so that a killed run leaves no checkpoint ahead of its metrics.
         self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
         self._metrics.flush()

@@ -271,7 +271,7 @@ class Loop(ABC, Generic[Config, BatchType]):
                 scalars = self.train_step(batch)
                 scalars |= throughput.step(self._seconds(batch))
                 if log:
-                    log.step(self.step, scalars, show=self.step % settings.log_every == 0)
+                    log.step(self.step, scalars)
                 last = self.step == settings.max_steps
                 if last or self.step % settings.validation.every == 0:
                     self._validate(log)
@@ -351,9 +351,10 @@ class Loop(ABC, Generic[Config, BatchType]):
             state = self._state | {"step": self.step}
             save_checkpoint(self.output, state, self.checkpoint_files(), self.processes)
             self._saved = self.step
-            keep, best = self.config.keep_checkpoints, self._state.get("best_step")
-            kept_best = None if best is None else int(best)
-            self.processes.at_first(lambda: prune_runs(self.output, keep, kept_best))
+            best = self._state.get("best_step")
+            self.processes.at_first(
+                lambda: prune_runs(self.output, None if best is None else int(best))
+            )
         return target
 
     def _finish(self, checkpoint: Path) -> Path:

@@ -12,7 +12,6 @@ from ..errors import ConfigError
 from .codec.codec_config import (
     AdversarialConfig,
     CodecOptimizerConfig,
-    DataConfig,
     DiscriminatorConfig,
     LossWeights,
     PartsConfig,
@@ -22,6 +21,7 @@ from .codec.codec_config import (
     ValidationConfig,
     WarmStart,
 )
+from .data.data_config import DataConfig
 from .run_config import RunConfig
 from .speech.speech_recipes import (
     asr,
@@ -106,9 +106,7 @@ def one_gpu() -> TrainingConfig:
         ),
         optimizer=CodecOptimizerConfig(learning_rate=2e-4, warmup_steps=2000, decay_fraction=0.5),
         adversarial=AdversarialConfig(start=first),
-        semantic=SemanticConfig(
-            llm="random", tokenizer="bytes", width=256, num_layers=4, num_heads=4
-        ),
+        semantic=SemanticConfig(llm="random", width=256, num_layers=4),
         warm_start=WarmStart(samples=0),
         validation=ValidationConfig(every=2000, clips=48, num_quantizers=(1, 2, 4, 8, 16, 32)),
     )
@@ -217,9 +215,7 @@ def bundled_joint() -> TrainingConfig:
             crop_seconds=0.64,
             discriminators=DiscriminatorConfig((2, 3, 5), (2048, 1024, 512), channel_divisor=4),
         ),
-        semantic=SemanticConfig(
-            llm="random", tokenizer="bytes", width=256, num_layers=4, num_heads=4
-        ),
+        semantic=SemanticConfig(llm="random", width=256, num_layers=4),
         checkpoint_every=200,
         validation=ValidationConfig(every=500),
     )
@@ -235,7 +231,6 @@ def smoke() -> TrainingConfig:
         max_steps=60,
         precision="fp32",
         checkpoint_every=20,
-        log_every=10,
         data=DataConfig(
             crop_seconds=0.64,
             batch_size=4,
@@ -251,8 +246,8 @@ def smoke() -> TrainingConfig:
             crop_seconds=0.32,
             discriminators=DiscriminatorConfig((2, 3), (512,), channel_divisor=16),
         ),
-        semantic=SemanticConfig(llm="random", tokenizer="bytes"),
-        validation=ValidationConfig(every=20, clips=4, max_seconds=2.0, num_quantizers=(1, 2, 4)),
+        semantic=SemanticConfig(llm="random"),
+        validation=ValidationConfig(every=20, clips=4, num_quantizers=(1, 2, 4)),
     )
 
 
@@ -279,9 +274,7 @@ def semantic_head() -> TrainingConfig:
             crop_seconds=1.28, text_share=1.0, text_seconds=(0.5, 12.0), batch_seconds=24.0
         ),
         optimizer=CodecOptimizerConfig(learning_rate=1e-3, warmup_steps=100, decay_fraction=0.5),
-        semantic=SemanticConfig(
-            llm="random", tokenizer="bytes", width=128, num_layers=2, num_heads=4
-        ),
+        semantic=SemanticConfig(llm="random", width=128, num_layers=2),
         warm_start=WarmStart(samples=0),
         validation=ValidationConfig(every=500, clips=8),
     )
@@ -340,7 +333,7 @@ def trainer_for(
     """A run of the kind of its recipe, ready to `run`; arguments and errors are `Loop`'s."""
     from .codec.codec_trainer import CodecTrainer
     from .speech.asr_task import AsrTrainer
-    from .speech.tts_task import TtsTrainer
+    from .speech.tts_trainer import TtsTrainer
 
     trainers: dict[str, type[Loop[Any, Any]]] = {
         "asr": AsrTrainer,

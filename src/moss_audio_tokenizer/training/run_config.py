@@ -1,13 +1,7 @@
 """The configuration that all training runs share: frozen dataclasses, checked when built.
 
-Knows nothing of codecs or language models, whose configurations add theirs to `RunConfig`. How
-`key=value` texts change a configuration is `overrides.py`'s.
-
-
-Configuration fields: their types, their ranges, and `key=value` texts that set them.
-
-Works on any frozen dataclass of plain values, nested ones included; knows no configuration
-by name. Standard library only.
+Knows nothing of codecs or language models, whose configurations add theirs to `RunConfig`. Also
+how `key=value` texts change any frozen dataclass of plain values. Standard library only.
 """
 
 import ast
@@ -23,7 +17,7 @@ from ..errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 SCHEDULES = ("linear", "cosine")
-# Seeds are spread over the generators' 64 bits (micro_batches.py).
+# Seeds are spread over the generators' 64 bits (codec_task.py).
 _LARGEST_SEED = 1 << 40
 
 
@@ -94,10 +88,7 @@ class RunConfig:
         peak_tflops: the peak of one device, for the utilization; 0 measures it.
         wandb: the project on Weights & Biases to log to; empty for none.
         checkpoint_every: the number of steps between checkpoints.
-        log_every: the number of steps between lines of progress; a line comes at least every ten
-            seconds in any case.
-        keep_checkpoints: the number of newest checkpoints that are kept.
-        keep_best: whether the checkpoint of the best validation is kept too.
+        keep_best: whether the checkpoint of the best validation is kept beside the newest two.
         optimizer: the optimizer of everything that trains.
         validation: how often to validate; each kind of run has a subclass here.
     """
@@ -113,8 +104,6 @@ class RunConfig:
     peak_tflops: float = 0.0
     wandb: str = ""
     checkpoint_every: int = 1000
-    log_every: int = 50
-    keep_checkpoints: int = 2
     keep_best: bool = True
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationSchedule = field(default_factory=ValidationSchedule)
@@ -126,8 +115,7 @@ class RunConfig:
         check_types(self)
         require(self.precision in ("fp32", "bf16"), self, "precision", "'fp32' or 'bf16'")
         require(self.device in DEVICES, self, "device", "'auto', 'cpu' or 'cuda'")
-        names = ("max_steps", "checkpoint_every", "log_every", "keep_checkpoints", "accumulate")
-        for name in names:
+        for name in ("max_steps", "checkpoint_every", "accumulate"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
         require(self.peak_tflops >= 0, self, "peak_tflops", "0 or more")
         require(0 <= self.seed <= _LARGEST_SEED, self, "seed", "0 to 2**40")
@@ -137,6 +125,11 @@ class RunConfig:
 ConfigType = TypeVar("ConfigType")
 # The least similarity to an unknown key, from 0 to 1, for a key to be suggested.
 _LEAST_SIMILARITY = 0.75
+
+
+def num_heads(width: int) -> int:
+    """Attention heads of a small language model: of 64 channels, of 32 below a width of 256."""
+    return max(2, width // (64 if width >= 256 else 32))
 
 
 def require(condition: bool, config: object, name: str, expected: str) -> None:

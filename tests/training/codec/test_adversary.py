@@ -15,11 +15,11 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,
     DiscriminatorConfig,
     ValidationConfig,
-    override,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.distributed import Processes
+from moss_audio_tokenizer.training.run_config import override
 
 DISCRIMINATORS = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
 ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=DISCRIMINATORS)

@@ -240,7 +240,7 @@ def test_a_phase_loss_is_there_when_it_has_a_weight(make_task):
     assert "phase" not in losses_of(make_task())
     assert "phase" in losses_of(make_task(losses=LossWeights(phase=2.0)))
     harmonics = LossWeights(stft=1.0, instantaneous_frequency=1.0)
-    spectra = SpectraConfig(stft_windows=(256, 512), frequency_windows=(512,))
+    spectra = SpectraConfig(stft_windows=(256, 512))
     added = {"stft", "instantaneous_frequency"}
     assert added <= losses_of(make_task(losses=harmonics, spectra=spectra)).keys()
 

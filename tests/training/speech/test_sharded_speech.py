@@ -19,9 +19,7 @@ TIMEOUT_SECONDS = 300
 
 
 def run(kind: str, output: Path, codes: str, **changes) -> None:
-    config = language_config(
-        kind, output, codes, max_steps=2, log_every=1, checkpoint_every=2, **changes
-    )
+    config = language_config(kind, output, codes, max_steps=2, checkpoint_every=2, **changes)
     trainer_for(config, report=lambda _: None).run()
 
 

@@ -22,7 +22,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from ...errors import CheckpointError
 from ...files import atomic_path, require_file
 from ..distributed import Processes
-from .codec_config import DiscriminatorConfig, TrainingConfig, override
+from ..run_config import override
+from .codec_config import DiscriminatorConfig, TrainingConfig
 from .codec_task import MicroBatch
 
 # Feature maps of one discriminator; the last one holds its logits.
@@ -34,7 +35,7 @@ _BAND_CHANNELS = 32
 _BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 _PEAK = 0.8
 # Of the discriminators' AdamW (DAC's), and of the norm of their gradient.
-_BETAS = (0.8, 0.99)
+_LEARNING_RATE, _BETAS = 1e-4, (0.8, 0.99)
 _CLIP_NORM = 10.0
 
 
@@ -210,7 +211,7 @@ class Adversary:
             self.discriminators = Discriminators(settings.discriminators).to(processes.device)
         self.optimizer = torch.optim.AdamW(
             self.discriminators.parameters(),
-            lr=settings.learning_rate,
+            lr=_LEARNING_RATE,
             betas=_BETAS,
             weight_decay=0.0,
             foreach=True,

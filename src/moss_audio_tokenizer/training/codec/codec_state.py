@@ -30,6 +30,7 @@ from ..checkpointing import (
 from ..distributed import Processes, set_state, transformer_layers, whole_state
 from ..initialization.sample_rate import at_rate, config_at_rate
 from ..optim import Optimizing, make_optimizer
+from ..run_config import num_heads
 from .adversarial import Adversary, load_discriminators, save_discriminators
 from .codec_config import SemanticConfig, TrainingConfig
 from .codec_task import CodecTask
@@ -140,18 +141,16 @@ def _semantic(config: SemanticConfig, codec: CodecConfig, seed: int) -> Semantic
         return None
     width = codec.quantizer.output_dim
     if config.llm == "random":
-        text = make_text(config.tokenizer or "bytes")
-        model = random_language_model(
-            config.width, config.num_layers, config.num_heads, text.num_tokens, seed
-        )
+        text, heads = make_text("bytes"), num_heads(config.width)
+        model = random_language_model(config.width, config.num_layers, heads, text.num_tokens, seed)
         return SemanticHead(model, text, width, seed)
-    text = make_text(config.tokenizer or config.llm)
+    text = make_text(config.llm)
     model = load_language_model(config.llm, config.init == "pretrained", seed)
     known = model.get_input_embeddings().num_embeddings
     if text.num_tokens > known:
         raise ConfigError(
-            f"the tokenizer has {text.num_tokens} tokens, but {config.llm!r} knows {known}; set "
-            "semantic.tokenizer to the one it was made with"
+            f"the tokenizer of {config.llm!r} has {text.num_tokens} tokens, but its model knows "
+            f"{known}; set semantic.llm to a folder with the tokenizer it was made with"
         )
     return SemanticHead(model, text, width, seed)
 

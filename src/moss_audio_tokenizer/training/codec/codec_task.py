@@ -19,6 +19,7 @@ from ..data.audio_data import Batch
 from .codec_config import TrainingConfig
 from .ema_codebooks import EmaCodebooks
 from .losses import (
+    FREQUENCY_WINDOWS,
     NUM_MEL_WINDOWS,
     NUM_PHASE_WINDOWS,
     InstantaneousFrequencyLoss,
@@ -168,7 +169,7 @@ class CodecTask(nn.Module):
         self.phase_loss = PhaseLoss(rate, spectra.phase_hertz)
         self.stft_loss = StftLoss(rate, spectra.stft_windows, spectra.stft_hertz)
         self.frequency_loss = InstantaneousFrequencyLoss(
-            rate, spectra.frequency_windows, spectra.frequency_hertz
+            rate, FREQUENCY_WINDOWS, spectra.frequency_hertz
         )
         self.codebooks: EmaCodebooks | None = None
 

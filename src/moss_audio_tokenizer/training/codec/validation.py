@@ -17,6 +17,9 @@ from ..data.audio_rows import Clip
 from ..logging import TensorBoardLog, compared
 from .codec_config import ValidationConfig
 
+# What is measured of each clip.
+_MOST_SECONDS = 6.0
+
 
 @dataclass
 class Measures:
@@ -81,7 +84,7 @@ def measure(
     Args:
         codec: the codec to measure; its training mode is restored.
         clips: the held-out clips.
-        config: the numbers of layers, and the length that is measured of each clip.
+        config: the numbers of layers.
         quantize: False measures the autoencoder alone, under the number 0.
         semantic: the language model that predicts the text of the first clip with one.
     """
@@ -91,7 +94,7 @@ def measure(
     depths = sorted({min(depth, layers) for depth in config.num_quantizers}) if quantize else [0]
     measures = Measures()
     for clip in clips:
-        audio = _whole_frames(codec, clip, config.max_seconds)
+        audio = _whole_frames(codec, clip)
         hidden = codec.require_encoder()(audio)
         codes = codec.quantizer.encode(hidden)
         measures.codes.append(codes.flatten(1).cpu())
@@ -151,9 +154,9 @@ def _means(rows: dict[str, list[float]]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in defined.items() if values}
 
 
-def _whole_frames(codec: Codec, clip: Clip, max_seconds: float) -> torch.Tensor:
+def _whole_frames(codec: Codec, clip: Clip) -> torch.Tensor:
     step = codec.config.downsample_rate
-    frames = max(1, int(max_seconds * codec.config.sampling_rate) // step)
+    frames = max(1, int(_MOST_SECONDS * codec.config.sampling_rate) // step)
     length = min(frames, -(-clip.samples.shape[1] // step)) * step
     device = next(codec.parameters()).device
     return torch.from_numpy(clip.cut(0, length))[None].to(device)

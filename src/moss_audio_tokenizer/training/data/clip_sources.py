@@ -1,29 +1,33 @@
 """Sources: manifests, folders of shards, and the clips in them that a run may use.
 
-Owns the filters of the recipe, the lengths that a manifest does not state, and the count of files
-that cannot be read. Opens sound only to learn its length; knows nothing of encoding or batches.
+Owns the filters of the recipe, the lengths that a manifest does not state, and stored codes: which
+entries are codes, how they are read, and whether all are of one model. Opens sound only to learn
+its length; knows nothing of encoding or batches.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ...audio import audio_info
-from ...errors import MossAudioError, TrainingError
+from ...codes import AudioCodes, CodecInfo
+from ...codes.formats import FORMATS
+from ...codes.shards import CodeShards, has_code_shards
+from ...codes.shards import read_shards as read_code_shards
+from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
-from ...sources.entries import explain, location, open_entry
+from ...sources.entries import explain, open_entry
 from ...sources.recordings import find_recordings
 from ...sources.tar_shards import has_shards, read_shards
 from .data_config import SourcesConfig
 
 _PROBING_THREADS = 4
-# The share of unreadable clips among those tried says nothing before so many have been.
-_FEWEST_TRIED = 200
+_RATES = ("sampling_rate", "num_channels", "downsample_rate", "codebook_size")
 
 Report: TypeAlias = Callable[[str], None]
 # What a manifest or folder has of a split (None: of all).
@@ -147,70 +151,100 @@ def spread_evenly(entries: Sequence[ManifestEntry], count: int) -> list[Manifest
     return [ordered[index] for index in indices]
 
 
-class Unreadable:
-    """The files of a run that cannot be read: each is named once, and too many end the run.
+class StoredCodes:
+    """The codes among a run's data; folders of shards stay open."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, CodeShards] = {}
+
+    def read_entries(
+        self, path: str, split: str | None, report: Report = print
+    ) -> list[ManifestEntry]:
+        """`read_entries`, and an entry for every clip of a folder of shards of codes.
+
+        Raises:
+            InputError: the source cannot be read, or has nothing of the split.
+            CodesFileError: a shard of codes is damaged.
+        """
+        if not has_code_shards(path):
+            return read_entries(path, split, report)
+        folder = Path(path).absolute()
+        if folder not in self._folders:
+            self._folders[folder] = read_code_shards(folder)
+        shards = self._folders[folder]
+        entries = [_entry(folder, shards, row, fact) for row, fact in enumerate(shards.facts())]
+        kept = [entry for entry in entries if split in (None, entry.split)]
+        if not kept:
+            found = ", ".join(sorted({entry.split for entry in entries})) or "nothing"
+            raise InputError(f"{path} has no codes of split {split!r}; it has {found}")
+        return kept
+
+    def holds(self, entry: ManifestEntry) -> bool:
+        """Whether an entry stands for codes, and not for sound."""
+        if entry.path in self._folders:
+            return True
+        alone = entry.member is None and entry.row is None
+        return alone and entry.path.suffix.lower() in FORMATS
+
+    def load(self, entry: ManifestEntry) -> AudioCodes:
+        """The codes of an entry.
+
+        Raises:
+            CodesFileError: they cannot be read.
+        """
+        if entry.row is not None and entry.path in self._folders:
+            return self._folders[entry.path][entry.row].codes
+        return AudioCodes.load(entry.path)
+
+    def seconds(self, entry: ManifestEntry) -> float:
+        """The length of an entry, of codes or of sound, from its file.
+
+        Raises:
+            CodesFileError, AudioFileError: it cannot be read.
+        """
+        return self.load(entry).duration_seconds if self.holds(entry) else audio_seconds(entry)
+
+    def described(self, entries: Sequence[ManifestEntry]) -> CodecInfo | None:
+        """What the first readable codes of a source are; None where there are none."""
+        found = (self._readable(entry) for entry in entries if self.holds(entry))
+        return next((described(codes) for codes in found if codes is not None), None)
+
+    def _readable(self, entry: ManifestEntry) -> AudioCodes | None:
+        with suppress(CodesFileError):  # it is named when its clip is drawn
+            return self.load(entry)
+        return None
+
+
+def _entry(folder: Path, shards: CodeShards, row: int, fact: dict[str, Any]) -> ManifestEntry:
+    texts = ("domain", "split", "name", "speaker", "text", "task", "language")
+    entry = ManifestEntry(folder, row=row, **{name: fact[name] for name in texts})
+    return replace(entry, seconds=fact["num_samples"] / shards.head.sampling_rate)
+
+
+def described(codes: AudioCodes) -> CodecInfo:
+    """What codes are, as far as they say."""
+    shared = {name: getattr(codes, name) for name in (*_RATES, "num_quantizers")}
+    return CodecInfo(identity=codes.model, **shared)
+
+
+def check_model(found: CodecInfo, wanted: CodecInfo, where: str) -> None:
+    """Refuse codes of another model; those of one that is not known need the same rates.
 
     Args:
-        where: the paths that the clips are from, for messages.
-        most_share: the share of all clips, or of at least 200 that were tried, that may be
-            unreadable.
-        report: a function that is called with a line about every file that is skipped.
+        found: what the codes are.
+        wanted: what they are expected to be.
+        where: the path of the codes, for messages.
 
-    Attributes:
-        reasons: for each file that could not be read so far, what is wrong with it.
-        num_clips: the number of all clips, readable or not; set by `measured`.
+    Raises:
+        ModelMismatchError: another identity, or other rates.
     """
-
-    def __init__(self, where: str, most_share: float, report: Report) -> None:
-        self.reasons, self.num_clips = dict[str, str](), 0
-        self._where, self._most_share, self._report = where, most_share, report
-        self._tried: set[int] = set()
-
-    def measured(
-        self, sources: Sequence[Source], seconds_of: Callable[[ManifestEntry], float]
-    ) -> list[Source]:
-        """The sources with the seconds of every clip, without clips of unknown length.
-
-        Raises:
-            TrainingError: too many clips cannot be read.
-        """
-        self.num_clips = sum(len(source.entries) for source in sources)
-        measured = []
-        for source in sources:
-            entries, unknown = with_lengths(source.entries, seconds_of)
-            for entry, reason in unknown:
-                self.skip(location(entry), reason)
-            measured.append(replace(source, entries=entries))
-        self.check(self.num_clips)
-        return [source for source in measured if source.entries]
-
-    def skip(self, name: str, reason: str) -> bool:
-        """Report a file that cannot be read, once; whether it is the first time."""
-        if name in self.reasons:
-            return False
-        self.reasons[name] = reason
-        self._report(f"skipped: {reason}")
-        return True
-
-    def note(self, clip: int, name: str, reason: str | None) -> None:
-        """Count clip number ``clip`` as tried, and as unreadable where there is a reason.
-
-        Raises:
-            TrainingError: too many clips are unreadable.
-        """
-        self._tried.add(clip)
-        if reason is not None and self.skip(name, reason):
-            self.check(self.num_clips)
-            if len(self._tried) >= _FEWEST_TRIED:
-                self.check(len(self._tried))
-
-    def check(self, total: int) -> None:
-        """Raise a TrainingError if too many of ``total`` clips could not be read."""
-        count = len(self.reasons)
-        if count == total or count > self._most_share * total:
-            names = ", ".join(itertools.islice(self.reasons, 3))
-            raise TrainingError(
-                f"{count} of the {total} training clips in {self._where} cannot be read, named "
-                f"above ({names}{', ...' if count > 3 else ''}); expected a share of at most "
-                f"{self._most_share:g}: repair them or raise data.max_unreadable_share"
-            )
+    names = [name for name in _RATES if getattr(found, name) != getattr(wanted, name)]
+    if found.identity and wanted.identity and found.identity != wanted.identity:
+        names.insert(0, "identity")
+    if names:
+        name = names[0]
+        raise ModelMismatchError(
+            f"{where!r} holds codes of another model ({name} {getattr(found, name)}; expected "
+            f"{getattr(wanted, name)}); set data.codec to the model that made all of them, or "
+            "tokenize the data again"
+        )

@@ -1,134 +1,30 @@
 """Codes of clips: read where they are stored, or encoded from sound, and kept in memory.
 
-Stored codes must all be of one model. A recording can be encoded in several versions: at another
+A recording can be encoded in several versions: at another
 level and speed, with a little noise. What is random in a version follows from the seed, the version
 and the speaker: all clips of a speaker change in the same way, so that they can still be joined.
 Knows nothing of rows or batches.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt16
 
 from ...audio import load_audio, resample
-from ...codes import AudioCodes, Codec, CodecInfo
-from ...codes.formats import FORMATS
-from ...codes.shards import CodeShards, has_code_shards, read_shards
-from ...errors import CodesFileError, ConfigError, InputError, ModelMismatchError, MossAudioError
+from ...codes import Codec, CodecInfo
+from ...errors import CodesFileError, ConfigError, ModelMismatchError, MossAudioError
 from ...manifest import ManifestEntry
 from ...sources.entries import explain, location, open_entry
 from .audio_rows import check_length, levelled
-from .clip_sources import Report, audio_seconds, read_entries
+from .clip_sources import StoredCodes, check_model, described
 from .data_config import CodesDataConfig
 
-_RATES = ("sampling_rate", "num_channels", "downsample_rate", "codebook_size")
 # The slowest and the fastest version.
 _SPEEDS = (0.9, 1.1)
-
-
-class StoredCodes:
-    """The codes among a run's data; folders of shards stay open."""
-
-    def __init__(self) -> None:
-        self._folders: dict[Path, CodeShards] = {}
-
-    def read_entries(
-        self, path: str, split: str | None, report: Report = print
-    ) -> list[ManifestEntry]:
-        """`clip_sources.read_entries`, and an entry for every clip of a folder of shards of codes.
-
-        Raises:
-            InputError: the source cannot be read, or has nothing of the split.
-            CodesFileError: a shard of codes is damaged.
-        """
-        if not has_code_shards(path):
-            return read_entries(path, split, report)
-        folder = Path(path).absolute()
-        if folder not in self._folders:
-            self._folders[folder] = read_shards(folder)
-        shards = self._folders[folder]
-        entries = [_entry(folder, shards, row, fact) for row, fact in enumerate(shards.facts())]
-        kept = [entry for entry in entries if split in (None, entry.split)]
-        if not kept:
-            found = ", ".join(sorted({entry.split for entry in entries})) or "nothing"
-            raise InputError(f"{path} has no codes of split {split!r}; it has {found}")
-        return kept
-
-    def holds(self, entry: ManifestEntry) -> bool:
-        """Whether an entry stands for codes, and not for sound."""
-        if entry.path in self._folders:
-            return True
-        alone = entry.member is None and entry.row is None
-        return alone and entry.path.suffix.lower() in FORMATS
-
-    def load(self, entry: ManifestEntry) -> AudioCodes:
-        """The codes of an entry.
-
-        Raises:
-            CodesFileError: they cannot be read.
-        """
-        if entry.row is not None and entry.path in self._folders:
-            return self._folders[entry.path][entry.row].codes
-        return AudioCodes.load(entry.path)
-
-    def seconds(self, entry: ManifestEntry) -> float:
-        """The length of an entry, of codes or of sound, from its file.
-
-        Raises:
-            CodesFileError, AudioFileError: it cannot be read.
-        """
-        return self.load(entry).duration_seconds if self.holds(entry) else audio_seconds(entry)
-
-    def described(self, entries: Sequence[ManifestEntry]) -> CodecInfo | None:
-        """What the first readable codes of a source are; None where there are none."""
-        found = (self._readable(entry) for entry in entries if self.holds(entry))
-        return next((_described(codes) for codes in found if codes is not None), None)
-
-    def _readable(self, entry: ManifestEntry) -> AudioCodes | None:
-        with suppress(CodesFileError):  # it is named when its clip is drawn
-            return self.load(entry)
-        return None
-
-
-def _entry(folder: Path, shards: CodeShards, row: int, fact: dict[str, Any]) -> ManifestEntry:
-    texts = ("domain", "split", "name", "speaker", "text", "task", "language")
-    entry = ManifestEntry(folder, row=row, **{name: fact[name] for name in texts})
-    return replace(entry, seconds=fact["num_samples"] / shards.head.sampling_rate)
-
-
-def _described(codes: AudioCodes) -> CodecInfo:
-    shared = {name: getattr(codes, name) for name in (*_RATES, "num_quantizers")}
-    return CodecInfo(identity=codes.model, **shared)
-
-
-def check_model(found: CodecInfo, wanted: CodecInfo, where: str) -> None:
-    """Refuse codes of another model; those of one that is not known need the same rates.
-
-    Args:
-        found: what the codes are.
-        wanted: what they are expected to be.
-        where: the path of the codes, for messages.
-
-    Raises:
-        ModelMismatchError: another identity, or other rates.
-    """
-    names = [name for name in _RATES if getattr(found, name) != getattr(wanted, name)]
-    if found.identity and wanted.identity and found.identity != wanted.identity:
-        names.insert(0, "identity")
-    if names:
-        name = names[0]
-        raise ModelMismatchError(
-            f"{where!r} holds codes of another model ({name} {getattr(found, name)}; expected "
-            f"{getattr(wanted, name)}); set data.codec to the model that made all of them, or "
-            "tokenize the data again"
-        )
 
 
 @dataclass(frozen=True)
@@ -203,7 +99,7 @@ class ClipReader:
     """Codes of any entry.
 
     Args:
-        info: what all codes are, with the number of codebooks that is wanted.
+        info: what all codes are, with the number of codebooks that every source has.
         stored: the stored codes.
         codec: the codec that makes the others; None where all are stored.
         variations: what versions sound like.
@@ -247,12 +143,12 @@ class ClipReader:
 
     def _read(self, entry: ManifestEntry) -> np.ndarray:
         codes, wanted = self._stored.load(entry), self._info.num_quantizers
-        check_model(_described(codes), self._info, location(entry))
+        check_model(described(codes), self._info, location(entry))
         check_length(entry, codes.duration_seconds, entry.seconds)
         if codes.num_quantizers < wanted:
             raise CodesFileError(
                 f"'{location(entry)}' has {codes.num_quantizers} layers; expected at least "
-                f"{wanted}: tokenize it again, or set data.num_quantizers"
+                f"{wanted}: tokenize it again"
             )
         return codes.first(wanted).codes.astype(np.uint16)
 

@@ -14,8 +14,16 @@ from ...codes import Codec, CodecInfo
 from ...errors import ConfigError
 from ...manifest import ManifestEntry
 from ...sources.entries import location
-from .clip_sources import Source, find_clips, find_sources, spread_evenly, with_lengths
-from .coded_clips import ClipReader, StoredCodes, Variations, check_model
+from .clip_sources import (
+    Source,
+    StoredCodes,
+    check_model,
+    find_clips,
+    find_sources,
+    spread_evenly,
+    with_lengths,
+)
+from .coded_clips import ClipReader, Variations
 from .coded_planning import CodesPlanner, CodesRow, is_usable
 from .data_config import CodesDataConfig
 from .training_data import TrainingData, part_of
@@ -103,6 +111,7 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
         report: a function that is called with a line about every file that is skipped.
         codec: a codec to encode with in place of ``data.codec``.
         device: the device of ``data.codec``.
+        join_share: the share of the rows for which more than one clip is looked for.
         spell: a function that gives a text as the model can say it; None or an empty text leaves
             the clip out.
         count_tokens: a function that counts the tokens of a text, for ``batch_tokens``.
@@ -114,7 +123,7 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
 
     Raises:
         InputError: a source cannot be read, or has no split "train".
-        ConfigError: there is sound and no codec, or more codebooks are wanted than there are.
+        ConfigError: there is sound and no codec.
         CheckpointError: ``data.codec`` cannot be opened.
         CodesFileError: a shard of codes is damaged.
         ModelMismatchError: stored codes are another model's.
@@ -130,6 +139,7 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
         report: Callable[[str], None] = print,
         codec: Codec | None = None,
         device: str = "cpu",
+        join_share: float = 0.5,
         spell: Callable[[str], str | None] = str,
         count_tokens: Callable[[str], int] = len,
     ) -> None:
@@ -147,12 +157,12 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
         spelled = [replace(source, entries=self._spelled(source.entries)) for source in measured]
         unit, rate = world * config.row_multiple, self.info.frame_rate
         self._planner = CodesPlanner(
-            spelled, config, variations.seconds, seed, unit, rate, count_tokens
+            spelled, config, variations.seconds, seed, unit, rate, join_share, count_tokens
         )
         self.num_used = len(self._planner.used)
 
     def _described(self, sources: Sequence[Source], codec: Codec | None) -> CodecInfo:
-        """What all codes are; with the codebooks that are wanted, or that every source has."""
+        """What all codes are, with the codebooks that every source has."""
         found = {source.path: self._stored.described(source.entries) for source in sources}
         infos = [codec.info] if codec else []
         for path, info in found.items():
@@ -164,14 +174,7 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
                 f"data.codec is empty, and {', '.join(found)} has no readable codes; set "
                 "data.codec to the model that is to encode sound"
             )
-        there = min(info.num_quantizers for info in infos)
-        wanted = self.config.num_quantizers or there
-        if wanted > there:
-            raise ConfigError(
-                f"data.num_quantizers is {wanted}; expected at most the {there} layers that all "
-                "sources have"
-            )
-        return replace(infos[0], num_quantizers=wanted)
+        return replace(infos[0], num_quantizers=min(info.num_quantizers for info in infos))
 
     def _spelled(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
         """The clips with their texts as the model can say them; without text where it cannot.

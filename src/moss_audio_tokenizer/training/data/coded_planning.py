@@ -52,7 +52,8 @@ class CodesPlanner(Planner[CodesRow]):
         seed: as in `Planner`.
         row_unit: as in `Planner`.
         frame_rate: frames a second, for `CodesDataConfig.batch_tokens`.
-        count_tokens: a function that counts the tokens of a text, likewise.
+        join_share: the share of the rows for which more than one clip is looked for.
+        count_tokens: a function that counts the tokens of a text, for ``batch_tokens`` too.
 
     Raises:
         TrainingError: no clip can be used.
@@ -66,10 +67,12 @@ class CodesPlanner(Planner[CodesRow]):
         seed: int,
         row_unit: int = 1,
         frame_rate: float = 12.5,
+        join_share: float = 0.5,
         count_tokens: Callable[[str], int] = len,
     ) -> None:
         super().__init__(sources, _masses_of_speech(sources, config), seed, row_unit)
-        self._config, self._seconds_of, self._frame_rate = config, seconds_of, frame_rate
+        self._config, self._seconds_of = config, seconds_of
+        self._frame_rate, self._join_share = frame_rate, join_share
         self._count_tokens = lru_cache(maxsize=1 << 16)(count_tokens)
         if not len(self.used):
             low, high = config.text_seconds
@@ -129,7 +132,7 @@ class CodesPlanner(Planner[CodesRow]):
         if self._seconds(clip, version) > self._config.text_seconds[1]:
             version = 0
         clips = [clip]
-        if clip in self._companions and random.random() < self._config.join_share:
+        if clip in self._companions and random.random() < self._join_share:
             self._join(clips, version, random)
         seconds = sum(self._seconds(one, version) for one in clips)
         return CodesRow(tuple(clips), version, seconds, self._size(clips, seconds))

@@ -129,7 +129,6 @@ class CodesDataConfig(SourcesConfig):
     Attributes:
         codec: the model that encodes sound: a model folder, a hub id, or "bundled". Stored codes
             must be this model's. Empty: there is no sound, and the files say what the codes are.
-        num_quantizers: the number of codebooks that are used; 0 for all that every source has.
         versions: the number of versions of each sound file that are encoded, up to 10,000. The
             first is the recording as it is, the others differ in level, noise and, by up to a
             tenth, in speed and pitch.
@@ -139,26 +138,21 @@ class CodesDataConfig(SourcesConfig):
             which are text tokens and frames (a frame is one position, whatever its number of
             codebooks); 0 to count ``batch_seconds``.
         max_join: the most clips of one speaker and source that make up a row; 64 at most.
-        join_share: the share of the rows for which more than one clip is looked for.
     """
 
     text_seconds: tuple[float, float] = (0.3, 12.0)
     cache_hours: float = 300.0
     codec: str = "bundled"
-    num_quantizers: int = 0
     versions: int = 1
     noise_db: tuple[float, float] = (30.0, 60.0)
     batch_tokens: int = 0
     max_join: int = 1
-    join_share: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, most in (("versions", _MOST_VERSIONS), ("max_join", _MOST_JOINED)):
             require(1 <= getattr(self, name) <= most, self, name, f"1 to {most}")
-        for name in ("num_quantizers", "batch_tokens"):
-            require(getattr(self, name) >= 0, self, name, "0 or more")
-        require(0 <= self.join_share <= 1, self, "join_share", "0 to 1")
+        require(self.batch_tokens >= 0, self, "batch_tokens", "0 or more")
         if self.batch_tokens:
             required = "0 where data.batch_tokens is set: use one of the two"
             require(self.batch_seconds == 0, self, "batch_seconds", required)

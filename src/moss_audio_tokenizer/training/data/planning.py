@@ -168,11 +168,11 @@ class AudioPlanner(Planner[AudioRow]):
             num_rows = bucket.num_rows
         changed, factor = self._config.batch_change
         if changed and step >= changed:
-            num_rows = self._units(num_rows * factor)
+            num_rows = self._units(round(num_rows * factor))
         return bucket, random.random((num_rows, 4))
 
-    def _units(self, num_rows: float) -> int:
-        return max(self._unit, round(num_rows) // self._unit * self._unit)
+    def _units(self, num_rows: int) -> int:
+        return max(self._unit, num_rows // self._unit * self._unit)
 
     def _row(self, draws: np.ndarray, bucket: _Bucket | None) -> AudioRow:
         kind, which, position, level = map(float, draws)

@@ -1,23 +1,98 @@
 """Batches of a run: a share of the planned rows, with others in place of those that cannot be read.
 
-What rows of audio and of codes have in common. A batch is a pure function of the seed, the step's
-number and the process's rank, so that a resumed run sees what an uninterrupted one would have.
+What rows of audio and of codes have in common, and the count of what cannot be read. A batch is a
+pure function of the seed, the step's number and the process's rank, so that a resumed run sees what
+an uninterrupted one would have.
 """
 
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from ...errors import TrainingError
-from .clip_sources import Unreadable
+from ...manifest import ManifestEntry
+from ...sources.entries import location
+from .clip_sources import Report, Source, with_lengths
 from .data_config import SourcesConfig
 from .planning import Planner
 
 _MOST_REDRAWS = 100
+# The share of unreadable clips among those tried says nothing before so many have been.
+_FEWEST_TRIED = 200
 
 RowType = TypeVar("RowType")
 BatchType = TypeVar("BatchType")
+
+
+class Unreadable:
+    """The files of a run that cannot be read: each is named once, and too many end the run.
+
+    Args:
+        where: the paths that the clips are from, for messages.
+        most_share: the share of all clips, or of at least 200 that were tried, that may be
+            unreadable.
+        report: a function that is called with a line about every file that is skipped.
+
+    Attributes:
+        reasons: for each file that could not be read so far, what is wrong with it.
+        num_clips: the number of all clips, readable or not; set by `measured`.
+    """
+
+    def __init__(self, where: str, most_share: float, report: Report) -> None:
+        self.reasons, self.num_clips = dict[str, str](), 0
+        self._where, self._most_share, self._report = where, most_share, report
+        self._tried: set[int] = set()
+
+    def measured(
+        self, sources: Sequence[Source], seconds_of: Callable[[ManifestEntry], float]
+    ) -> list[Source]:
+        """The sources with the seconds of every clip, without clips of unknown length.
+
+        Raises:
+            TrainingError: too many clips cannot be read.
+        """
+        self.num_clips = sum(len(source.entries) for source in sources)
+        measured = []
+        for source in sources:
+            entries, unknown = with_lengths(source.entries, seconds_of)
+            for entry, reason in unknown:
+                self.skip(location(entry), reason)
+            measured.append(replace(source, entries=entries))
+        self.check(self.num_clips)
+        return [source for source in measured if source.entries]
+
+    def skip(self, name: str, reason: str) -> bool:
+        """Report a file that cannot be read, once; whether it is the first time."""
+        if name in self.reasons:
+            return False
+        self.reasons[name] = reason
+        self._report(f"skipped: {reason}")
+        return True
+
+    def note(self, clip: int, name: str, reason: str | None) -> None:
+        """Count clip number ``clip`` as tried, and as unreadable where there is a reason.
+
+        Raises:
+            TrainingError: too many clips are unreadable.
+        """
+        self._tried.add(clip)
+        if reason is not None and self.skip(name, reason):
+            self.check(self.num_clips)
+            if len(self._tried) >= _FEWEST_TRIED:
+                self.check(len(self._tried))
+
+    def check(self, total: int) -> None:
+        """Raise a TrainingError if too many of ``total`` clips could not be read."""
+        count = len(self.reasons)
+        if count == total or count > self._most_share * total:
+            names = ", ".join(itertools.islice(self.reasons, 3))
+            raise TrainingError(
+                f"{count} of the {total} training clips in {self._where} cannot be read, named "
+                f"above ({names}{', ...' if count > 3 else ''}); expected a share of at most "
+                f"{self._most_share:g}: repair them or raise data.max_unreadable_share"
+            )
 
 
 class TrainingData(ABC, Generic[RowType, BatchType]):
