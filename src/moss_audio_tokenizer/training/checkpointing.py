@@ -132,7 +132,7 @@ def prune_runs(output: Path, best: int | None = None) -> None:
     kept = set(_whole_runs(output)[-_NUM_KEPT:])
     folder = output / "checkpoints"
     if best is not None:
-        kept.add(folder / f"step-{best:06d}")
+        kept.add(folder / f"step-{int(best):06d}")
     for found in (*folder.glob("step-*"), *folder.glob(".moss-*.partial")):
         if found not in kept:
             shutil.rmtree(found)

@@ -280,30 +280,14 @@ def semantic_head() -> TrainingConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {
-    "asr": asr,
-    "asr_general": asr_general,
-    "asr_one_gpu": asr_one_gpu,
-    "asr_tiny": asr_tiny,
-    "bundled": bundled,
-    "bundled_joint": bundled_joint,
-    "bundled_stage1": bundled_stage1,
-    "bundled_stage2": bundled_stage2,
-    "bundled_stage3": bundled_stage3,
-    "decoder": decoder,
-    "nano": nano,
-    "one_gpu": one_gpu,
-    "semantic_head": semantic_head,
-    "smoke": smoke,
-    "tts": tts,
-    "tts_general": tts_general,
-    "tts_one_gpu": tts_one_gpu,
-    "tts_tiny": tts_tiny,
-    "v1": v1,
-    "v2": v2,
-}
-
-
+_ALL: tuple[Callable[[], RunConfig], ...] = (
+    *(asr, asr_general, asr_one_gpu, asr_tiny),
+    *(bundled, bundled_joint, bundled_stage1, bundled_stage2, bundled_stage3),
+    *(decoder, nano, one_gpu, semantic_head, smoke),
+    *(tts, tts_general, tts_one_gpu, tts_tiny),
+    *(v1, v2),
+)
+RECIPES = {make.__name__: make for make in _ALL}
 # Earlier names of recipes, which still work.
 ALIASES = {
     "envelope": "bundled_stage1",

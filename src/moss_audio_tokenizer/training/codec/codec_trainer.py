@@ -26,8 +26,7 @@ from .adversarial import Adversary, Audio
 from .codec_config import TRAINED_PARTS, TrainingConfig
 from .codec_state import assemble, checkpoint_files, codec_config, final_files, load_run
 from .codec_task import MicroBatch, MicroBatchPlanner
-from .validation import ValidationResult, measure, summarize
-from .verify_frozen import FrozenProof
+from .validation import FrozenProof, ValidationResult, measure, summarize
 
 # Forward and backward pass together are three forward passes' work.
 _PASSES = 3
