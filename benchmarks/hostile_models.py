@@ -105,7 +105,7 @@ def sound_message(audio_format: str) -> bytes:
 
     writer = audio_writer(audio_format, _info(), 32_000)
     tone = np.sin(np.arange(4800, dtype=np.float32) / 9)[None] / 2
-    return next(filter(None, writer.write(tone)))
+    return next(filter(None, writer.messages(tone)))
 
 
 def read_sound_message(audio_format: str) -> Callable[[Path], None]:
@@ -117,7 +117,7 @@ def read_sound_message(audio_format: str) -> Callable[[Path], None]:
         reader = audio_reader(audio_format, _info())
         for part in reader.parts(path.read_bytes(), 1920):
             reader.read(part)
-        reader.finish()
+        reader.rest()
 
     return read
 
@@ -135,8 +135,8 @@ def form() -> bytes:
 def read_form(path: Path) -> None:
     """The parts of a form."""
     from moss_audio_tokenizer.errors import InputError
-    from moss_audio_tokenizer.serve.forms import parse_form
-    from moss_audio_tokenizer.serve.http_errors import Refused
+    from moss_audio_tokenizer.serve.admission import Refused
+    from moss_audio_tokenizer.serve.request_body import parse_form
 
     try:
         parse_form("multipart/form-data; boundary=limit", path.read_bytes())

@@ -74,7 +74,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def renamed(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors under the names that `evaluation.scoring_models.converted_models` reads."""
+    """Tensors under the names that `evaluation.scoring_models.torch_models` reads."""
     inner = "wavlm" if kind == "wavlm" else "wav2vec2"
     marks = ("feature_extract.model.", "ssl_model.", "wav2vec2.")
     found = {}

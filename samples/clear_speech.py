@@ -1,25 +1,30 @@
-r"""Spelled letters, numbers and dates by clear synthetic voices, as training data of CAT-TTS.
+r"""Speech by clear synthetic voices, as training data of CAT-ASR and CAT-TTS.
 
     python samples/clear_speech.py 9000 clear/ [HELD_OUT ...]
+    python samples/clear_speech.py 4000 clear/ --texts en.txt
 
-Eight voices of RHVoice, flite and SVOX Pico, which a recogniser of speech understands about as well
-as recordings; each at ten sizes of the speaker (played faster and higher), so that there are eighty
-speakers. 16 kHz, written as 24 kHz mono FLAC, with ``manifest.jsonl``. Texts are made up as by
-``moss-audio data speak --spelling``, but a third are letters or digits alone; those that a
-HELD_OUT file has (a text a line, or a manifest of which the split is not "train") are left out.
+Nine voices of RHVoice, flite and SVOX Pico, which a recognizer of speech understands about as well
+as recordings; each at ten sizes of the speaker (played faster and higher), so that there are ninety
+speakers. 16 kHz, written as 24 kHz mono FLAC, with ``manifest.jsonl``, which grows with the clips.
+Texts are the lines of ``--texts`` (see natural_texts.py) in random order. Without it they are
+spelled letters, numbers and dates, made up as by ``moss-audio data speak --spelling``, but a third
+are letters or digits alone. Those that a HELD_OUT file has (a text a line, or a manifest of which
+the split is not "train") are left out.
+
 On Debian: apt install flite; from non-free: rhvoice rhvoice-english libttspico-utils. Run by hand.
 """
 
+import argparse
 import itertools
 import json
 import string
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import soundfile as sf
@@ -28,7 +33,7 @@ import soxr
 from moss_audio_tokenizer.training.data.spelling import spelling
 
 RATE = 24_000
-# As the recordings of AN4 are, which the same model hears.
+# As the recordings of AN4 are.
 BAND_RATE = 16_000
 SEED = 5
 SPELLING_SEED, SPELLING_SHARE = 55, 0.65
@@ -42,6 +47,7 @@ VOICES = (
     ("rhvoice", "slt", 0.14),
     ("flite", "awb", 0.08),
     ("flite", "rms", 0.08),
+    ("flite", "slt", 0.05),
     ("pico", "en-US", 0.06),
     ("pico", "en-GB", 0.05),
 )
@@ -49,6 +55,9 @@ SIZES = np.linspace(0.86, 1.16, 10)
 QUIET = 0.02
 MARGIN_SECONDS = 0.1
 MOST_SECONDS = 60
+# Longer lines make rows that training leaves out.
+LONGEST_TEXT = 140
+REPORT_CLIPS = 200
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class Clip:
         level: RMS in dBFS.
         quiet: how far white noise lies below it, in dB.
         seed: of the noise.
+        spelled: whether letters that stand alone are to be named.
     """
 
     number: int
@@ -78,6 +88,7 @@ class Clip:
     level: float
     quiet: float
     seed: int
+    spelled: bool
 
 
 def made_up(count: int, held_out: set[str], random: np.random.Generator) -> list[str]:
@@ -100,10 +111,22 @@ def letters_or_digits(random: np.random.Generator) -> list[str]:
     return [nought if digit == "zero" else digit for digit in digits]
 
 
-def planned(count: int, held_out: set[str]) -> list[Clip]:
+def lines_of(path: Path, count: int, held_out: set[str], random: np.random.Generator) -> list[str]:
+    """The lines of a file in random order, more than once if they are too few."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in lines if len(line) <= LONGEST_TEXT and line not in held_out]
+    if not lines:
+        raise SystemExit(f"{path} has no line of up to {LONGEST_TEXT} characters to say")
+    random.shuffle(lines)
+    return list(itertools.islice(itertools.cycle(lines), count))
+
+
+def planned(count: int, held_out: set[str], source: Path | None = None) -> list[Clip]:
     """The clips; the same for the same arguments."""
     random = np.random.default_rng(SEED)
-    texts = made_up(count, held_out, random)
+    texts = (
+        lines_of(source, count, held_out, random) if source else made_up(count, held_out, random)
+    )
     sizes = [random.permutation(SIZES + random.uniform(-0.01, 0.01, len(SIZES))) for _ in VOICES]
     shares = np.array([share for *_, share in VOICES])
     clips = []
@@ -114,12 +137,15 @@ def planned(count: int, held_out: set[str]) -> list[Clip]:
         pace, pauses = random.uniform(0.85, 1.25), random.random()
         level, quiet = random.uniform(-26, -20), random.uniform(50, 60)
         seed = int(random.integers(1 << 30))
-        clips.append(Clip(number, text, program, voice, size, pace, pauses, level, quiet, seed))
+        sound = (program, voice, size, pace, pauses, level, quiet, seed)
+        clips.append(Clip(number, text, *sound, spelled=source is None))
     return clips
 
 
 def spelled(clip: Clip) -> str:
     """The text as the program pronounces it correctly."""
+    if not clip.spelled:
+        return escape(clip.text) if clip.program == "pico" else clip.text
     letter_a = '<phoneme alphabet="xsampa" ph="eI"/>' if clip.program == "pico" else "ay"
     read = {"a": letter_a, "rubout": "rub out"}
     words = clip.text.split()
@@ -191,18 +217,35 @@ def held_out_texts(path: Path) -> set[str]:
     return {row["text"] for row in rows if row.get("split", "train") != "train" and "text" in row}
 
 
-def main(count: int, folder: Path, held_out: list[Path]) -> None:
-    """Write all clips, and last their manifest."""
+def main(arguments: argparse.Namespace) -> None:
+    """Write all clips, and with each its line of the manifest."""
+    folder, count = arguments.folder, arguments.count
+    held_out: set[str] = set().union(*map(held_out_texts, arguments.held_out))
+    clips = planned(count, held_out, arguments.texts)
     folder.mkdir(parents=True)
-    clips = planned(count, set().union(*map(held_out_texts, held_out)))
-    with ThreadPoolExecutor(2) as pool:
-        items = list(pool.map(partial(written, folder=folder), clips))
-    lines = "".join(json.dumps(item) + "\n" for item in items)
-    (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
-    print(f"{len(items)} clips, {sum(item['seconds'] for item in items) / 3600:.2f} hours")
+    seconds = 0.0
+    with (
+        ThreadPoolExecutor(arguments.threads) as pool,
+        (folder / "manifest.jsonl").open("w", encoding="utf-8") as manifest,
+    ):
+        for number, item in enumerate(pool.map(partial(written, folder=folder), clips), 1):
+            manifest.write(json.dumps(item) + "\n")
+            seconds += float(str(item["seconds"]))
+            if number % REPORT_CLIPS == 0 or number == len(clips):
+                manifest.flush()
+                print(f"{number} of {len(clips)} clips, {seconds / 3600:.2f} hours", flush=True)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Speech by clear synthetic voices.")
+    parser.add_argument("count", type=int, help="number of clips")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument("held_out", type=Path, nargs="*", help="files of texts to leave out")
+    parser.add_argument("--texts", type=Path, help="texts to say, one a line")
+    parser.add_argument("--threads", type=int, default=2, help="programs at a time (default 2)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        raise SystemExit("expected how many clips, a folder to write, and files of held-out texts")
-    main(int(sys.argv[1]), Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
+    main(parsed())

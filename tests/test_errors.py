@@ -7,6 +7,7 @@ import re
 import pytest
 
 from moss_audio_tokenizer import errors
+from moss_audio_tokenizer.cli.failures import message_of
 
 ERRORS = {
     name: error
@@ -73,3 +74,17 @@ def test_the_base_class_catches_every_error_with_its_message(error):
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_every_error_says_what_it_is_for(error):
     assert inspect.getdoc(error)
+
+
+@pytest.mark.parametrize("error", [*ERRORS.values(), KeyError, OSError, UnicodeError], ids=str)
+def test_messages_are_bounded(error):
+    long = error(f"header is {'x' * 100_000}; expected a number")
+    assert len(message_of(long)) < 2100
+    assert message_of(long).endswith(("expected a number", "shows where)"))
+    if error in ERRORS.values():
+        assert str(long).startswith("header is xxx")
+        assert len(str(long)) < 2100
+
+
+def test_messages_about_long_file_names_are_bounded():
+    assert len(message_of(FileNotFoundError(2, "No such file", "x" * 100_000))) < 2100

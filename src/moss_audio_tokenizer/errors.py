@@ -28,8 +28,23 @@ MALFORMED = (
 )
 
 
+# Longer messages are shortened: a value of a damaged file, which they show, may be of any length.
+_MAX_MESSAGE = 2000
+
+
+def shortened(message: str) -> str:
+    """A message of bounded length: its beginning and, where it is too long, its end."""
+    if len(message) <= _MAX_MESSAGE:
+        return message
+    return f"{message[: _MAX_MESSAGE // 2]} ... {message[-_MAX_MESSAGE // 2 :]}"
+
+
 class MossAudioError(Exception):
     """Base class of all errors raised on purpose by this package."""
+
+    def __str__(self) -> str:
+        """The message, in a bounded length."""
+        return shortened(super().__str__())
 
 
 class InputError(MossAudioError, ValueError):

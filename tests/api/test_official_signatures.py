@@ -22,7 +22,13 @@ from moss_audio_tokenizer import (
     OnnxAudioTokenizer,
     load_codec,
 )
-from moss_audio_tokenizer.errors import AudioError, CodesError, ConfigError, InputError
+from moss_audio_tokenizer.errors import (
+    AudioError,
+    CheckpointError,
+    CodesError,
+    ConfigError,
+    InputError,
+)
 
 SIGNATURES = {
     "encode": ("input_values padding_mask num_quantizers return_dict chunk_duration", 1),
@@ -301,6 +307,32 @@ def test_codes_batch_first():
 def test_a_batch_of_one_with_the_batch_first_is_refused(model, as_array):
     with pytest.raises(CodesError, match=r"looks like \(1, num_quantizers, frames\)"):
         model.decode(as_array(np.zeros((1, model.config.num_quantizers, 5), np.int64)))
+
+
+# Mistakes that would give wrong codes without a word
+
+
+@pytest.mark.parametrize("runtime", ["PyTorch", "ONNX"])
+def test_a_rate_that_is_stated_is_checked(model, runtime):
+    codec = model if runtime == "PyTorch" else OnnxAudioTokenizer.from_pretrained("bundled")
+    rate = codec.sampling_rate
+    clip = np.zeros(3000, np.float32)
+    expected = codec.encode(clip).audio_codes
+    assert (codec.encode(clip, sampling_rate=rate).audio_codes == expected).all()
+    assert (codec.batch_encode([clip], sampling_rate=rate).audio_codes == expected).all()
+    words = f"has 16000 samples a second, but the model takes {rate}: resample it first"
+    with pytest.raises(AudioError, match=words):
+        codec.encode(clip, sampling_rate=16_000)
+    with pytest.raises(AudioError, match=words):
+        codec.batch_encode([clip], sampling_rate=16_000)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_released_tensor_names_are_not_taken_for_a_state(model, strict):
+    released = {"encoder.0.weight": torch.zeros(1), "decoder.0.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"'encoder\.0\.weight'.*from_pretrained"):
+        model.load_state_dict(released, strict=strict)
+    model.load_state_dict(model.state_dict(), strict=strict)
 
 
 # Without PyTorch

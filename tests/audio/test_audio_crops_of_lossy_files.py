@@ -1,6 +1,9 @@
 """Crops of MP3 and Opus files equal the whole, whatever an encoder put into its bit reservoir."""
 
+import ctypes
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +40,17 @@ def lame(samples: np.ndarray, rate: int, **options: str) -> bytes:
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
     return data.getvalue()
+
+
+@pytest.fixture
+def printed(capfd):
+    """What C code has printed to stderr, after its buffer is emptied."""
+
+    def text() -> str:
+        ctypes.CDLL(None).fflush(None)
+        return capfd.readouterr().err
+
+    return text
 
 
 def check_crops(path, rate: int, tolerance: float) -> None:
@@ -82,3 +96,52 @@ def test_opus(tmp_path, rate):
     path = tmp_path / "x.opus"
     soundfile.write(path, speech_like(rate), rate, format="OGG", subtype="OPUS")
     check_crops(path, rate, 1e-3)
+
+
+def test_decoders_print_nothing_where_crops_begin(tmp_path, printed):
+    path = tmp_path / "x.mp3"
+    path.write_bytes(lame(speech_like(24_000), 24_000, global_quality="9"))
+    for place in PLACES:
+        load_crop(path, place, 24_000, 24_000, 1)
+    assert printed() == ""
+
+
+@pytest.mark.parametrize("behind", [bytes(9000), b"TAG" + bytes(125), b"APETAGEX" + bytes(5000)])
+def test_decoders_print_nothing_about_tags_and_padding_behind_a_stream(tmp_path, printed, behind):
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, speech_like(24_000, 2.0), 24_000)
+    expected = load_audio(path)
+    path.write_bytes(path.read_bytes() + behind)
+    np.testing.assert_array_equal(load_audio(path), expected)
+    np.testing.assert_allclose(
+        load_crop(path, 0.5, 9600, 24_000, 1), expected[:, 19_200:28_800], atol=1e-5
+    )
+    assert printed() == ""
+
+
+PRINTING = """
+import ctypes, os, subprocess, sys
+from moss_audio_tokenizer.audio.decoder_messages import silenced
+
+library = ctypes.CDLL(None)
+with silenced():
+    library.perror(b"in C, within")
+    with silenced():
+        print("in Python", file=sys.stderr)
+    subprocess.run(["/bin/sh", "-c", "echo in a program >&2"], check=True)
+    child = os.fork()
+    if not child:
+        library.perror(b"in a child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    library.perror(b"in C, still within")
+library.perror(b"in C, afterwards")
+"""
+
+
+def test_what_others_print_is_not_lost():
+    result = subprocess.run(
+        [sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True
+    )
+    lines = [line.split(":")[0] for line in result.stderr.splitlines()]
+    assert lines == ["in Python", "in a program", "in a child", "in C, afterwards"]

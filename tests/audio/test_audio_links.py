@@ -9,6 +9,7 @@ import soundfile
 from tones import RATE, riff, tone
 
 from moss_audio_tokenizer.audio import audio_info, encode_audio, load_audio, load_crop
+from moss_audio_tokenizer.audio.mpeg import frame_length
 from moss_audio_tokenizer.errors import AudioFileError
 
 SECONDS = 1.5
@@ -137,3 +138,17 @@ def test_joined_wav_and_flac_are_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(AudioFileError):
             load_audio(path)
+
+
+@pytest.mark.parametrize("behind", [b"", b"TAG" + bytes(125)])
+def test_a_tag_that_does_not_count_its_own_frame_loses_nothing(tmp_path, behind):
+    data = bytearray(encoded("mp3"))
+    expected = load_audio(io.BytesIO(data))
+    tag = max(data.find(b"Xing"), data.find(b"Info"))
+    (flags,) = struct.unpack(">I", data[tag + 4 : tag + 8])
+    place = tag + 8 + 4 * (flags & 1)
+    assert flags & 2
+    stated = int.from_bytes(data[place : place + 4], "big")
+    frame = frame_length(bytes(data[:4]))
+    data[place : place + 4] = (stated - frame).to_bytes(4, "big")
+    np.testing.assert_array_equal(read(tmp_path, bytes(data) + behind), expected)

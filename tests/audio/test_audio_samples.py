@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
-from moss_audio_tokenizer.audio import as_float_audio, check_audio, convert_channels
+from moss_audio_tokenizer.audio import (
+    as_float_audio,
+    check_audio,
+    convert_channels,
+    encode_audio,
+    resample,
+    save_audio,
+)
 from moss_audio_tokenizer.errors import AudioError
 
 EXTREMES = [
@@ -102,3 +110,30 @@ def test_mean_of_equal_channels_is_that_channel():
 def test_other_channel_conversions_are_refused(channels):
     with pytest.raises(AudioError, match="channels"):
         convert_channels(np.zeros((2, 3), np.float32), channels)
+
+
+UNREADABLE = {
+    "with gradients": torch.zeros(8, requires_grad=True),
+    "bfloat16": torch.zeros(8, dtype=torch.bfloat16),
+    "without values": torch.zeros(8, device="meta"),
+    "sparse": torch.zeros(8).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("tensor", UNREADABLE.values(), ids=UNREADABLE)
+def test_tensors_that_numpy_cannot_read_are_refused_with_the_remedy(tmp_path, tensor):
+    path = tmp_path / "x.wav"
+    for use in (
+        as_float_audio,
+        lambda audio: save_audio(path, audio, 24_000),
+        lambda audio: encode_audio(audio, 24_000, ".flac"),
+        lambda audio: resample(audio, 24_000, 16_000),
+    ):
+        with pytest.raises(AudioError, match=r"detach\(\)\.float\(\)\.cpu\(\)\.numpy\(\)"):
+            use(tensor)
+    assert not path.exists()
+
+
+def test_tensors_that_numpy_reads_are_written(tmp_path):
+    save_audio(tmp_path / "x.wav", torch.zeros(8, dtype=torch.half), 24_000)
+    assert (tmp_path / "x.wav").is_file()

@@ -175,6 +175,12 @@ def test_describe(folder):
     assert len(facts["encoder"]) == 2
 
 
+def test_extra_tensors_are_not_described(folder):
+    rewrite(folder, lambda tensors: tensors.update(foo=torch.zeros(1)))
+    with pytest.raises(CheckpointError, match=r"extra 1 tensors \(foo\)"):
+        describe_model(folder)
+
+
 @pytest.mark.parametrize("section", ["encoder_kwargs", "quantizer_kwargs"])
 def test_absurd_depths_are_refused_at_once(folder, section):
     path = folder / "config.json"

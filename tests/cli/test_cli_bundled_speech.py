@@ -14,7 +14,7 @@ import torch
 
 import moss_audio_tokenizer
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
-from moss_audio_tokenizer.export.speech import export_speech
+from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 
@@ -136,3 +136,22 @@ def test_commands_without_a_model_say_what_to_do(refused, arguments, kind):
     line = refused(*arguments)
     assert f"no model for {kind} is installed" in line
     assert f"train one with moss-audio train {arguments[0]}_tiny" in line
+
+
+def test_weights_are_exported_in_8_bits(installed, tmp_path):
+    line = ("export", "onnx", installed / "trained-tts", "-o", tmp_path / "tts", "--json")
+    assert json.loads(run(installed, *line, "--weights", "int8"))["weights"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("trained-tts", ("--weights", "int4"), "'int4'"),
+        ("trained-tts", ("--int8",), "is a speech model, which has no option but --weights"),
+        ("bundled", ("--weights", "int8"), "in place of --weights it takes --encoder"),
+    ],
+)
+def test_wrong_types_of_weights_are_refused(installed, tmp_path, refused, model, options, words):
+    model = model if model == "bundled" else installed / model
+    assert words in refused("export", "onnx", model, "-o", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()

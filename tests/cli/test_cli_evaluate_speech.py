@@ -10,7 +10,7 @@ import soundfile
 from moss_audio_tokenizer.cli import evaluate_speech
 from moss_audio_tokenizer.cli.evaluate_speech import asr_model_labels, labelled
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.evaluation.speech import SynthesizedSpeech
+from moss_audio_tokenizer.speech.synthesizer import Speech
 
 pytest.importorskip("jiwer")
 pytest.importorskip("matplotlib")
@@ -31,7 +31,7 @@ class TtsSystem:
 
     def synthesize(self, requests, num_quantizers, seed):
         sound = (0.2 * np.sin(np.arange(4_000) / 5)).astype(np.float32)
-        return [SynthesizedSpeech(sound, 8_000, True) for _ in requests]
+        return [Speech(sound, 8_000, np.zeros((1, 1), int), True) for _ in requests]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import soundfile
 
-MODULE = "moss_audio_tokenizer.evaluation.report"
+MODULE = "moss_audio_tokenizer.evaluation.exhibits"
 
 
 @pytest.fixture

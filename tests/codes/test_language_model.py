@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.codes.language_model import CodeVocabulary, delay, pad_batch, undelay
 from moss_audio_tokenizer.errors import CodesError
 
@@ -51,6 +52,15 @@ def test_batches_say_which_frames_are_real(lengths):
     assert (batch.transpose(0, 2, 1)[~real] == 7).all()
 
 
+def test_codes_of_files_and_shards_are_taken_as_they_are():
+    codes = np.array([[1, 2, 3], [3, 4, 5]])
+    clip = AudioCodes(codes, 24_000, 3 * 1920, codebook_size=16)
+    vocabulary = CodeVocabulary(2, 16)
+    assert np.array_equal(vocabulary.flatten(clip), vocabulary.flatten(codes))
+    assert np.array_equal(delay(clip, SIZE), delay(codes, SIZE))
+    assert np.array_equal(pad_batch([clip, codes[:, :1]])[0], pad_batch([codes, codes[:, :1]])[0])
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -60,6 +70,8 @@ def test_batches_say_which_frames_are_real(lengths):
         (lambda: CodeVocabulary(2, 10).flatten(np.zeros((2, 4))), "expected integers"),
         (lambda: CodeVocabulary(2, 10).flatten(np.full((2, 4), 10)), "0 to 9"),
         (lambda: CodeVocabulary(2, 10).unflatten(np.array([3, 4])), "not in the order of layers"),
+        (lambda: pad_batch(np.zeros((2, 3), int)), "one clip's"),
+        (lambda: delay(np.zeros((1, 2, 3), int), 0), "one clip's"),
         (lambda: pad_batch([]), "one number of layers"),
         (lambda: pad_batch([np.zeros((2, 1), int), np.zeros((3, 1), int)]), "first layers"),
     ],

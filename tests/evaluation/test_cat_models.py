@@ -5,8 +5,8 @@ import pytest
 
 from moss_audio_tokenizer.errors import ModelMismatchError
 from moss_audio_tokenizer.evaluation.scoring_models.registry import load_transcriber
-from moss_audio_tokenizer.evaluation.speech import TtsRequest
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.speech.synthesizer import SpeechRequest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -62,7 +62,7 @@ def tts_folder(codec, tmp_path_factory):
 
 
 def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
-    from moss_audio_tokenizer.evaluation.speech.cat_systems import CatAsrSystem
+    from moss_audio_tokenizer.evaluation.speech.systems import CatAsrSystem
 
     reader = CatAsrSystem(str(asr_folder), codec)
     assert reader.num_quantizers == 2
@@ -75,7 +75,7 @@ def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
 
 
 def test_a_reader_of_other_codes_is_refused(asr_folder, codec):
-    from moss_audio_tokenizer.evaluation.speech.cat_systems import CatAsrSystem
+    from moss_audio_tokenizer.evaluation.speech.systems import CatAsrSystem
 
     class Other:
         info = type(codec.info)("f" * 16, 24_000, 1, 1920, 32, codec.info.codebook_size)
@@ -93,7 +93,7 @@ def test_a_recogniser_puts_the_codec_before_it(asr_folder):
 
 
 def test_a_talker_speaks_with_a_seed_for_every_row(tts_folder):
-    from moss_audio_tokenizer.evaluation.speech.cat_systems import CatTtsSystem
+    from moss_audio_tokenizer.evaluation.speech.systems import CatTtsSystem
 
     system = CatTtsSystem(str(tts_folder), "bundled", "cpu", max_frames=3, top_k=5)
     assert (system.num_quantizers, system.kbps_per_quantizer) == (2, 0.125)
@@ -103,7 +103,7 @@ def test_a_talker_speaks_with_a_seed_for_every_row(tts_folder):
     )
     assert same.identity == system.identity != other.identity
     prompt = (0.1 * np.sin(np.arange(9_600) / 9)).astype(np.float32), 48_000
-    wanted = [TtsRequest("ab"), TtsRequest("ba", prompt, "c")]
+    wanted = [SpeechRequest("ab"), SpeechRequest("ba", prompt, "c")]
     both = system.synthesize(wanted, 2, 7)
     (second,) = system.synthesize(wanted[1:], 2, 8)
     assert all(one.sampling_rate == 24_000 and one.samples.ndim == 1 for one in both)

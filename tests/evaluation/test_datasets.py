@@ -3,8 +3,7 @@
 import pytest
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.evaluation.datasets import DATASETS, write_manifest
-from moss_audio_tokenizer.evaluation.speech import read_test_items
+from moss_audio_tokenizer.evaluation.datasets import DATASETS, read_test_items, write_manifest
 from moss_audio_tokenizer.manifest import read_manifest
 
 

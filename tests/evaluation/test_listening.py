@@ -14,12 +14,13 @@ from toy_codecs import Noise, byte_codec
 from moss_audio_tokenizer.errors import EvaluationError, InputError
 from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
 from moss_audio_tokenizer.evaluation.mushra import (
+    LeftOut,
     aggregate,
+    as_markdown,
     build_listening_test,
     read_session,
     screen,
 )
-from moss_audio_tokenizer.evaluation.mushra.ratings import LeftOut, as_markdown
 from moss_audio_tokenizer.manifest import read_manifest
 
 pytest.importorskip("matplotlib")

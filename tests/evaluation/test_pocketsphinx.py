@@ -92,5 +92,5 @@ def test_unknown_words_are_refused_before_any_work(tmp_path):
 
 
 def test_a_recogniser_of_codes_needs_its_folder():
-    with pytest.raises(InputError, match="cat:runs"):
+    with pytest.raises(InputError, match="expected a folder, as in cat:"):
         load_transcriber("cat:")

@@ -9,8 +9,8 @@ import soundfile
 from pages import Page, decoded
 
 from moss_audio_tokenizer.errors import AudioError
-from moss_audio_tokenizer.evaluation.artifacts import slug
-from moss_audio_tokenizer.evaluation.report import Reconstruction, build_report
+from moss_audio_tokenizer.evaluation.clip_results import slug
+from moss_audio_tokenizer.evaluation.exhibits import Reconstruction, build_report
 from moss_audio_tokenizer.evaluation.spectrograms import (
     difference_png,
     frequency_height,
@@ -148,7 +148,7 @@ def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     from toy_codecs import Noise
 
     from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
-    from moss_audio_tokenizer.evaluation.scoring_models.scores import ScoringModelNames
+    from moss_audio_tokenizer.evaluation.scoring_models.registry import ScoringModelNames
     from moss_audio_tokenizer.manifest import read_manifest
 
     pytest.importorskip("jiwer")

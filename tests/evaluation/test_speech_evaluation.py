@@ -11,22 +11,18 @@ from pages import Page
 from toy_codecs import ByteCodec
 
 from moss_audio_tokenizer.errors import CodesError, EvaluationError, InputError
-from moss_audio_tokenizer.evaluation.speech import (
-    AsrPlan,
-    SpeechItem,
-    SynthesizedSpeech,
-    TtsPlan,
-    read_test_items,
-    run_asr,
-    run_tts,
-    write_results,
-)
-from moss_audio_tokenizer.evaluation.speech.speech_rows import points_of
+from moss_audio_tokenizer.evaluation.datasets import SpeechItem, read_test_items
+from moss_audio_tokenizer.evaluation.speech.asr_eval import AsrPlan, run_asr
+from moss_audio_tokenizer.evaluation.speech.speech_report import points_of, write_results
+from moss_audio_tokenizer.evaluation.speech.tts_eval import TtsPlan, run_tts
 from moss_audio_tokenizer.manifest import read_manifest
+from moss_audio_tokenizer.speech.synthesizer import Speech
 
 pytest.importorskip("jiwer")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
+
+CODES = np.zeros((1, 1), np.int64)
 
 
 def write_manifest(folder, lines):
@@ -70,10 +66,10 @@ class TtsSystem:
 
     def say(self, text, layers):
         if text == "silence":
-            return SynthesizedSpeech(np.zeros(0, np.float32), 24_000, True)
+            return Speech(np.zeros(0, np.float32), 24_000, CODES, True)
         time = np.arange(6_000 * len(text.split())) / 24_000
         sound = 0.3 * np.sin(2 * np.pi * 200 * layers * time)
-        return SynthesizedSpeech(sound.astype(np.float32), 24_000, len(text.split()) < 4)
+        return Speech(sound.astype(np.float32), 24_000, CODES, len(text.split()) < 4)
 
 
 def count(samples, rate):

@@ -1,20 +1,23 @@
 """Averages with intervals, tables, code statistics and plots from rows made by hand."""
 
 import csv
+import io
 import math
 
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.evaluation.code_statistics import code_statistics, statistics_table
-from moss_audio_tokenizer.evaluation.plots import curves, family, rate_plot
-from moss_audio_tokenizer.evaluation.result_rows import Row, row_from_json
+from moss_audio_tokenizer.evaluation.clip_results import Row, row_from_json
+from moss_audio_tokenizer.evaluation.codec_report import family, rate_curves
+from moss_audio_tokenizer.evaluation.pages import pipe_table, printable
+from moss_audio_tokenizer.evaluation.plots import Curve, draw_figure
 from moss_audio_tokenizer.evaluation.summary import (
     average,
+    code_statistics,
     csv_table,
-    markdown_table,
-    printable,
+    statistics_table,
     summarize,
+    summary_table,
 )
 
 pytest.importorskip("scipy")
@@ -23,7 +26,7 @@ pytest.importorskip("scipy")
 def row(path, value, model="m", depth=1, **more):
     kbps = 1.0 * (depth or 6)
     settings = {"actual_kbps": kbps, "kbps": kbps} | more
-    return Row(path, settings.pop("domain", "speech"), model, depth, metrics=value, **settings)
+    return Row(path, model, depth, metrics=value, **{"domain": "speech"} | settings)
 
 
 @pytest.fixture
@@ -75,14 +78,19 @@ def test_weighted_interval_covers_the_ratio():
     assert 180 <= hits <= 199
 
 
+def markdown(summaries):
+    table = summary_table(summaries)
+    return pipe_table(table.headings, table.rows)
+
+
 def test_table_has_a_line_for_each_model_depth_and_domain(rows):
-    lines = markdown_table(summarize(rows)).splitlines()
+    lines = markdown(summarize(rows)).splitlines()
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
     assert "0.700 ± 0.497" in lines[2]
     assert "3 (1 failed)" in lines[2]
     assert lines[4].startswith("| opus:6 | - | 6 | 6.00 | 1 | - | 3.0 |")
-    assert markdown_table(summarize(rows, by_language=True)).startswith("| language | model")
+    assert markdown(summarize(rows, by_language=True)).startswith("| language | model")
 
 
 def test_csv_has_every_figure(rows):
@@ -111,7 +119,7 @@ def test_statistics_of_codes_that_are_known():
     assert found.nominal_kbps == pytest.approx(0.075)
     assert found.achievable_kbps == pytest.approx(0.025)
     table = statistics_table({"m": found})
-    assert "| m | 1 | 50.0% | 4 | 2.00 | 3 |" in table
+    assert "| m | 1 | 50.0% | 4 | 2.00 | 3 |" in pipe_table(table.headings, table.rows)
 
 
 def test_curves_join_the_bitrates_of_a_family(rows):
@@ -119,19 +127,26 @@ def test_curves_join_the_bitrates_of_a_family(rows):
         *("opus", "codec2", "encodec:a/b", "bundled")
     ]
     anchors = [row("0", {"stoi": 1.0}, model=name) for name in ("original", "lowpass:3500")]
-    found = curves(summarize([*reversed(rows), *anchors]), "stoi")
+    found = rate_curves(summarize([*reversed(rows), *anchors]), "stoi")
     assert list(found) == ["m"]
     assert [point.num_quantizers for point in found["m"]] == [1, 2]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_plot_is_a_picture_on_the_themes_paper(rows, theme):
+@pytest.fixture(scope="module")
+def figure():
+    pytest.importorskip("matplotlib")
+    curve = Curve("m", [(1.0, 0.7, 0.5), (2.0, 0.8, 0.1)], 0)
+    paper = Curve("paper", [(1.0, 0.9, 0.0), (2.0, 0.95, 0.0)])
+    return draw_figure("speech-stoi", "STOI", "kbps", [curve, paper], [1, 2, 4], (0, 1))
+
+
+@pytest.mark.parametrize(("theme", "level"), [("light", 1.0), ("dark", 0.12)])
+def test_a_plot_is_a_picture_on_the_themes_paper(figure, theme, level):
     image = pytest.importorskip("matplotlib.image")
-    picture = rate_plot(summarize(rows), "stoi", ["m", "opus"], theme)
-    pixels = image.imread(__import__("io").BytesIO(picture))
+    pixels = image.imread(io.BytesIO(getattr(figure, theme)))
     assert pixels.shape[1] > 600
-    assert pixels[2, 2, :3].mean() == pytest.approx(1.0 if theme == "light" else 0.12, abs=0.05)
-    # A curve in colour: somewhere blue is far from red.
+    assert pixels[2, 2, :3].mean() == pytest.approx(level, abs=0.05)
+    # A curve in color: somewhere blue is far from red.
     assert (np.abs(pixels[..., 2] - pixels[..., 0]) > 0.4).sum() > 100
 
 

@@ -9,7 +9,8 @@ import torch
 from onnx import helper
 
 from moss_audio_tokenizer.graphs.graph import OPSET, Graph, value_info
-from moss_audio_tokenizer.graphs.transformer_nodes import Ring, StageWriter
+from moss_audio_tokenizer.graphs.transformer_nodes import StageWriter
+from moss_audio_tokenizer.onnx.shapes import RingShape
 
 CODECS = {
     "mono": {},
@@ -164,7 +165,7 @@ def test_rotations_are_right_after_years(make_config):
     """Positions of 10^9: float32 alone would be off by turns."""
     stage = make_config().encoder[1]
     graph = Graph()
-    writer = StageWriter(graph, None, stage, "", [Ring(0, 1, 2, 8, 3, 2)])
+    writer = StageWriter(graph, None, stage, "", [RingShape(0, 1, 2, 8, 3, 2)])
     shape = [1, 1, "steps", 8]
     outputs = [value_info(name, "float32", shape) for name in writer._rotations("steps")]
     inputs = [value_info("steps", "int64", [1, 1, "steps", 1])]

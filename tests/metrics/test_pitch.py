@@ -1,4 +1,4 @@
-"""Pitch: known notes, glides, noise, silence, and what counts as a miss."""
+"""Pitch: known notes, glides, noise, silence, what counts as a miss, and what as a buzz."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import AudioError
-from moss_audio_tokenizer.metrics import gross_pitch_error
+from moss_audio_tokenizer.metrics import buzz_share, gross_pitch_error
 from moss_audio_tokenizer.metrics.pitch import track_pitch
 
 RATE = 16_000
@@ -94,3 +94,57 @@ def test_a_long_clip_is_tracked_in_blocks():
 def test_stereo_is_refused():
     with pytest.raises(AudioError, match="mono"):
         gross_pitch_error(np.zeros((2, 100)), np.zeros(100), RATE)
+
+
+def test_buzz_share_counts_lines_of_the_patch_rate_beside_the_harmonics():
+    time = np.arange(32_000) / 16_000
+    voice = sum(np.sin(2 * np.pi * 130 * k * time) / k for k in range(1, 31))
+    comb = sum(np.cos(2 * np.pi * 100 * k * time) for k in range(7, 41))
+    assert buzz_share(voice, voice, 16_000) < 0.01
+    lines = 100 * np.arange(7, 41)
+    free = (np.abs(lines - 130 * np.rint(lines / 130)) > 32).sum()
+    inside = (1 / np.arange(6, 31) ** 2).sum()
+    for gain in (0.01, 0.1):
+        expected = gain**2 * free / (inside + gain**2 * len(lines))
+        assert buzz_share(voice, voice + gain * comb, 16_000) == pytest.approx(expected, rel=0.1)
+    # A voice whose harmonics are the comb has nothing to add.
+    same = sum(np.sin(2 * np.pi * 100 * k * time) / k for k in range(1, 40))
+    assert buzz_share(same, same, 16_000) == pytest.approx(0.0, abs=1e-6)
+    assert math.isnan(buzz_share(np.zeros(32_000), voice, 16_000))
+
+
+TIME = np.arange(2 * RATE) / RATE
+COMB = sum(np.cos(2 * np.pi * 100 * k * TIME) for k in range(7, 41))
+DRIFTING = {
+    "a slow swing": 130 * (1 + 0.02 * np.sin(2 * np.pi * 1.2 * TIME)),
+    "a vibrato": 200 * (1 + 0.02 * np.sin(2 * np.pi * 4 * TIME)),
+    "a rise of a fourth": 170 * np.exp(0.15 * TIME),
+}
+
+
+def harmonics(hertz):
+    phase = 2 * np.pi * np.cumsum(hertz) / RATE
+    return sum(np.sin(k * phase) / k for k in range(1, 16))
+
+
+@pytest.mark.parametrize("name", DRIFTING)
+def test_harmonics_of_a_drifting_pitch_are_no_buzz(name):
+    voice = harmonics(DRIFTING[name])
+    assert buzz_share(voice, voice, RATE) < 0.002
+
+
+@pytest.mark.parametrize("name", DRIFTING)
+@pytest.mark.parametrize("gain", [0.03, 0.1])
+def test_a_comb_beside_a_drifting_pitch_is_counted(name, gain):
+    voice = harmonics(DRIFTING[name])
+    total = sum(1 / k**2 for k in range(1, 16) if 700 < k * DRIFTING[name].mean() < 4000)
+    whole = gain**2 * 34 / (total + gain**2 * 34)
+    # At this pitch a third to two thirds of the lines are harmonics, which do not count.
+    found = buzz_share(voice, voice + gain * COMB, RATE)
+    assert 0.3 * whole < found < 0.85 * whole
+    assert found > 0.9 * buzz_share(voice, voice + 0.9 * gain * COMB, RATE)
+
+
+def test_a_pitch_that_moves_by_more_than_4_percent_is_left_out():
+    voice = harmonics(130 * (1 + 0.2 * np.sin(2 * np.pi * 5 * TIME)))
+    assert math.isnan(buzz_share(voice, voice, RATE))

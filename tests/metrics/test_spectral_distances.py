@@ -7,14 +7,13 @@ import pytest
 
 from moss_audio_tokenizer.errors import AudioError
 from moss_audio_tokenizer.metrics import (
-    buzz_share,
     dac_mel_distance,
     mel_distance,
     sdr,
     spectral_convergence,
     stft_distance,
 )
-from moss_audio_tokenizer.metrics.spectra import hertz_to_mel, mel_filters, mel_to_hertz
+from moss_audio_tokenizer.metrics.signals import hertz_to_mel, mel_filters, mel_to_hertz
 
 RATE = 16_000
 DISTANCES = [mel_distance, stft_distance, dac_mel_distance]
@@ -149,20 +148,3 @@ def test_sdr_and_spectral_convergence_of_known_signals():
     assert spectral_convergence(tone, 0.9 * tone, 16_000) == pytest.approx(0.1)
     assert spectral_convergence(tone, 0 * tone, 16_000) == pytest.approx(1.0)
     assert math.isnan(spectral_convergence(0 * tone, tone, 16_000))
-
-
-def test_buzz_share_counts_lines_of_the_patch_rate_beside_the_harmonics():
-    time = np.arange(32_000) / 16_000
-    voice = sum(np.sin(2 * np.pi * 130 * k * time) / k for k in range(1, 31))
-    comb = sum(np.cos(2 * np.pi * 100 * k * time) for k in range(7, 41))
-    assert buzz_share(voice, voice, 16_000) < 0.01
-    lines = 100 * np.arange(7, 41)
-    free = (np.abs(lines - 130 * np.rint(lines / 130)) > 32).sum()
-    inside = (1 / np.arange(6, 31) ** 2).sum()
-    for gain in (0.01, 0.1):
-        expected = gain**2 * free / (inside + gain**2 * len(lines))
-        assert buzz_share(voice, voice + gain * comb, 16_000) == pytest.approx(expected, rel=0.1)
-    # A voice whose harmonics are the comb has nothing to add.
-    same = sum(np.sin(2 * np.pi * 100 * k * time) / k for k in range(1, 40))
-    assert buzz_share(same, same, 16_000) == pytest.approx(0.0, abs=1e-6)
-    assert math.isnan(buzz_share(np.zeros(32_000), voice, 16_000))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import TransformerStage
-from moss_audio_tokenizer.model.patchify import (
+from moss_audio_tokenizer.model.stages import (
     deinterleave,
     interleave,
     patchify,

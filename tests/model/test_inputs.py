@@ -71,3 +71,14 @@ def test_chunk_durations_that_are_no_numbers(make_config):
         with pytest.raises(InputError, match=r"multiple of 0\.01 s"):
             frames_of_duration(seconds, make_config())
     assert frames_of_duration(torch.tensor(0.02), make_config()) == 2
+
+
+def test_a_model_without_weights_says_so(make_model):
+    model = make_model().to("meta")
+    for act in (
+        lambda: model.encode(np.zeros(800, np.float32)),
+        lambda: model.decode(np.zeros((4, 2), np.int64)),
+        lambda: model.decoder_stream(1),
+    ):
+        with pytest.raises(InputError, match="without weights; load them with from_pretrained"):
+            act()

@@ -205,3 +205,16 @@ def test_threads():
     assert Runtime(num_threads=2).num_threads == 2
     with pytest.raises(InputError, match="threads is 0"):
         Runtime(num_threads=0)
+
+
+@pytest.mark.parametrize("options", [{"requires_grad": True}, {"dtype": torch.bfloat16}])
+def test_tensors_that_numpy_cannot_read_are_refused_with_the_remedy(pair, options):
+    with pytest.raises(AudioError, match=r"such as tensor\.detach\(\)\.float\(\)\.cpu\(\)"):
+        pair[1].encode(torch.zeros(800, **options))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_other_integers_are_refused_by_both_with_the_remedy(pair, dtype):
+    for model in pair:
+        with pytest.raises(AudioError, match="as_float_audio converts other PCM"):
+            model.encode(np.zeros(800, dtype))

@@ -19,10 +19,10 @@ from toy_codec import FRAME, INFO, ToyCodec, some_audio, some_codes
 from websockets.sync.client import connect
 
 from moss_audio_tokenizer.codes.moss_format import to_bytes
-from moss_audio_tokenizer.serve import connections, file_routes
+from moss_audio_tokenizer.serve import file_routes, runner
+from moss_audio_tokenizer.serve.admission import Refused
 from moss_audio_tokenizer.serve.batching import QueuedStream, StreamBatch
-from moss_audio_tokenizer.serve.forms import parse_form
-from moss_audio_tokenizer.serve.http_errors import Refused
+from moss_audio_tokenizer.serve.request_body import parse_form
 from moss_audio_tokenizer.serve.runner import _listener
 from moss_audio_tokenizer.serve.settings import ServerSettings
 from moss_audio_tokenizer.serve.voices import voice_name
@@ -74,7 +74,7 @@ def test_a_refused_socket_does_not_stay(serving):
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHo", b"GET /" + b"x" * 100])
 def test_a_connection_without_a_request_is_closed(serving, monkeypatch, sent):
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "REQUEST_SECONDS", 0.3)
     with (
         serving() as running,
         Bystander(running),
@@ -85,7 +85,7 @@ def test_a_connection_without_a_request_is_closed(serving, monkeypatch, sent):
 
 
 def test_half_a_second_request_is_closed_and_a_slow_answer_is_not(serving, monkeypatch):
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "REQUEST_SECONDS", 0.3)
     with serving(step_seconds=0.1, clip_step_frames=1) as running:
         assert post(running, "/v1/encode", recording(10 * FRAME)).status_code == 200
         with sockets.create_connection(running.listener.getsockname()) as raw:
@@ -120,7 +120,7 @@ def test_more_connections_than_allowed_are_closed_at_once():
 
 def test_the_limit_of_files_leaves_room():
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert connections.raise_file_limit() >= 16
+    assert runner.raise_file_limit() >= 16
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= soft
 
 

@@ -13,8 +13,8 @@ from toy_codec import FRAME, INFO, ToyCodec, some_audio
 from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.errors import AudioError, CodesError, ConfigError, InputError
-from moss_audio_tokenizer.serve import auth
-from moss_audio_tokenizer.serve.auth import RequestRates, TokenBucket, is_known_key
+from moss_audio_tokenizer.serve import admission
+from moss_audio_tokenizer.serve.admission import RequestRates, TokenBucket, is_known_key
 from moss_audio_tokenizer.serve.batching import QueuedStream, StreamBatch
 from moss_audio_tokenizer.serve.settings import ServerSettings
 from moss_audio_tokenizer.serve.wire_format import PackedFrames, audio_reader, audio_writer
@@ -63,7 +63,7 @@ def test_pcm_comes_back(name, close):
     info = CodecInfo("", 8000, 2, 640, 3, 10)
     audio = np.random.default_rng(0).uniform(-1, 1, (2, 50)).astype(np.float32)
     audio[0, 0], audio[1, 0] = -1, 0.25
-    (message,) = audio_writer(name, info, 0).write(audio)
+    (message,) = audio_writer(name, info, 0).messages(audio)
     back = audio_reader(name, info).read(message)
     assert np.abs(back - np.clip(audio, -1, 32767 / 32768)).max() <= close
     with pytest.raises(AudioError, match="whole samples of 2 channels"):
@@ -71,7 +71,7 @@ def test_pcm_comes_back(name, close):
 
 
 def test_integers_are_clipped_not_wrapped():
-    (message,) = audio_writer("pcm_s16le", INFO, 0).write(np.float32([[2, -2]]))
+    (message,) = audio_writer("pcm_s16le", INFO, 0).messages(np.float32([[2, -2]]))
     assert np.frombuffer(message, "<i2").tolist() == [32767, -32768]
 
 
@@ -134,7 +134,7 @@ def test_waiting_counts_from_when_a_frame_could_have_been_made():
 
 def test_pace_lets_a_burst_pass_and_then_asks_to_wait(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(auth.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(admission.time, "monotonic", lambda: now[0])
     pace = TokenBucket(rate=10, burst=5)
     assert pace.spend(5) == 0
     assert pace.spend(1) == pytest.approx(0.1)
@@ -145,7 +145,7 @@ def test_pace_lets_a_burst_pass_and_then_asks_to_wait(monkeypatch):
 
 
 def test_rates_are_each_clients_own_and_forgotten_in_the_end(monkeypatch):
-    monkeypatch.setattr(auth, "_MAX_CLIENTS", 2)
+    monkeypatch.setattr(admission, "_MAX_CLIENTS", 2)
     rates = RequestRates(6.0)  # one at once
     assert rates.admit("a") == 0
     assert rates.admit("a") > 5

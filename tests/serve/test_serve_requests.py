@@ -95,6 +95,15 @@ def test_what_cannot_be_used_is_refused_in_one_document(server):
     server.wait_until_idle()
 
 
+def test_answers_about_long_values_are_short(server):
+    name = "x" * 20_000
+    with server.client() as client:
+        assert len(httpx.get(f"{server.url}/v1/voices/{name}", trust_env=False).text) < 3000
+        assert len(post(server, f"/v1/encode?format={name}", recording()).text) < 3000
+        assert len(post(server, f"/v1/encode?{name}=1", recording()).text) < 3000
+        assert client.encode(recording()).num_samples == 5000
+
+
 def test_limits_of_whole_files(serving):
     with serving(max_clip_seconds=1.0, max_upload_bytes=40_000) as running:
         assert post(running, "/v1/encode", recording(RATE)).status_code == 200
@@ -261,6 +270,12 @@ def test_pages_and_their_parts_are_served_from_here(server):
         *("/v1/models", "/v1/audio/speech", "/v1/audio/transcriptions"),
         *("/health", "/ready", "/metrics"),
     }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert len(operation["summary"].split()) > 2
+            error = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert set(error["properties"]["error"]["properties"]) == {"code", "message"}
+    assert "HTTPValidationError" not in document.get("components", {}).get("schemas", {})
 
 
 def test_state_and_figures(server):

@@ -17,7 +17,7 @@ from toy_speaker import ToySpeaker
 from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.errors import InputError, ServerBusy, ServerError
 from moss_audio_tokenizer.serve.settings import ServerSettings
-from moss_audio_tokenizer.serve.speech_response import SpeechEncoder, SpeechResponse
+from moss_audio_tokenizer.serve.speech_routes import SpeechEncoder, SpeechResponse
 
 EXPECTED = ToySpeaker()
 
@@ -125,6 +125,8 @@ def test_a_speech_ends_at_the_limit(speaking):
         ({"stream_format": "sse"}, "'audio'", "stream_format"),
         ({"speed": 2.0}, "speed is 2.0", "speed"),
         ({"temperature": 0}, "greater than", "temperature"),
+        ({"temperature": 1e-39}, "greater than or equal to 0.001", "temperature"),
+        ({"temperature": 1e-323}, "greater than or equal to 0.001", "temperature"),
         ({"top_k": "3"}, "valid integer", "top_k"),
         ({"seed": -1}, "seed is -1", "seed"),
         ({"instructions": "sing"}, "Extra inputs", "instructions"),
@@ -316,7 +318,7 @@ def test_who_takes_sound_too_slowly_loses_it(pause, ending):
         ending = "finished"
         left = 5
 
-        async def next_chunk(self):
+        async def next_result(self):
             self.left -= 1
             return np.zeros(FRAME, np.float32) if self.left else None
 

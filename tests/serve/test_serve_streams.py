@@ -102,11 +102,11 @@ def test_16_bit_audio_is_full_scale(server):
 
 def test_packets_of_opus_both_ways(server):
     pytest.importorskip("av")
-    from moss_audio_tokenizer.serve.opus import OpusDecoder, OpusEncoder
+    from moss_audio_tokenizer.serve.wire_format import OpusDecoder, OpusEncoder
 
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 8000)[None].astype(np.float32)
     writer = OpusEncoder(CODEC.info, 32000)
-    packets = writer.write(tone) + writer.finish()
+    packets = writer.messages(tone) + writer.last_messages()
     with server.socket("encode", "audio=opus") as socket:
         for packet in packets:
             socket.send(packet)
@@ -116,7 +116,7 @@ def test_packets_of_opus_both_ways(server):
     # The coder looks ahead, and its last packet is full: a little more comes out than went in.
     assert 16000 <= done["samples"] <= 16000 + 2 * 160
     reader = OpusDecoder(CODEC.info)
-    heard = np.concatenate([*map(reader.read, packets), reader.finish()], axis=1)[0]
+    heard = np.concatenate([*map(reader.read, packets), reader.rest()], axis=1)[0]
     assert np.sqrt(np.mean(heard[4000:12000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
     spectrum = np.abs(np.fft.rfft(heard[4000:12000]))
     assert spectrum.argmax() == 440

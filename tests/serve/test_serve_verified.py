@@ -7,8 +7,7 @@ from toy_codec import ToyCodec
 
 from moss_audio_tokenizer.errors import ServerError
 from moss_audio_tokenizer.evaluation.golden import LocalSubject, make_vectors, verify
-from moss_audio_tokenizer.serve.client import CodecClient, codec_info
-from moss_audio_tokenizer.serve.remote_codec import RemoteCodec
+from moss_audio_tokenizer.serve.client import CodecClient, RemoteCodec, codec_info
 
 
 def test_a_server_computes_what_its_codec_does(serving, make_speech_codec):

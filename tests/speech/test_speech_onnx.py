@@ -9,7 +9,7 @@ from transformers import Qwen3Config
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.errors import CheckpointError, InputError
-from moss_audio_tokenizer.export.speech import export_speech, is_speech_model
+from moss_audio_tokenizer.export.speech_export import export_speech, is_speech_model
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.onnx_models import OnnxAsr, OnnxTts, is_exported_speech
 from moss_audio_tokenizer.speech.sampling import CodeSampler, SpeechSampling
@@ -59,11 +59,14 @@ def strong(model):
         ("qwen3", {"adapter_width": 10}),
         ("qwen2", {"place_inputs": True, "guidance": 2.0}),
         ("qwen3", {"place_inputs": True, "code_rank": 0}),
+        ("qwen3", {"place_inputs": True, "weights": "int8"}),
+        ("qwen2", {"adapter_width": 10, "weights": "float16"}),
     ],
-    ids=["qwen2", "qwen3-adapter", "guided", "aligned"],
+    ids=["qwen2", "qwen3-adapter", "guided", "aligned", "int8", "float16"],
 )
 def tts_pair(request, tmp_path_factory):
     kind, changes = request.param
+    weights = changes.get("weights", "float32")
     values = {
         "num_quantizers": LAYERS,
         "codebook_size": SIZE,
@@ -76,12 +79,14 @@ def tts_pair(request, tmp_path_factory):
         "depth_feedforward": 16,
         "adapter_width": 0,
     }
-    config = CatTtsConfig(text_config=language_model(kind), **(values | changes))
-    model = strong(CatTts(config, TEXT, seed=3))
+    values |= {name: value for name, value in changes.items() if name != "weights"}
+    model = strong(CatTts(CatTtsConfig(text_config=language_model(kind), **values), TEXT, seed=3))
     folder = tmp_path_factory.mktemp("tts")
     model.save_pretrained(folder / "torch")
-    export_speech(folder / "torch", folder / "onnx")
-    return model, OnnxTts(folder / "onnx")
+    export_speech(folder / "torch", folder / "onnx", weights)
+    # Weights in fewer bits are others: PyTorch computes with these too.
+    same = model if weights == "float32" else CatTts.from_pretrained(folder / "onnx")
+    return same, OnnxTts(folder / "onnx")
 
 
 @pytest.mark.parametrize("num_quantizers", [0, 2])
@@ -111,10 +116,15 @@ def test_frames_are_streamed(tts_pair):
     assert next(frames(exported, ["ab"])).codes.shape == (LAYERS, 1)
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3"])
+@pytest.fixture(
+    scope="module",
+    params=[("qwen2", "float32"), ("qwen3", "float32"), ("qwen3", "int8")],
+    ids=["qwen2", "qwen3", "int8"],
+)
 def asr_pair(request, tmp_path_factory):
+    kind, weights = request.param
     config = CatAsrConfig(
-        text_config=language_model(request.param),
+        text_config=language_model(kind),
         num_quantizers=LAYERS,
         codebook_size=SIZE,
         frame_scores=True,
@@ -122,8 +132,11 @@ def asr_pair(request, tmp_path_factory):
     model = strong(CatAsr(config, TEXT, seed=3))
     folder = tmp_path_factory.mktemp("asr")
     model.save_pretrained(folder)
-    export_speech(folder, folder)
-    return model, OnnxAsr(folder)
+    if weights == "float32":
+        export_speech(folder, folder)
+        return model, OnnxAsr(folder)
+    export_speech(folder, folder / "small", weights)
+    return CatAsr.from_pretrained(folder / "small"), OnnxAsr(folder / "small")
 
 
 @pytest.mark.parametrize("num_beams", [0, 1, 3])
@@ -170,4 +183,55 @@ def test_language_models_of_other_kinds_are_refused(asr_pair, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match="the language model is 'gpt2'"):
         export_speech(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    config = CatAsrConfig(
+        text_config=language_model_config(128, 2, 2, TEXT.num_tokens),
+        num_quantizers=LAYERS,
+        codebook_size=64,
+    )
+    folder = tmp_path_factory.mktemp("wide")
+    CatAsr(config, TEXT).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("weights", "share"), [("float16", 2), ("int8", 4)])
+def test_weights_in_fewer_bits_take_less_and_stay_near(wide, tmp_path, weights, share):
+    facts = export_speech(wide, tmp_path / "small", weights)
+    size = (wide / "model.safetensors").stat().st_size
+    assert facts["bytes"]["model.safetensors"] * share < 1.1 * size
+    before = CatAsr.from_pretrained(wide).state_dict()
+    after = CatAsr.from_pretrained(tmp_path / "small").state_dict()
+    for name, tensor in before.items():
+        step = tensor.abs().amax(-1, keepdim=True) / 127
+        assert bool(((tensor - after[name]).abs() <= step * 0.5001).all()), name
+        assert tensor.ndim > 1 or torch.equal(tensor, after[name])
+
+
+def test_exported_weights_are_exported_again_in_another_type(wide, tmp_path):
+    export_speech(wide, tmp_path / "small", "int8")
+    export_speech(tmp_path / "small", tmp_path / "large")
+    small, large = (CatAsr.from_pretrained(tmp_path / name) for name in ("small", "large"))
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(tensor, large.state_dict()[name]), name
+
+
+def test_wrong_types_of_weights_are_refused(wide, tmp_path):
+    with pytest.raises(InputError, match="no weights of type 'int4'; expected float32, float16"):
+        export_speech(wide, tmp_path / "out", "int4")
+    with pytest.raises(InputError, match="keeps its weights; name a new folder for int8"):
+        export_speech(wide, wide, "int8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_float16_cannot_hold_are_refused(wide, tmp_path):
+    model = CatAsr.from_pretrained(wide)
+    with torch.no_grad():
+        model.code_embedding.rows[0, 0, 0] = 1e6
+    model.save_pretrained(tmp_path / "large")
+    with pytest.raises(CheckpointError, match=r"code_embedding.rows .* float16 cannot hold"):
+        export_speech(tmp_path / "large", tmp_path / "out", "float16")
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,7 @@
 """Sessions: what they refuse, what an error leaves behind, and odd ways to use them."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -349,3 +351,10 @@ def test_sessions_in_threads(model):
         thread.join()
     for row in range(2):
         assert_decoded(model, codes[row], results[row])
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("kind", ["encoder_stream", "decoder_stream"])
+def test_sessions_are_not_copied(model, kind, act):
+    with pytest.raises(InputError, match=r"fork\(slot\) copies a stream, and save\(path\)"):
+        act(getattr(model, kind)(1))

@@ -117,6 +117,8 @@ def test_frames_come_one_by_one(tts):
         (["a"], {"num_quantizers": 5}, "1 to 4"),
         (["a"], {"max_frames": 5000}, "5000.*4096"),
         (["a"], {"temperature": 0.0}, "temperature"),
+        (["a"], {"temperature": 1e-39}, "temperature is 1e-39; expected 0.001 to 100"),
+        (["a"], {"end_temperature": 1e-39}, "end_temperature is 1e-39; expected 0, or 0.001"),
         (["a"], {"top_p": 1.5}, "top_p"),
         (["a"], {"guidance": -1.0}, "guidance"),
         (["a"], {"seed": -1}, "seed"),

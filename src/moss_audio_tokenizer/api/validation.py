@@ -65,7 +65,10 @@ def only_row(rows: Any, what: str, error: type[InputError]) -> Any:
 
 def wrong_audio_type(dtype: object) -> AudioError:
     """The error for samples of a type that audio does not have."""
-    return AudioError(f"audio is {dtype}; expected floating point within +-1, int16 or int32")
+    return AudioError(
+        f"audio is {dtype}; expected floating point within +-1, int16 or int32: "
+        "moss_audio_tokenizer.audio.as_float_audio converts other PCM"
+    )
 
 
 def check_range(lowest: float, highest: float, finite: Any) -> None:
@@ -92,6 +95,19 @@ def check_range(lowest: float, highest: float, finite: Any) -> None:
         f"audio peaks at {max(-lowest, highest):g}; expected floating point within +-1: divide "
         "samples of 16-bit scale by 32768"
     )
+
+
+def check_rate(sampling_rate: int | None, config: CodecConfig) -> None:
+    """Refuse audio that its caller says to have another rate than the model; None says nothing.
+
+    Raises:
+        AudioError: the rates differ.
+    """
+    if sampling_rate is not None and sampling_rate != config.sampling_rate:
+        raise AudioError(
+            f"the audio has {sampling_rate} samples a second, but the model takes "
+            f"{config.sampling_rate}: resample it first (load_audio does it)"
+        )
 
 
 def refuse_empty(samples: int) -> None:
@@ -257,7 +273,8 @@ def require_one_clip(shape: Sequence[int]) -> None:
     if len(shape) != 2:
         raise CodesError(
             f"codes have shape {list(shape)}; expected (num_quantizers, frames), the codes of one "
-            "clip: decode the clips of a batch one by one, as codes[:, i]"
+            "clip: decode the clips of a batch one by one, as codes[:, i], or codes[i] where the "
+            "batch comes first"
         )
 
 

@@ -14,6 +14,7 @@ from ..streaming.engine import StepEngine
 from .continuous_batches import CallersBatches
 from .validation import (
     check_num_quantizers,
+    check_rate,
     first_layers,
     frames_of_duration,
     memory_of_streams,
@@ -102,6 +103,7 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         chunk_duration: float | None = None,
         *,
         deterministic: bool = False,
+        sampling_rate: int | None = None,
     ) -> Encoded:
         """Audio to codes; a clip of n samples gives ceil(n / downsample_rate) frames.
 
@@ -117,10 +119,13 @@ class CodecVerbs(Generic[Encoded, Decoded]):
             chunk_duration: seconds to compute at a time; the result is the same.
             deterministic: compute every row by itself, so that its codes do not depend, bit for
                 bit, on the other rows (always so on a CPU and with ONNX).
+            sampling_rate: samples a second of the audio, to be checked against the model's; None
+                checks nothing.
 
         Raises:
             AudioError, CodesError, InputError: an argument is wrong; the message says how.
         """
+        check_rate(sampling_rate, self._codec_config())
         rows = self._arrays.as_waveform_rows(input_values, self._codec_config().number_channels)
         lengths = self._arrays.lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
         clips = [row[:, :length] for row, length in zip(rows, lengths, strict=True)]
@@ -138,6 +143,7 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         reset_stream: bool = False,
         *,
         deterministic: bool = False,
+        sampling_rate: int | None = None,
     ) -> Encoded:
         """Encode clips of unequal lengths: a list of (channels, samples), or (samples,) for mono.
 
@@ -145,6 +151,7 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         ``streaming=True`` what does not fill a frame waits for the next call, a finalized row's
         last frame is zero-padded, and there are no hidden states.
         """
+        check_rate(sampling_rate, self._codec_config())
         items = require_list(wav_list, "clips", "encode")
         slots = (max_batch_size, finalize_indices, reset_stream)
         if streaming:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..codes.codec import Codec
 from ..hf.torch_codec import TorchCodec
-from ..model.devices import require_device
+from ..model.inputs import require_device
 from ..speech.transcriber import Transcriber as SpeechTranscriber
 from .cat_asr import CatAsr
 

@@ -16,7 +16,7 @@ FFMPEG_SUFFIXES = (
 SOUND_SUFFIXES = SNDFILE_SUFFIXES + FFMPEG_SUFFIXES
 
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
-_ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
+ASF_START = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _OGG_CODECS = {b"\x7fFLAC": "Ogg FLAC", b"Speex   ": "Ogg Speex", b"\x80theora": "Ogg video"}
 _HEAD_BYTES = 64
@@ -67,7 +67,7 @@ def _ffmpeg_kind(head: bytes) -> Kind | None:
         return Kind("MP4 (m4a, mp4, mov)", "mov")
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return Kind("Matroska (webm, mka)", "matroska")
-    if head[:8] == _ASF:
+    if head[:8] == ASF_START:
         return Kind("ASF (wma)", "asf")
     if head[:5] == b"#!AMR":
         return Kind("AMR", "amr")

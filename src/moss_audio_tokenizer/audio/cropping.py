@@ -10,6 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from .decoder_messages import silenced
 from .reading import UNKNOWN_LENGTH, AudioSource, ForwardFile, load_audio, open_audio, source_name
 from .resampling import check_sampling_rate, resample
 from .samples import check_channels, check_finite, convert_channels
@@ -84,8 +85,9 @@ def _read_part(
     wanted = start * rate // sampling_rate - reach
     first = max(0, wanted - _run_up(file)) // step * step
     end = min(file.frames, math.ceil((start + num_samples) * rate / sampling_rate) + reach)
-    file.seek(first)
-    samples = file.read(end - first, dtype="float32", always_2d=True).T
+    with silenced():
+        file.seek(first)
+        samples = file.read(end - first, dtype="float32", always_2d=True).T
     if samples.shape[1] < end - first or not samples.shape[1]:
         return None
     check_finite(samples, source_name(path), first)

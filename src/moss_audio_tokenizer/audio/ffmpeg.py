@@ -5,6 +5,7 @@ get the name of the container, so that no file is taken for a playlist of other 
 """
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -26,6 +27,7 @@ from .containers import Kind
 _TOLERANCE_SECONDS = 0.5
 _BLOCK_VALUES = 1 << 18
 _FLOAT_BYTES = 4
+_MAX_COMPLAINTS = 1 << 20
 
 _Blocks = Iterator[Float[np.ndarray, "samples channels"]]
 
@@ -126,11 +128,14 @@ def _packed_frames(av: Any, container: Any, stream: Any, name: str) -> Iterator[
     for packed in to_float.resample(None):
         num_samples += packed.samples
         yield packed
-    stated = _stated_seconds(container, stream)
-    if rate and num_samples / rate < stated - _TOLERANCE_SECONDS:
+    if rate:
+        _refuse_cut(name, num_samples / rate, _stated_seconds(container, stream))
+
+
+def _refuse_cut(name: str, seconds: float, stated: float) -> None:
+    if seconds < stated - _TOLERANCE_SECONDS:
         raise AudioFileError(
-            f"{name} is cut short: it has {num_samples / rate:.2f} of {stated:.2f} s; get a whole "
-            "copy"
+            f"{name} is cut short: it has {seconds:.2f} of {stated:.2f} s; get a whole copy"
         )
 
 
@@ -152,7 +157,8 @@ def _opened_by_program(
     program: str, file: BinaryIO, name: str, kind: Kind
 ) -> Iterator[FFmpegSound]:
     with _file_on_disk(file) as path, tempfile.TemporaryFile() as complaints:
-        command: list[str | bytes] = [program, "-nostdin", "-v", "error", "-xerror"]
+        command: list[str | bytes] = [program, "-nostdin", "-hide_banner", "-nostats", "-xerror"]
+        command += ["-v", "level+info"]
         command += ["-protocol_whitelist", "file,pipe", "-f", kind.demuxer, "-i", b"file:" + path]
         command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         process = subprocess.Popen(  # noqa: S603 - the program that the user installed
@@ -161,7 +167,7 @@ def _opened_by_program(
         output: Any = process.stdout
         try:
             rate, channels = _wav_header(output)
-            blocks = _blocks_of(process, complaints, channels, name)
+            blocks = _blocks_of(process, complaints, rate, channels, name)
             yield FFmpegSound(name, rate, blocks, kind)
         finally:
             output.close()
@@ -198,15 +204,34 @@ def _wav_header(stream: Any) -> tuple[int, int]:
 
 
 def _blocks_of(
-    process: "subprocess.Popen[bytes]", complaints: Any, channels: int, name: str
+    process: "subprocess.Popen[bytes]", complaints: Any, rate: int, channels: int, name: str
 ) -> _Blocks:
     output: Any = process.stdout
+    num_samples = 0
     size = max(1, _BLOCK_VALUES // max(1, channels)) * channels * _FLOAT_BYTES
     while channels and (data := output.read(size)):
         whole = len(data) // (channels * _FLOAT_BYTES) * channels * _FLOAT_BYTES
-        yield np.frombuffer(data[:whole], "<f4").astype(np.float32).reshape(-1, channels)
-    if process.wait() or not channels:
-        complaints.seek(0)
-        lines = complaints.read(10_000).decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else "it has no sound"
+        block = np.frombuffer(data[:whole], "<f4").astype(np.float32).reshape(-1, channels)
+        num_samples += len(block)
+        yield block
+    failed = process.wait() or not channels
+    complaints.seek(0)
+    lines = complaints.read(_MAX_COMPLAINTS).decode(errors="replace").strip().splitlines()
+    if failed:
+        errors = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
+        reason = errors[-1] if errors else "it has no sound"
         raise AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")
+    _refuse_cut(name, num_samples / rate, _printed_seconds(lines))
+
+
+def _printed_seconds(lines: list[str]) -> float:
+    """The length that ffmpeg prints of its input; 0 if it has none, or other streams than sound."""
+    seconds, num_streams = 0.0, 0
+    for line in lines:
+        if "Output #0" in line:
+            break
+        num_streams += "Stream #0:" in line and " -> " not in line
+        found = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", line)
+        if found:
+            seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+    return seconds if num_streams == 1 else 0.0

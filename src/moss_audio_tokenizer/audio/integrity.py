@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .containers import ASF_START
 from .mpeg import mp3_links
 
 # Writers to a pipe cannot know the size: ffmpeg puts 0xFFFFFFFF, sox and others about 2 GiB.
@@ -18,6 +19,8 @@ _UNKNOWN_SIZE = 0x7FFF0000
 
 # Flags of the pages that begin and end a stream (RFC 3533).
 _OGG_BEGIN, _OGG_END = 2, 4
+
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -53,6 +56,10 @@ def examine(file: BinaryIO, size: int) -> Contents:
     whole = ((0, size),)
     if start[:4] == b"OggS":
         return _examine_ogg(file, size)
+    if start[:4] == b"RF64":
+        return Contents(whole, _rf64_damage(file, size))
+    if start[:4] == b"riff":
+        return Contents(whole, _w64_damage(file, size))
     if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
         return Contents(whole, _chunk_damage(file, size, 12, b"data", "<4sI"))
     if start[:4] == b"FORM" and start[8:11] == b"AIF":
@@ -61,6 +68,8 @@ def examine(file: BinaryIO, size: int) -> Contents:
         return Contents(whole, _chunk_damage(file, size, 8, b"data", ">4sQ", padding=1))
     if start[:4] == b".snd":
         return Contents(whole, _au_damage(start, size))
+    if start[:8] == ASF_START:
+        return Contents(whole, _asf_damage(file, size))
     if start[4:8] == b"ftyp":
         return Contents(whole, _mp4_damage(file, size))
     links, damage = mp3_links(file, size)
@@ -82,9 +91,57 @@ def _chunk_damage(
 
 
 def _cut_short(left: int, length: int) -> str | None:
-    if left < length < _UNKNOWN_SIZE:
-        return f"cut short: {left} bytes of samples where its header promises {length}"
+    return _promise_broken(left, length) if left < length < _UNKNOWN_SIZE else None
+
+
+def _promise_broken(left: int, length: int) -> str:
+    return f"cut short: {left} bytes of samples where its header promises {length}"
+
+
+def _rf64_damage(file: BinaryIO, size: int) -> str | None:
+    """As WAV; the length of the samples is in a chunk of its own, in 8 bytes (EBU Tech 3306)."""
+    file.seek(12)
+    chunk = file.read(24)
+    if chunk[:4] != b"ds64" or len(chunk) < 24:
+        return None
+    promised = int.from_bytes(chunk[16:24], "little")
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        if name == b"data":
+            left = size - file.tell()
+            return _promise_broken(left, promised) if left < promised < 1 << 62 else None
+        file.seek(min(file.tell() + length + length % 2, size))
     return None
+
+
+def _w64_damage(file: BinaryIO, size: int) -> str | None:
+    """Chunks of Sony Wave64: names of 16 bytes, lengths of 8 that include the head of 24."""
+    place = 40
+    while place + 24 <= size:
+        file.seek(place)
+        name, length = struct.unpack("<16sQ", file.read(24))
+        if name[:4] == b"data":
+            left, promised = size - place - 24, length - 24
+            return _promise_broken(left, promised) if left < promised < 1 << 62 else None
+        if length < 24:
+            return None
+        place += -(-length // 8) * 8
+    return None
+
+
+def _asf_damage(file: BinaryIO, size: int) -> str | None:
+    """Compare the size of a file with what the file properties of its header say (ASF, 3.2)."""
+    file.seek(0)
+    header = file.read(1 << 16)
+    place = header.find(_ASF_FILE_PROPERTIES)
+    if place < 0 or len(header) < place + 92:
+        return None
+    promised = int.from_bytes(header[place + 40 : place + 48], "little")
+    is_broadcast = header[place + 88] & 1
+    if is_broadcast or not size < promised < 1 << 62:
+        return None
+    return f"cut short: it has {size} of {promised} bytes"
 
 
 def _au_damage(start: bytes, size: int) -> str | None:

@@ -20,6 +20,7 @@ _SAMPLING_RATES = (44_100, 48_000, 32_000)
 _CONVINCING_FRAMES = 4
 # How far behind a stream the next one is looked for, beyond tags and padding.
 _SEARCH_BYTES = 4096
+_LONGEST_FRAME_BYTES = 2881
 
 Links = tuple[tuple[int, int], ...]
 
@@ -28,7 +29,7 @@ def mp3_links(file: BinaryIO, size: int) -> tuple[Links, str | None]:
     """(First byte, bytes) of every stream of an MP3 file, and what is wrong with it, if anything.
 
     A stream without a tag is taken to reach to the end of the file: decoders read on in it.
-    Tags of other kinds behind a stream (ID3v1, APE, Lyrics3) and padding are not streams.
+    Tags of other kinds behind a stream (ID3v1, APE, Lyrics3) and padding belong to none.
     """
     links: list[tuple[int, int]] = []
     place: int | None = 0
@@ -41,8 +42,11 @@ def mp3_links(file: BinaryIO, size: int) -> tuple[Links, str | None]:
         if size - start < length:
             damage = f"cut short: {size - start} bytes of MP3 where its header promises {length}"
             return tuple(links), damage
-        place = _next_stream(file, start + length, size)
-        links.append((first, (size if place is None else start + length) - first))
+        end = start + length
+        place = _next_stream(file, end, size)
+        if place is None and not _is_no_sound(file, end):
+            end = size
+        links.append((first, end - first))
     return tuple(links), None
 
 
@@ -96,6 +100,18 @@ def _next_stream(file: BinaryIO, place: int, size: int) -> int | None:
         if frames < size and _is_stream(file, frames):
             return place + offset
     return None
+
+
+def _is_no_sound(file: BinaryIO, place: int) -> bool:
+    """Whether tags or padding lie behind a stream.
+
+    Else it may be the rest of the stream: some encoders do not count the tag's own frame.
+    """
+    if _behind_trailing_tags(file, place) != place:
+        return True
+    file.seek(place)
+    rest = file.read(_SEARCH_BYTES)
+    return len(rest) > _LONGEST_FRAME_BYTES and not any(rest)
 
 
 def _is_stream(file: BinaryIO, place: int) -> bool:

@@ -303,7 +303,7 @@ def _decoder(
             yield sound
         return
     if len(contents.links) == 1:
-        with _link(source, *contents.links[0], is_whole=True) as sound:
+        with _link(source, *contents.links[0]) as sound:
             yield sound
         return
     yield _JoinedSound(lambda first, size: _link(source, first, size), contents.links)
@@ -327,12 +327,11 @@ def _bytes_of(source: AudioSource) -> Iterator[tuple[BinaryIO, int]]:
 
 
 @contextmanager
-def _link(
-    source: AudioSource, first: int, size: int, is_whole: bool = False
-) -> Iterator[ForwardFile]:
+def _link(source: AudioSource, first: int, size: int) -> Iterator[ForwardFile]:
     """One stream of a file, which may be all there is."""
-    with _bytes_of(source) as (file, _):
+    with _bytes_of(source) as (file, size_of_all):
         states_length = length_tag(file, first) is not None
+        is_whole = (first, size) == (0, size_of_all)
         file.seek(0)
         part: Any = file if is_whole else PartOfFile(file, first, size)
         if is_whole and isinstance(source, str | os.PathLike):

@@ -39,12 +39,18 @@ def as_float_audio(array: ArrayLike) -> Float[np.ndarray, "..."]:
     cast, without scaling. A float32 array is returned as it is, not copied.
 
     Raises:
-        AudioError: bool, complex, text, objects, or integers that are not PCM (such as int64).
+        AudioError: bool, complex, text, objects, integers that are not PCM (such as int64), or
+            tensors that NumPy cannot read.
     """
     try:
         samples = np.asarray(array)
     except ValueError as problem:  # a ragged list
         raise AudioError("audio must be one rectangular array; got rows of many sizes") from problem
+    except (RuntimeError, TypeError) as problem:  # a tensor that only PyTorch can read
+        raise AudioError(
+            f"audio is a {type(array).__name__} that NumPy cannot read; pass a NumPy array, such "
+            "as tensor.detach().float().cpu().numpy()"
+        ) from problem
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):  # float64 too large becomes inf, which check_audio names
             return samples.astype(np.float32, copy=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import CodecConfig, Stage, TransformerStage
+from ..errors import CheckpointError
 from .hub import find_checkpoint
 from .stored_weights import StoredWeights
 
@@ -49,6 +50,12 @@ def _bitrates(config: CodecConfig) -> dict[str, float]:
 def _parameters(weights: StoredWeights) -> dict[str, int]:
     counts = {"encoder": 0, "quantizer": 0, "decoder": 0}
     counted = [item for item in weights.shapes().items() if not item[0].endswith(".scales")]
+    extra = [name for name, _ in counted if name.split(".")[0] not in counts]
+    if extra:
+        raise CheckpointError(
+            f"{weights.files[0].parent} has extra {len(extra)} tensors ({', '.join(extra[:3])}); "
+            "expected those of encoder, quantizer and decoder: get the checkpoint again"
+        )
     for name, shape in counted:
         counts[name.split(".")[0]] += math.prod(shape)
     return counts | {"total": sum(counts.values())}

@@ -5,11 +5,13 @@ no PyTorch. The names inside the package are free to differ, and quantizer layer
 tensor.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ..config import CodecConfig, TransformerStage
+from ..config import CodecConfig, QuantizerConfig, TransformerStage
 from ..config.released import LAYOUTS
 from ..errors import ConfigError
 
@@ -124,3 +126,37 @@ def equal_projections(config: CodecConfig) -> dict[str, int]:
             if stage.output_dimension == stage.d_model:
                 names[f"{side}.{index}.output_proj.weight"] = stage.d_model
     return names
+
+
+def codes_identity(config: CodecConfig, read: Callable[[str], Any]) -> str:
+    """16 hexadecimal digits of SHA-256 over the quantizer's tensors and the rates.
+
+    The decoder does not enter: one that was fine-tuned still reads the same codes.
+
+    Args:
+        config: configuration of the codec.
+        read: gives the array of a tensor by its v1 name.
+    """
+    rates = {
+        "sampling_rate": config.sampling_rate,
+        "downsample_rate": config.downsample_rate,
+        "number_channels": config.number_channels,
+        "quantizer": vars(config.quantizer),
+    }
+    digest = hashlib.sha256(json.dumps(rates, sort_keys=True).encode())
+    for parameter in sorted(_quantizer_parameters(config.quantizer)):
+        digest.update(parameter.encode())
+        names = _quantizer_names(f"quantizer.{parameter}", config.quantizer.num_quantizers)
+        for name, _ in names:
+            digest.update(read(name).astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _quantizer_parameters(config: QuantizerConfig) -> list[str]:
+    modules = [
+        *(["input_proj"] if config.input_dim != config.rvq_dim else []),
+        *(["output_proj"] if config.rvq_dim != config.output_dim else []),
+        *(["in_projs", "out_projs"] if config.codebook_dim != config.rvq_dim else []),
+    ]
+    kinds = ("bias", "direction", "gain")
+    return ["codebooks", *(f"{module}.{kind}" for module in modules for kind in kinds)]

@@ -6,7 +6,7 @@ Owns reading headers and single values; what is read here is described or pointe
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class StoredTensor:
         dtype: safetensors' name of the type, such as "F16".
         shape: its axes.
         offset: of its first byte, from the start of the file.
-        scales: a factor for each row of a matrix in 8 bits ("I8"); None for other types.
+        scales: a factor for each row (last axis) of values in 8 bits ("I8"); None for other types.
     """
 
     file: Path
@@ -50,15 +50,13 @@ class StoredTensor:
 
     def read(self) -> np.ndarray:
         """The values; bfloat16 and 8 bits with scales come as float32."""
-        with self.file.open("rb") as stream:
-            stream.seek(self.offset)
-            data = stream.read(self.num_bytes)
+        kind = {"F": "f", "I": "i", "U": "u", "B": "u"}[self.dtype[0]]
+        stored = np.dtype(f"<{kind}{_ITEM_BYTES[self.dtype]}")
+        values = np.fromfile(self.file, stored, math.prod(self.shape), offset=self.offset)
+        values = values.reshape(self.shape)
         if self.dtype == "BF16":
-            high = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-            return high.view(np.float32).reshape(self.shape)
-        kind = {"F": "f", "I": "i", "U": "u"}[self.dtype[0]]
-        values = np.frombuffer(data, f"<{kind}{_ITEM_BYTES[self.dtype]}").reshape(self.shape)
-        return values if self.scales is None else values * self.scales.read()[:, None]
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values if self.scales is None else values * self.scales.read()[..., None]
 
 
 class StoredWeights:
@@ -80,7 +78,7 @@ class StoredWeights:
         self.layout = layout_of(name for header in headers for name in header)
         for header in headers:
             self._tensors |= {canonical_name(name): tensor for name, tensor in header.items()}
-        self._tensors = dict(_with_scales(self._tensors))
+        self._tensors = with_scales(self._tensors)
         self._idle: set[str] = set()
         self.config = config or self._read_config(released)
 
@@ -126,19 +124,25 @@ class StoredWeights:
         return tensor
 
 
-def _with_scales(tensors: dict[str, StoredTensor]) -> Iterator[tuple[str, StoredTensor]]:
-    """The tensors; the scales of a matrix in 8 bits become a part of it."""
+def with_scales(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The tensors by name; the scales of values in 8 bits become a part of these.
+
+    Raises:
+        CheckpointError: there are more or fewer scales than rows.
+    """
+    merged = {}
     for name, tensor in tensors.items():
         scales = tensors.get(name + SCALES_SUFFIX)
         if tensor.dtype == "I8" and scales is not None:
-            if len(tensor.shape) != 2 or scales.shape != tensor.shape[:1]:
+            if len(tensor.shape) < 2 or scales.shape != tensor.shape[:-1]:
                 raise CheckpointError(
                     f"{tensor.file}: the scales of {name} are {list(scales.shape)}; expected a "
                     "factor for each row of a matrix"
                 )
-            yield name, replace(tensor, scales=scales)
+            merged[name] = replace(tensor, scales=scales)
         elif tensors.get(name.removesuffix(SCALES_SUFFIX), tensor).dtype != "I8":
-            yield name, tensor
+            merged[name] = tensor
+    return merged
 
 
 def _is_identity(values: np.ndarray) -> bool:

@@ -20,7 +20,7 @@ from .failures import needs_extra
 if TYPE_CHECKING:
     from ..evaluation.codecs import EvaluatedCodec
     from ..evaluation.run import Plan
-    from ..evaluation.scoring_models.scores import ScoringModelNames
+    from ..evaluation.scoring_models.registry import ScoringModelNames
 
 _NO_MODEL = "none"
 _SPEECH_PRESETS = ("table3", "table4")
@@ -207,7 +207,7 @@ def _table2(
 ) -> tuple[tuple[int, ...], list[str], str]:
     """Bitrates, metrics and speaker model of the preset, unless others are given."""
     from ..evaluation.published import TABLE2_BITRATES, TABLE2_METRICS
-    from ..evaluation.scoring_models import default_speaker_model
+    from ..evaluation.scoring_models.registry import default_speaker_model
 
     if preset != "table2":
         raise InputError(f"--preset {preset!r} is unknown; expected table2, table3 or table4")
@@ -237,7 +237,7 @@ def _compare_speech(
             texts, output, list(models), text_normalization="whisper", **shared
         )
         return
-    from ..evaluation.scoring_models import default_speaker_model
+    from ..evaluation.scoring_models.registry import default_speaker_model
 
     evaluate_speech.evaluate_tts(
         texts,
@@ -277,7 +277,7 @@ def _scoring_models(
     speaker_model: str, opinion_model: str, asr_model: str, text_normalization: str
 ) -> "ScoringModelNames":
     with needs_extra("eval", "measuring"):
-        from ..evaluation.scoring_models import ScoringModelNames
+        from ..evaluation.scoring_models.registry import ScoringModelNames
     return ScoringModelNames(speaker_model, opinion_model, asr_model, text_normalization)
 
 
@@ -315,7 +315,7 @@ def _require_eval() -> None:
 
 
 def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool = False) -> None:
-    from ..evaluation.results import write_results
+    from ..evaluation.codec_report import write_results
     from ..evaluation.run import check_folder, run_evaluation
 
     check_folder(output)

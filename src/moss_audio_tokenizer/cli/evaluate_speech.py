@@ -19,7 +19,9 @@ from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..codes import Codec
-    from ..evaluation.speech import AsrSystem, SpeechItem, SpeechRow, TtsSystem
+    from ..evaluation.datasets import SpeechItem
+    from ..evaluation.speech.speech_rows import SpeechRow
+    from ..evaluation.speech.systems import AsrSystem, TtsSystem
 
 Models = Annotated[
     list[str],
@@ -105,7 +107,7 @@ def evaluate_asr(
     Example: moss-audio eval asr data/manifest.jsonl --model runs/asr/final -o runs/wer
     """
     _prepare(output)
-    from ..evaluation.speech import AsrPlan, run_asr
+    from ..evaluation.speech.asr_eval import AsrPlan, run_asr
     from ..manifest import read_manifest
 
     clips = read_manifest(manifest, split, "speech")[:limit]
@@ -205,8 +207,9 @@ def evaluate_tts(
     Example: moss-audio eval tts texts.txt --model runs/tts/final --prompts data/m.jsonl -o runs/tts
     """
     _prepare(output)
-    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
-    from ..evaluation.speech import TtsPlan, read_test_items, run_tts
+    from ..evaluation.datasets import read_test_items
+    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
     names = list(dict.fromkeys(asr_model or ["pocketsphinx"]))
@@ -241,16 +244,18 @@ def evaluate_tts(
 
 def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
     """A CAT-ASR model."""
+    from ..evaluation.speech.systems import CatAsrSystem
+
     with needs_extra("torch", "running a model of speech recognition"):
-        from ..evaluation.speech.cat_systems import CatAsrSystem
-    return CatAsrSystem(name, codec, device)
+        return CatAsrSystem(name, codec, device)
 
 
 def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "TtsSystem":
     """A CAT-TTS model with its codec."""
+    from ..evaluation.speech.systems import CatTtsSystem
+
     with needs_extra("torch", "running a model of speech synthesis"):
-        from ..evaluation.speech.cat_systems import CatTtsSystem
-    return CatTtsSystem(name, codec, device, **sampling)
+        return CatTtsSystem(name, codec, device, **sampling)
 
 
 def labelled(names: Sequence[str]) -> dict[str, str]:
@@ -289,7 +294,7 @@ def _prepare(output: Path) -> None:
         import jiwer  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
-    from ..evaluation.speech.speech_run import results_file
+    from ..evaluation.speech.speech_rows import results_file
 
     if output.is_file():
         raise InputError(f"-o {str(output)!r} is a file; expected a folder")
@@ -323,7 +328,7 @@ def _write(
     as_json: bool,
     **more: Any,
 ) -> None:
-    from ..evaluation.speech.speech_results import write_results
+    from ..evaluation.speech.speech_report import write_results
 
     command = shlex.join(["moss-audio", *sys.argv[1:]])
     text = write_results(output, rows, title, command, notes, **more)

@@ -53,6 +53,14 @@ class CodesType(str, Enum):
     int64 = "int64"
 
 
+class SpeechWeights(str, Enum):
+    """Types that weights of CAT-TTS and CAT-ASR can be stored in."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
 class Contract(str, Enum):
     """What exported graphs take and give."""
 
@@ -105,6 +113,14 @@ def export_to_onnx(
             "n-quantizers: an encoder and a decoder as public ONNX repositories have them."
         ),
     ] = Contract.steps,
+    weights: Annotated[
+        SpeechWeights | None,
+        typer.Option(
+            show_default="float32",
+            help="Type that the weights of CAT-TTS or CAT-ASR are stored in; they compute in "
+            "float32. int8 takes a quarter of float32.",
+        ),
+    ] = None,
     probe: Annotated[
         list[Path] | None,
         typer.Option(
@@ -125,11 +141,19 @@ def export_to_onnx(
     """
     with needs_extra("export", "exporting"):
         from ..export.onnx_export import export_onnx
-        from ..export.speech import export_speech, is_speech_model
+        from ..export.speech_export import export_speech, is_speech_model
         from ..export.whole_clip import export_whole_clip
     if is_speech_model(model):
-        _print_speech(output, export_speech(model, output), as_json)
+        changed = encoder != "stored" or decoder != "stored" or codes_type != "int32"
+        if int8 or changed or contract != "steps" or probe or force:
+            raise InputError(f"{model} is a speech model, which has no option but --weights")
+        facts = export_speech(model, output, weights.value if weights else "float32")
+        _print_speech(output, facts, as_json)
         return
+    if weights is not None:
+        raise InputError(
+            f"{model} is a codec; in place of --weights it takes --encoder and --decoder"
+        )
     if contract is not Contract.steps:
         if codes_type is not CodesType.int32 or force:
             raise InputError(
@@ -262,12 +286,13 @@ def export_checkpoint(
 
 
 def _print_speech(output: Path, facts: dict[str, Any], as_json: bool) -> None:
-    """What was written of a speech model, whose weights stay as they are."""
+    """What was written of a speech model."""
     if as_json:
         display.print_json({"output": str(output), **facts})
         return
     files = [f"{name}: {display.file_size(size)}" for name, size in facts["bytes"].items()]
-    display.print_facts({"folder": str(output), "kind": facts["kind"], "files": files})
+    shown = {name: facts[name] for name in ("kind", "weights")}
+    display.print_facts({"folder": str(output), **shown, "files": files})
 
 
 def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":

@@ -10,13 +10,18 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
-from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError
+from ..errors import (
+    BulkError,
+    MissingDependencyError,
+    MossAudioError,
+    TrainingError,
+    shortened,
+)
 from ..files import is_machine_failure
 from .display import print_progress_line
 
 FAILURE = 1
 BAD_INPUT = 2
-_MAX_MESSAGE = 2000
 INTERRUPTED = 130
 _PACKAGE = "moss_audio_tokenizer"
 _FAULTS_OF_A_PATH = (
@@ -47,11 +52,10 @@ def exit_code_of(error: BaseException) -> int:
 
 def message_of(error: BaseException) -> str:
     """What to tell the user, in one line of a bounded length."""
-    text = " ".join(str(error).split())
-    if len(text) > _MAX_MESSAGE:  # a value of a file may be of any length
-        text = f"{text[: _MAX_MESSAGE // 2]} ... {text[-_MAX_MESSAGE // 2 :]}"
+    text = shortened(" ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror and not isinstance(error, MossAudioError):
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return shortened(text)
     if isinstance(error, MossAudioError | OSError) and text:
         return text
     # An unforeseen error: its type says as much as its message.

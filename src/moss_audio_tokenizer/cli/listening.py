@@ -86,8 +86,7 @@ def listening_results(
     Example: moss-audio listening-results listening-*.json
     """
     with needs_extra("eval", "results of a listening test"):
-        from ..evaluation.mushra import aggregate, screen
-        from ..evaluation.mushra.ratings import as_markdown
+        from ..evaluation.mushra import aggregate, as_markdown, screen
 
     sessions, unread = _read(results)
     accepted, left_out = screen(sessions)
@@ -95,7 +94,7 @@ def listening_results(
     if as_json:
         document: dict[str, Any] = {"listeners": [one.listener for one in accepted]}
         document |= {"left_out": [asdict(one) for one in left_out]}
-        display.print_json({**document, "systems": [one.as_json() for one in tables]})
+        display.print_json({**document, "systems": [asdict(one) for one in tables]})
     else:
         display.print_line(f"{len(accepted)} of {len(sessions)} listeners\n\n{as_markdown(tables)}")
         for one in left_out:

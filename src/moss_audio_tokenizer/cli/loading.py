@@ -162,7 +162,7 @@ def _runs_without_torch(folder: Path, device: str, backend: str | None) -> bool:
 
 
 def _in_torch(kind: Any, folder: Path, device: str) -> Any:
-    from ..model.devices import require_device
+    from ..model.inputs import require_device
 
     return kind.from_pretrained(folder).to(require_device(device))
 

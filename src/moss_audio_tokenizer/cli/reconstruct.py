@@ -236,7 +236,7 @@ def _write_report(
     original: "np.ndarray",
     versions: Sequence[Version],
 ) -> None:
-    from ..evaluation.report import Reconstruction, build_report
+    from ..evaluation.exhibits import Reconstruction, build_report
     from ..files import atomic_path
 
     rows = [

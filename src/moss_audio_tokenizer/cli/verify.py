@@ -124,8 +124,7 @@ def _open(
     """What is verified, until ``stack`` is left."""
     if _is_server(subject):
         with needs_extra("serve", "talking to a server"):
-            from ..serve.client import CodecClient
-            from ..serve.remote_codec import RemoteCodec
+            from ..serve.client import CodecClient, RemoteCodec
         return RemoteCodec(stack.enter_context(CodecClient(subject, key)))
     from ..evaluation.golden import LocalSubject
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import CodesError
 from .clip_codes import ClipCodes, require_integer
+from .codec import CodecInfo
 from .formats import load_codes, save_codes
 
 
@@ -26,6 +27,28 @@ class AudioCodes(ClipCodes):
         """
         count = require_integer("num_quantizers", num_quantizers, 1, self.num_quantizers)
         return replace(self, codes=self.codes[:count])
+
+    @classmethod
+    def of_codec(cls, info: CodecInfo, codes: Any, num_samples: int) -> "AudioCodes":
+        """Codes of one clip with all the facts of the codec that made them.
+
+        Args:
+            info: the codec's facts.
+            codes: (num_quantizers, frames).
+            num_samples: samples a channel of the original.
+
+        Raises:
+            CodesError: the parts do not fit together.
+        """
+        return cls(
+            codes,
+            info.sampling_rate,
+            num_samples,
+            downsample_rate=info.downsample_rate,
+            num_channels=info.num_channels,
+            codebook_size=info.codebook_size,
+            model=info.identity,
+        )
 
     @classmethod
     def from_batch_first(

@@ -1,16 +1,19 @@
 """Codes as the token sequences of a language model: flat ids, delays, special tokens, batches.
 
 Owns the arithmetic of token ids in NumPy; knows nothing of models, files or text tokens. Every
-function has an inverse or a mask, so that no frame is lost on the way back to audio.
+function has an inverse or a mask, so that no frame is lost on the way back to audio. A clip's codes
+may be an array (num_quantizers, frames), or the `AudioCodes` that shards and files hold.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from ..errors import CodesError
+from .container import AudioCodes
 
 SPECIAL_TOKENS = ("pad", "begin", "end")
 
@@ -92,6 +95,7 @@ def delay(
     Returns:
         codes in ``frames + num_quantizers - 1`` steps.
     """
+    codes = _array(codes)
     num_quantizers, frames = codes.shape
     delayed = np.full((num_quantizers, frames + num_quantizers - 1), pad, dtype=np.int64)
     for layer in range(num_quantizers):
@@ -116,6 +120,7 @@ def pad_batch(
     Raises:
         CodesError: there are no clips, or they differ in their number of layers.
     """
+    clips = [_array(clip) for clip in clips]
     if len({clip.shape[0] for clip in clips}) != 1:
         raise CodesError(
             "a batch needs clips with one number of layers; use the first layers of all"
@@ -127,9 +132,23 @@ def pad_batch(
     return padded, np.arange(frames.max()) < frames[:, None]
 
 
-def _checked(codes: np.ndarray, num_quantizers: int, codebook_size: int) -> np.ndarray:
-    codes = np.asarray(codes)
-    if codes.ndim != 2 or codes.shape[0] != num_quantizers or codes.dtype.kind not in "iu":
+def _array(codes: Any) -> np.ndarray:
+    """The array of a clip's codes.
+
+    Raises:
+        CodesError: it has other axes than num_quantizers and frames.
+    """
+    array = np.asarray(codes.codes if isinstance(codes, AudioCodes) else codes)
+    if array.ndim != 2:
+        raise CodesError(
+            f"codes have shape {list(array.shape)}; expected (num_quantizers, frames), one clip's"
+        )
+    return array
+
+
+def _checked(codes: Any, num_quantizers: int, codebook_size: int) -> np.ndarray:
+    codes = _array(codes)
+    if codes.shape[0] != num_quantizers or codes.dtype.kind not in "iu":
         raise CodesError(
             f"codes are {codes.dtype} of shape {list(codes.shape)}; expected integers of shape "
             f"({num_quantizers}, frames)"

@@ -10,8 +10,7 @@ codec that neither delays nor advances. The first minute decides. Knows nothing 
 import numpy as np
 from jaxtyping import Float
 
-from ..metrics.signals import MEASURED_RATE
-from ..metrics.spectra import magnitude_blocks, mel_filters
+from ..metrics.signals import MEASURED_RATE, magnitude_blocks, mel_filters
 
 _HOP = MEASURED_RATE // 500
 _WINDOW = 512

@@ -6,16 +6,14 @@ after `alignment.py`'s rule.
 """
 
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import isfinite, nan
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 
@@ -23,12 +21,12 @@ from ..audio import load_audio, resample
 from ..errors import EvaluationError, MissingDependencyError, MossAudioError
 from ..manifest import ManifestEntry
 from ..metrics.signals import MEASURED_RATE
+from ..workers import prepare_worker
 from .alignment import find_delay, without_delay
-from .artifacts import content_of, save_codes, save_decoded_audio, save_reference
+from .clip_results import Row, content_of, save_codes, save_decoded_audio, save_reference
 from .codecs import CodedClip, EvaluatedCodec, Opener
-from .metric_registry import DEFAULT_METRICS, measure_mono, metrics_of, missing_packages
-from .result_rows import Row
-from .scoring_models import ScoringModelNames, ScoringModels
+from .metric_registry import measure_mono, metrics_of, missing_packages
+from .scoring_models.registry import ScoringModelNames, ScoringModels
 
 # Libraries that would each start a thread for every core, in each of several processes.
 _THREAD_VARIABLES = tuple(
@@ -59,18 +57,18 @@ class Work:
         openers: one for each codec.
         metrics: names of what is measured.
         scoring_models: names of the scoring models.
-        folder: where audio and codes of clips are stored; None for nowhere.
+        folder: where audio and codes of clips are stored.
     """
 
     openers: tuple[Opener, ...]
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    scoring_models: ScoringModelNames = field(default_factory=ScoringModelNames)
-    folder: Path | None = None
+    metrics: tuple[str, ...]
+    scoring_models: ScoringModelNames
+    folder: Path
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Codecs and models that score, ready to run."""
+    """Codecs and scoring models, ready to run."""
 
     codecs: Sequence[EvaluatedCodec]
     scoring_models: ScoringModels
@@ -108,7 +106,7 @@ class Worker:
             raise
         except Exception as error:  # of any kind: a codec under test may raise what it likes
             message = str(error) if isinstance(error, MossAudioError) else repr(error)
-            return failed_rows(task, codec, message)
+            return _failed_rows(task, codec, message)
 
     def _codec(self, index: int) -> EvaluatedCodec:
         if index not in self._codecs:
@@ -116,25 +114,24 @@ class Worker:
         return self._codecs[index]
 
     def _measure(self, task: Task, codec: EvaluatedCodec) -> list[Row]:
-        content = content_of(task.clip.path)
-        sound = load_audio(task.clip.path, codec.sampling_rate, codec.num_channels)
-        original = load_audio(task.clip.path, MEASURED_RATE, 1)[0].astype(np.float64)
-        if task.save_audio and self._work.folder:
-            save_reference(self._work.folder, task.clip)
+        clip, folder = task.clip, self._work.folder
+        content = content_of(clip.path)
+        sound = load_audio(clip.path, codec.sampling_rate, codec.num_channels)
+        original = load_audio(clip.path, MEASURED_RATE, 1)[0].astype(np.float64)
+        if task.save_audio:
+            save_reference(folder, clip)
         coded_clips = codec.code(sound)
         rows = []
-        for coded_clip in coded_clips:
-            estimate = _at_measured_rate(coded_clip.audio, codec.sampling_rate)
+        for coded in coded_clips:
+            estimate = _at_measured_rate(coded.audio, codec.sampling_rate)
             delay = find_delay(original, estimate)
             estimate = without_delay(estimate, delay, len(original))
-            row = self._row(task, codec, coded_clip, delay, original, estimate)
+            row = self._row(task, codec, coded, delay, original, estimate)
             rows.append(replace(row, content=content))
-            if task.save_audio and self._work.folder:
-                save_decoded_audio(
-                    self._work.folder, task.clip, codec, coded_clip, delay, sound.shape[1]
-                )
-        if self._work.folder and coded_clips[-1].codes is not None:
-            save_codes(self._work.folder, task.clip, codec, coded_clips[-1].codes)
+            if task.save_audio:
+                save_decoded_audio(folder, clip, codec, coded, delay, sound.shape[1])
+        if coded_clips[-1].codes is not None:
+            save_codes(folder, clip, codec, coded_clips[-1].codes)
         return rows
 
     def _row(
@@ -146,35 +143,43 @@ class Worker:
         original: np.ndarray,
         estimate: np.ndarray,
     ) -> Row:
-        spoken = task.clip.domain == "speech"
-        names = metrics_of(task.clip.domain, self._work.metrics)
-        values = {name: self._missing[name] for name in names if name in self._missing}
-        measured = [name for name in names if name not in self._missing]
-        values |= measure_mono(original, estimate, measured)
-        scores = (
-            self._scoring_models.score(original, estimate, task.clip.text, task.clip.language)
-            if spoken
-            else None
-        )
-        values |= scores.values if scores else {}
-        return Row(
-            path=task.clip.name,
-            domain=task.clip.domain,
+        clip = task.clip
+        values = self._values(clip.domain, original, estimate)
+        row = Row(
+            path=clip.name,
+            domain=clip.domain,
             model=codec.name,
             num_quantizers=coded_clip.num_quantizers,
             kbps=coded_clip.nominal_kbps,
-            # JSON has no infinity: a resumed run must find the value that it wrote.
-            metrics={name: value if isfinite(value) else nan for name, value in values.items()},
-            language=task.clip.language,
+            language=clip.language,
             identity=codec.identity,
             actual_kbps=round(coded_clip.num_bits / len(original) * MEASURED_RATE / 1000, 4),
             delay_ms=round(delay / MEASURED_RATE * 1000, 3),
-            num_words=scores.num_words if scores else 0,
-            num_characters=scores.num_characters if scores else 0,
-            transcript=scores.transcript if scores else None,
-            text=task.clip.text if scores and scores.transcript is not None else None,
-            scoring_models=self._work.scoring_models.by_metric if scores else {},
         )
+        if clip.domain != "speech":
+            return replace(row, metrics=_finite(values))
+        scores = self._scoring_models.score(original, estimate, clip.text, clip.language)
+        return replace(
+            row,
+            metrics=_finite(values | scores.values),
+            num_words=scores.num_words,
+            num_characters=scores.num_characters,
+            transcript=scores.transcript,
+            text=clip.text if scores.transcript is not None else None,
+            scoring_models=self._work.scoring_models.by_metric,
+        )
+
+    def _values(self, domain: str, original: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+        names = metrics_of(domain, self._work.metrics)
+        values = {name: self._missing[name] for name in names if name in self._missing}
+        return values | measure_mono(
+            original, estimate, [one for one in names if one not in values]
+        )
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """JSON has no infinity: a resumed run must find the value that it wrote."""
+    return {name: value if isfinite(value) else nan for name, value in values.items()}
 
 
 def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -182,14 +187,11 @@ def _at_measured_rate(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     return resample(mono, sampling_rate, MEASURED_RATE)[0].astype(np.float64)
 
 
-def failed_rows(task: Task, codec: EvaluatedCodec, error: str) -> list[Row]:
-    """A row with an error for every number of quantizers of the codec."""
+def _failed_rows(task: Task, codec: EvaluatedCodec, error: str) -> list[Row]:
+    """A row with the error for every number of quantizers of the codec."""
     clip = task.clip
-    whose = {"language": clip.language, "identity": codec.identity, "error": error}
-    return [
-        Row(clip.name, clip.domain, codec.name, count, **whose)  # type: ignore[arg-type]
-        for count in codec.quantizer_counts
-    ]
+    whose = clip.domain, clip.language, codec.identity
+    return [Row(clip.name, codec.name, count, error, *whose) for count in codec.quantizer_counts]
 
 
 _worker: Worker | None = None
@@ -198,17 +200,8 @@ _worker: Worker | None = None
 def _begin(work: Work) -> None:
     """In a process of its own: what its tasks share."""
     global _worker
-    # Ctrl-C is for the first process, which lets running tasks end; if it dies, so must this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    prepare_worker()
     _worker = Worker(work)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _do(task: Task) -> list[Row]:
@@ -218,13 +211,9 @@ def _do(task: Task) -> list[Row]:
 
 
 def run_tasks(
-    work: Work,
-    tasks: Sequence[Task],
-    jobs: int,
-    on_rows: Callable[[list[Row]], None],
-    opened: Opened | None = None,
-) -> None:
-    """Do all tasks, calling ``on_rows`` with the rows of each as it ends.
+    work: Work, tasks: Sequence[Task], jobs: int, opened: Opened | None = None
+) -> Iterator[list[Row]]:
+    """Do all tasks; the rows of each, as it ends.
 
     The rows do not depend on ``jobs``, their order does. What is ``opened`` already is used where
     one process does it all.
@@ -233,17 +222,10 @@ def run_tasks(
         EvaluationError: a process died, of memory perhaps.
         MissingDependencyError: a program or a package is not installed.
     """
-    for rows in _alone(work, tasks, opened) if jobs <= 1 else _together(work, tasks, jobs):
-        on_rows(rows)
-
-
-def _alone(work: Work, tasks: Iterable[Task], opened: Opened | None) -> Iterator[list[Row]]:
-    worker = Worker(work, opened)
-    for task in tasks:
-        yield worker.rows(task)
-
-
-def _together(work: Work, tasks: Sequence[Task], jobs: int) -> Iterator[list[Row]]:
+    if jobs <= 1:
+        worker = Worker(work, opened)
+        yield from map(worker.rows, tasks)
+        return
     # Fresh processes: copies of one that has loaded PyTorch can hang in its threads.
     context = get_context("spawn")
     jobs = min(jobs, max(1, len(tasks)))
@@ -272,8 +254,6 @@ def _one_thread_each() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in _THREAD_VARIABLES:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})

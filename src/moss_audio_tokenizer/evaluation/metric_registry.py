@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,21 +21,25 @@ class Metric:
     Attributes:
         title: its name.
         better: "higher" or "lower".
-        digits: decimals worth printing.
-        unit: "" or a unit.
         function: (mono reference, mono estimate, sampling rate) -> value; None for what needs a
             scoring model.
+        digits: decimals worth printing.
+        unit: "" or a unit.
         spoken: whether it is for speech only; it is skipped for music and other sounds.
         package: what must be installed beyond the eval extra, or "".
+        meaning: what it measures, in a few words for titles of plots.
+        bounds: the lowest and the highest value that there can be.
     """
 
     title: str
-    better: str
+    better: str = "higher"
+    function: Function | None = None
     digits: int = 3
     unit: str = ""
-    function: Function | None = None
     spoken: bool = False
     package: str = ""
+    meaning: str = ""
+    bounds: tuple[float | None, float | None] = (0, None)
 
     @property
     def heading(self) -> str:
@@ -42,35 +47,59 @@ class Metric:
         unit = f" {self.unit}" if self.unit else ""
         return f"{self.title}{unit} {'↑' if self.better == 'higher' else '↓'}"
 
+    @property
+    def long_heading(self) -> str:
+        """The name and what it measures, above a plot."""
+        name = f"{self.title[0].upper()}{self.title[1:]}" + (f", {self.unit}" if self.unit else "")
+        meaning = f": {self.meaning}" if self.meaning else ""
+        return f"{name}{meaning} ({self.better} is better)"
 
-def _si_sdr(reference: np.ndarray, estimate: np.ndarray, sampling_rate: int) -> float:
-    del sampling_rate  # `measure` brings everything to 16 kHz
-    return metrics.si_sdr(reference, estimate)
 
-
-def _sdr(reference: np.ndarray, estimate: np.ndarray, sampling_rate: int) -> float:
-    del sampling_rate
-    return metrics.sdr(reference, estimate)
+def _spoken(title: str, function: Function | None, meaning: str, **more: Any) -> Metric:
+    """A metric of speech, by default higher for better."""
+    return Metric(title, function=function, spoken=True, meaning=meaning, **more)
 
 
 METRICS: dict[str, Metric] = {
-    "stoi": Metric("STOI", "higher", function=metrics.stoi, spoken=True),
-    "pesq_wb": Metric("PESQ-WB", "higher", 2, "", metrics.pesq_wb, True, "pesq"),
-    "pesq_nb": Metric("PESQ-NB", "higher", 2, "", metrics.pesq_nb, True, "pesq"),
-    "pitch_error": Metric("pitch error", "lower", 3, "", metrics.gross_pitch_error, True),
-    "mel_distance": Metric("mel distance", "lower", function=metrics.mel_distance),
-    "stft_distance": Metric("STFT distance", "lower", function=metrics.stft_distance),
-    "dac_mel_distance": Metric("DAC mel distance", "lower", function=metrics.dac_mel_distance),
-    "spectral_convergence": Metric(
-        "spectral convergence", "lower", function=metrics.spectral_convergence
+    "stoi": _spoken("STOI", metrics.stoi, "intelligibility", bounds=(0, 1)),
+    "pesq_wb": _spoken(
+        *("PESQ-WB", metrics.pesq_wb, "predicted opinion, wide band"),
+        digits=2,
+        package="pesq",
+        bounds=(1, 4.64),
     ),
-    "si_sdr": Metric("SI-SDR", "higher", 1, "dB", _si_sdr),
-    "sdr": Metric("SDR", "higher", 1, "dB", _sdr),
-    "buzz_share": Metric("buzz share", "lower", function=metrics.buzz_share),
-    "speaker_similarity": Metric("speaker similarity", "higher", spoken=True),
-    "opinion_score": Metric("opinion score", "higher", 2, spoken=True),
-    "wer": Metric("WER", "lower", spoken=True),
-    "cer": Metric("CER", "lower", spoken=True),
+    "pesq_nb": _spoken(
+        *("PESQ-NB", metrics.pesq_nb, "predicted opinion, narrow band"),
+        digits=2,
+        package="pesq",
+        bounds=(1, 4.55),
+    ),
+    "pitch_error": _spoken(
+        *("pitch error", metrics.gross_pitch_error, "share of voiced frames off by 50 cents"),
+        better="lower",
+        bounds=(0, 1),
+    ),
+    "mel_distance": Metric("mel distance", "lower", metrics.mel_distance),
+    "stft_distance": Metric("STFT distance", "lower", metrics.stft_distance),
+    "dac_mel_distance": Metric("DAC mel distance", "lower", metrics.dac_mel_distance),
+    "spectral_convergence": Metric("spectral convergence", "lower", metrics.spectral_convergence),
+    "si_sdr": Metric(
+        *("SI-SDR", "higher", lambda one, other, _: metrics.si_sdr(one, other), 1, "dB"),
+        bounds=(None, None),
+    ),
+    "sdr": Metric(
+        *("SDR", "higher", lambda one, other, _: metrics.sdr(one, other), 1, "dB"),
+        bounds=(None, None),
+    ),
+    "buzz_share": Metric("buzz share", "lower", metrics.buzz_share, bounds=(0, 1)),
+    "speaker_similarity": _spoken(
+        "speaker similarity", None, "cosine to the original", bounds=(-1, 1)
+    ),
+    "opinion_score": _spoken(
+        "opinion score", None, "predicted, no reference", digits=2, bounds=(1, 5)
+    ),
+    "wer": _spoken("WER", None, "word error rate", better="lower"),
+    "cer": _spoken("CER", None, "character error rate", better="lower"),
 }
 """Every metric by the name that it has in results, in the order of tables."""
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from .report import Table
+from .pages import Table
 from .summary import Average, Summary
 
 PUBLISHED = "published, on the paper's data"

@@ -1,16 +1,18 @@
 """The results file of a run: one JSON line per row, read back when the run resumes.
 
-Owns the file, its lock, and how a line that broke off is read. A row is anything with a key.
+Owns the file, its lock, how a line that broke off is read, and what rows of every kind have in
+common (`ResultRow`).
 """
 
 import json
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import EvaluationError
 from ..files import atomic_path, lock_file
@@ -19,36 +21,36 @@ RESULTS = "results.jsonl"
 _LOCK = "run.lock"
 
 
-class ResultRow(Protocol):
-    """A row of a results file."""
+Key = tuple[str, str, int | None]
+
+
+@dataclass(frozen=True)
+class ResultRow(ABC):
+    """What every row of a results file says.
+
+    Attributes:
+        path: the clip or text.
+        model: the measured codec or model.
+        num_quantizers: layers of codes that were used; None for a codec without layers.
+        error: what went wrong, or "".
+    """
+
+    path: str
+    model: str
+    num_quantizers: int | None = None
+    error: str = ""
 
     @property
-    def key(self) -> Hashable:
+    def key(self) -> Key:
         """What tells this row from the others of a run."""
-        ...
+        return self.path, self.model, self.num_quantizers
 
-    @property
-    def path(self) -> str:
-        """The clip or text."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """The measured codec or model."""
-        ...
-
-    @property
-    def error(self) -> str:
-        """What went wrong, or ""."""
-        ...
-
+    @abstractmethod
     def as_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        ...
 
 
 RowType = TypeVar("RowType", bound=ResultRow)
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class ResultsFile(Generic[RowType]):
 
     def write(self, rows: Iterable[RowType]) -> None:
         """Replace all rows, atomically; of rows with the same key the first is written."""
-        found: dict[Hashable, RowType] = {}
+        found: dict[Key, RowType] = {}
         for row in rows:
             found.setdefault(row.key, row)
         with atomic_path(self.path) as beside:
@@ -172,6 +174,16 @@ def parsing(item: Mapping[str, Any]) -> Iterator[None]:
         ) from problem
 
 
+def checked(item: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """The fields that an object has, each after its check, which may raise ValueError."""
+    return {name: check(item[name]) for name, check in checks.items() if name in item}
+
+
+def or_null(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A check that lets null through, as None."""
+    return lambda value: None if value is None else check(value)
+
+
 def as_text(value: Any) -> str:
     """A field that must be text."""
     if not isinstance(value, str):
@@ -198,6 +210,6 @@ def number_or_nan(value: Any) -> float:
     return nan if value is None else as_number(value)
 
 
-def optional(value: Any, check: Callable[[Any], Found]) -> Found | None:
-    """A field that may be null."""
-    return None if value is None else check(value)
+def number_or_null(value: float) -> float | None:
+    """A number as JSON has it: null for NaN and infinity."""
+    return value if isfinite(value) else None

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..manifest import ManifestEntry
-from .artifacts import audio_folder, slug, without_changed
+from .clip_results import Key, Row, audio_folder, row_from_json, slug, without_changed
 from .clip_workers import Opened, Task, Work, run_tasks
 from .codecs import EvaluatedCodec, Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
-from .result_rows import Key, Row, row_from_json
 from .results_file import ResultsFile
-from .scoring_models import ScoringModelNames, ScoringModels
+from .scoring_models.registry import ScoringModelNames, ScoringModels
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,13 @@ def _run_locked(
     tasks = _tasks(plan, codecs, examples)
     left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
     results.write(rows.values())  # without a last line that broke off
-    done = _RowWriter(results, rows, len(tasks), len(tasks) - len(left), on_progress)
     work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scoring_models, folder)
-    run_tasks(work, left, plan.jobs, done.keep, opened)
+    num_done = len(tasks) - len(left)
+    on_progress(num_done, len(tasks))
+    for number, fresh in enumerate(run_tasks(work, left, plan.jobs, opened), num_done + 1):
+        results.append(fresh)
+        rows.update((row.key, row) for row in fresh)
+        on_progress(number, len(tasks))
     ordered = [rows[key] for task in tasks for key in _keys(task, codecs)]
     # Rows of other clips and models, from another run into this folder, stay at the end.
     results.write([*ordered, *rows.values()])
@@ -201,28 +204,6 @@ def _is_measured(row: Row, name: str, scoring_models: ScoringModelNames) -> bool
         return False
     optional = METRICS[name].package and not missing_packages([name])
     return name in row.metrics and not (optional and isnan(row.metrics[name]))
-
-
-class _RowWriter:
-    """Takes rows as they come: into the file, into the memory, into the progress."""
-
-    def __init__(
-        self,
-        results: ResultsFile[Row],
-        rows: dict[Key, Row],
-        num_tasks: int,
-        num_done: int,
-        on_progress: Callable[[int, int], None],
-    ) -> None:
-        self._results, self._rows, self._on_progress = results, rows, on_progress
-        self._num_tasks, self._num_done = num_tasks, num_done
-        on_progress(num_done, num_tasks)
-
-    def keep(self, fresh: list[Row]) -> None:
-        self._results.append(fresh)
-        self._rows.update((row.key, row) for row in fresh)
-        self._num_done += 1
-        self._on_progress(self._num_done, self._num_tasks)
 
 
 def _notes(metrics: Sequence[str]) -> list[str]:

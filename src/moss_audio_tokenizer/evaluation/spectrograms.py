@@ -1,19 +1,17 @@
 """Log-mel pictures of clips and of differences between them, as PNG, on scales that clips share.
 
-Owns the picture without any writing on it: who shows it knows the page's type and colours, and
-asks here where a frequency lies. One pixel is one value of the spectrogram, by way of a palette
-of 256 colours: a quarter of the bytes of full colour.
+Owns the picture without any writing on it; a page asks here where a frequency lies. One
+pixel is one value of the spectrogram.
 """
 
-import struct
-import zlib
+import io
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import MissingDependencyError
-from ..metrics.spectra import hertz_to_mel, magnitude_blocks, mel_filters
+from ..metrics.signals import hertz_to_mel, magnitude_blocks, mel_filters
 
 RANGE_DECIBELS = 80.0
 DIFFERENCE_DECIBELS = 30.0
@@ -50,7 +48,7 @@ def spectrogram_png(
     """A log-mel spectrogram as PNG, a pixel for each value, low frequencies at the bottom.
 
     Raises:
-        MissingDependencyError: matplotlib, whose colours these are, is not installed.
+        MissingDependencyError: matplotlib, whose colors these are, is not installed.
     """
     lowest, highest = scale
     return _png(_indexed((decibels - lowest) / (highest - lowest)), _magma())
@@ -78,7 +76,7 @@ def frequency_height(hertz: float, sampling_rate: int) -> float:
 
 
 def _indexed(shares: Float[np.ndarray, "mels columns"]) -> UInt8[np.ndarray, "mels columns"]:
-    """Numbers of colours; 0 and below is the first, 1 and above the last."""
+    """Numbers of colors; 0 and below is the first, 1 and above the last."""
     return np.rint(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
 
 
@@ -90,27 +88,23 @@ def _magma() -> bytes:
         raise MissingDependencyError(
             "spectrograms need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
         ) from error
-    colours: bytes = colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes()
-    return colours
+    colors: bytes = colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes()
+    return colors
 
 
 @lru_cache(maxsize=1)
 def _diverging() -> bytes:
     """From blue over black to orange: the middle is dark, as silence is in the other pictures."""
     share = np.linspace(-1.0, 1.0, 256)[:, None]
-    colours = np.abs(share) * np.where(share < 0, np.array(_QUIETER), np.array(_LOUDER))
-    return np.rint(colours).astype(np.uint8).tobytes()
+    colors = np.abs(share) * np.where(share < 0, np.array(_QUIETER), np.array(_LOUDER))
+    return np.rint(colors).astype(np.uint8).tobytes()
 
 
 def _png(indices: UInt8[np.ndarray, "mels columns"], palette: bytes) -> bytes:
-    """Source: the PNG specification (W3C, 2003), colour type 3, one filter byte a row."""
-    height, width = indices.shape
-    rows = np.pad(indices[::-1], ((0, 0), (1, 0))).tobytes()
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = (b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+    """One pixel for each value, by way of a palette: a quarter of the bytes of full color."""
+    from PIL import Image  # comes with matplotlib
 
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+    picture, content = Image.fromarray(indices[::-1]), io.BytesIO()
+    picture.putpalette(palette)
+    picture.save(content, "PNG", optimize=True)
+    return content.getvalue()

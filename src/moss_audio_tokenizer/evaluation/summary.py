@@ -1,19 +1,22 @@
-"""Rows averaged by model, bitrate and domain (and language), with 95% intervals; as tables."""
+"""Rows and codes of a run as figures: averages with 95% intervals, and the use of codebooks.
+
+Also as tables and as CSV. Knows no codecs.
+"""
 
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
 
 from ..errors import MissingDependencyError
-from ..files import atomic_path
+from .clip_results import Row
 from .metric_registry import METRICS
-from .result_rows import Row
+from .pages import Table
 
 # Error rates are errors over words of all clips together, not means of clips' rates.
 _WEIGHTS = {"wer": "num_words", "cer": "num_characters"}
@@ -108,63 +111,17 @@ def _summary(language: str, rows: Sequence[Row]) -> Summary:
     )
 
 
-def markdown_table(summaries: Sequence[Summary], metrics: Sequence[str] | None = None) -> str:
-    """`table_cells` as Markdown."""
-    heads, *rows = table_cells(summaries, metrics)
-    return pipe_table(heads, rows)
-
-
-def pipe_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, the first column to the left, the others to the right."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files by their names below a folder, each of them at once."""
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def printable(text: str) -> str:
-    """Text with control characters escaped, which a file name may hold to steer a terminal."""
-    return "".join(
-        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
-        for sign in text
-    )
-
-
-def table_cells(
-    summaries: Sequence[Summary], metrics: Sequence[str] | None = None
-) -> list[list[str]]:
-    """A line of headings, and one of averages for each summary.
-
-    Args:
-        summaries: to show.
-        metrics: the columns; None for every metric that any of them has.
-    """
-    if metrics is None:
-        metrics = [name for name in METRICS if any(name in one.metrics for one in summaries)]
-    spoken = any(one.language for one in summaries)
-    heads = (["language"] if spoken else []) + [
-        "model",
-        "quantizers",
-        "kbps",
-        "actual kbps",
-        "clips",
-    ]
-    lines = [heads + [METRICS[name].heading for name in metrics]]
+def summary_table(summaries: Sequence[Summary], caption: str = "") -> Table:
+    """A row for each summary, with every metric that any of them has."""
+    metrics = [name for name in METRICS if any(name in one.metrics for one in summaries)]
+    first = ["language"] if any(one.language for one in summaries) else []
+    heads = [*first, "model", "quantizers", "kbps", "actual kbps", "clips"]
+    rows = []
     for one in summaries:
-        first = [one.language] if spoken else []
+        name = f"{one.model} (published)" if one.published else one.model
         cells = [average_cell(one.metrics.get(name), METRICS[name].digits) for name in metrics]
-        lines.append([*first, _model_cell(one), *_rates(one), *cells])
-    return lines
-
-
-def _model_cell(one: Summary) -> str:
-    return f"{one.model} (published)" if one.published else one.model
+        rows.append([*([one.language] if first else []), name, *_rates(one), *cells])
+    return Table([*heads, *(METRICS[name].heading for name in metrics)], rows, caption)
 
 
 def _rates(one: Summary) -> list[str]:
@@ -247,3 +204,71 @@ def _student_t(degrees_of_freedom: int) -> float:
             "confidence intervals need SciPy: pip install 'moss-audio-tokenizer[eval]'"
         ) from error
     return float(stdtrit(degrees_of_freedom, 0.975))
+
+
+@dataclass(frozen=True)
+class CodeStatistics:
+    """Codes of one model, counted.
+
+    Attributes:
+        num_frames: frames that were counted.
+        codebook_size: entries of each codebook.
+        used: share of the entries that occur, for each layer.
+        perplexity: 2 to the entropy, for each layer: the entries that would do if all were equal.
+        entropy_bits: bits a code and layer.
+        nominal_kbps: at which every code is stored whole.
+        achievable_kbps: at which an ideal coder would store them, layers taken one by one.
+    """
+
+    num_frames: int
+    codebook_size: int
+    used: tuple[float, ...]
+    perplexity: tuple[float, ...]
+    entropy_bits: tuple[float, ...]
+    nominal_kbps: float
+    achievable_kbps: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def code_statistics(
+    clips: Iterable[Integer[np.ndarray, "num_quantizers frames"]],
+    codebook_size: int,
+    frame_rate: float,
+) -> CodeStatistics:
+    """Statistics of the codes of one or more clips, all with the same number of layers."""
+    codes = np.concatenate(list(clips), axis=1)
+    counts = np.stack([np.bincount(layer, minlength=codebook_size) for layer in codes])
+    shares = counts / codes.shape[1]
+    logs = np.log2(shares, where=shares > 0, out=np.zeros_like(shares))
+    entropy = np.abs((shares * logs).sum(1))
+    bits = (codebook_size - 1).bit_length()
+    return CodeStatistics(
+        num_frames=codes.shape[1],
+        codebook_size=codebook_size,
+        used=tuple((counts > 0).mean(1).tolist()),
+        perplexity=tuple((2.0**entropy).tolist()),
+        entropy_bits=tuple(entropy.tolist()),
+        nominal_kbps=len(codes) * bits * frame_rate / 1000,
+        achievable_kbps=float(entropy.sum()) * frame_rate / 1000,
+    )
+
+
+def statistics_table(statistics: Mapping[str, CodeStatistics]) -> Table:
+    """A row for some layers of every model: the first, second, fourth, eighth ... and the last."""
+    rows = []
+    for name, one in statistics.items():
+        bits, count = (one.codebook_size - 1).bit_length(), len(one.used)
+        for layer in sorted({2**power - 1 for power in range(count.bit_length())} | {count - 1}):
+            shares = f"{one.used[layer]:.1%}", f"{one.perplexity[layer]:.0f}"
+            entropy = f"{one.entropy_bits[layer]:.2f}"
+            rows.append((name, f"{layer + 1}", *shares, entropy, f"{bits}"))
+    totals = [
+        f"{name}: {one.achievable_kbps:.2f} kbps by the entropy of {one.num_frames} frames, "
+        f"layer by layer; {one.nominal_kbps:.2f} kbps as stored."
+        for name, one in statistics.items()
+    ]
+    heads = ("model", "layer", "used", "perplexity", "entropy, bits", "of")
+    return Table(heads, rows, " ".join(totals))

@@ -1,4 +1,4 @@
-"""Texts made comparable, and how far one is from another: word and character error rates.
+"""Texts read, made comparable, and how far one is from another: word and character error rates.
 
 Three normalizations: "plain" (case and punctuation do not count, numbers stay as written),
 "whisper" (Whisper's own: contractions, spelling variants and numbers are brought to one form) and
@@ -10,6 +10,7 @@ import string
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 from ..errors import InputError, MissingDependencyError
 
@@ -17,6 +18,23 @@ NORMALIZATIONS = ("plain", "whisper", "seed-tts")
 
 # Languages that are written without spaces between words; Whisper scores them by characters.
 _SPACELESS = ("zh", "ja", "th", "lo", "my", "yue")
+
+
+def text_lines(path: Path, expected: str) -> list[str]:
+    """Lines of a UTF-8 file that are not blank, without the space around them.
+
+    Args:
+        path: the file.
+        expected: what it should be, for the message.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error}); expected {expected}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def normalized(text: str) -> str:

@@ -13,11 +13,11 @@ import onnx
 from onnx import ModelProto
 
 from .. import __version__
+from ..checkpoint.key_names import codes_identity
 from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..config import released_from_codec_config
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
-from ..graphs.codes_identity import codes_identity
 from ..graphs.graph import OPSET, TYPES
 from ..graphs.onnx_models import build_model
 from ..onnx.codec import OnnxCodec
@@ -125,7 +125,7 @@ def _manifest(
         "format": FORMAT,
         "producer": f"{PRODUCER} {__version__}",
         "opset": OPSET,
-        "identity": codes_identity(weights),
+        "identity": codes_identity(weights.config, lambda name: weights.tensor(name).read()),
         "codes_type": codes_type,
         "precision": precisions,
         "config": released_from_codec_config(weights.config),

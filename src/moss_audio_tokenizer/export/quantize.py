@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from ..checkpoint.stored_weights import INDEX_NAME, StoredWeights
 from ..config import TransformerStage
 from ..errors import CheckpointError, ConfigError
-from ..graphs.linear_nodes import BLOCK, head_rows, int8_names
+from ..graphs.transformer_nodes import BLOCK, head_rows, int8_names
 
 PRECISIONS = ("stored", "fp32", "fp16", "int8")
 _LAYER = re.compile(r"(encoder|decoder)\.(\d+)\.transformer\.layers\.\d+\.")
@@ -64,18 +64,23 @@ def _converted(weights: StoredWeights, name: str, precision: str) -> dict[str, n
     """A tensor in another precision: under its own name, or in 8 bits under two."""
     values = weights.tensor(name).read()
     if precision == "fp16":
-        return {name: _as_float16(name, values)}
+        return {name: as_float16(name, values)}
     if precision == "int8" and values.ndim == 2:
         blocks, scales = to_int8(_prepared(weights, name))
         return dict(zip(int8_names(name), (blocks, scales), strict=True))
     return {name: values.astype(np.float32) if precision == "fp32" else values}
 
 
-def _as_float16(name: str, values: np.ndarray) -> np.ndarray:
+def as_float16(name: str, values: np.ndarray) -> np.ndarray:
+    """Weights rounded to float16.
+
+    Raises:
+        CheckpointError: one of them is too large for it.
+    """
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float16)
     if not np.isfinite(rounded).all():
-        raise CheckpointError(f"{name} has weights that float16 cannot hold; export in fp32")
+        raise CheckpointError(f"{name} has weights that float16 cannot hold; choose another type")
     return rounded
 
 

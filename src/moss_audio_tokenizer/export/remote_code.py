@@ -30,15 +30,11 @@ CONFIGURATION_SOURCES = (
     "hf/configuration.py",
 )
 MODELING_SOURCES = (
-    "model/devices.py",
     "model/rope.py",
     "model/attention.py",
-    "model/patchify.py",
     "model/transformer.py",
     "model/quantizer.py",
-    "model/stack.py",
-    "model/encoder.py",
-    "model/decoder.py",
+    "model/stages.py",
     "model/codec.py",
     "checkpoint/key_names.py",
     "hf/model_outputs.py",

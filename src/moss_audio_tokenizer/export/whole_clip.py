@@ -23,9 +23,8 @@ from .. import __version__
 from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..errors import CheckpointError
 from ..files import atomic_path
-from ..graphs.codec_nodes import CodecWriter
 from ..graphs.graph import Graph, value_info
-from ..graphs.onnx_models import Values, finish_model, write_whole_clip
+from ..graphs.onnx_models import CodecWriter, Values, finish_model, write_whole_clip
 from ..onnx.folder import folder_path
 from ..onnx.graph_pair import GraphPair
 from .quantize import write_weights
@@ -90,12 +89,12 @@ def build_whole_clip(weights: StoredWeights, side: str, contract: str) -> ModelP
 
 
 def _write_encoder(graph: Graph, writer: CodecWriter, counted: bool) -> tuple[Values, Values]:
-    given = writer.given("samples")
+    given = writer.given
     (codes, hidden), frames = write_whole_clip(graph, writer, given[0])
     if counted:
         codes = graph.op("Mul", codes, graph.cast(_present(graph, writer), "int64"))
     lengths = graph.op("Expand", frames, graph.size(given[0], 0))
-    shapes = dict(zip(("audio_codes", "encoder_hidden_states"), writer.results(), strict=True))
+    shapes = dict(zip(("audio_codes", "encoder_hidden_states"), writer.results, strict=True))
     found = {
         "audio_codes": (codes, *shapes["audio_codes"][1:]),
         "audio_codes_lengths": (lengths, "int64", ["batch"]),
@@ -106,7 +105,7 @@ def _write_encoder(graph: Graph, writer: CodecWriter, counted: bool) -> tuple[Va
 
 
 def _write_decoder(graph: Graph, writer: CodecWriter, counted: bool) -> tuple[Values, Values]:
-    given = writer.given("frames")
+    given = writer.given
     codes = given[0]
     if counted:  # -1 stands for a layer that is not there
         layers = graph.range(graph.size(codes, 0))
@@ -114,7 +113,7 @@ def _write_decoder(graph: Graph, writer: CodecWriter, counted: bool) -> tuple[Va
         present = graph.op("Less", column, "n_quantizers")
         codes = graph.op("Where", present, codes, graph.constant(-1, "int64"))
     (audio,), frames = write_whole_clip(graph, writer, codes)
-    _, kind, axes = writer.results()[0]
+    _, kind, axes = writer.results[0]
     if counted:
         samples = graph.op("Mul", frames, graph.ints(writer.config.downsample_rate))
         lengths = graph.op("Expand", samples, graph.size(given[0], 1))

@@ -4,14 +4,91 @@ What is computed from weights alone is written apart (`Graph.fold`), so that run
 once, when a session is made. Knows nothing of codecs.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from ..checkpoint.key_names import SCALES_SUFFIX
 from ..checkpoint.stored_weights import StoredTensor
-from .weights import WeightTensor
+from ..config import CodecConfig
+
+
+class WeightTensor(Protocol):
+    """A weight: its values, and the type and shape that they are stored in."""
+
+    @property
+    def dtype(self) -> str:
+        """The name that safetensors has for the type, such as "F16"."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
+        ...
+
+    def read(self) -> np.ndarray:
+        """The values."""
+        ...
+
+
+class Weights(Protocol):
+    """The weights of a codec, by their v1 names."""
+
+    @property
+    def config(self) -> CodecConfig:
+        """What the codec is built like."""
+        ...
+
+    def __contains__(self, name: Any) -> bool: ...
+
+    def tensor(self, name: str) -> WeightTensor:
+        """A weight by its v1 name."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayTensor:
+    """A weight in memory, in float32."""
+
+    values: np.ndarray
+    dtype: str = "F32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of its axes."""
+        return self.values.shape
+
+    def read(self) -> np.ndarray:
+        """The values, not copied."""
+        return self.values
+
+
+class ArrayWeights:
+    """Weights in memory; a graph gets copies of them.
+
+    Args:
+        config: of the codec.
+        arrays: float32 arrays by their v1 names; those of one direction are enough for its graph.
+    """
+
+    def __init__(self, config: CodecConfig, arrays: Mapping[str, np.ndarray]) -> None:
+        self.config = config
+        self._arrays = arrays
+
+    def __contains__(self, name: Any) -> bool:
+        return name in self._arrays
+
+    def tensor(self, name: str) -> ArrayTensor:
+        """A weight by its v1 name."""
+        return ArrayTensor(self._arrays[name])
+
+    def num_bytes(self) -> int:
+        """Memory of all weights."""
+        return sum(array.nbytes for array in self._arrays.values())
+
 
 OPSET = 20
 # Operators of onnxruntime that are no part of ONNX: products in 8 bits.
@@ -103,9 +180,15 @@ class Graph:
         return name
 
     def stored_float32(self, name: str, tensor: WeightTensor) -> str:
-        """A weight in float32, left in its file in its own type."""
+        """A weight in float32, left in its file in its own type, with its scales if it has any."""
         stored = self.stored(name, tensor)
-        return stored if tensor.dtype == "F32" else self.fold_cast(stored, "float32")
+        if tensor.dtype == "F32":
+            return stored
+        values, scales = self.fold_cast(stored, "float32"), getattr(tensor, "scales", None)
+        if scales is None:
+            return values
+        factors = self.fold("Unsqueeze", self.stored(name + SCALES_SUFFIX, scales), self.ints(-1))
+        return str(self.fold("Mul", values, factors))
 
     def cast(self, value: str, dtype: str) -> str:
         """A value in another type."""

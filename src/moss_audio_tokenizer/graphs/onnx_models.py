@@ -1,8 +1,9 @@
 """The four graphs of a codec: encoder and decoder, each for whole clips and for steps of streams.
 
 A step takes and gives the state of every stream; the graph for whole clips scans a clip with
-the same step, in pieces of `PIECE_FRAMES` at most, so that its memory beyond input and output
-does not grow with the clip. Owns names, shapes and the order of inputs and outputs.
+the same step, in chunks of `CHUNK_FRAMES` at most, so that its memory beyond input and output
+does not grow with the clip. Owns the order of stages, patches and channels; names and shapes are
+those of `onnx.shapes`.
 """
 
 import json
@@ -11,11 +12,80 @@ from typing import Any
 
 from onnx import ModelProto, ValueInfoProto, helper
 
-from ..onnx.shapes import PIECE_FRAMES
-from .codec_nodes import CodecWriter
-from .graph import IR_VERSION, OPSET, Graph, value_info
-from .transformer_nodes import Ring, Rows
-from .weights import Weights
+from ..config import CodecConfig, PatchStage, TransformerStage
+from ..onnx.shapes import CHUNK_FRAMES, given_and_results, graph_values, rings_of
+from .graph import IR_VERSION, OPSET, Graph, Weights, value_info
+from .quantizer_nodes import QuantizerWriter
+from .transformer_nodes import Linears, Rows, StageWriter
+
+
+class CodecWriter:
+    """Writes the encoder and the quantizer, or the quantizer and the decoder.
+
+    Args:
+        weights: weights of the checkpoint.
+        side: "encoder" or "decoder".
+        codes_type: "int32" or "int64".
+
+    Attributes:
+        given: what comes in, besides the state.
+        results: what goes out.
+        rings: the state of all layers, in order.
+        entries_per_frame: entries of a frame along the last axis of what comes in.
+    """
+
+    def __init__(self, weights: Weights, side: str, codes_type: str) -> None:
+        self.side = side
+        self.config: CodecConfig = weights.config
+        self.codes_type = codes_type
+        self._weights = weights
+        encodes = side == "encoder"
+        self._stages = self.config.encoder if encodes else self.config.decoder
+        self.given, self.results = given_and_results(self.config, side, codes_type)
+        self.rings = rings_of(self.config, side)
+        self.entries_per_frame = self.config.downsample_rate if encodes else 1
+
+    def write(self, graph: Graph, given: str, rows: Rows) -> list[str]:
+        """Results for the next frames of some streams, in the order of `results`."""
+        quantizer = QuantizerWriter(graph, self._weights, self.config.quantizer)
+        if self.side == "decoder":
+            x = self._run_stages(graph, quantizer.decode(given), rows)
+            return [self._from_rows(graph, x, rows.batch, self.config.number_channels, [0, 2, 1])]
+        stream = graph.op("Transpose", given, perm=[0, 2, 1])
+        hidden = self._run_stages(graph, graph.reshape(stream, -1, 1), rows)
+        layers = self.config.quantizer.num_quantizers
+        codes = self._from_rows(graph, quantizer.encode(hidden), rows.batch, layers, [2, 0, 1])
+        width = self.config.quantizer.input_dim
+        states = self._from_rows(graph, hidden, rows.batch, width, [0, 2, 1])
+        return [graph.cast(codes, self.codes_type), states]
+
+    def _from_rows(self, graph: Graph, rows: str, batch: str, width: int, perm: list[int]) -> str:
+        shape = graph.op("Concat", batch, graph.ints(-1, width), axis=0)
+        return graph.op("Transpose", graph.op("Reshape", rows, shape), perm=perm)
+
+    def _run_stages(self, graph: Graph, x: str, rows: Rows) -> str:
+        linears = Linears(graph, self._weights)
+        width = 1 if self.side == "encoder" else self.config.quantizer.output_dim
+        for index, stage in enumerate(self._stages):
+            if isinstance(stage, TransformerStage):
+                rings = [ring for ring in self.rings if ring.stage == index]
+                prefix = f"{self.side}.{index}"
+                x = StageWriter(graph, linears, stage, prefix, rings).write(x, rows)
+                width = stage.output_dimension
+            else:
+                x, width = self._patch(graph, x, stage, width)
+        return x
+
+    def _patch(self, graph: Graph, x: str, stage: PatchStage, width: int) -> tuple[str, int]:
+        """Fold (encoder) or unfold (decoder) steps: channel = channel x patch + offset."""
+        size = stage.patch_size
+        if self.side == "encoder":
+            folded = graph.op("Transpose", graph.reshape(x, -1, size, width), perm=[0, 2, 1])
+            return graph.reshape(folded, -1, width * size), width * size
+        width //= size
+        unfolded = graph.op("Transpose", graph.reshape(x, -1, width, size), perm=[0, 2, 1])
+        return graph.reshape(unfolded, -1, width), width
+
 
 Values = list[ValueInfoProto]
 
@@ -33,7 +103,11 @@ def build_model(
     """
     side, _, step = name.partition("_")
     graph, writer = Graph(), CodecWriter(weights, side, codes_type)
-    inputs, outputs = (_write_step if step else _write_clip)(graph, writer)
+    (_write_step if step else _write_clip)(graph, writer)
+    inputs, outputs = (
+        [value_info(*value) for value in values]
+        for values in graph_values(weights.config, name, codes_type)
+    )
     model = finish_model(graph, name, (inputs, outputs), producer)
     if step:
         rings = json.dumps([asdict(ring) for ring in writer.rings])
@@ -55,62 +129,37 @@ def finish_model(
     )
 
 
-def _write_step(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
+def _write_step(graph: Graph, writer: CodecWriter) -> None:
     """The next frames of some streams: ``active`` is true on a prefix of each row's."""
-    given = writer.given("samples" if writer.side == "encoder" else "frames")
     active = graph.cast("active", "int64")
     counts = graph.op("ReduceSum", active, graph.ints(1), keepdims=0)
     rows = Rows(graph, "positions", graph.size("active", 1), counts)
-    _name_all(graph, writer.write(graph, given[0], rows), writer)
+    _name_all(graph, writer.write(graph, writer.given[0], rows), writer)
     graph.op("Add", "positions", counts, outputs=["next_positions"])
-    rings_in, rings_out = _ring_values(writer.rings)
-    flags = value_info("active", "bool", ["batch", "frames"])
-    positions = value_info("positions", "int64", ["batch"])
-    following = value_info("next_positions", "int64", ["batch"])
-    results = [value_info(*result) for result in writer.results()]
-    return [value_info(*given), flags, positions, *rings_in], [*results, following, *rings_out]
 
 
 def _name_all(graph: Graph, values: list[str], writer: CodecWriter) -> None:
-    """Give results their public names."""
-    for value, (name, _, _) in zip(values, writer.results(), strict=True):
+    for value, (name, _, _) in zip(values, writer.results, strict=True):
         graph.op("Identity", value, outputs=[name])
 
 
-def _ring_values(rings: list[Ring]) -> tuple[Values, Values]:
-    """State of the streams, as it comes in and goes out."""
-    before, after = [], []
-    for ring in rings:
-        shape: list[int | str] = ["batch", ring.num_heads, f"places_{ring.stage}", ring.head_dim]
-        for past, present in (ring.names("key"), ring.names("value")):
-            before.append(value_info(past, "float32", shape))
-            after.append(value_info(present, "float32", shape))
-    return before, after
-
-
-def _write_clip(graph: Graph, writer: CodecWriter) -> tuple[Values, Values]:
-    """Whole clips, with the names that the manifest states."""
-    given = writer.given("samples" if writer.side == "encoder" else "frames")
-    joined, frames = write_whole_clip(graph, writer, given[0])
+def _write_clip(graph: Graph, writer: CodecWriter) -> None:
+    joined, frames = write_whole_clip(graph, writer, writer.given[0])
     _name_all(graph, joined, writer)
-    results = [value_info(*result) for result in writer.results()]
     if writer.side == "encoder":
-        lengths = graph.op("Expand", frames, graph.size(given[0], 0))
-        graph.op(
-            "Identity", graph.cast(lengths, writer.codes_type), outputs=["audio_codes_lengths"]
-        )
-        results.insert(1, value_info("audio_codes_lengths", writer.codes_type, ["batch"]))
-    return [value_info(*given)], results
+        lengths = graph.op("Expand", frames, graph.size(writer.given[0], 0))
+        lengths = graph.cast(lengths, writer.codes_type)
+        graph.op("Identity", lengths, outputs=["audio_codes_lengths"])
 
 
 def write_whole_clip(graph: Graph, writer: CodecWriter, given: str) -> tuple[list[str], str]:
-    """A scan over pieces of equal length: the results, and the number of frames."""
+    """A scan over chunks of equal length: the results, and the number of frames."""
     unit = writer.entries_per_frame
     frames = _divided_up(graph, graph.size(given, 2), graph.ints(unit))
-    count = _divided_up(graph, frames, graph.ints(PIECE_FRAMES))
+    count = _divided_up(graph, frames, graph.ints(CHUNK_FRAMES))
     length = _divided_up(graph, frames, count)
-    pieces = _cut(graph, given, count, graph.op("Mul", length, graph.ints(unit)))
-    stacked = _scan(graph, writer, pieces, length)
+    chunks = _cut(graph, given, count, graph.op("Mul", length, graph.ints(unit)))
+    stacked = _scan(graph, writer, chunks, length)
     ends = _ends(graph, writer, frames)
     return [_joined(graph, part, end) for part, end in zip(stacked, ends, strict=True)], frames
 
@@ -131,34 +180,35 @@ def _cut(graph: Graph, given: str, count: str, length: str) -> str:
     return graph.op("Transpose", cut, perm=[2, 0, 1, 3])
 
 
-def _scan(graph: Graph, writer: CodecWriter, pieces: str, length: str) -> list[str]:
-    """The results of every piece, stacked along a new first axis."""
-    states = _empty_states(graph, writer, pieces, length)
+def _scan(graph: Graph, writer: CodecWriter, chunks: str, length: str) -> list[str]:
+    """The results of every chunk, stacked along a new first axis."""
+    states = _empty_states(graph, writer, chunks, length)
     body = Graph(graph)
-    rows = Rows(body, "positions", length, None)
-    results = writer.write(body, "piece", rows)
+    results = writer.write(body, "chunk", Rows(body, "positions", length, None))
     following = body.op("Add", "positions", length)
-    rings_in, rings_out = _ring_values(writer.rings)
-    _, dtype, axes = writer.given("entries")
-    inputs = [value_info("positions", "int64", ["batch"]), *rings_in]
-    inputs.append(value_info("piece", dtype, axes))
-    outputs = [value_info(following, "int64", ["batch"]), *rings_out]
-    for value, (_, kind, axes) in zip(results, writer.results(), strict=True):
-        outputs.append(value_info(value, kind, axes))
+    rings = [ring.values() for ring in writer.rings]
+    _, dtype, axes = writer.given
+    inputs = [("positions", "int64", ["batch"]), *(value for past, _ in rings for value in past)]
+    inputs.append(("chunk", dtype, [*axes[:-1], "entries"]))
+    outputs = [(following, "int64", ["batch"]), *(value for _, new in rings for value in new)]
+    outputs += [
+        (value, kind, axes) for value, (_, kind, axes) in zip(results, writer.results, strict=True)
+    ]
+    values = ([value_info(*value) for value in side] for side in (inputs, outputs))
     found: Any = graph.op(
         "Scan",
         *states,
-        pieces,
+        chunks,
         outputs=len(outputs),
-        body=body.body("piece", inputs, outputs),
+        body=body.body("chunk", *values),
         num_scan_inputs=1,
     )
     return list(found[len(states) :])
 
 
-def _empty_states(graph: Graph, writer: CodecWriter, pieces: str, length: str) -> list[str]:
+def _empty_states(graph: Graph, writer: CodecWriter, chunks: str, length: str) -> list[str]:
     """Position 0 and rings without entries, for every row."""
-    batch = graph.size(pieces, 1 if writer.side == "encoder" else 2)
+    batch = graph.size(chunks, 1 if writer.side == "encoder" else 2)
     states = [graph.op("Expand", graph.constant(0, "int64"), batch)]
     for ring in writer.rings:
         steps = graph.op("Mul", length, graph.ints(ring.steps_per_frame))
@@ -176,9 +226,9 @@ def _ends(graph: Graph, writer: CodecWriter, frames: str) -> list[str]:
     return [graph.op("Mul", frames, graph.ints(writer.config.downsample_rate))]
 
 
-def _joined(graph: Graph, pieces: str, end: str) -> str:
+def _joined(graph: Graph, chunks: str, end: str) -> str:
     """(count, a, b, length) as (a, b, end)."""
-    moved = graph.op("Transpose", pieces, perm=[1, 2, 0, 3])
+    moved = graph.op("Transpose", chunks, perm=[1, 2, 0, 3])
     outer = graph.op("Shape", moved, start=0, end=2)
     flat = graph.op("Reshape", moved, graph.op("Concat", outer, graph.ints(-1), axis=0))
     return graph.op("Slice", flat, graph.ints(0), end, graph.ints(2))

@@ -6,8 +6,7 @@ layer (see `model.quantizer`), so that no table grows with the codebooks.
 """
 
 from ..config import QuantizerConfig
-from .graph import TYPES, Graph
-from .weights import Weights
+from .graph import TYPES, Graph, Weights
 
 _PREFIX = "quantizer.quantizers"
 

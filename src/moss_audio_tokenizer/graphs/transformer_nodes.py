@@ -14,36 +14,88 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import TransformerStage
-from .graph import Graph
-from .linear_nodes import Linears
+from ..onnx.shapes import RingShape
+from .graph import MICROSOFT, Graph, Weights
+
+# Values of a row that share a scale, in 8 bits.
+BLOCK = 32
+
+
+class Linears:
+    """Products of rows (N, inputs) with stored weights (outputs, inputs), in float32."""
+
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        self._graph = graph
+        self._weights = weights
+
+    def matrix(self, name: str) -> str:
+        """A stored weight, in float32."""
+        return self._graph.stored_float32(name, self._weights.tensor(name))
+
+    def product(self, x: str, name: str, inputs: int) -> str:
+        """X W^T."""
+        if is_int8(self._weights, name):
+            return self._int8_product(x, name, inputs)
+        return self._graph.op("Gemm", x, self.matrix(name), transB=1)
+
+    def heads(self, x: str, name: str, num_heads: int, inputs: int) -> str:
+        """X W^T for queries, keys and values: pairs as halves, queries scaled for attention."""
+        if is_int8(self._weights, name):
+            return self._int8_product(x, name, inputs)
+        order, scale = head_rows(inputs, num_heads)
+        graph = self._graph
+        weight = graph.fold("Gather", self.matrix(name), graph.constant(order, "int32"), axis=0)
+        weight = graph.fold("Mul", weight, graph.constant(scale[:, None], "float32"))
+        return graph.op("Gemm", x, weight, transB=1)
+
+    def add_scaled(self, residual: str, x: str, name: str, scale: str, inputs: int) -> str:
+        """Residual + scale * (x W^T)."""
+        graph = self._graph
+        if is_int8(self._weights, name):
+            return graph.op("Add", residual, self._int8_product(x, name, inputs))
+        column = graph.fold("Unsqueeze", self.matrix(scale), graph.ints(1))
+        weight = graph.fold("Mul", self.matrix(name), column)
+        return graph.op("Gemm", x, weight, residual, transB=1)
+
+    def _int8_product(self, x: str, name: str, inputs: int) -> str:
+        """X W^T, both in 8 bits by blocks of a row: no row depends on another."""
+        bits, scales = (self._weights.tensor(each) for each in int8_names(name))
+        names = zip(int8_names(name), (bits, scales), strict=True)
+        return self._graph.op(
+            "MatMulNBits",
+            x,
+            *(self._graph.stored(*named) for named in names),
+            domain=MICROSOFT,
+            K=inputs,
+            N=bits.shape[0],
+            bits=8,
+            block_size=BLOCK,
+            accuracy_level=4,
+        )
+
+
+def int8_names(name: str) -> tuple[str, str]:
+    """Names of a weight in 8 bits, and of its scales."""
+    return f"{name}.int8", f"{name}.scales"
+
+
+def is_int8(weights: Weights, name: str) -> bool:
+    """Whether a weight is stored in 8 bits."""
+    return int8_names(name)[0] in weights
+
+
+def head_rows(width: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order of the rows of an input projection, and a factor for each."""
+    head_dim = width // num_heads
+    rows = np.arange(3 * width).reshape(3, num_heads, head_dim // 2, 2)
+    turned = rows[:2].swapaxes(2, 3)
+    scale = np.ones((3, width), np.float32)
+    scale[0] = head_dim**-0.5
+    return np.concatenate((turned.reshape(-1), rows[2].reshape(-1))), scale.reshape(-1)
+
 
 # Beyond any window, in steps.
 _FAR = 1 << 30
-
-
-@dataclass(frozen=True)
-class Ring:
-    """Keys and values of one layer, as inputs and outputs of a graph.
-
-    Attributes:
-        layer: counted through all stages of the half.
-        stage: its place among the stages; rings of one stage have the same places.
-        num_heads: of attention.
-        head_dim: width of a head.
-        context_steps: the attention window.
-        steps_per_frame: steps that are written for each frame.
-    """
-
-    layer: int
-    stage: int
-    num_heads: int
-    head_dim: int
-    context_steps: int
-    steps_per_frame: int
-
-    def names(self, kind: str) -> tuple[str, str]:
-        """Names of the "key" or "value" entries that come in and that go out."""
-        return f"past_key_values.{self.layer}.{kind}", f"present.{self.layer}.{kind}"
 
 
 class Rows:
@@ -119,7 +171,7 @@ class StageWriter:
         linears: Linears,
         stage: TransformerStage,
         prefix: str,
-        rings: list[Ring],
+        rings: list[RingShape],
     ) -> None:
         self._graph = graph
         self._linears = linears
@@ -140,7 +192,7 @@ class StageWriter:
             x = linears.product(x, f"{self._prefix}.output_proj.weight", stage.d_model)
         return x
 
-    def _block(self, x: str, prefix: str, ring: Ring, steps: StageSteps) -> str:
+    def _block(self, x: str, prefix: str, ring: RingShape, steps: StageSteps) -> str:
         linears, width = self._linears, self._stage.d_model
         in_proj, out_proj = (f"{prefix}.self_attn.{name}_projs.0.weight" for name in ("in", "out"))
         normed = self._normalise(x, f"{prefix}.norm1")
@@ -158,7 +210,7 @@ class StageWriter:
         weight, bias = (self._linears.matrix(f"{prefix}.{name}") for name in ("weight", "bias"))
         return self._graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=1e-5)
 
-    def _attend(self, heads: str, ring: Ring, steps: StageSteps) -> str:
+    def _attend(self, heads: str, ring: RingShape, steps: StageSteps) -> str:
         """Rows (N, 3 x width) of queries, keys and values to rows (N, width)."""
         graph, count = self._graph, ring.num_heads
         heads = graph.op("Reshape", heads, steps.heads_shape)

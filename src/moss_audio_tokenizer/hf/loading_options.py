@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..model.codec import Codec
-from ..model.devices import DTYPES, require_device, require_dtype
+from ..model.inputs import DTYPES, require_device, require_dtype
 
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 # What transformers' Auto classes and wrappers pass along, and what changes nothing here: weights

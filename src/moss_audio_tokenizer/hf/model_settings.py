@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.codec_checkpoint import live_tensors
+from ..checkpoint.key_names import codes_identity
 from ..config import TransformerStage
+from ..errors import InputError
 from ..model.attention import check_backend, usable_backend
 from ..model.codec import Codec
-from ..model.devices import DTYPES, require_dtype
-from ..runtime.fingerprint import fingerprint
+from ..model.inputs import DTYPES, require_dtype
 from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
 from ..runtime.weight_cache import InferenceCache
 from .loading_options import dtype_name
@@ -66,7 +68,15 @@ class ModelSettings:
             self.set_compute_dtype(name)
 
     def _choose_attention(self) -> None:
-        """Let the stages compute by the preferred implementation, or by what there is instead."""
+        """Let the stages compute by the preferred implementation, or by what there is instead.
+
+        Raises:
+            InputError: the model has no weights.
+        """
+        if self.device.type == "meta":
+            raise InputError(
+                "the model is on the device meta, without weights; load them with from_pretrained"
+            )
         preferred = self.config.attention_implementation
         dtype = DTYPES[self.config.compute_dtype]
         name, reason = usable_backend(preferred, self.device, dtype)
@@ -169,7 +179,8 @@ class ModelSettings:
     @property
     def identity(self) -> str:
         """16 hexadecimal digits, equal for models whose codes mean the same."""
-        return fingerprint(self.codec.quantizer, self.config.codec)
+        tensors = live_tensors(self.codec, "v1", ("quantizer.",))
+        return codes_identity(self.codec.config, lambda name: tensors[name].float().cpu().numpy())
 
     def get_codec_dtype_summary(self) -> dict[str, str]:
         """Types of the weights of each part, and what encoder and decoder compute in."""

@@ -21,8 +21,7 @@ from ..config import CodecConfig
 from ..errors import CheckpointError, ConfigError, InputError
 from ..model import inputs
 from ..model.codec import Codec
-from ..model.devices import require_dtype
-from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows
+from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows, require_dtype
 from ..runtime.offline import decode_rows, encode_rows
 from ..runtime.onnx_steps import make_decoder_engine, make_encoder_engine
 from ..runtime.stream_engine import DecoderEngine, EncoderEngine
@@ -247,6 +246,22 @@ class MossAudioTokenizerModel(
             model.set_codec_weight_dtype(wanted.weight_dtype)
         model = model if device is None else model.to(device)
         return (model, loading_info()) if wanted.loading_info else model
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As every module of PyTorch; tensors of a released checkpoint have other names.
+
+        Raises:
+            CheckpointError: no tensor has a name of this model's.
+        """
+        if state_dict and not any(name.startswith("codec.") for name in state_dict):
+            raise CheckpointError(
+                f"no tensor has a name of this model's: the first is {next(iter(state_dict))!r}, "
+                "and model.state_dict() shows those it has; a released checkpoint is loaded by "
+                "MossAudioTokenizerModel.from_pretrained(FOLDER)"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
 
     @classmethod
     def _around(cls, codec: Codec, settings: dict[str, Any]) -> "MossAudioTokenizerModel":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..api.array_codec import ArrayCodec
 from ..config import CodecConfig
-from ..model.devices import require_device
+from ..model.inputs import require_device
 from ..streaming.engine import StepEngine
 from .modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 

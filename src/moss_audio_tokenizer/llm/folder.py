@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..checkpoint.hub import find_checkpoint
+from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..speech.tokens import TextCodec
 from .text import load_text, save_text
 
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
 _KINDS = {"cat-asr": "speech to text", "cat-tts": "text to speech"}
 _FACTS = ("num_quantizers", "codebook_size", "code_rank")
 
@@ -87,7 +86,8 @@ def load_model_folder(kind: type[FolderModel], path: str | Path, **options: Any)
     config = _config(folder, kind.config_class)
     text = load_text(folder)
     try:
-        tensors = load_file(folder / WEIGHTS_NAME)
+        stored = with_scales(read_header(folder / WEIGHTS_NAME))
+        tensors = {name: torch.from_numpy(tensor.read()) for name, tensor in stored.items()}
         # On the meta device first: a config.json may ask for more memory than there is.
         with torch.device("meta"):
             _check_fit(kind(config, text), tensors, folder)
@@ -151,15 +151,9 @@ def describe_language_folder(folder: Path) -> dict[str, Any]:
     """
     values = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     parts: dict[str, int] = {}
-    try:
-        with safe_open(folder / WEIGHTS_NAME, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - no mapping
-                part = name.split(".")[0]
-                size = prod(tensors.get_slice(name).get_shape())
-                parts[part] = parts.get(part, 0) + size
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder / WEIGHTS_NAME} cannot be read ({reason})") from error
+    for name, tensor in with_scales(read_header(folder / WEIGHTS_NAME)).items():
+        part = name.split(".")[0]
+        parts[part] = parts.get(part, 0) + prod(tensor.shape)
     return {
         "model": str(folder),
         "kind": _KINDS[values["model_type"]],

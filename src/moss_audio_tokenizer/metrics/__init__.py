@@ -5,7 +5,6 @@ undefined (STOI of silence, say) is NaN, which averages can leave out; every doc
 Knows nothing of files, codecs or averages.
 """
 
-from .buzz import buzz_share
 from .distances import (
     dac_mel_distance,
     mel_distance,
@@ -15,7 +14,7 @@ from .distances import (
     stft_distance,
 )
 from .listening import pesq_nb, pesq_wb, stoi
-from .pitch import gross_pitch_error
+from .pitch import buzz_share, gross_pitch_error
 
 __all__ = [
     "buzz_share",

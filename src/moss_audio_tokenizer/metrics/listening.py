@@ -4,13 +4,13 @@ Owns what they answer where the packages would warn, fail or return a stand-in.
 """
 
 import warnings
-from types import ModuleType
+from importlib import import_module
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from ..errors import MissingDependencyError
-from .signals import MEASURED_RATE, aligned_at_measured_rate
+from .signals import MEASURED_RATE, Estimate, Reference, aligned_at_measured_rate
 
 # pystoi compares segments of 30 frames at 10 kHz; with fewer it returns this number.
 _STOI_TOO_SHORT = 1e-5
@@ -19,11 +19,7 @@ _STOI_FRAME_SECONDS = 0.0256
 _PESQ_SHORTEST = MEASURED_RATE // 4
 
 
-def stoi(
-    reference: Float[np.ndarray, "samples"],
-    estimate: Float[np.ndarray, "other_samples"],
-    sampling_rate: int,
-) -> float:
+def stoi(reference: Reference, estimate: Estimate, sampling_rate: int) -> float:
     """Short-time objective intelligibility, not extended: 1 is the best, about 0 is noise.
 
     NaN when the reference is silent, or holds less than about 0.4 s once its silent parts are
@@ -33,7 +29,7 @@ def stoi(
         AudioError: a signal is not mono, empty, or not finite.
         MissingDependencyError: pystoi is not installed.
     """
-    pystoi = _pystoi()
+    pystoi = _package("pystoi", "STOI needs it; pip install 'moss-audio-tokenizer[eval]'")
     reference, estimate = aligned_at_measured_rate(reference, estimate, sampling_rate)
     if not reference.any() or len(reference) < 2 * _STOI_FRAME_SECONDS * MEASURED_RATE:
         return float("nan")
@@ -43,11 +39,7 @@ def stoi(
     return float("nan") if value == _STOI_TOO_SHORT else value
 
 
-def pesq_wb(
-    reference: Float[np.ndarray, "samples"],
-    estimate: Float[np.ndarray, "other_samples"],
-    sampling_rate: int,
-) -> float:
+def pesq_wb(reference: Reference, estimate: Estimate, sampling_rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2), a mean opinion score from about 1.0 to 4.64.
 
     NaN when either signal is silent, shorter than 0.25 s, or without a stretch of speech.
@@ -59,11 +51,7 @@ def pesq_wb(
     return _pesq(reference, estimate, sampling_rate, "wb")
 
 
-def pesq_nb(
-    reference: Float[np.ndarray, "samples"],
-    estimate: Float[np.ndarray, "other_samples"],
-    sampling_rate: int,
-) -> float:
+def pesq_nb(reference: Reference, estimate: Estimate, sampling_rate: int) -> float:
     """Narrow-band PESQ (ITU-T P.862.1) on 16 kHz signals, from about 1.0 to 4.55; NaN as wide-band.
 
     Raises:
@@ -74,7 +62,7 @@ def pesq_nb(
 
 
 def _pesq(reference: np.ndarray, estimate: np.ndarray, sampling_rate: int, band: str) -> float:
-    pesq = _pesq_package()
+    pesq = _package("pesq", "PESQ needs it and a C compiler to build it; pip install pesq")
     reference, estimate = aligned_at_measured_rate(reference, estimate, sampling_rate)
     if len(reference) < _PESQ_SHORTEST or not (reference.any() and estimate.any()):
         return float("nan")
@@ -84,23 +72,8 @@ def _pesq(reference: np.ndarray, estimate: np.ndarray, sampling_rate: int, band:
         return float("nan")
 
 
-def _pystoi() -> ModuleType:
+def _package(name: str, remedy: str) -> Any:
     try:
-        import pystoi
+        return import_module(name)
     except ImportError as error:
-        raise MissingDependencyError(
-            "STOI needs the package pystoi: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
-    return pystoi
-
-
-def _pesq_package() -> ModuleType:
-    # In no extra: it has no wheels, so that an extra with it would ask everybody for a compiler.
-    try:
-        import pesq
-    except ImportError as error:
-        raise MissingDependencyError(
-            "PESQ needs the package pesq and a C compiler to build it: pip install pesq "
-            "(the other metrics come with 'moss-audio-tokenizer[eval]')"
-        ) from error
-    return pesq
+        raise MissingDependencyError(f"{name} is not installed: {remedy}") from error

@@ -1,4 +1,13 @@
-"""Two signals brought to the same footing: checked, cut to the shorter, resampled to 16 kHz."""
+"""Signals brought to one footing (checked, cut to the shorter, at 16 kHz), and their spectra.
+
+Owns magnitude spectra, the Slaney mel filters and mel cepstra; knows nothing of distances. Frames
+are centered: the signal is reflected by half a window at both ends, so that frame i is centered
+on sample i * hop.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import soxr
@@ -9,9 +18,27 @@ from ..errors import AudioError
 MEASURED_RATE = 16_000
 """Samples a second at which the published figures were measured."""
 
+Reference = Float[np.ndarray, "samples"]
+Estimate = Float[np.ndarray, "other_samples"]
+"""Mono signals; the longer one is cut to the shorter."""
+
+# The Slaney scale: linear below 1 kHz (3 mels for 200 Hz), logarithmic above.
+_HERTZ_A_MEL = 200.0 / 3.0
+_LOG_FROM_HERTZ = 1000.0
+_LOG_FROM_MEL = _LOG_FROM_HERTZ / _HERTZ_A_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+_BLOCK_FRAMES = 2048
+
+_CEPSTRA_WINDOW_SECONDS = 0.032
+_NUM_MELS = 40
+_NUM_CEPSTRA = 20
+_CEPSTRA_FLOOR = 1e-5
+# Pauses are left out: frames this far below the loudest say more of the room than of the voice.
+_CEPSTRA_RANGE_LOG10 = 2.0
+
 
 def aligned(
-    reference: Float[np.ndarray, "samples"], estimate: Float[np.ndarray, "other_samples"]
+    reference: Reference, estimate: Estimate
 ) -> tuple[Float[np.ndarray, "shorter"], Float[np.ndarray, "shorter"]]:
     """Both signals in float64, cut to the shorter.
 
@@ -23,9 +50,7 @@ def aligned(
 
 
 def aligned_at_measured_rate(
-    reference: Float[np.ndarray, "samples"],
-    estimate: Float[np.ndarray, "other_samples"],
-    sampling_rate: int,
+    reference: Reference, estimate: Estimate, sampling_rate: int
 ) -> tuple[Float[np.ndarray, "resampled"], Float[np.ndarray, "resampled"]]:
     """Both signals in float64, cut to the shorter, at 16 kHz (soxr, high quality).
 
@@ -67,3 +92,85 @@ def _resampled(signal: Float[np.ndarray, "samples"], rate: int) -> Float[np.ndar
     resampled = soxr.resample(signal, rate, MEASURED_RATE)
     # A handful of samples can round to none.
     return resampled if len(resampled) else np.zeros(1)
+
+
+def hertz_to_mel(hertz: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Frequencies on the Slaney mel scale."""
+    above = _LOG_FROM_MEL + np.log(np.maximum(hertz, 1e-9) / _LOG_FROM_HERTZ) / _LOG_STEP
+    return np.where(hertz < _LOG_FROM_HERTZ, hertz / _HERTZ_A_MEL, above)
+
+
+def mel_to_hertz(mels: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """The inverse of `hertz_to_mel`."""
+    above = _LOG_FROM_HERTZ * np.exp(_LOG_STEP * (mels - _LOG_FROM_MEL))
+    return np.where(mels < _LOG_FROM_MEL, mels * _HERTZ_A_MEL, above)
+
+
+@lru_cache(maxsize=16)
+def mel_filters(
+    sampling_rate: int, window_length: int, num_mels: int
+) -> Float[np.ndarray, "mels bins"]:
+    """Triangular filters from 0 Hz to Nyquist, each of unit area over frequency in Hz.
+
+    Returns:
+        (num_mels, window_length // 2 + 1), float64. It is shared: do not write into it.
+    """
+    bins = np.linspace(0.0, sampling_rate / 2, window_length // 2 + 1)
+    highest = hertz_to_mel(np.array(sampling_rate / 2))
+    corners = mel_to_hertz(np.linspace(0.0, highest, num_mels + 2))[:, None]
+    left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
+    return np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (right - left))
+
+
+def magnitude_blocks(
+    signal: Float[np.ndarray, "samples"],
+    window_length: int,
+    hop_length: int,
+    root: bool = True,
+    padding: Literal["reflect", "constant"] = "reflect",
+) -> Iterator[Float[np.ndarray, "frames bins"]]:
+    """STFT magnitudes under a periodic sqrt-Hann (or Hann) window, a block of frames at a time.
+
+    Blocks bound the memory: an hour's whole spectrum would take gigabytes. Signals shorter than
+    half a window are reflected as often as it takes.
+    """
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
+    window = np.sqrt(hann) if root else hann
+    padded = np.pad(signal, window_length // 2, mode=padding)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)[::hop_length]
+    for start in range(0, len(frames), _BLOCK_FRAMES):
+        yield np.abs(np.fft.rfft(frames[start : start + _BLOCK_FRAMES] * window))
+
+
+def mfcc_statistics(
+    samples: Float[np.ndarray, "samples"], sampling_rate: int
+) -> Float[np.ndarray, "38"]:
+    """Means, then deviations, of mel cepstra 1 to 19; loudness does not count.
+
+    A baseline for speaker similarity without any model. It depends on the microphone and the words
+    as much as on the voice, so cosines compare versions of one experiment, not speakers, and must
+    not be set beside published similarities. All zero for silence.
+
+    Source: Davis and Mermelstein, "Comparison of parametric representations for monosyllabic
+    word recognition", 1980 (the cepstra).
+    """
+    window = 2 ** round(np.log2(_CEPSTRA_WINDOW_SECONDS * sampling_rate))
+    filters = mel_filters(sampling_rate, window, _NUM_MELS).T
+    blocks = magnitude_blocks(np.asarray(samples, np.float64), window, window // 4)
+    mel = np.concatenate([block @ filters for block in blocks])
+    level = np.log10(np.maximum(mel, _CEPSTRA_FLOOR))
+    if mel.max() <= _CEPSTRA_FLOOR:  # silence has no voice
+        return np.zeros(2 * (_NUM_CEPSTRA - 1))
+    loud = level.mean(1) > level.mean(1).max() - _CEPSTRA_RANGE_LOG10
+    # Without the mean over bands, which is loudness.
+    cepstra = level[loud] @ _cosines()
+    return np.concatenate((cepstra.mean(0), cepstra.std(0)))
+
+
+def _cosines() -> Float[np.ndarray, "mels cepstra"]:
+    """The discrete cosine transform, of type 2 and orthonormal, without its first row."""
+    bands = np.pi * (np.arange(_NUM_MELS) + 0.5) / _NUM_MELS
+    rows = np.cos(np.outer(bands, np.arange(1, _NUM_CEPSTRA)))
+    return rows * np.sqrt(2.0 / _NUM_MELS)

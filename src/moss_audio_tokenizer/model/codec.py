@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ..config import CodecConfig
 from ..errors import ConfigError
-from .decoder import Decoder
-from .encoder import Encoder
 from .quantizer import LayeredLinear, ResidualQuantizer, WeightNormLinear
+from .stages import Decoder, Encoder
 
 PARTS = ("all", "encoder", "decoder")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..api import validation
 from ..config import CodecConfig
-from ..errors import AudioError, CodesError, InputError
+from ..errors import AudioError, CodesError, ConfigError, InputError
 
 
 def _as_tensor(values: Any, name: str, error: type[InputError]) -> Tensor:
@@ -147,3 +147,34 @@ def _padded(row: Tensor, length: int, axis: int) -> Tensor:
     shape = list(row.shape)
     shape[axis] = missing
     return torch.cat((row, row.new_zeros(shape)), dim=axis)
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def require_device(name: object) -> torch.device:
+    """The device called ``name``, if tensors can be made on it here.
+
+    Raises:
+        ConfigError: there is no such device, or it holds no values.
+    """
+    try:
+        device = torch.device(name)  # type: ignore[call-overload]
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); try 'cpu'") from error
+    if device.type == "meta":
+        raise ConfigError("device 'meta' holds no values; expected one such as 'cpu' or 'cuda'")
+    return device
+
+
+def require_dtype(name: object) -> torch.dtype:
+    """The precision called ``name``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ConfigError(f"dtype is {name!r}; expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]

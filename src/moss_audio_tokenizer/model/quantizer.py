@@ -13,6 +13,7 @@ same function, with the same gradients, at a fraction of the work.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..config import QuantizerConfig
-from .devices import without_autocast
 
 
 @dataclass
@@ -244,3 +244,9 @@ def _layer_loss(pairs: list[tuple[Tensor, Tensor]], masks: list[Tensor], valid: 
 
 def _projection(inputs: int, outputs: int) -> nn.Module:
     return nn.Identity() if inputs == outputs else WeightNormLinear(inputs, outputs)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """What is computed within keeps the precision of its tensors, on the device of ``tensor``."""
+    # The meta device, on which shapes are tried out, knows no autocast.
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)

@@ -27,8 +27,9 @@ def as_array(values: Any, name: str, error: type[InputError]) -> np.ndarray:
         array = np.empty(0, object)
     if array.dtype.kind not in "fiubc":
         raise error(
-            f"{name} is {type(values).__name__}, which is no array of numbers; "
-            "expected a NumPy array or rows of equal lengths"
+            f"{name} is {type(values).__name__}, from which NumPy gets no array of numbers; "
+            "expected a NumPy array, such as tensor.detach().float().cpu().numpy(), or rows of "
+            "equal lengths"
         )
     return array
 

@@ -184,7 +184,7 @@ def encoder_engine(graph: StepGraph, slots: int, frames: int, layers: int) -> On
         Port("audio_codes", graph.codes_type, (quantizer.num_quantizers, "batch", "frames")),
         Port("encoder_hidden_states", "float32", ("batch", quantizer.input_dim, "frames")),
     ]
-    state = (rings_of(config, "encoder_step"), given, results, slots, frames)
+    state = (rings_of(config, "encoder"), given, results, slots, frames)
     runner = StepRunner(graph.runtime, graph.session_for, *state)
     sizes = (graph.identity, slots, frames)
     return OnnxEncoderEngine(runner, config, *sizes, num_quantizers=layers)
@@ -197,6 +197,6 @@ def decoder_engine(graph: StepGraph, slots: int, frames: int) -> OnnxDecoderEngi
     given = Port("audio_codes", graph.codes_type, (layers, "batch", "frames"))
     axes = ("batch", config.number_channels, "frames")
     results = [Port("audio", "float32", axes, config.downsample_rate)]
-    state = (rings_of(config, "decoder_step"), given, results, slots, frames)
+    state = (rings_of(config, "decoder"), given, results, slots, frames)
     runner = StepRunner(graph.runtime, graph.session_for, *state)
     return OnnxDecoderEngine(runner, config, graph.identity, slots, frames)

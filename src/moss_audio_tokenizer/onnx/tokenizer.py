@@ -29,7 +29,7 @@ from .folder import OnnxFolder, find_folder
 from .graph_pair import GraphPair
 from .outputs import DecoderOutput, EncoderOutput
 from .runtime import Runtime, session_facts
-from .shapes import PIECE_FRAMES
+from .shapes import CHUNK_FRAMES
 
 
 class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
@@ -213,7 +213,7 @@ def _reopened(
 
 
 def _chunks(frames: int, chunk_frames: int | None) -> list[slice]:
-    size = chunk_frames or PIECE_FRAMES
+    size = chunk_frames or CHUNK_FRAMES
     return [slice(start, min(start + size, frames)) for start in range(0, frames, size)]
 
 

@@ -12,8 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.devices import without_autocast
-from ..model.quantizer import LayeredLinear, ResidualQuantizer, WeightNormLinear
+from ..model.quantizer import (
+    LayeredLinear,
+    ResidualQuantizer,
+    WeightNormLinear,
+    without_autocast,
+)
 
 
 class FoldedQuantizer:

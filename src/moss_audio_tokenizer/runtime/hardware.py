@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model.devices import DTYPES
+from ..model.inputs import DTYPES
 
 # So much that on a GPU the call itself, some microseconds, does not count.
 _READ_BYTES = {"cpu": 400_000_000, "cuda": 1_600_000_000}

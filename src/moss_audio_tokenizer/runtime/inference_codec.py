@@ -4,6 +4,7 @@ An `InferenceEncoder` has the encoder's stages and the quantizer, an `InferenceD
 quantizer and the decoder's stages; `InferenceStack` is what they have in common.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from types import ModuleType
@@ -12,14 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..config import CodecConfig
 from ..model.codec import Codec
-from ..model.devices import without_autocast
-from ..model.patchify import deinterleave, interleave
-from ..model.stack import StageStack
+from ..model.quantizer import without_autocast
+from ..model.stages import StageStack, deinterleave, interleave
 from ..model.transformer import Transformer
 from ..onnx.engines import StepGraph
 from .chunk_cache import ChunkAttention, ChunkState
-from .fingerprint import stream_fingerprint
 from .folded_quantizer import fold_quantizer
 from .onnx_sessions import step_graph
 from .ring_cache import RingKVCache, StepBatch, init_ring
@@ -133,7 +133,7 @@ class InferenceEncoder:
         self.config = config
         encoder = codec.require_encoder()
         self._codec = codec
-        self.identity = stream_fingerprint(config, dtype, encoder, codec.quantizer)
+        self.identity = _fingerprint(config, dtype, encoder, codec.quantizer)
         self.stack = InferenceStack(encoder, config.encoder_rates, config.frame_rate, dtype)
         self.quantizer = fold_quantizer(codec.quantizer)
 
@@ -173,7 +173,7 @@ class InferenceDecoder:
         self.config = config
         decoder = codec.require_decoder()
         self._codec = codec
-        self.identity = stream_fingerprint(config, dtype, decoder, codec.quantizer)
+        self.identity = _fingerprint(config, dtype, decoder, codec.quantizer)
         self.stack = InferenceStack(decoder, config.decoder_rates, config.frame_rate, dtype)
         self.quantizer = fold_quantizer(codec.quantizer)
 
@@ -200,3 +200,16 @@ class InferenceDecoder:
         """Audio of the next frames of some streams, whose positions advance."""
         x = self.stack.step(hidden, state, batch)
         return deinterleave(x, self.config.number_channels)
+
+
+def _fingerprint(config: CodecConfig, dtype: torch.dtype, *parts: nn.Module) -> str:
+    """16 hexadecimal digits that differ where a saved stream's KV caches would be wrong.
+
+    Only the first values of each weight are read: training changes them too.
+    """
+    digest = hashlib.sha256(f"{config} {dtype}".encode())
+    for part in parts:
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

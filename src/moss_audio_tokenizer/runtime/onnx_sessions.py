@@ -73,8 +73,8 @@ def step_graph(codec: Codec, side: str, identity: str) -> StepGraph | None:
     if sum(tensor.nbytes for tensor in tensors.values()) > _MOST_WEIGHTS:
         return None
     try:
+        from ..graphs.graph import ArrayWeights
         from ..graphs.onnx_models import build_model
-        from ..graphs.weights import ArrayWeights
 
         runtime = Runtime(num_threads=1)
     except (ImportError, MissingDependencyError):  # onnx, onnxruntime

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..model.codec import Codec
-from ..model.stack import StageStack
+from ..model.stages import StageStack
 from .inference_codec import InferenceDecoder, InferenceEncoder
 
 # Values that are compared of every weight, evenly spaced.

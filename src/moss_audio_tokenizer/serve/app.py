@@ -7,8 +7,8 @@ of applications.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import swagger_ui_bundle
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -23,18 +23,17 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..codes import StreamingCodec
 from ..errors import MossAudioError
-from .asr_thread import SpeechTranscriber, Transcriptions
-from .auth import Gate
-from .file_routes import file_routes
-from .http_errors import (
+from .admission import (
     STATUS,
+    Gate,
     Refused,
     document_of,
-    openai_document_of,
-    openai_status_of,
+    openai_answer,
     refusal_of,
 )
+from .file_routes import file_routes
 from .metrics import Metrics
+from .model_service import Speeches, SpeechSynthesizer, SpeechTranscriber, Transcriptions
 from .settings import ServerSettings
 from .speech_routes import MODEL as TTS_MODEL
 from .speech_routes import OPENAI_PATHS, model_routes, speech_routes
@@ -42,7 +41,6 @@ from .stream_routes import stream_routes
 from .streams import Streams
 from .transcription_routes import MODEL as ASR_MODEL
 from .transcription_routes import transcription_routes
-from .tts_thread import SpeechQueue, SpeechSynthesizer
 from .voices import VoiceCache, voice_routes
 
 _DESCRIPTION = """Audio to discrete codes and back. Whole files go over HTTP. Live streams go over
@@ -52,6 +50,18 @@ other, and `{"type": "end"}` ends a stream. `/v1/audio/speech` synthesizes texts
 `/v1/audio/transcriptions` transcribes recordings, in the form of OpenAI's interface.
 Errors are `{"error": {"code", "message"}}`."""
 _CLIENT_CLOSED = 499
+_TEXTS = {name: {"type": "string"} for name in ("code", "message")}
+_ERROR_RESPONSE = {
+    "description": "An error: what was got, what was expected, and what to do.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"error": {"type": "object", "properties": _TEXTS}},
+            }
+        }
+    },
+}
 
 
 class CodecServer:
@@ -82,9 +92,9 @@ class CodecServer:
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
         self.streams = Streams(open_codec, self.settings, self.metrics)
-        self.speeches: SpeechQueue | None = None
+        self.speeches: Speeches | None = None
         if open_synthesizer is not None:
-            self.speeches = SpeechQueue(open_synthesizer, self.settings, self.metrics)
+            self.speeches = Speeches(open_synthesizer, self.settings, self.metrics)
         self.transcriptions: Transcriptions | None = None
         if open_transcriber is not None:
             self.transcriptions = Transcriptions(open_transcriber, self.settings, self.metrics)
@@ -92,12 +102,12 @@ class CodecServer:
         self._services = [service for service in services if service is not None]
         self._voices: VoiceCache | None = None
         self.metrics.watch(
-            self.streams.waiting_frames,
-            lambda: self.streams.num_clips,
-            self.streams.num_slots,
-            self.streams.num_bytes,
-            lambda: self._voices.num_bytes if self._voices else 0,
-            lambda: self.speeches.num_requests if self.speeches else 0,
+            queued_frames=self.streams.waiting_frames,
+            clips=lambda: self.streams.num_clips,
+            session_slots=self.streams.num_slots,
+            session_bytes=self.streams.num_bytes,
+            voice_bytes=lambda: self._voices.num_bytes if self._voices else 0,
+            queued_speeches=lambda: self.speeches.num_requests if self.speeches else 0,
         )
         self.app = self._build()
 
@@ -107,6 +117,7 @@ class CodecServer:
             version=__version__,
             description=_DESCRIPTION,
             lifespan=self._lifespan,
+            responses={"default": _ERROR_RESPONSE},
             docs_url=None,
             redoc_url=None,
         )
@@ -123,6 +134,7 @@ class CodecServer:
         app.include_router(transcription_routes(self.transcriptions, gate))
         app.include_router(self._state_routes(gate))
         _add_pages(app)
+        _say_what_routes_do(app)
         errors = (Refused, MossAudioError, RequestValidationError, HTTPException, ClientDisconnect)
         for error in errors:
             app.add_exception_handler(error, self._answer)
@@ -138,11 +150,8 @@ class CodecServer:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG002
-        await self.streams.start()
-        if self.speeches is not None:
-            self.speeches.start()
-        if self.transcriptions is not None:
-            self.transcriptions.start()
+        for service in self._services:
+            service.start()
         opening = asyncio.create_task(self.open())
         try:
             yield
@@ -197,14 +206,15 @@ class CodecServer:
         if isinstance(error, ClientDisconnect):
             return Response(status_code=_CLIENT_CLOSED)
         if isinstance(error, RequestValidationError):
-            error = Refused("bad_input", _first_problem(error))
+            problem = error.errors()[0]
+            error = Refused("bad_input", f"{problem['loc'][1]}: {problem['msg']}")
         if isinstance(error, HTTPException):
             error = _refusal_of_route(error, request)
         refusal = refusal_of(error)
-        self.metrics.refused(refusal.code)
+        self.metrics.refused.labels(refusal.code).inc()
         headers = {"Retry-After": f"{refusal.retry_seconds:.0f}"} if refusal.retry_seconds else None
         if request.url.path.startswith(OPENAI_PATHS):
-            return JSONResponse(openai_document_of(refusal), openai_status_of(refusal), headers)
+            return JSONResponse(*openai_answer(refusal), headers)
         return JSONResponse(document_of(refusal), STATUS[refusal.code].http, headers)
 
 
@@ -218,13 +228,22 @@ def _refusal_of_route(error: HTTPException, request: Request) -> Refused:
     return Refused("bad_input", str(error.detail))
 
 
-def _first_problem(error: RequestValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{problem['loc'][1]}: {problem['msg']}"
+def _say_what_routes_do(app: FastAPI) -> None:
+    """Let the documentation name routes by their first sentence, not by their function."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["summary"] = operation["description"].partition("\n")[0].rstrip(".")
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_pages(app: FastAPI) -> None:
-    page = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    page = Path(__file__).with_name("page.html").read_text("utf-8")
     app.mount("/docs/assets", StaticFiles(directory=Path(swagger_ui_bundle.swagger_ui_path)))
 
     @app.get("/", include_in_schema=False)

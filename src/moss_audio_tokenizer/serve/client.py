@@ -1,7 +1,7 @@
 """A client for Python programs: whole files over HTTP, live streams over WebSockets.
 
 Needs httpx and websockets, but no FastAPI. A refusal of the server is raised as an error of this
-package.
+package. `RemoteCodec` is a server's codec, one clip at a time, for `evaluation.golden` to verify.
 """
 
 import io
@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import httpx
 import numpy as np
+import soundfile
 from jaxtyping import Float, Integer
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -35,6 +36,16 @@ _ERRORS: dict[str, type[MossAudioError]] = {
 }
 _AUDIO = "pcm_f32le"
 _MAX_ANSWER_BYTES = 1 << 28
+# Chunk lengths of a live stream in frames: shorter than, equal to, and longer than a frame.
+_CHUNK_FRAMES = (0.37, 1.0, 2.3)
+# The largest values that a codec can have.
+_MOST = {
+    "sampling_rate": 768_000,
+    "num_channels": 64,
+    "samples_per_frame": 1 << 20,
+    "num_quantizers": 1024,
+    "codebook_size": 1 << 16,
+}
 _Connect = Callable[[], AbstractContextManager[ClientConnection]]
 _Self = TypeVar("_Self", bound="_LiveStream")
 
@@ -76,8 +87,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         self, recording: str | Path | bytes, num_quantizers: int | None = None
     ) -> AudioCodes:
         """Encode a sound file, given as a path or as bytes."""
-        document = self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers)
-        return _codes(document)
+        return _codes(self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers))
 
     def decode(
         self, codes: AudioCodes, num_quantizers: int | None = None, audio_format: str = "wav"
@@ -96,8 +106,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
 
     def voice(self, voice: str, num_quantizers: int | None = None) -> AudioCodes:
         """The codes of a voice."""
-        found = self._request("GET", f"/v1/voices/{voice}", num_quantizers=num_quantizers)
-        return _codes(found)
+        return _codes(self._request("GET", f"/v1/voices/{voice}", None, num_quantizers))
 
     def drop_voice(self, voice: str) -> None:
         """Delete a voice."""
@@ -232,9 +241,36 @@ class _LiveStream:
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
 
+    def send(self, chunk: np.ndarray, /) -> None:
+        """Send samples or codes."""
+        raise NotImplementedError
+
     def finish(self) -> None:
         """Mark the end of the input."""
         self._send(json.dumps({"type": "end"}))
+
+    def results(self) -> Iterator[np.ndarray]:
+        """Iterate over codes or audio as they arrive, to the end of the stream."""
+        reader = self._reader()
+        while isinstance(message := self._message(), bytes):
+            yield reader.read(message)
+        self.summary = message
+
+    def run(self, chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Send all chunks and the end from another thread; iterate over the results meanwhile."""
+
+        def feed() -> None:
+            for chunk in chunks:
+                self.send(chunk)
+            self.finish()
+
+        sending = threading.Thread(target=feed, daemon=True)
+        sending.start()
+        yield from self.results()
+        sending.join()
+
+    def _reader(self) -> PackedFrames | PcmReader:
+        raise NotImplementedError
 
     def _send(self, message: str | bytes) -> None:
         if not message:  # an empty chunk; servers refuse empty messages
@@ -259,63 +295,28 @@ class _LiveStream:
             raise _error_of(message)
         return document
 
-    def _results(self, read: Callable[[bytes], Any]) -> Iterator[Any]:
-        while isinstance(message := self._message(), bytes):
-            yield read(message)
-        self.summary = message
-
-    def _fed_by(self, send: Callable[[Any], None], chunks: Iterable[Any]) -> threading.Thread:
-        """Send all chunks and the end from a thread, while the caller reads."""
-
-        def feed() -> None:
-            for chunk in chunks:
-                send(chunk)
-            self.finish()
-
-        thread = threading.Thread(target=feed, daemon=True)
-        thread.start()
-        return thread
-
 
 class EncodeStream(_LiveStream):
-    """Audio to codes, live."""
+    """Audio to codes, live: sends samples, gives arrays (num_quantizers, frames)."""
 
     def send(self, audio: Float[np.ndarray, "channels samples"]) -> None:
         """Send any number of samples."""
-        for message in PcmWriter(_AUDIO).write(np.asarray(audio, np.float32)):
+        for message in PcmWriter(_AUDIO).messages(np.asarray(audio, np.float32)):
             self._send(message)
 
-    def results(self) -> Iterator[Integer[np.ndarray, "num_quantizers frames"]]:
-        """Iterate over codes as they arrive, to the end of the stream."""
-        yield from self._results(self._frames.read)
-
-    def run(
-        self, chunks: Iterable[Float[np.ndarray, "channels samples"]]
-    ) -> Iterator[Integer[np.ndarray, "num_quantizers frames"]]:
-        """Send chunks from another thread and iterate over the codes as they arrive."""
-        sending = self._fed_by(self.send, chunks)
-        yield from self.results()
-        sending.join()
+    def _reader(self) -> PackedFrames:
+        return self._frames
 
 
 class DecodeStream(_LiveStream):
-    """Codes to audio, live."""
+    """Codes to audio, live: sends codes, gives arrays (channels, samples)."""
 
     def send(self, codes: Integer[np.ndarray, "num_quantizers frames"]) -> None:
         """Send whole frames; their number of quantizers is that of the stream."""
         self._send(self._frames.write(codes))
 
-    def results(self) -> Iterator[Float[np.ndarray, "channels samples"]]:
-        """Iterate over audio as it arrives, to the end of the stream."""
-        yield from self._results(PcmReader(_AUDIO, self._info).read)
-
-    def run(
-        self, chunks: Iterable[Integer[np.ndarray, "num_quantizers frames"]]
-    ) -> Iterator[Float[np.ndarray, "channels samples"]]:
-        """Send chunks from another thread and iterate over the audio as it arrives."""
-        sending = self._fed_by(self.send, chunks)
-        yield from self.results()
-        sending.join()
+    def _reader(self) -> PcmReader:
+        return PcmReader(_AUDIO, self._info)
 
 
 def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
@@ -324,14 +325,7 @@ def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
     Raises:
         ServerError: A fact is missing or impossible.
     """
-    most = {
-        "sampling_rate": 768_000,
-        "num_channels": 64,
-        "samples_per_frame": 1 << 20,
-        "num_quantizers": 1024,
-        "codebook_size": 1 << 16,
-    }
-    for name, limit in most.items():
+    for name, limit in _MOST.items():
         value = document.get(name)
         if type(value) is not int or not 1 <= value <= limit:
             raise ServerError(
@@ -343,35 +337,23 @@ def codec_info(document: dict[str, Any], where: str) -> CodecInfo:
             f"{where} says model {str(identity)[:40]!r}; expected 1 to 16 ASCII characters that "
             "identify the codec"
         )
-    return CodecInfo(
-        identity=identity,
-        sampling_rate=document["sampling_rate"],
-        num_channels=document["num_channels"],
-        downsample_rate=document["samples_per_frame"],
-        num_quantizers=document["num_quantizers"],
-        codebook_size=document["codebook_size"],
-    )
+    rate, channels, step, layers, entries = (document[name] for name in _MOST)
+    return CodecInfo(identity, rate, channels, step, layers, entries)
 
 
 def _document(text: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        ServerError: The text is not a JSON object.
-    """
+    """Parse a JSON object."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ServerError(
-            _nonsense(text if isinstance(text, str) else text.decode(errors="replace"))
-        )
+        raise _nonsense(text if isinstance(text, str) else text.decode(errors="replace"))
     return found
 
 
-def _nonsense(text: str) -> str:
-    return f"the server answered {text[:80]!r}, which a codec server would not answer"
+def _nonsense(text: str) -> ServerError:
+    return ServerError(f"the server answered {text[:80]!r}, which a codec server would not answer")
 
 
 def _samples(chunks: Iterable[bytes]) -> Iterator[Float[np.ndarray, " samples"]]:
@@ -400,9 +382,101 @@ def _error_of(text: str) -> MossAudioError:
         error = json.loads(text)["error"]
         code, message = error["code"], error["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return ServerError(_nonsense(text))
+        return _nonsense(text)
     if not isinstance(code, str):
-        return ServerError(_nonsense(text))
+        return _nonsense(text)
     # The message may be printed on a terminal.
     shown = "".join(sign if sign.isprintable() else " " for sign in str(message))
     return _ERRORS.get(code, ServerError)(f"{shown} ({code})")
+
+
+class RemoteCodec:
+    """The codec of a server; decoded whole files are 16-bit wav.
+
+    Args:
+        client: A client of the server.
+
+    Raises:
+        ServerError: The server does not describe its codec.
+    """
+
+    audio_step = 1 / 32768
+
+    def __init__(self, client: CodecClient) -> None:
+        self._client = client
+        self._info = codec_info(client.model(), "/v1/model")
+
+    @property
+    def info(self) -> CodecInfo:
+        """The codec's facts, as the server describes them."""
+        return self._info
+
+    def encode(
+        self, audio: Float[np.ndarray, "channels samples"], num_quantizers: int
+    ) -> Integer[np.ndarray, "num_quantizers frames"]:
+        """Encode a clip, sent as a float32 wav file."""
+        file = io.BytesIO()
+        soundfile.write(file, audio.T, self._info.sampling_rate, format="WAV", subtype="FLOAT")
+        found = self._client.encode(file.getvalue(), num_quantizers)
+        self._check_rate(found.sampling_rate, "codes")
+        return found.codes
+
+    def decode(
+        self, codes: Integer[np.ndarray, "num_quantizers frames"]
+    ) -> Float[np.ndarray, "channels samples"]:
+        """Decode codes, sent as a .moss document."""
+        num_samples = codes.shape[1] * self._info.downsample_rate
+        document = AudioCodes.of_codec(self._info, codes, num_samples)
+        try:
+            samples, rate = soundfile.read(
+                io.BytesIO(self._client.decode(document)), dtype="float32", always_2d=True
+            )
+        except soundfile.SoundFileError as problem:
+            raise ServerError(f"/v1/decode did not answer with a wav file ({problem})") from problem
+        self._check_rate(rate, "audio")
+        return np.asarray(samples.T)
+
+    def encode_live(
+        self, audio: Float[np.ndarray, "channels samples"]
+    ) -> Integer[np.ndarray, "num_quantizers frames"]:
+        """Encode a clip by a live stream of uneven chunks."""
+        step = self._info.downsample_rate
+        frames = -(-audio.shape[1] // step)
+        nothing = np.zeros((self._info.num_quantizers, 0), np.int64)
+        with self._client.encode_stream() as stream:
+            return _joined(stream.run(_chunks(audio, step)), nothing, frames)
+
+    def decode_live(
+        self, codes: Integer[np.ndarray, "num_quantizers frames"]
+    ) -> Float[np.ndarray, "channels samples"]:
+        """Decode codes by a live stream, to float32."""
+        frames = [codes[:, frame : frame + 1] for frame in range(codes.shape[1])]
+        nothing = np.zeros((self._info.num_channels, 0), np.float32)
+        samples = codes.shape[1] * self._info.downsample_rate
+        with self._client.decode_stream(len(codes)) as stream:
+            return _joined(stream.run(frames), nothing, samples)
+
+    def _check_rate(self, rate: int, what: str) -> None:
+        if rate != self._info.sampling_rate:
+            raise ServerError(
+                f"the server's {what} are at {rate} Hz; expected {self._info.sampling_rate}, as "
+                "/v1/model says"
+            )
+
+
+def _chunks(audio: np.ndarray, step: int) -> Iterator[np.ndarray]:
+    start = number = 0
+    while start < audio.shape[1]:
+        stop = start + max(1, round(_CHUNK_FRAMES[number % len(_CHUNK_FRAMES)] * step))
+        yield audio[:, start:stop]
+        start, number = stop, number + 1
+
+
+def _joined(parts: Iterable[np.ndarray], nothing: np.ndarray, expected: int) -> np.ndarray:
+    """Join the results of a stream; stops at a stream that gives too much."""
+    found = [nothing]
+    for part in parts:
+        found.append(part)
+        if sum(each.shape[1] for each in found) > expected:
+            raise ServerError(f"the stream gave more than the {expected} entries that are due")
+    return np.concatenate(found, axis=1)

@@ -20,7 +20,7 @@ from ..codes import AudioCodes, CodecInfo
 from ..codes.clip_codes import ClipCodes
 from ..codes.moss_format import HEADER_SIZE, from_bytes, to_bytes
 from ..errors import CodesError, ModelMismatchError
-from .auth import Gate
+from .admission import Gate
 from .request_body import BINARY, file_body, with_body
 from .streams import Streams
 
@@ -40,13 +40,7 @@ _MAX_VALUES_A_SECOND = 96_000
 def file_routes(streams: Streams, gate: Gate) -> APIRouter:
     """Create the routes of whole files."""
     router = APIRouter(prefix="/v1", dependencies=gate.guards())
-    _add_model(router, streams)
-    _add_encode(router, streams)
-    _add_decode(router, streams)
-    return router
 
-
-def _add_model(router: APIRouter, streams: Streams) -> None:
     @router.get("/model", tags=["server"])
     @router.head("/model", include_in_schema=False)
     async def model() -> dict[str, Any]:
@@ -65,8 +59,6 @@ def _add_model(router: APIRouter, streams: Streams) -> None:
             "max_upload_bytes": settings.max_upload_bytes,
         }
 
-
-def _add_encode(router: APIRouter, streams: Streams) -> None:
     @router.post(
         "/encode",
         tags=["whole files"],
@@ -85,10 +77,10 @@ def _add_encode(router: APIRouter, streams: Streams) -> None:
             return await encode_clip(streams, recording, num_quantizers)
 
         codes = await with_body(request, streams, work, "a sound file")
-        return _codes_json(codes) if format == "json" else moss_response(codes)
+        if format == "moss":
+            return moss_response(codes)
+        return JSONResponse(codes.metadata | {"codes": codes.codes.tolist()})
 
-
-def _add_decode(router: APIRouter, streams: Streams) -> None:
     @router.post(
         "/decode",
         tags=["whole files"],
@@ -106,18 +98,18 @@ def _add_decode(router: APIRouter, streams: Streams) -> None:
         async def work(document: bytes) -> bytes:
             return await decode_clip(streams, document, num_quantizers, format)
 
-        largest = largest_document(streams.info, streams.settings.max_clip_seconds)
+        # The largest size in bytes of a document of so many seconds.
+        most_seconds = streams.settings.max_clip_seconds + 1
+        largest = HEADER_SIZE + most_seconds * streams.info.bitrate() / 8
         sound = await with_body(request, streams, work, "a .moss document", largest)
         return Response(sound, media_type=_MEDIA_TYPES[format])
+
+    return router
 
 
 def moss_response(codes: AudioCodes) -> Response:
     """Answer with a .moss document."""
     return Response(to_bytes(codes), media_type=MOSS_TYPE)
-
-
-def _codes_json(codes: AudioCodes) -> Response:
-    return JSONResponse(codes.metadata | {"codes": codes.codes.tolist()})
 
 
 async def encode_clip(streams: Streams, recording: bytes, num_quantizers: int | None) -> AudioCodes:
@@ -130,22 +122,14 @@ async def encode_clip(streams: Streams, recording: bytes, num_quantizers: int | 
     info = streams.info
     num_quantizers = _checked_quantizers(num_quantizers, info)
     async with streams.clip("encode") as stream:
-        file = Upload(recording)
-        with file:
+        with Upload(recording) as file:
             read = partial(_read, file, info, streams.settings.max_clip_seconds)
             audio = await streams.in_thread(read)
         await stream.feed(audio)
         stream.finish()
         chunks = [codes async for codes, _ in stream.results()]
-    return AudioCodes(
-        np.concatenate(chunks, axis=1)[:num_quantizers],
-        info.sampling_rate,
-        audio.shape[1],
-        downsample_rate=info.downsample_rate,
-        num_channels=info.num_channels,
-        codebook_size=info.codebook_size,
-        model=info.identity,
-    )
+    codes = np.concatenate(chunks, axis=1)[:num_quantizers]
+    return AudioCodes.of_codec(info, codes, audio.shape[1])
 
 
 async def decode_clip(
@@ -160,10 +144,10 @@ async def decode_clip(
     """
     codes = await streams.in_thread(partial(from_bytes, document, "the document"))
     require_model(codes, streams.info)
-    if codes.duration_seconds > streams.settings.max_clip_seconds:
+    got, most = codes.duration_seconds, streams.settings.max_clip_seconds
+    if got > most:
         raise CodesError(
-            f"the codes hold {codes.duration_seconds:.0f} s; expected at most "
-            f"{streams.settings.max_clip_seconds:g} s: send them in parts"
+            f"the codes hold {got:.0f} s; expected at most {most:g} s: send them in parts"
         )
     num_quantizers = _checked_quantizers(num_quantizers, streams.info)
     async with streams.clip("decode") as stream:
@@ -173,11 +157,6 @@ async def decode_clip(
         audio = np.concatenate(chunks, axis=1)[:, : codes.num_samples]
         rate = streams.info.sampling_rate
         return await streams.in_thread(partial(encode_audio, audio, rate, f".{audio_format}"))
-
-
-def largest_document(info: CodecInfo, max_seconds: float) -> float:
-    """The largest size in bytes of a .moss document of ``max_seconds``."""
-    return HEADER_SIZE + (max_seconds + 1) * info.bitrate() / 8
 
 
 def require_model(codes: ClipCodes, info: CodecInfo) -> None:

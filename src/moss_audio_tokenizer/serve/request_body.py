@@ -1,15 +1,17 @@
 """Request bodies: read within limits of size and time, and only while the client is connected.
 
-Owns the ways in which a file may come: as the body itself, compressed, or in a form. Knows no
-routes.
+Owns the ways in which a file may come: as the body itself, compressed, or in a form
+(multipart/form-data, as browsers, curl -F and OpenAI's clients send files). Knows no routes.
 """
 
 import asyncio
 import io
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -17,10 +19,8 @@ from starlette.requests import ClientDisconnect
 
 from ..codes.moss_format import MAGIC
 from ..errors import AudioFileError, CodesFileError
-from .auth import client_of
-from .forms import file_of_form
-from .http_errors import Refused
-from .lifecycle import end_tasks
+from .admission import Refused, client_of
+from .model_service import end_tasks
 from .settings import ServerSettings
 from .streams import Streams
 
@@ -33,6 +33,11 @@ _DISCARDED_BYTES = 1 << 20
 _DISCARDED_SECONDS = 0.5
 # What a form adds to its file.
 _FORM_BYTES = 1 << 14
+_MAX_PARTS = 32
+_MAX_FIELD_BYTES = 1 << 14
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;,]{1,70}))', re.IGNORECASE)
+_NAME = re.compile(rb'(?:^|[;\s])name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE)
+_FILE_NAME = re.compile(rb"(?:^|[;\s])filename\*?=", re.IGNORECASE)
 _URL_FORM = "application/x-www-form-urlencoded"
 _MAGIC = {
     b"RIFF": "a wav file",
@@ -82,14 +87,10 @@ def _explained(request: Request) -> Iterator[None]:
 
 
 def _file_of(request: Request, body: bytes, limit: int) -> bytes:
-    """The file in a body.
-
-    Raises:
-        Refused: The form has no file, or the file is too large.
-    """
-    file = file_of_form(
-        request.headers.get("content-type", ""), _decompressed(request, body, limit)
-    )
+    """The file in a body, or in the form that it is."""
+    file, kind = _decompressed(request, body, limit), request.headers.get("content-type", "")
+    if is_form(kind):
+        file = _only_file(parse_form(kind, file))
     if len(file) > limit:
         raise _too_large(limit)
     return file
@@ -117,15 +118,7 @@ def _decompressed(request: Request, body: bytes, limit: int) -> bytes:
 
 
 def check_kind(file: bytes, expected: str) -> None:
-    """Check that a file is not obviously of another kind.
-
-    Args:
-        file: Its first bytes, or all of it.
-        expected: "a sound file" or "a .moss document".
-
-    Raises:
-        Refused: It is of another kind.
-    """
+    """Refuse a file that is obviously not "a sound file" or "a .moss document"."""
     kind = next((kind for magic, kind in _MAGIC.items() if file.startswith(magic)), None)
     is_moss = kind == "a .moss document"
     if kind is None or is_moss == (expected == "a .moss document"):
@@ -145,7 +138,8 @@ async def answered_after_reading(request: Request) -> AsyncIterator[None]:
         yield
     except Exception:
         if not getattr(request.state, "is_body_read", False):
-            await _discard(request)
+            with suppress(asyncio.TimeoutError, RuntimeError):
+                await asyncio.wait_for(_read_on(request), _DISCARDED_SECONDS)
         raise
 
 
@@ -208,12 +202,6 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
     return None
 
 
-async def _discard(request: Request) -> None:
-    """Read some more of the body, so the client sees the answer."""
-    with suppress(asyncio.TimeoutError, RuntimeError):
-        await asyncio.wait_for(_read_on(request), _DISCARDED_SECONDS)
-
-
 async def _read_on(request: Request) -> None:
     num_bytes, more = 0, True
     while more and num_bytes < _DISCARDED_BYTES:
@@ -241,3 +229,83 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, _Result]) -> _
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+@dataclass(frozen=True)
+class Form:
+    """The content of a form.
+
+    Attributes:
+        fields: The text fields; of a repeated name, all values.
+        file: The content of the part "file"; None without one.
+    """
+
+    fields: dict[str, list[str]]
+    file: bytes | None
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a content type is multipart/form-data."""
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def _only_file(form: Form) -> bytes:
+    if form.fields:
+        field = next(iter(form.fields))
+        raise Refused("bad_input", f"the form has the field {field!r:.40}; expected only 'file'")
+    if form.file is None:
+        raise Refused("bad_input", "the form has no part 'file'; send it as curl -F file=@FILE")
+    return form.file
+
+
+def parse_form(content_type: str, body: bytes) -> Form:
+    """Parse a form.
+
+    Raises:
+        Refused: It is damaged or has too many parts.
+    """
+    fields: dict[str, list[str]] = {}
+    file = None
+    for head, content in _parts(content_type, body):
+        name = _name_of(head)
+        if name == "file":
+            if file is not None:
+                raise Refused("bad_input", "the form has two parts 'file'; send one at a time")
+            file = content
+        elif _FILE_NAME.search(head) or len(content) > _MAX_FIELD_BYTES:
+            raise Refused("bad_input", f"the form has the part {name!r:.40}; name the file 'file'")
+        else:
+            fields.setdefault(name, []).append(content.decode("utf-8", "replace"))
+    return Form(fields, file)
+
+
+def _parts(content_type: str, body: bytes) -> list[tuple[bytes, bytes]]:
+    """Head and content of every part."""
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise Refused("bad_input", "the form's Content-Type has no boundary; let the client set it")
+    delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
+    damaged = Refused(
+        "bad_input", f"the form is damaged, or has more than {_MAX_PARTS} parts; send it again"
+    )
+    parts: list[tuple[bytes, bytes]] = []
+    # No line break comes before the first delimiter.
+    if (at := body.find(delimiter[2:])) < 0:
+        raise damaged
+    at += len(delimiter) - 2
+    while not body.startswith(b"--", at):
+        head_end = body.find(b"\r\n\r\n", at, at + _MAX_FIELD_BYTES)
+        end = body.find(delimiter, head_end + 2) if head_end >= 0 else -1
+        if end < 0 or len(parts) == _MAX_PARTS:
+            raise damaged
+        parts.append((body[at:head_end], body[head_end + 4 : end]))
+        at = end + len(delimiter)
+    return parts
+
+
+def _name_of(head: bytes) -> str:
+    for line in head.split(b"\r\n"):
+        kind, _, value = line.partition(b":")
+        if kind.strip().lower() == b"content-disposition" and (found := _NAME.search(value)):
+            return (found[1] or found[2] or b"").decode("utf-8", "replace")
+    return ""

@@ -1,6 +1,6 @@
 """Limits and batch sizes of a server: one frozen dataclass."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -11,6 +11,10 @@ GATHER_SECONDS = 0.004
 MAX_MESSAGES_A_SECOND = 200.0
 # The length of one text.
 MAX_TEXT_CHARACTERS = 4096
+_MAY_BE_ZERO = (
+    *("max_waiting_clips", "max_waiting_speeches", "max_streams_a_client"),
+    *("max_requests_a_minute", "clip_patience_seconds", "drain_seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,9 @@ class ServerSettings:
     trusts_proxy: bool = False
 
     def __post_init__(self) -> None:
-        may_be_zero = {"max_waiting_clips", "clip_patience_seconds"}
-        may_be_zero |= {
-            "max_waiting_speeches",
-            "max_streams_a_client",
-            "max_requests_a_minute",
-            "drain_seconds",
-        }
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            if (
-                isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and not (value > 0 or (value == 0 and name in may_be_zero))
-            ):
+        numbers = {name: value for name, value in vars(self).items() if type(value) in (int, float)}
+        for name, value in numbers.items():
+            if not (value > 0 or (value == 0 and name in _MAY_BE_ZERO)):  # NaN neither
                 raise ConfigError(f"{name} is {value}; expected a number above 0")
         if any(len(key) < 8 or not key.isascii() for key in self.api_keys):
             raise ConfigError("an API key has fewer than 8 characters, or others than ASCII")

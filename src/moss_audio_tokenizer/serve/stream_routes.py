@@ -8,11 +8,8 @@ limits; `wire_format` converts bytes, `streams` queues chunks.
 import asyncio
 import json
 import logging
-import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, WebSocket
@@ -20,10 +17,18 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from ..codes.codec import CodecInfo
 from ..errors import MossAudioError
-from .auth import Gate, TokenBucket, client_of, unknown_name
-from .http_errors import STATUS, Refused, document_of, refusal_of
-from .lifecycle import end_tasks
-from .settings import MAX_MESSAGES_A_SECOND, ServerSettings
+from .admission import (
+    STATUS,
+    Gate,
+    Refused,
+    TokenBucket,
+    client_of,
+    document_of,
+    refusal_of,
+    unknown_name,
+)
+from .model_service import end_tasks
+from .settings import MAX_MESSAGES_A_SECOND
 from .streams import Stream, Streams
 from .wire_format import PackedFrames, audio_reader, audio_writer
 
@@ -45,60 +50,27 @@ def stream_routes(streams: Streams, gate: Gate) -> APIRouter:
 
     @router.websocket("/v1/encode/stream")
     async def encode_stream(socket: WebSocket) -> None:
-        await _serve(socket, streams, gate, partial(_encode, socket, streams))
+        await _serve(socket, streams, gate, "encode")
 
     @router.websocket("/v1/decode/stream")
     async def decode_stream(socket: WebSocket) -> None:
-        await _serve(socket, streams, gate, partial(_decode, socket, streams))
+        await _serve(socket, streams, gate, "decode")
 
     return router
 
 
-@dataclass(frozen=True)
-class _Query:
-    """The options of a stream, from the query of its URL."""
-
-    audio: str = "pcm_s16le"
-    num_quantizers: int | None = None
-    bitrate: int = _DEFAULT_OPUS_BITRATE
-
-    @classmethod
-    def of(cls, socket: WebSocket, names: tuple[str, ...]) -> "_Query":
-        """Parse a query; the key is `auth`'s.
-
-        Raises:
-            Refused: A name is unknown, or a number is none.
-        """
-        given: dict[str, Any] = {}
-        for name, value in socket.query_params.items():
-            if name == "key":
-                continue
-            if name not in names:
-                raise unknown_name(name, names)
-            given[name] = value if name == "audio" else _number(name, value)
-        return cls(**given)
-
-
-def _number(name: str, value: str) -> int:
-    if len(value) > _MAX_DIGITS or not value.removeprefix("-").isdecimal():
-        raise Refused("bad_input", f"{name} is {value!r:.40}; expected a whole number")
-    return int(value)
-
-
-async def _serve(
-    socket: WebSocket, streams: Streams, gate: Gate, exchange: Callable[[], Awaitable[None]]
-) -> None:
+async def _serve(socket: WebSocket, streams: Streams, gate: Gate, side: str) -> None:
     """Accept a connection, exchange messages, and end it with a message that gives the reason."""
     # Accepted before it is refused: browsers do not show the reason of an earlier refusal.
     await socket.accept()
     try:
         gate.check(socket)
-        await exchange()
+        await _exchange(socket, streams, side)
     except WebSocketDisconnect:
         return
     except Exception as error:
         refusal = refusal_of(error)
-        streams.metrics.refused(refusal.code)
+        streams.metrics.refused.labels(refusal.code).inc()
         if refusal.code == "server" and _is_unexpected(error):
             _log.error("a stream failed", exc_info=error)
         await _end(socket, document_of(refusal) | {"type": "error"}, refusal.code)
@@ -118,59 +90,60 @@ async def _end(socket: WebSocket, message: dict[str, Any], code: str | None = No
             await asyncio.wait_for(socket.close(status, code), 1)
 
 
-async def _encode(socket: WebSocket, streams: Streams) -> None:
-    query = _Query.of(socket, ("audio", "num_quantizers"))
-    frames = PackedFrames(streams.info, query.num_quantizers)
-    reader = audio_reader(query.audio, streams.info)
-    async with streams.live("encode", client_of(socket)) as stream:
-        rate = streams.info.sampling_rate
-        source = _StreamInput(socket, stream, streams.settings, streams.info, rate)
-        await socket.send_text(_first_message("encode", streams.info, frames, query.audio))
+async def _exchange(socket: WebSocket, streams: Streams, side: str) -> None:
+    """Exchange the messages of a stream; "encode" takes audio and gives codes."""
+    info = streams.info
+    audio_format, num_quantizers, bitrate = _options(socket, side)
+    frames = PackedFrames(info, num_quantizers)
+    if side == "encode":
+        reader: Any = audio_reader(audio_format, info)
+        writer: Any = frames
+        frame_size = info.downsample_rate
+    else:
+        reader, writer = frames, audio_writer(audio_format, info, bitrate)
+        frame_size = 1
+    async with streams.live(side, client_of(socket)) as stream:
+        source = _StreamInput(socket, stream, streams, frame_size)
+        await socket.send_text(_first_message(side, info, frames, audio_format))
 
         async def read() -> None:
             while (message := await source.next_message()) is not None:
-                for part in reader.parts(message, _PART_FRAMES * streams.info.downsample_rate):
+                for part in reader.parts(message, _PART_FRAMES * frame_size):
                     await source.feed(reader.read(part))
-            await source.feed(reader.finish())
+            await source.feed(reader.rest())
             await source.finish()
 
         async def write() -> None:
             num_frames = 0
-            async for codes, count in stream.results():
-                await source.send(frames.write(codes))
-                num_frames += count
-            await _end(socket, {"type": "done", "frames": num_frames, "samples": source.num_fed})
-
-        await _together(read(), write())
-
-
-async def _decode(socket: WebSocket, streams: Streams) -> None:
-    query = _Query.of(socket, ("audio", "num_quantizers", "bitrate"))
-    frames = PackedFrames(streams.info, query.num_quantizers)
-    writer = audio_writer(query.audio, streams.info, query.bitrate)
-    async with streams.live("decode", client_of(socket)) as stream:
-        rate = streams.info.frame_rate
-        source = _StreamInput(socket, stream, streams.settings, streams.info, rate)
-        await socket.send_text(_first_message("decode", streams.info, frames, query.audio))
-
-        async def read() -> None:
-            while (message := await source.next_message()) is not None:
-                for part in frames.parts(message, _PART_FRAMES):
-                    await source.feed(frames.read(part))
-            await source.finish()
-
-        async def write() -> None:
-            num_frames = 0
-            async for audio, count in stream.results():
-                for message in writer.write(audio):
+            async for result, count in stream.results():
+                for message in writer.messages(result):
                     await source.send(message)
                 num_frames += count
-            for message in writer.finish():
+            for message in writer.last_messages():
                 await source.send(message)
-            samples = num_frames * streams.info.downsample_rate
+            made = num_frames * info.downsample_rate
+            samples = source.num_fed if side == "encode" else made
             await _end(socket, {"type": "done", "frames": num_frames, "samples": samples})
 
         await _together(read(), write())
+
+
+def _options(socket: WebSocket, side: str) -> tuple[str, int | None, int]:
+    """Audio format, number of quantizers and bitrate from the query; the key is `admission`'s."""
+    names = ("audio", "num_quantizers", "bitrate")[: 2 if side == "encode" else 3]
+    query = {name: value for name, value in socket.query_params.items() if name != "key"}
+    for name in query:
+        if name not in names:
+            raise unknown_name(name, names)
+    numbers = {name: _number(name, query[name]) for name in names[1:] if name in query}
+    bitrate = numbers.get("bitrate", _DEFAULT_OPUS_BITRATE)
+    return query.get("audio", "pcm_s16le"), numbers.get("num_quantizers"), bitrate
+
+
+def _number(name: str, value: str) -> int:
+    if len(value) > _MAX_DIGITS or not value.removeprefix("-").isdecimal():
+        raise Refused("bad_input", f"{name} is {value!r:.40}; expected a whole number")
+    return int(value)
 
 
 def _first_message(side: str, info: CodecInfo, frames: PackedFrames, audio_format: str) -> str:
@@ -193,48 +166,28 @@ def _first_message(side: str, info: CodecInfo, frames: PackedFrames, audio_forma
 
 
 class _StreamInput:
-    """The input of one stream, read within the limits.
-
-    Args:
-        socket: The connection.
-        stream: The stream that is fed.
-        settings: The server's limits.
-        info: The codec's facts.
-        rate: Entries (samples or frames) per second.
-    """
+    """The input of one stream, read within the limits; its entries are samples or frames."""
 
     def __init__(
-        self,
-        socket: WebSocket,
-        stream: Stream,
-        settings: ServerSettings,
-        info: CodecInfo,
-        rate: float,
+        self, socket: WebSocket, stream: Stream, streams: Streams, frame_size: int
     ) -> None:
         self.num_fed = 0
         self._socket = socket
         self._stream = stream
-        self._settings = settings
-        self._rate = rate
+        self._settings = settings = streams.settings
+        self._rate = rate = frame_size * streams.info.frame_rate
         self._messages = TokenBucket(MAX_MESSAGES_A_SECOND, MAX_MESSAGES_A_SECOND)
-        self._speed = TokenBucket(
-            settings.max_speed * rate, settings.max_speed * rate * _BURST_SECONDS
-        )
+        speed = settings.max_speed * rate
+        self._speed = TokenBucket(speed, speed * _BURST_SECONDS)
         # At most one step at a time, so the speed limit takes effect within a long message.
-        self._max_part = max(1, math.ceil(settings.step_frames * rate / info.frame_rate))
+        self._max_part = settings.step_frames * frame_size
 
     async def next_message(self) -> bytes | None:
-        """Wait for the next binary message; None at the end of the stream.
-
-        Raises:
-            Refused: Nothing arrived for too long, or the message is not of this protocol.
-            WebSocketDisconnect: The client disconnected.
-        """
+        """Wait for the next binary message; None at the end of the stream."""
         seconds = self._settings.idle_seconds
         message = f"nothing arrived for {seconds:g} s; send audio, or end the stream"
         event = await _within(self._socket.receive(), seconds, "idle", message)
-        if event["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(event.get("code", 1005))
+        _require_connected(event)
         data = event.get("bytes")
         if data is None:
             _require_end(event.get("text") or "")
@@ -245,48 +198,33 @@ class _StreamInput:
         return data
 
     async def feed(self, chunk: Any) -> None:
-        """Queue a chunk, at the allowed speed.
-
-        Raises:
-            Refused: The stream is too long.
-        """
+        """Queue a chunk, at the allowed speed."""
         for start in range(0, chunk.shape[1], self._max_part):
             part = chunk[:, start : start + self._max_part]
             self.num_fed += part.shape[1]
             if self.num_fed > self._settings.max_stream_seconds * self._rate:
-                raise Refused(
-                    "too_long",
-                    f"the stream is longer than {self._settings.max_stream_seconds:g} s; end it "
-                    "and open another",
-                )
+                got = f"the stream is longer than {self._settings.max_stream_seconds:g} s"
+                raise Refused("too_long", f"{got}; end it and open another")
             await self._speed.wait(part.shape[1])
             await self._stream.feed(part)
 
     async def finish(self) -> None:
-        """End the stream and watch the connection for a disconnect.
-
-        Raises:
-            Refused: A message arrived after the end.
-            WebSocketDisconnect: The client disconnected.
-        """
+        """End the stream and watch the connection for a disconnect."""
         self._stream.finish()
-        event = await self._socket.receive()
-        if event["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(event.get("code", 1005))
-        raise Refused(
-            "bad_input", "a message arrived after the end of the stream; open another stream"
-        )
+        _require_connected(await self._socket.receive())
+        message = "a message arrived after the end of the stream; open another stream"
+        raise Refused("bad_input", message)
 
     async def send(self, message: bytes) -> None:
-        """Send a message, as fast as the client reads.
-
-        Raises:
-            Refused: The client reads nothing for too long.
-            WebSocketDisconnect: The client disconnected.
-        """
+        """Send a message, as fast as the client reads."""
         seconds = self._settings.idle_seconds
         text = f"nothing was read for {seconds:g} s; read the messages of the server"
         await _within(self._socket.send_bytes(message), seconds, "stalled", text)
+
+
+def _require_connected(event: Any) -> None:
+    if event["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(event.get("code", 1005))
 
 
 def _require_end(text: str) -> None:

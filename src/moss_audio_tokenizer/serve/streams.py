@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 from ..codes import StreamingCodec
 from ..errors import ServerBusy
-from .batching import Chunk, StepResult
-from .lifecycle import ModelService
+from .batching import Chunk, ModelThread, StepResult
 from .metrics import Metrics
-from .model_thread import ModelThread
+from .model_service import ModelService
 from .settings import ServerSettings
 
 _Result = TypeVar("_Result")
@@ -106,7 +105,7 @@ class Streams(ModelService):
         super().__init__("model", self._model_thread.opened, settings, metrics)
         self.num_clips = 0
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start to load the codec; `opened` waits for it."""
         self._loop = asyncio.get_running_loop()
         limit = self.settings.max_clips
@@ -179,11 +178,8 @@ class Streams(ModelService):
         Raises:
             ServerBusy: Too many files are queued, or the server is about to stop.
         """
-        self.require_open()
         places = self.settings.max_clips + self.settings.max_waiting_clips
-        if self.num_clips >= places:
-            raise ServerBusy(f"{self.num_clips} files are in progress or wait; try again later")
-        with self._place("file", client, self.num_clips, places):
+        with self._queued("files are in progress", client, self.num_clips, places):
             self.num_clips += 1
             try:
                 yield

@@ -1,76 +1,40 @@
 """Speech to text over HTTP, in the form of OpenAI's interface.
 
-Owns the form that clients send and the formats of the answer; `asr_thread` transcribes.
+Owns the form that clients send and the formats of the answer; `model_service` transcribes.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from ..speech.ctc import Word
 from ..speech.transcriber import Transcript
-from .asr_thread import Transcriptions
-from .auth import Gate, client_of
-from .forms import Form, is_form, parse_form
-from .http_errors import Refused
-from .request_body import BINARY, answered_after_reading, check_kind, read_body, unless_gone
+from .admission import Gate, Refused, client_of
+from .model_service import Transcriptions
+from .request_body import (
+    BINARY,
+    Form,
+    answered_after_reading,
+    check_kind,
+    is_form,
+    parse_form,
+    read_body,
+    unless_gone,
+)
 
 MODEL = "cat-asr"
-FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
+_FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
+_TEXT_TYPES = {"text": "plain", "srt": "plain", "vtt": "vtt"}
 _GRANULARITIES = ("word", "segment")
+_MODELS = (MODEL, "whisper-1")
+# Hints for other models: the answer is the same without them.
+_IGNORED = ("language", "prompt", "temperature")
+_FIELDS = ("model", "response_format", "timestamp_granularities[]", *_IGNORED)
 _FORM_BYTES = 1 << 14
 # Subtitles: a cue ends after so many words or seconds, or at a pause.
 _CUE_WORDS, _CUE_SECONDS, _PAUSE_SECONDS = 12, 6.0, 1.0
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A checked form.
-
-    Attributes:
-        recording: The sound file.
-        response_format: One of `FORMATS`.
-    """
-
-    recording: bytes
-    response_format: str
-
-    @classmethod
-    def of(cls, form: Form) -> "_Request":
-        """Check a form.
-
-        Raises:
-            Refused: It has unknown fields, or values that are not supported.
-        """
-        fields = {name: values[-1] for name, values in form.fields.items()}
-        if form.file is None:
-            raise Refused("bad_input", "the form has no part 'file'; send a sound file", 0, "file")
-        model = fields.pop("model", MODEL)
-        if model not in (MODEL, "whisper-1"):
-            raise Refused(
-                "not_found", f"there is no model {model!r:.60}; use {MODEL!r}", 0, "model"
-            )
-        response_format = fields.pop("response_format", "json")
-        _require("response_format", response_format, FORMATS)
-        for value in form.fields.get("timestamp_granularities[]", []):
-            _require("timestamp_granularities[]", value, _GRANULARITIES)
-        fields.pop("timestamp_granularities[]", None)
-        # Hints for other models: the answer is the same without them.
-        for name in ("language", "prompt", "temperature"):
-            fields.pop(name, None)
-        if fields:
-            name = next(iter(fields))
-            raise Refused("bad_input", f"{name!r:.40} is not a field of this interface", 0, name)
-        return cls(form.file, response_format)
-
-
-def _require(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        expected = ", ".join(allowed)
-        raise Refused("bad_input", f"{name} is {value!r:.40}; expected {expected}", 0, name)
 
 
 def transcription_routes(transcriptions: Transcriptions | None, gate: Gate) -> APIRouter:
@@ -84,11 +48,12 @@ def transcription_routes(transcriptions: Transcriptions | None, gate: Gate) -> A
             raise Refused("not_found", "this server has no ASR model; start it with --asr FOLDER")
         async with (
             answered_after_reading(request),
-            transcriptions.turn(client_of(request)),
+            transcriptions.turn(client_of(request)) as turn,
         ):
-            asked = await _read(request, transcriptions)
-            found = await unless_gone(request, transcriptions.transcribe(asked.recording))
-            return _answer(found, asked.response_format)
+            recording, response_format = await _read(request, transcriptions)
+            turn.submit(recording)
+            found = await unless_gone(request, turn.next_result())
+            return _answer(found, response_format)
 
     return router
 
@@ -98,79 +63,85 @@ def _form_body() -> dict[str, Any]:
     properties = {
         "file": BINARY["schema"],
         "model": text | {"default": MODEL},
-        "response_format": text | {"enum": list(FORMATS), "default": "json"},
+        "response_format": text | {"enum": list(_FORMATS), "default": "json"},
     }
     schema = {"type": "object", "required": ["file"], "properties": properties}
-    return {
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    }
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
-async def _read(request: Request, transcriptions: Transcriptions) -> _Request:
+async def _read(request: Request, transcriptions: Transcriptions) -> tuple[bytes, str]:
+    """The sound file of a form, and the format of the answer."""
     kind = request.headers.get("content-type", "")
     if not is_form(kind):
         raise Refused("bad_input", "expected a form; send the file by curl -F file=@FILE")
     settings = transcriptions.settings
     body = await read_body(request, settings.max_upload_bytes + _FORM_BYTES, settings)
-    asked = _Request.of(parse_form(kind, body))
-    check_kind(asked.recording, "a sound file")
-    return asked
+    form = parse_form(kind, body)
+    return _checked(form), _last(form, "response_format", "json")
+
+
+def _checked(form: Form) -> bytes:
+    """The sound file of a form whose fields this server supports."""
+    if form.file is None:
+        raise Refused("bad_input", "the form has no part 'file'; send a sound file", 0, "file")
+    model = _last(form, "model", MODEL)
+    if model not in _MODELS:
+        raise Refused("not_found", f"there is no model {model!r:.60}; use {MODEL!r}", 0, "model")
+    _require("response_format", form.fields.get("response_format", [])[-1:], _FORMATS)
+    granularities = "timestamp_granularities[]"
+    _require(granularities, form.fields.get(granularities, []), _GRANULARITIES)
+    if unknown := next((name for name in form.fields if name not in _FIELDS), None):
+        message = f"{unknown!r:.40} is not a field of this interface"
+        raise Refused("bad_input", message, 0, unknown)
+    check_kind(form.file, "a sound file")
+    return form.file
+
+
+def _last(form: Form, name: str, default: str) -> str:
+    return form.fields.get(name, [default])[-1]
+
+
+def _require(name: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+    for value in values:
+        if value not in allowed:
+            expected = ", ".join(allowed)
+            raise Refused("bad_input", f"{name} is {value!r:.40}; expected {expected}", 0, name)
 
 
 def _answer(found: Transcript, response_format: str) -> Response:
+    if response_format in ("json", "verbose_json"):
+        document = {"text": found.text} if response_format == "json" else _verbose(found)
+        return Response(json.dumps(document, ensure_ascii=False), media_type="application/json")
     if response_format == "text":
-        return Response(f"{found.text}\n", media_type="text/plain; charset=utf-8")
-    if response_format == "json":
-        return _json({"text": found.text})
-    if response_format == "verbose_json":
-        return _json(_verbose(found))
-    if found.text and not found.words:
-        raise Refused(
-            "bad_input",
-            f"this model gives no times of words; use json, not {response_format}",
-            0,
-            "response_format",
-        )
-    return Response(
-        _subtitles(found, response_format), media_type=f"text/{_SUBTYPES[response_format]}"
-    )
-
-
-_SUBTYPES = {"srt": "plain; charset=utf-8", "vtt": "vtt; charset=utf-8"}
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(json.dumps(document, ensure_ascii=False), media_type="application/json")
+        text = f"{found.text}\n"
+    elif found.text and not found.words:
+        message = f"this model gives no times of words; use json, not {response_format}"
+        raise Refused("bad_input", message, 0, "response_format")
+    else:
+        text = _subtitles(found, response_format)
+    return Response(text, media_type=f"text/{_TEXT_TYPES[response_format]}; charset=utf-8")
 
 
 def _verbose(found: Transcript) -> dict[str, Any]:
-    words = [
-        {
-            "word": word.text,
-            "start": round(word.start_seconds, 3),
-            "end": round(word.end_seconds, 3),
-        }
-        for word in found.words
-    ]
-    segments = [
-        {
-            "id": number,
-            **_span(cue[0], cue[-1]),
-            "text": " ".join(word.text for word in cue),
-        }
-        for number, cue in enumerate(_cues(found.words))
-    ]
+    cues = enumerate(_cues(found.words))
     return {
         "task": "transcribe",
         "duration": round(found.duration_seconds, 3),
         "text": found.text,
-        "words": words,
-        "segments": segments,
+        "words": [{"word": word.text, **_span(word, word)} for word in found.words],
+        "segments": [
+            {"id": number, **_span(cue[0], cue[-1]), "text": _text(cue)} for number, cue in cues
+        ],
     }
 
 
 def _span(first: Word, last: Word) -> dict[str, float]:
     return {"start": round(first.start_seconds, 3), "end": round(last.end_seconds, 3)}
+
+
+def _text(cue: Sequence[Word]) -> str:
+    return " ".join(word.text for word in cue)
 
 
 def _cues(words: Sequence[Word]) -> list[list[Word]]:
@@ -193,14 +164,13 @@ def _fits(cue: Sequence[Word], word: Word) -> bool:
 
 
 def _subtitles(found: Transcript, response_format: str) -> str:
-    mark = "," if response_format == "srt" else "."
-    blocks = ["WEBVTT"] if response_format == "vtt" else []
+    is_vtt = response_format == "vtt"
+    blocks = ["WEBVTT"] if is_vtt else []
     for number, cue in enumerate(_cues(found.words), 1):
-        times = f"{_time(cue[0].start_seconds, mark)} --> {_time(cue[-1].end_seconds, mark)}"
-        text = " ".join(word.text for word in cue)
-        if response_format == "vtt":
-            text = text.replace("&", "&amp;").replace("<", "&lt;")
-        blocks.append("\n".join([str(number), times, text]))
+        ends = (cue[0].start_seconds, cue[-1].end_seconds)
+        times = " --> ".join(_time(seconds, "." if is_vtt else ",") for seconds in ends)
+        text = _text(cue).replace("&", "&amp;").replace("<", "&lt;") if is_vtt else _text(cue)
+        blocks.append(f"{number}\n{times}\n{text}")
     return "\n\n".join(blocks) + "\n"
 
 

@@ -20,9 +20,8 @@ from fastapi import APIRouter, Query, Request, Response
 from ..codes import AudioCodes
 from ..errors import CodesFileError
 from ..files import atomic_path
-from .auth import Gate
+from .admission import Gate, Refused
 from .file_routes import MOSS_TYPE, NumQuantizers, encode_clip, moss_response
-from .http_errors import Refused
 from .request_body import BINARY, file_body, with_body
 from .settings import MAX_TEXT_CHARACTERS
 from .streams import Streams
@@ -111,8 +110,8 @@ class VoiceCache:
         found = []
         for path in self._folder.glob("*/*.moss"):
             with suppress(OSError):  # deleted meanwhile
-                status = path.stat()
-                size = status.st_size + _size(_text_path(path))
+                status, text = path.stat(), _text_path(path)
+                size = status.st_size + (text.stat().st_size if text.exists() else 0)
                 found.append((status.st_mtime, size, path))
         return sorted(found)
 
@@ -129,13 +128,6 @@ class VoiceCache:
 
 def _text_path(path: Path) -> Path:
     return path.with_suffix(".txt")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _remove(path: Path) -> None:
@@ -172,7 +164,10 @@ def voice_routes(
     ) -> dict[str, Any]:
         """Encode a reference recording and keep its codes; encodes each one only once."""
         cache()
-        said = _checked_text(text, MAX_TEXT_CHARACTERS)
+        if len(text) > MAX_TEXT_CHARACTERS:
+            got = f"the text has {len(text)} characters"
+            raise Refused("bad_input", f"{got}; expected up to {MAX_TEXT_CHARACTERS}")
+        said = " ".join(text.split())
 
         async def work(recording: bytes) -> dict[str, Any]:
             voice = await streams.in_thread(partial(voice_name, recording, said))
@@ -205,9 +200,3 @@ def voice_routes(
         return Response(status_code=204)
 
     return router
-
-
-def _checked_text(text: str, limit: int) -> str:
-    if len(text) > limit:
-        raise Refused("bad_input", f"the text has {len(text)} characters; expected up to {limit}")
-    return " ".join(text.split())

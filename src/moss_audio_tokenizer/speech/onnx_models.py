@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import CheckpointError
 from ..onnx.runtime import Runtime
 from .asr_decoding import AsrFacts
@@ -24,6 +23,8 @@ from .tts_generation import TtsFacts, TtsInput
 # Graphs of each kind, and the prefix of the decoder-only model's weights.
 GRAPHS = {"cat-tts": ("temporal.onnx", "depth.onnx"), "cat-asr": ("temporal.onnx",)}
 PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
+# Weights of the Transformers' blocks, which only the graphs read.
+_BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
 _LOWEST = np.finfo(np.float32).min
 Rows = Float32[np.ndarray, "rows width"]
 
@@ -49,10 +50,9 @@ class OnnxFolder:
         self.folder, runtime = Path(folder), runtime or Runtime()
         try:
             self.config: dict[str, Any] = json.loads(
-                (self.folder / "config.json").read_text(encoding="utf-8")
+                (self.folder / CONFIG_NAME).read_text(encoding="utf-8")
             )
-            self.weights = load_file(self.folder / "model.safetensors")
-        except (OSError, ValueError, SafetensorError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{self.folder} holds no exported speech model ({reason}); export one with "
@@ -62,9 +62,7 @@ class OnnxFolder:
             raise CheckpointError(
                 f"{self.folder} describes no {kind} model; name the folder of one"
             )
-        self.weights = {
-            name: tensor.astype(np.float32, copy=False) for name, tensor in self.weights.items()
-        }
+        self.weights = _weights_outside_graphs(self.folder)
         self.text: TextCodec = load_text(self.folder)
         self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[kind]]
 
@@ -96,6 +94,16 @@ class OnnxFolder:
         maps = self.weights.get("code_embedding.maps")
         embedded: np.ndarray = vectors if maps is None else vectors @ maps[index]
         return embedded
+
+
+def _weights_outside_graphs(folder: Path) -> dict[str, np.ndarray]:
+    """The weights that NumPy computes with, in float32."""
+    stored = with_scales(read_header(folder / WEIGHTS_NAME))
+    return {
+        name: tensor.read().astype(np.float32, copy=False)
+        for name, tensor in stored.items()
+        if not name.startswith(_BLOCKS)
+    }
 
 
 class CachedGraph:

@@ -12,6 +12,9 @@ from jaxtyping import Float, Float32, Int, Int64
 
 from ..errors import InputError
 
+# Below this, scores overflow in float32; top_k=1 takes the most probable code.
+_MIN_TEMPERATURE = 1e-3
+
 
 @dataclass(frozen=True)
 class SpeechSampling:
@@ -57,11 +60,15 @@ class SpeechSampling:
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise InputError(f"{name} is {value!r}; expected a number")
         for name, usable, expected in (
-            ("temperature", 0 < self.temperature < 100, "above 0"),
+            ("temperature", _MIN_TEMPERATURE <= self.temperature < 100, "0.001 to 100"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
             ("repetition_penalty", 0.1 <= self.repetition_penalty <= 10, "0.1 to 10"),
-            ("end_temperature", 0 <= self.end_temperature < 100, "0 or more"),
+            (
+                "end_temperature",
+                self.end_temperature == 0 or _MIN_TEMPERATURE <= self.end_temperature < 100,
+                "0, or 0.001 to 100",
+            ),
             ("guidance", 0 <= self.guidance <= 100, "0 for the model's own, up to 100"),
             ("max_frames", self.max_frames >= 1, "1 or more"),
             ("num_quantizers", self.num_quantizers >= 0, "0 for all, or a number of codebooks"),

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError, StreamFileError
 from ..files import atomic_path, require_file
@@ -27,6 +28,17 @@ class Session:
         self._slots = SlotTable(engine.num_slots)
         # What waits, by slot index, for the rest of its frame: only audio does.
         self._pending: dict[int, Array] = {}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse copies and pickles: an engine has memory and graphs of its own process.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"a {type(self).__name__} cannot be copied or pickled; fork(slot) copies a stream, and "
+            "save(path) writes all of them for another session"
+        )
 
     @property
     def max_slots(self) -> int:

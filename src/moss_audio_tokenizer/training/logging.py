@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import MissingDependencyError
-from ..metrics.spectra import magnitude_blocks, mel_filters
+from ..metrics.signals import magnitude_blocks, mel_filters
 from .run_folder import METRICS_NAME, VALIDATION_NAME
 
 # A run shows a point of its curves after so many steps, but so many points at least.

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..codes import StreamingCodec
 from ..hf.torch_codec import TorchCodec
-from ..model.devices import require_device
+from ..model.inputs import require_device
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from .cat_tts import CatTts
 

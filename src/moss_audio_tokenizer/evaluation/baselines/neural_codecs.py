@@ -1,169 +1,140 @@
-"""EnCodec, DAC, Mimi, X-Codec 2 and Higgs through transformers, as evaluated codecs.
+"""Neural codecs to compare with: from transformers, from packages of their own, and plug-ins.
 
-Their bits are those of the codes. Each has its own habits of shape, which end here.
+One adapter, and for every codec a few lines with its calls. Bits are counted by the paper's rule:
+those of the layers that are used, times the frame rate. A package, and the checkpoint in whatever
+format it reads, is the user's to install and to trust; its calls follow its documentation and are
+tested with stand-ins.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from ...errors import InputError
+from ...audio import resample
+from ...errors import CheckpointError, InputError, MissingDependencyError, MossAudioError
 from ..codecs import CodedClip, EvaluatedCodec
-from ..pretrained import fingerprint, load_feature_extractor, load_pretrained
+from ..loading import call_function, fingerprint, load_feature_extractor, load_pretrained
 
-Reconstruction = tuple[torch.Tensor, torch.Tensor]
-"""Audio (channels, samples) and codes (num_quantizers, frames)."""
+Run = Callable[[np.ndarray, int], tuple[Any, Any]]
+"""(audio, layers) -> decoded audio (channels, samples) and codes (num_quantizers, frames)."""
 
 
-class NeuralCodec:
-    """A codec of transformers with a fixed number of layers.
+@dataclass(frozen=True)
+class CodecRates:
+    """Frames a second and codebook sizes of a codec, layer by layer.
 
-    Args:
-        name: as the user gave it.
-        model: of transformers, in evaluation mode.
-        num_quantizers: layers that are used.
-        codebook_size: entries of each codebook.
+    Attributes:
         frame_rate: frames a second.
-        reconstruct: (model, (1, channels, samples), layers) -> audio and codes.
+        codebook_sizes: entries of each layer's codebook.
+        sampling_rate: samples a second that it takes.
+        output_rate: samples a second that it makes; 0 for the same.
+    """
+
+    frame_rate: float
+    codebook_sizes: tuple[int, ...]
+    sampling_rate: int
+    output_rate: int = 0
+
+    def bits(self, num_quantizers: int) -> int:
+        """Bits of a frame with its first layers."""
+        return sum((size - 1).bit_length() for size in self.codebook_sizes[:num_quantizers])
+
+    def bitrate(self, num_quantizers: int) -> float:
+        """Bits a second with the first layers."""
+        return self.bits(num_quantizers) * self.frame_rate
+
+
+RATES = {
+    "speechtokenizer": CodecRates(50.0, (1024,) * 8, 16_000),
+    "bigcodec": CodecRates(80.0, (8192,), 16_000),
+    "xy-tokenizer": CodecRates(12.5, (1024,) * 8, 16_000, 24_000),
+    "stable-codec": CodecRates(25.0, (15625, 15625), 16_000),
+    "mimo": CodecRates(25.0, (1024, 1024) + (128,) * 18, 24_000),
+    "qwen3-tts": CodecRates(12.5, (2048,) * 16, 24_000),
+}
+"""Of the codecs outside transformers, by the names that stand after `--codec`."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an opener found.
+
+    Attributes:
+        identity: which version and weights it is.
+        rates: of the codec.
+        num_quantizers: layers that are used.
+        run: the codec's own calls.
         num_channels: of the audio.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        num_quantizers: int,
-        codebook_size: int,
-        frame_rate: float,
-        reconstruct: Callable[[Any, torch.Tensor, int], Reconstruction],
-        num_channels: int = 1,
-    ) -> None:
-        self.name, self.identity = name, fingerprint(model)
-        rate = getattr(model.config, "sampling_rate", None) or model.config.sample_rate
-        self.sampling_rate, self.num_channels = int(rate), num_channels
-        self.quantizer_counts: tuple[int | None, ...] = (num_quantizers,)
-        self.codebook_size = codebook_size
-        self._model, self._reconstruct = model, reconstruct
-        self._num_quantizers, self._frame_rate = num_quantizers, frame_rate
+    identity: str
+    rates: CodecRates
+    num_quantizers: int
+    run: Run
+    num_channels: int = 1
 
-    @torch.inference_mode()
+
+class NeuralCodec:
+    """A neural codec at one number of quantizers, as an `EvaluatedCodec`."""
+
+    def __init__(self, name: str, opened: Opened) -> None:
+        self.name, self.identity = name, opened.identity
+        self.sampling_rate, self.num_channels = opened.rates.sampling_rate, opened.num_channels
+        self.quantizer_counts: tuple[int | None, ...] = (opened.num_quantizers,)
+        # Layers may differ; statistics of codes count entries up to the largest.
+        self.codebook_size = max(opened.rates.codebook_sizes)
+        self._rates, self._run = opened.rates, opened.run
+        self._num_quantizers = opened.num_quantizers
+
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
-        """The clip with the first layers of its codes."""
-        sound = torch.from_numpy(np.ascontiguousarray(audio))[None]
-        decoded, codes = self._reconstruct(self._model, sound, self._num_quantizers)
-        bits = (self.codebook_size - 1).bit_length()
-        kbps = self._num_quantizers * bits * self._frame_rate / 1000
-        num_bits = codes.numel() * bits
-        return [CodedClip(self._num_quantizers, kbps, num_bits, decoded.numpy(), codes.numpy())]
+        """The clip through the codec, at the rate that went in and of the same length."""
+        with torch.inference_mode():
+            decoded, codes = self._run(np.ascontiguousarray(audio), self._num_quantizers)
+            decoded, codes = np.asarray(decoded, np.float32), np.asarray(codes)
+        if len(codes) != self._num_quantizers:
+            raise InputError(
+                f"{self.name} gave codes of shape {codes.shape}; expected {self._num_quantizers} "
+                "layers (num_quantizers, frames)"
+            )
+        rate = self._rates.output_rate or self.sampling_rate
+        decoded = resample(decoded.reshape(self.num_channels, -1), rate, self.sampling_rate)
+        kbps = self._rates.bitrate(self._num_quantizers) / 1000
+        num_bits = self._rates.bits(self._num_quantizers) * codes.shape[1]
+        return [
+            CodedClip(self._num_quantizers, kbps, num_bits, decoded[:, : audio.shape[1]], codes)
+        ]
 
 
 def open_neural_codec(kind: str, name: str, path: str, setting: str) -> EvaluatedCodec:
-    """A codec from a folder or the hub.
+    """A codec from a folder, the hub or a plug-in.
 
     Args:
-        kind: "encodec", "dac", "mimi", "xcodec2" or "higgs".
+        kind: a key of `RATES`, or "encodec", "dac", "mimi", "xcodec2" or "higgs".
         name: as the user gave it.
-        path: folder or hub id.
-        setting: kbps of EnCodec, layers of DAC and Mimi; "" for the most.
+        path: folder or hub id, or MODULE:FUNCTION of a plug-in for a codec without a package.
+        setting: kbps of EnCodec and Higgs, layers of the others; "" for the most.
 
     Raises:
         CheckpointError: nothing usable is at the path.
-        InputError: the setting is none of this codec's.
-        MissingDependencyError: transformers is not installed, or too old.
+        InputError: the codec does not have this setting.
+        MissingDependencyError: a package is not installed, or too old.
     """
     if not path:
         raise InputError(f"--codec {name!r}: expected a folder or a hub id, as in {kind}:PATH")
-    return _OPENERS[kind](name, path, setting)
-
-
-def _encodec(name: str, path: str, setting: str) -> EvaluatedCodec:
-    model = load_pretrained("EncodecModel", path)
-    config = model.config
-    rates = [float(rate) for rate in config.target_bandwidths]
-    kbps = _chosen(name, setting, rates)
-    layers = int(model.quantizer.get_num_quantizers_for_bandwidth(kbps))
-
-    def reconstruct(model: Any, audio: torch.Tensor, count: int) -> Reconstruction:
-        coded = model.encode(audio, bandwidth=kbps)
-        decoded = model.decode(
-            coded.audio_codes, coded.audio_scales, last_frame_pad_length=coded.last_frame_pad_length
-        )
-        # (chunks, batch, layers, frames): chunks follow each other in time.
-        codes = torch.cat(list(coded.audio_codes[:, 0]), dim=-1)
-        return decoded.audio_values[0][:, : audio.shape[-1]], codes[:count]
-
-    return NeuralCodec(
-        *(name, model, layers, config.codebook_size, float(config.frame_rate), reconstruct),
-        num_channels=config.audio_channels,
-    )
-
-
-def _higgs(name: str, path: str, setting: str) -> EvaluatedCodec:
-    model = load_pretrained("HiggsAudioV2TokenizerModel", path)
-    config = model.config
-    frame_rate = config.sample_rate / config.hop_length
-    per_layer = (config.codebook_size - 1).bit_length() * frame_rate / 1000
-    kbps = _chosen(name, setting, [float(rate) for rate in config.target_bandwidths])
-    # The model's own rule: as many layers as fit the bandwidth.
-    layers = max(1, int(kbps / per_layer + 1e-6))
-
-    def reconstruct(model: Any, audio: torch.Tensor, count: int) -> Reconstruction:
-        codes = model.encode(audio, bandwidth=kbps).audio_codes[:, :count]
-        decoded = model.decode(codes).audio_values
-        return decoded.reshape(1, -1)[:, : audio.shape[-1]], codes[0]
-
-    return NeuralCodec(name, model, layers, config.codebook_size, frame_rate, reconstruct)
-
-
-def _dac(name: str, path: str, setting: str) -> EvaluatedCodec:
-    model = load_pretrained("DacModel", path)
-    config = model.config
-    layers = int(_chosen(name, setting, range(1, config.n_codebooks + 1)))
-
-    def reconstruct(model: Any, audio: torch.Tensor, count: int) -> Reconstruction:
-        codes = model.encode(audio, n_quantizers=count).audio_codes[:, :count]
-        decoded = model.decode(audio_codes=codes).audio_values
-        return decoded.reshape(1, -1)[:, : audio.shape[-1]], codes[0]
-
-    frame_rate = config.sampling_rate / int(np.prod(config.downsampling_ratios))
-    return NeuralCodec(name, model, layers, config.codebook_size, frame_rate, reconstruct)
-
-
-def _mimi(name: str, path: str, setting: str) -> EvaluatedCodec:
-    model = load_pretrained("MimiModel", path)
-    config = model.config
-    layers = int(_chosen(name, setting, range(1, config.num_quantizers + 1)))
-
-    def reconstruct(model: Any, audio: torch.Tensor, count: int) -> Reconstruction:
-        codes = model.encode(audio, num_quantizers=count).audio_codes
-        decoded = model.decode(codes).audio_values
-        return decoded[0][:, : audio.shape[-1]], codes[0]
-
-    return NeuralCodec(
-        name, model, layers, config.codebook_size, float(config.frame_rate), reconstruct
-    )
-
-
-def _xcodec2(name: str, path: str, setting: str) -> EvaluatedCodec:
-    if setting:
-        raise InputError(f"--codec {name!r}: X-Codec 2 has one bitrate; leave @{setting} out")
-    model = load_pretrained("Xcodec2Model", path)
-    features = load_feature_extractor(path)
-    config = model.config
-
-    def reconstruct(model: Any, audio: torch.Tensor, count: int) -> Reconstruction:
-        sound = audio[0, 0].numpy()
-        prepared = features(sound, sampling_rate=config.sampling_rate, return_tensors="pt")
-        codes = model.encode(**prepared).audio_codes
-        decoded = model.decode(codes).audio_values
-        return decoded.reshape(1, -1)[:, : audio.shape[-1]], codes.reshape(count, -1)
-
-    frame_rate = config.sampling_rate / int(np.prod(config.downsampling_ratios))
-    size = int(np.prod(config.quantization_levels))
-    return NeuralCodec(name, model, 1, size, frame_rate, reconstruct)
+    try:
+        return NeuralCodec(name, _OPENERS[kind](name, path, setting))
+    except MossAudioError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"--codec {name!r} cannot be opened ({reason})") from error
 
 
 def _chosen(name: str, setting: str, choices: Sequence[float]) -> float:
@@ -177,10 +148,164 @@ def _chosen(name: str, setting: str, choices: Sequence[float]) -> float:
     raise InputError(f"--codec {name!r}: got {setting!r} after the @; expected one of {shown}")
 
 
-_OPENERS: dict[str, Callable[[str, str, str], EvaluatedCodec]] = {
+def _encodec(name: str, path: str, setting: str) -> Opened:
+    model = load_pretrained("EncodecModel", path)
+    config = model.config
+    kbps = _chosen(name, setting, [float(rate) for rate in config.target_bandwidths])
+    layers = int(model.quantizer.get_num_quantizers_for_bandwidth(kbps))
+
+    def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
+        coded = model.encode(torch.from_numpy(audio)[None], bandwidth=kbps)
+        decoded = model.decode(
+            coded.audio_codes, coded.audio_scales, last_frame_pad_length=coded.last_frame_pad_length
+        )
+        # (chunks, batch, layers, frames): chunks follow each other in time.
+        codes = torch.cat(list(coded.audio_codes[:, 0]), dim=-1)
+        return decoded.audio_values[0], codes[:count]
+
+    rates = _rates(model, float(config.frame_rate), config.codebook_size, layers)
+    return Opened(fingerprint(model), rates, layers, run, config.audio_channels)
+
+
+def _higgs(name: str, path: str, setting: str) -> Opened:
+    model = load_pretrained("HiggsAudioV2TokenizerModel", path)
+    config = model.config
+    frame_rate = config.sample_rate / config.hop_length
+    kbps = _chosen(name, setting, [float(rate) for rate in config.target_bandwidths])
+    # The model's own rule: as many layers as fit the bandwidth.
+    per_layer = (config.codebook_size - 1).bit_length() * frame_rate / 1000
+    layers = max(1, int(kbps / per_layer + 1e-6))
+    return _layered(model, frame_rate, layers, bandwidth=kbps)
+
+
+def _dac(name: str, path: str, setting: str) -> Opened:
+    model = load_pretrained("DacModel", path)
+    layers = int(_chosen(name, setting, range(1, model.config.n_codebooks + 1)))
+    frame_rate = model.config.sampling_rate / int(np.prod(model.config.downsampling_ratios))
+    return _layered(model, frame_rate, layers, n_quantizers=layers)
+
+
+def _mimi(name: str, path: str, setting: str) -> Opened:
+    model = load_pretrained("MimiModel", path)
+    layers = int(_chosen(name, setting, range(1, model.config.num_quantizers + 1)))
+    return _layered(model, float(model.config.frame_rate), layers, num_quantizers=layers)
+
+
+def _layered(model: Any, frame_rate: float, layers: int, **settings: float) -> Opened:
+    """A codec whose codes are (batch, layers, frames), encoded with these settings."""
+
+    def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
+        codes = model.encode(torch.from_numpy(audio)[None], **settings).audio_codes[:, :count]
+        return model.decode(audio_codes=codes).audio_values, codes[0]
+
+    rates = _rates(model, frame_rate, model.config.codebook_size, layers)
+    return Opened(fingerprint(model), rates, layers, run)
+
+
+def _xcodec2(name: str, path: str, setting: str) -> Opened:
+    _chosen(name, setting, (1,))
+    model = load_pretrained("Xcodec2Model", path)
+    features = load_feature_extractor(path)
+    config = model.config
+
+    def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
+        prepared = features(audio[0], sampling_rate=config.sampling_rate, return_tensors="pt")
+        codes = model.encode(**prepared).audio_codes
+        return model.decode(codes).audio_values, codes.reshape(count, -1)
+
+    frame_rate = config.sampling_rate / int(np.prod(config.downsampling_ratios))
+    rates = _rates(model, frame_rate, int(np.prod(config.quantization_levels)), 1)
+    return Opened(fingerprint(model), rates, 1, run)
+
+
+def _rates(model: Any, frame_rate: float, codebook_size: int, layers: int) -> CodecRates:
+    rate = getattr(model.config, "sampling_rate", None) or model.config.sample_rate
+    return CodecRates(frame_rate, (codebook_size,) * layers, int(rate))
+
+
+def _of_package(kind: str, name: str, path: str, setting: str) -> Opened:
+    rates = RATES[kind]
+    layers = int(_chosen(name, setting, range(1, len(rates.codebook_sizes) + 1)))
+    identity, run = _PACKAGES.get(kind, _plug_in)(path, kind)
+    return Opened(f"{kind} {identity}", rates, layers, run)
+
+
+def _package(module: str, package: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"this codec needs the package {package} ({error}): pip install {package}"
+        ) from error
+
+
+def _speechtokenizer(path: str, kind: str) -> tuple[str, Run]:
+    module = _package("speechtokenizer", kind)
+    folder = Path(path)
+    weights = next(iter(sorted(folder.glob("*.pt"))), folder / "SpeechTokenizer.pt")
+    model = module.SpeechTokenizer.load_from_checkpoint(str(folder / "config.json"), str(weights))
+    model.eval()
+
+    def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
+        codes = model.encode(torch.from_numpy(audio)[None])[:count]
+        return model.decode(codes), codes[:, 0]
+
+    return folder.name, run
+
+
+def _stable_codec(path: str, kind: str) -> tuple[str, Run]:
+    module = _package("stable_codec", kind)
+    folder = Path(path)
+    model = module.StableCodec(
+        model_config_path=str(folder / "model_config.json"),
+        ckpt_path=str(folder / "model.ckpt"),
+        device=torch.device("cpu"),
+    )
+    model.set_posthoc_bottleneck("2x15625_700bps")
+
+    def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
+        _, tokens = model.encode(torch.from_numpy(audio)[None], posthoc_bottleneck=True)
+        decoded = model.decode(tokens, posthoc_bottleneck=True)
+        return decoded, torch.stack([layer.reshape(-1) for layer in tokens])[:count]
+
+    return folder.name, run
+
+
+def _qwen3_tts(path: str, kind: str) -> tuple[str, Run]:
+    module = _package("qwen_tts", "qwen-tts")
+    model = module.Qwen3TTSTokenizer.from_pretrained(path, device_map="cpu")
+
+    def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
+        coded = model.encode(audio[0], sr=RATES[kind].sampling_rate)
+        (frames,) = coded.audio_codes
+        if count < frames.shape[1]:
+            raise InputError("Qwen3-TTS-Tokenizer decodes all of its layers only; leave @ out")
+        waves, _ = model.decode(coded)
+        return waves[0], frames.T
+
+    return Path(path).name, run
+
+
+def _plug_in(path: str, kind: str) -> tuple[str, Run]:
+    """A codec without a package: MODULE:FUNCTION makes (audio, layers) -> (audio, codes)."""
+    if ":" not in path:
+        raise InputError(
+            f"{kind} has no package; give a plug-in, as in {kind}:MODULE:FUNCTION "
+            "(docs/evaluation.md shows one)"
+        )
+    return path, call_function(path, f"--codec {kind}")
+
+
+_PACKAGES: dict[str, Callable[[str, str], tuple[str, Run]]] = {
+    "speechtokenizer": _speechtokenizer,
+    "stable-codec": _stable_codec,
+    "qwen3-tts": _qwen3_tts,
+}
+_OPENERS: dict[str, Callable[[str, str, str], Opened]] = {
     "encodec": _encodec,
     "dac": _dac,
     "mimi": _mimi,
     "xcodec2": _xcodec2,
     "higgs": _higgs,
+    **{kind: partial(_of_package, kind) for kind in RATES},
 }

@@ -1,93 +1,21 @@
 """Opens the codec that `--codec` names.
 
-Owns the names and their values. A codec that this package does not know comes in by
+Owns the names and their values, and the two codecs that mark the ends of a scale: the clip itself,
+and the clip without its top. A codec that this package does not know comes in by
 "python:MODULE:FUNCTION": a function of the user's, which returns a `Codec` (an ONNX session, a
 client of a server) or an `EvaluatedCodec`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from ...errors import InputError
-from ..codecs import EvaluatedCodec, LayeredCodec
-from ..plugins import call_function
-from .reference_codecs import LowPass, Original
-from .subprocess_codecs import AacCodec, Codec2, Mp3Codec, OpusCodec, SpeexCodec
-
-
-def _kbps(text: str, name: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < 10_000.0:
-        raise InputError(
-            f"--codec {name!r}: got {text!r}; expected kilobits a second, as in opus:6"
-        )
-    return value
-
-
-def _by_kbps(kind: Callable[[str, float], EvaluatedCodec]) -> Callable[[str, str], EvaluatedCodec]:
-    return lambda name, value: kind(name, _kbps(value, name))
-
-
-def _low_pass(name: str, value: str) -> EvaluatedCodec:
-    if not value.isdigit() or not 100 <= int(value) <= 24_000:
-        raise InputError(f"--codec {name!r}: expected a cut-off of 100 to 24000 Hz: lowpass:3500")
-    return LowPass(name, int(value))
-
-
-def _python(name: str, value: str) -> EvaluatedCodec:
-    made: Any = call_function(value, f"--codec {name!r}")
-    if all(hasattr(made, part) for part in ("info", "encode", "decode")):
-        return LayeredCodec(made, name)
-    if not hasattr(made, "code"):
-        raise InputError(
-            f"--codec {name!r} gave {type(made).__name__}; expected a Codec (info, encode, "
-            "decode) or an EvaluatedCodec (code)"
-        )
-    codec: EvaluatedCodec = made
-    return codec
-
-
-def _neural(kind: str) -> Callable[[str, str], EvaluatedCodec]:
-    def opened(name: str, value: str) -> EvaluatedCodec:
-        from .neural_codecs import open_neural_codec
-
-        path, _, setting = value.rpartition("@") if "@" in value else (value, "", "")
-        return open_neural_codec(kind, name, path, setting)
-
-    return opened
-
-
-def _of_package(kind: str) -> Callable[[str, str], EvaluatedCodec]:
-    def opened(name: str, value: str) -> EvaluatedCodec:
-        from .package_codecs import open_package_codec
-
-        path, _, setting = value.rpartition("@") if "@" in value else (value, "", "")
-        return open_package_codec(kind, name, path, setting)
-
-    return opened
-
-
-_PACKAGES = ("speechtokenizer", "bigcodec", "xy-tokenizer", "stable-codec", "mimo", "qwen3-tts")
-
-_OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
-    "opus": _by_kbps(OpusCodec),
-    "speex": _by_kbps(SpeexCodec),
-    "mp3": _by_kbps(Mp3Codec),
-    "aac": _by_kbps(AacCodec),
-    "codec2": Codec2,
-    "original": Original,
-    "lowpass": _low_pass,
-    "encodec": _neural("encodec"),
-    "dac": _neural("dac"),
-    "mimi": _neural("mimi"),
-    "xcodec2": _neural("xcodec2"),
-    "higgs": _neural("higgs"),
-    **{kind: _of_package(kind) for kind in _PACKAGES},
-    "python": _python,
-}
+from ..codecs import CodedClip, EvaluatedCodec, LayeredCodec
+from ..loading import call_function
+from .subprocess_codecs import open_aac, open_codec2, open_mp3, open_opus, open_speex
 
 BASELINES = {
     "opus:KBPS": "Opus (opus-tools)",
@@ -112,6 +40,8 @@ BASELINES = {
 }
 """What can stand after `--codec`, for people."""
 
+_BITS = 16
+
 
 def open_baseline(name: str) -> EvaluatedCodec:
     """The codec that a name such as "opus:6" or "dac:folder@9" stands for, ready to run.
@@ -121,6 +51,78 @@ def open_baseline(name: str) -> EvaluatedCodec:
         MissingDependencyError: its program or package is not installed.
     """
     kind, _, value = name.partition(":")
-    if kind not in _OPENERS:
+    if kind not in {known.partition(":")[0] for known in BASELINES}:
         raise InputError(f"--codec {name!r} is unknown; expected one of {', '.join(BASELINES)}")
-    return _OPENERS[kind](name, value)
+    if kind in _OPENERS:
+        return _OPENERS[kind](name, value)
+    from .neural_codecs import open_neural_codec
+
+    path, _, setting = value.rpartition("@") if "@" in value else (value, "", "")
+    return open_neural_codec(kind, name, path, setting)
+
+
+class Original:
+    """The clip as metrics measure it, at 16 kHz: every metric's best value, and what PCM costs."""
+
+    num_channels = 1
+    quantizer_counts: tuple[int | None, ...] = (None,)
+    codebook_size = 0
+
+    def __init__(self, name: str, sampling_rate: int = 16_000, hertz: int = 0) -> None:
+        self.name, self.sampling_rate, self._hertz = name, sampling_rate, hertz
+        self.identity = f"lowpass {hertz}" if hertz else "original at 16 kHz"
+
+    def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
+        """The clip, or what lies below the cut-off, at the bitrate of 16-bit samples."""
+        kept = low_pass(audio, self.sampling_rate, self._hertz) if self._hertz else audio
+        return [CodedClip(None, self.sampling_rate * _BITS / 1000, audio.size * _BITS, kept)]
+
+
+def low_pass(
+    audio: Float[np.ndarray, "channels samples"], sampling_rate: int, hertz: float
+) -> Float[np.ndarray, "channels samples"]:
+    """Everything above a frequency taken away, without delay; a raised cosine 10% wide."""
+    frequencies = np.fft.rfftfreq(2 * audio.shape[1], 1 / sampling_rate)
+    # Twice the length, so that the end does not wrap around into the start.
+    spectrum = np.fft.rfft(audio, 2 * audio.shape[1])
+    fall = np.clip((frequencies / hertz - 1.0) / 0.1 + 0.5, 0.0, 1.0)
+    shape = 0.5 + 0.5 * np.cos(np.pi * fall)
+    passed: np.ndarray = np.fft.irfft(spectrum * shape)[:, : audio.shape[1]]
+    return passed.astype(np.float32)
+
+
+def _original(name: str, value: str) -> EvaluatedCodec:
+    if value:
+        raise InputError(f"--codec {name!r}: got {value!r}; 'original' takes no value")
+    return Original(name)
+
+
+def _low_pass(name: str, value: str) -> EvaluatedCodec:
+    if not value.isdigit() or not 100 <= int(value) <= 24_000:
+        raise InputError(f"--codec {name!r}: expected a cut-off of 100 to 24000 Hz: lowpass:3500")
+    return Original(name, 48_000, int(value))
+
+
+def _python(name: str, value: str) -> EvaluatedCodec:
+    made: Any = call_function(value, f"--codec {name!r}")
+    if all(hasattr(made, part) for part in ("info", "encode", "decode")):
+        return LayeredCodec(made, name)
+    if not hasattr(made, "code"):
+        raise InputError(
+            f"--codec {name!r} gave {type(made).__name__}; expected a Codec (info, encode, "
+            "decode) or an EvaluatedCodec (code)"
+        )
+    codec: EvaluatedCodec = made
+    return codec
+
+
+_OPENERS: dict[str, Callable[[str, str], EvaluatedCodec]] = {
+    "opus": open_opus,
+    "speex": open_speex,
+    "mp3": open_mp3,
+    "aac": open_aac,
+    "codec2": open_codec2,
+    "original": _original,
+    "lowpass": _low_pass,
+    "python": _python,
+}

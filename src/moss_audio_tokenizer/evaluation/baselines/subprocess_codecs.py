@@ -9,8 +9,8 @@ their headers hold what decoding needs.
 import shutil
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from ...audio import load_audio, save_audio
 from ...errors import EvaluationError, InputError, MissingDependencyError
-from ..codecs import CodedClip
+from ..codecs import CodedClip, EvaluatedCodec
 
 # Bits and milliseconds of a frame; the file rounds each frame up to whole bytes.
 _CODEC2_MODES = {
@@ -34,163 +34,153 @@ _CODEC2_MODES = {
 }
 # Opus and Speex begin with a packet of setup and one of comments.
 _OGG_HEADERS = 2
-
-
-class _Classic(ABC):
-    """A codec of two program runs between files."""
-
-    num_channels = 1
-    quantizer_counts: tuple[int | None, ...] = (None,)
-    codebook_size = 0
-
-    def __init__(self, name: str, kbps: float, sampling_rate: int, identity: str) -> None:
-        self.name, self.nominal_kbps = name, kbps
-        self.sampling_rate, self.identity = sampling_rate, identity
-
-    def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
-        """The clip through the encoder and the decoder program."""
-        with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
-            decoded, num_bits = self._through_files(audio, Path(folder))
-        return [CodedClip(None, self.nominal_kbps, num_bits, decoded)]
-
-    @abstractmethod
-    def _through_files(self, audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-        """Decoded audio, and the bits it was decoded from."""
-
-    def _wav(self, audio: np.ndarray, folder: Path) -> str:
-        path = folder / "original.wav"
-        save_audio(path, audio, self.sampling_rate)
-        return str(path)
-
-    def _read(self, path: Path) -> np.ndarray:
-        return load_audio(path, self.sampling_rate, 1)
-
-
-def _ogg_bits(path: Path) -> int:
-    return 8 * sum(ogg_packet_sizes(path.read_bytes())[_OGG_HEADERS:])
-
-
-class OpusCodec(_Classic):
-    """Opus by opusenc and opusdec, variable bitrate, which is their default.
-
-    Decoded at 24 kHz below 16 kbps, where Opus keeps nothing above 12 kHz, else at 48 kHz.
-    """
-
-    def __init__(self, name: str, kbps: float) -> None:
-        self._encoder = find_program("opusenc", "opus-tools")
-        self._decoder = find_program("opusdec", "opus-tools")
-        if not 6 <= kbps <= 256:
-            raise InputError(f"--codec {name!r}: Opus takes 6 to 256 kbps for a channel")
-        version = program_version(self._encoder, "--version")
-        super().__init__(name, kbps, 24_000 if kbps < 16 else 48_000, version)
-
-    def _through_files(self, audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-        coded, decoded = folder / "coded.opus", folder / "decoded.wav"
-        bare = ["--quiet", "--discard-comments", "--discard-pictures", "--padding", "0"]
-        rate = ["--bitrate", f"{self.nominal_kbps:g}"]
-        run_program([self._encoder, *bare, *rate, self._wav(audio, folder), str(coded)])
-        back = ["--quiet", "--rate", str(self.sampling_rate), "--force-wav"]
-        run_program([self._decoder, *back, str(coded), str(decoded)])
-        return self._read(decoded), _ogg_bits(coded)
-
-
-class SpeexCodec(_Classic):
-    """Speex wide-band (16 kHz) by speexenc and speexdec: the mode at or below a bitrate."""
-
-    def __init__(self, name: str, kbps: float) -> None:
-        self._encoder = find_program("speexenc", "speex")
-        self._decoder = find_program("speexdec", "speex")
-        if not 4 <= kbps <= 42.2:
-            raise InputError(f"--codec {name!r}: wide-band Speex takes 4 to 42.2 kbps")
-        super().__init__(name, kbps, 16_000, program_version(self._encoder, "--version"))
-
-    def _through_files(self, audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-        coded, decoded = folder / "coded.spx", folder / "decoded.wav"
-        rate = ["--wideband", "--bitrate", str(round(1000 * self.nominal_kbps))]
-        run_program([self._encoder, *rate, self._wav(audio, folder), str(coded)])
-        run_program([self._decoder, str(coded), str(decoded)])
-        return self._read(decoded), _ogg_bits(coded)
-
-
-class Codec2(_Classic):
-    """Codec2 by c2enc and c2dec: speech at 8 kHz, raw frames without a header."""
-
-    def __init__(self, name: str, mode: str) -> None:
-        self._encoder = find_program("c2enc", "codec2")
-        self._decoder = find_program("c2dec", "codec2")
-        if mode not in _CODEC2_MODES:
-            raise InputError(
-                f"--codec {name!r}: got mode {mode!r}; expected one of {', '.join(_CODEC2_MODES)}"
-            )
-        self._mode, (self._frame_bits, milliseconds) = mode, _CODEC2_MODES[mode]
-        self._frame_samples = 8 * milliseconds
-        super().__init__(name, self._frame_bits / milliseconds, 8_000, f"codec2 {mode}")
-
-    def _through_files(self, audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-        source, coded, decoded = (folder / name for name in ("source", "coded", "decoded"))
-        # Zeros behind, for an incomplete last frame would be dropped.
-        num_frames = -(-audio.shape[1] // self._frame_samples)
-        padded = np.pad(audio[0], (0, num_frames * self._frame_samples - audio.shape[1]))
-        source.write_bytes(np.clip(np.rint(padded * 32768), -32768, 32767).astype("<i2").tobytes())
-        run_program([self._encoder, self._mode, str(source), str(coded)])
-        run_program([self._decoder, self._mode, str(coded), str(decoded)])
-        samples = np.frombuffer(decoded.read_bytes(), "<i2").astype(np.float32) / 32768
-        return samples[None], num_frames * self._frame_bits
-
-
-class _ThroughFfmpeg(_Classic):
-    """A codec of ffmpeg's, at a sampling rate that suits its bitrate."""
-
-    suffix = ""
-    encoder = ""
-
-    def __init__(self, name: str, kbps: float) -> None:
-        self._program = find_program("ffmpeg", "ffmpeg")
-        if not 8 <= kbps <= 320:
-            raise InputError(f"--codec {name!r}: {self.encoder} takes 8 to 320 kbps")
-        rate = 16_000 if kbps <= 24 else 24_000 if kbps <= 48 else 44_100
-        version = program_version(self._program, "-version").split(" Copyright")[0]
-        super().__init__(name, kbps, rate, f"{version}, {self.encoder}")
-
-    def _through_files(self, audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
-        coded, decoded = folder / f"coded.{self.suffix}", folder / "decoded.wav"
-        quiet = ["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
-        rate = ["-c:a", self.encoder, "-b:a", f"{round(1000 * self.nominal_kbps)}"]
-        bare = ["-map_metadata", "-1", "-write_xing", "0", "-id3v2_version", "0"]
-        bare = bare if self.suffix == "mp3" else bare[:2]
-        source = self._wav(audio, folder)
-        run_program([self._program, *quiet, "-i", source, *rate, *bare, str(coded)])
-        # Named, because a single frame is too little for ffmpeg to guess the format from.
-        back = ["-f", self.suffix, "-i", str(coded), "-c:a", "pcm_f32le", str(decoded)]
-        run_program([self._program, *quiet, *back])
-        return self._read(decoded), 8 * self._num_bytes(coded.read_bytes())
-
-    @abstractmethod
-    def _num_bytes(self, content: bytes) -> int:
-        """Bytes that count."""
-
-
-class Mp3Codec(_ThroughFfmpeg):
-    """MP3 by LAME, constant bitrate."""
-
-    suffix, encoder = "mp3", "libmp3lame"
-
-    def _num_bytes(self, content: bytes) -> int:
-        return len(content)
-
-
-class AacCodec(_ThroughFfmpeg):
-    """AAC-LC by ffmpeg's own encoder."""
-
-    suffix, encoder = "aac", "aac"
-
-    def _num_bytes(self, content: bytes) -> int:
-        return adts_payload_bytes(content)
-
+_PAGE_HEADER = 27
+_ADTS_SYNC = 0xFFF0
 
 _SECONDS = 600
 _VERSION_SECONDS = 20
 _LINES = 2
+
+Run = Callable[[np.ndarray, Path], tuple[np.ndarray, int]]
+"""(audio, empty folder) -> decoded audio, and the bits that it was decoded from."""
+
+
+@dataclass
+class SubprocessCodec:
+    """A codec of two program runs between files, as an `EvaluatedCodec`.
+
+    Attributes:
+        name, identity, sampling_rate: as in `EvaluatedCodec`.
+        nominal_kbps: kilobits a second that were asked for.
+        run: the two programs.
+    """
+
+    name: str
+    identity: str
+    sampling_rate: int
+    nominal_kbps: float
+    run: Run
+    num_channels: int = 1
+    quantizer_counts: tuple[int | None, ...] = (None,)
+    codebook_size: int = 0
+
+    def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
+        """The clip through the encoder and the decoder program."""
+        with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
+            decoded, num_bits = self.run(audio, Path(folder))
+        return [CodedClip(None, self.nominal_kbps, num_bits, decoded)]
+
+
+def open_opus(name: str, value: str) -> EvaluatedCodec:
+    """Opus by opusenc and opusdec, variable bitrate, which is their default.
+
+    Decoded at 24 kHz below 16 kbps, where Opus keeps nothing above 12 kHz, else at 48 kHz.
+    """
+    kbps = _kbps(name, value, 6, 256)
+    encoder, decoder = (find_program(one, "opus-tools") for one in ("opusenc", "opusdec"))
+    rate = 24_000 if kbps < 16 else 48_000
+    bare = ["--quiet", "--discard-comments", "--discard-pictures", "--padding", "0"]
+    encode = [encoder, *bare, "--bitrate", f"{kbps:g}", "SOURCE", "CODED.opus"]
+    decode = [decoder, "--quiet", "--rate", str(rate), "--force-wav", "CODED.opus", "DECODED"]
+    run = _between_wavs(rate, encode, decode, _ogg_bytes)
+    return SubprocessCodec(name, program_version(encoder, "--version"), rate, kbps, run)
+
+
+def open_speex(name: str, value: str) -> EvaluatedCodec:
+    """Speex wide-band (16 kHz) by speexenc and speexdec: the mode at or below a bitrate."""
+    kbps = _kbps(name, value, 4, 42.2)
+    encoder, decoder = (find_program(one, "speex") for one in ("speexenc", "speexdec"))
+    rate = ["--wideband", "--bitrate", str(round(1000 * kbps))]
+    encode = [encoder, *rate, "SOURCE", "CODED.spx"]
+    run = _between_wavs(16_000, encode, [decoder, "CODED.spx", "DECODED"], _ogg_bytes)
+    return SubprocessCodec(name, program_version(encoder, "--version"), 16_000, kbps, run)
+
+
+def open_mp3(name: str, value: str) -> EvaluatedCodec:
+    """MP3 by LAME, constant bitrate."""
+    return _through_ffmpeg(name, value, "libmp3lame", "mp3", len)
+
+
+def open_aac(name: str, value: str) -> EvaluatedCodec:
+    """AAC-LC by ffmpeg's own encoder."""
+    return _through_ffmpeg(name, value, "aac", "aac", adts_payload_bytes)
+
+
+def _through_ffmpeg(
+    name: str, value: str, encoder: str, suffix: str, count_bytes: Callable[[bytes], int]
+) -> EvaluatedCodec:
+    """A codec of ffmpeg's, at a sampling rate that suits its bitrate."""
+    kbps = _kbps(name, value, 8, 320)
+    program = find_program("ffmpeg", "ffmpeg")
+    rate = 16_000 if kbps <= 24 else 24_000 if kbps <= 48 else 44_100
+    quiet = [program, "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+    settings = ["-c:a", encoder, "-b:a", f"{round(1000 * kbps)}", "-map_metadata", "-1"]
+    if suffix == "mp3":
+        settings += ["-write_xing", "0", "-id3v2_version", "0"]
+    coded = f"CODED.{suffix}"
+    # The format is named, because a single frame is too little for ffmpeg to guess it from.
+    decode = [*quiet, "-f", suffix, "-i", coded, "-c:a", "pcm_f32le", "DECODED"]
+    run = _between_wavs(rate, [*quiet, "-i", "SOURCE", *settings, coded], decode, count_bytes)
+    version = program_version(program, "-version").split(" Copyright")[0]
+    return SubprocessCodec(name, f"{version}, {encoder}", rate, kbps, run)
+
+
+def open_codec2(name: str, mode: str) -> EvaluatedCodec:
+    """Codec2 by c2enc and c2dec: speech at 8 kHz, raw frames without a header."""
+    if mode not in _CODEC2_MODES:
+        raise InputError(
+            f"--codec {name!r}: got mode {mode!r}; expected one of {', '.join(_CODEC2_MODES)}"
+        )
+    encoder, decoder = (find_program(one, "codec2") for one in ("c2enc", "c2dec"))
+    frame_bits, milliseconds = _CODEC2_MODES[mode]
+    frame_samples = 8 * milliseconds
+
+    def run(audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
+        source, coded, decoded = (folder / one for one in ("source", "coded", "decoded"))
+        # Zeros behind, for an incomplete last frame would be dropped.
+        num_frames = -(-audio.shape[1] // frame_samples)
+        padded = np.pad(audio[0], (0, num_frames * frame_samples - audio.shape[1]))
+        source.write_bytes(np.clip(np.rint(padded * 32768), -32768, 32767).astype("<i2").tobytes())
+        run_program([encoder, mode, str(source), str(coded)])
+        run_program([decoder, mode, str(coded), str(decoded)])
+        samples = np.frombuffer(decoded.read_bytes(), "<i2").astype(np.float32) / 32768
+        return samples[None], num_frames * frame_bits
+
+    return SubprocessCodec(name, f"codec2 {mode}", 8_000, frame_bits / milliseconds, run)
+
+
+def _kbps(name: str, text: str, lowest: float, highest: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not lowest <= value <= highest:
+        raise InputError(
+            f"--codec {name!r}: got {text!r}; expected {lowest:g} to {highest:g} kilobits a second"
+        )
+    return value
+
+
+def _between_wavs(
+    rate: int, encode: list[str], decode: list[str], count_bytes: Callable[[bytes], int]
+) -> Run:
+    """Two commands, in which SOURCE, CODED.suffix and DECODED stand for files of the folder."""
+
+    def run(audio: np.ndarray, folder: Path) -> tuple[np.ndarray, int]:
+        coded = next(word for word in encode if word.startswith("CODED"))
+        files = {"SOURCE": folder / "source.wav", "DECODED": folder / "decoded.wav"}
+        files[coded] = folder / coded
+        save_audio(files["SOURCE"], audio, rate)
+        for command in (encode, decode):
+            run_program([str(files.get(word, word)) for word in command])
+        num_bits = 8 * count_bytes(files[coded].read_bytes())
+        return load_audio(files["DECODED"], rate, 1), num_bits
+
+    return run
+
+
+def _ogg_bytes(content: bytes) -> int:
+    return sum(ogg_packet_sizes(content)[_OGG_HEADERS:])
 
 
 def find_program(name: str, package: str) -> str:
@@ -246,10 +236,6 @@ def program_version(path: str, option: str) -> str:
         ) from error
     lines = (done.stdout or done.stderr).decode("utf-8", "replace").strip().splitlines()
     return " ".join(lines[0].split()) if lines else ""
-
-
-_PAGE_HEADER = 27
-_ADTS_SYNC = 0xFFF0
 
 
 def ogg_packet_sizes(content: bytes) -> list[int]:

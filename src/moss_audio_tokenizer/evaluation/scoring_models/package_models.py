@@ -4,7 +4,6 @@ Each function loads a model and returns a function of (mono samples, sampling ra
 ``judges`` brings all of them; a missing one is named in one line.
 """
 
-import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import CheckpointError, MissingDependencyError
-from ...metrics.signals import MEASURED_RATE
 
 DEFAULT_WHISPER = "large-v3"
 """The Whisper that Seed-TTS-Eval and the paper's Table 3 use."""
@@ -51,7 +49,6 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
         ) from error
 
     def transcribe(samples: np.ndarray, sampling_rate: int) -> str:
-        _require_measured_rate(sampling_rate)
         if len(samples) < _SHORTEST_SECONDS * sampling_rate:
             return ""
         segments, _ = model.transcribe(
@@ -74,7 +71,6 @@ def resemblyzer_embedder() -> Callable[[np.ndarray, int], np.ndarray]:
     encoder = module.VoiceEncoder("cpu", verbose=False)
 
     def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-        _require_measured_rate(sampling_rate)
         if not samples.any():
             return np.zeros(256)
         sound = module.preprocess_wav(samples.astype(np.float32), source_sr=sampling_rate)
@@ -94,22 +90,11 @@ def dnsmos_rater() -> Callable[[np.ndarray, int], float]:
     module: Any = _package("speechmos.dnsmos", "speechmos", "the opinion model dnsmos")
 
     def rate(samples: np.ndarray, sampling_rate: int) -> float:
-        _require_measured_rate(sampling_rate)
         if not len(samples):
             return float("nan")
         return float(module.run(np.clip(samples, -1.0, 1.0), sampling_rate)["ovrl_mos"])
 
     return rate
-
-
-def is_installed(module: str) -> bool:
-    """Whether a package can be imported, without importing it."""
-    from importlib.util import find_spec
-
-    try:
-        return module in sys.modules or find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _package(module: str, package: str, what: str) -> Any:
@@ -119,8 +104,3 @@ def _package(module: str, package: str, what: str) -> Any:
         raise MissingDependencyError(
             f"{what} needs {package} ({error}): pip install 'moss-audio-tokenizer[judges]'"
         ) from error
-
-
-def _require_measured_rate(sampling_rate: int) -> None:
-    if sampling_rate != MEASURED_RATE:
-        raise ValueError(f"sampling_rate is {sampling_rate}; scoring models expect {MEASURED_RATE}")

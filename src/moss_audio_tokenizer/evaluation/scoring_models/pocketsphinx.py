@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import InputError, MissingDependencyError
 from ...metrics.signals import MEASURED_RATE
-from ..text_normalization import normalized
+from ..text_normalization import normalized, text_lines
 
 _DISCOUNT = 0.6
 _START, _END = "<s>", "</s>"
@@ -29,20 +29,20 @@ _SHOWN_WORDS = 8
 Gram = tuple[str, ...]
 
 
-def pocketsphinx_transcriber(texts: Path | None = None) -> Callable[[np.ndarray, int], str]:
+def pocketsphinx_transcriber(texts: str = "") -> Callable[[np.ndarray, int], str]:
     """The decoder of pocketsphinx: (samples at 16 kHz, 16000) -> text.
 
     Args:
         texts: a file of UTF-8 text, whose words alone can then be understood; sentences, a line
-            each, also tell which word follows which. None is the general English model.
+            each, also tell which word follows which. "" is the general English model.
 
     Raises:
         InputError: the file cannot be read, is empty, or has words without a pronunciation.
         MissingDependencyError: pocketsphinx is not installed.
     """
-    decoder = _decoder() if texts is None else _closed_decoder(read_sentences(texts), str(texts))
+    decoder = _closed_decoder(read_sentences(texts), texts) if texts else _decoder()
 
-    def recognise(samples: np.ndarray, sampling_rate: int) -> str:
+    def transcribe(samples: np.ndarray, sampling_rate: int) -> str:
         del sampling_rate
         pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2")
         decoder.reinit_feat()  # its noise estimate must not depend on the order of clips
@@ -52,56 +52,46 @@ def pocketsphinx_transcriber(texts: Path | None = None) -> Callable[[np.ndarray,
         hypothesis = decoder.hyp()
         return hypothesis.hypstr if hypothesis else ""
 
-    return recognise
+    return transcribe
 
 
-def read_sentences(path: Path) -> list[list[str]]:
+def read_sentences(path: str) -> list[list[str]]:
     """The words of every line that has some.
 
     Raises:
         InputError: no file, no text, or no words.
     """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"pocketsphinx:{path} cannot be read ({error}); expected a text file, a sentence a line"
-        ) from error
+    lines = text_lines(Path(path), "a text file, a sentence a line")
     sentences = [words for line in lines if (words := normalized(line).split())]
     if not sentences:
         raise InputError(f"pocketsphinx:{path} holds no words; expected a sentence a line")
     return sentences
 
 
-def _decoder(**options: str) -> Any:
+def _package() -> Any:
     try:
-        from pocketsphinx import Decoder
+        import pocketsphinx
     except ImportError as error:
         raise MissingDependencyError(
             "this ASR model needs pocketsphinx: pip install pocketsphinx"
         ) from error
-    return Decoder(samprate=MEASURED_RATE, loglevel="FATAL", **options)
+    return pocketsphinx
+
+
+def _decoder(**options: str) -> Any:
+    return _package().Decoder(samprate=MEASURED_RATE, loglevel="FATAL", **options)
 
 
 def _closed_decoder(sentences: Sequence[Sequence[str]], source: str) -> Any:
     """A decoder of these words alone; the whole dictionary would take it long to load."""
     words = sorted({word for sentence in sentences for word in sentence})
+    english = Path(_package().get_model_path()) / "en-us" / "cmudict-en-us.dict"
+    entries = cut_dictionary(words, english.read_text("utf-8").splitlines(), source)
     with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
         dictionary, model = Path(folder) / "words.dict", Path(folder) / "words.arpa"
-        dictionary.write_text(cut_dictionary(words, _english_dictionary(), source), "utf-8")
+        dictionary.write_text(entries, "utf-8")
         model.write_text(BackOffModel.counted(sentences).arpa(), "utf-8")
         return _decoder(dict=str(dictionary), lm=str(model))
-
-
-def _english_dictionary() -> list[str]:
-    try:
-        from pocketsphinx import get_model_path
-    except ImportError as error:
-        raise MissingDependencyError(
-            "this ASR model needs pocketsphinx: pip install pocketsphinx"
-        ) from error
-    path = Path(get_model_path()) / "en-us" / "cmudict-en-us.dict"
-    return path.read_text("utf-8").splitlines()
 
 
 def cut_dictionary(words: Sequence[str], lines: Iterable[str], source: str) -> str:

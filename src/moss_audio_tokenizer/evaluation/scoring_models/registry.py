@@ -1,4 +1,4 @@
-"""Registry of scoring models by name: ASR models, speaker models, opinion models.
+"""Scoring models by name, and the scores of a clip: similarity, opinion, error rates.
 
 A loaded model is a function of (samples, sampling rate), mono at 16 kHz. It comes from a Python
 package, from a folder or the hub (through transformers, safetensors only), from this package, or
@@ -6,164 +6,90 @@ from a function of the user's (MODULE:FUNCTION).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ...errors import InputError
-from ...metrics.spectra import mfcc_statistics
-from ..plugins import call_function, is_function_name
-from .package_models import (
-    dnsmos_rater,
-    is_installed,
-    resemblyzer_embedder,
-    whisper_transcriber,
-)
+from ...metrics.signals import MEASURED_RATE, mfcc_statistics
+from ..loading import call_function, is_function_name
+from ..text_normalization import error_rates, normalizer
+from .package_models import dnsmos_rater, resemblyzer_embedder, whisper_transcriber
 from .pocketsphinx import pocketsphinx_transcriber
 
 EmbedSpeaker = Callable[[np.ndarray, int], np.ndarray]
 ScoreOpinion = Callable[[np.ndarray, int], float]
 Transcribe = Callable[[np.ndarray, int], str]
 
-ASR_MODELS = {
-    "whisper[:SIZE|FOLDER]": "Whisper by faster-whisper; large-v3 where nothing is named (judges)",
-    "pocketsphinx[:TEXTS]": "pocketsphinx, general English or the words of a text file",
-    "cat:FOLDER[@CODEC]": "a CAT-ASR model of this package",
-    "hf:NAME or FOLDER": "a speech recognition model of transformers (torch)",
-    "MODULE:FUNCTION[@VALUE]": "a function of yours",
-}
-SPEAKER_MODELS = {
-    "resemblyzer": "Resemblyzer, its weights are in the package (judges)",
-    "wavlm:FOLDER": "WavLM-large speaker verification, the paper's, converted to safetensors",
-    "hf:NAME or FOLDER": "an x-vector model of transformers (torch)",
-    "mfcc": "no model: compares mean mel cepstra",
-    "MODULE:FUNCTION[@VALUE]": "a function of yours",
-}
-OPINION_MODELS = {
-    "dnsmos": "DNSMOS P.835, overall quality, its weights are in the package (judges)",
-    "utmos:FOLDER": "UTMOS22 (strong learner), converted to safetensors",
-    "hf:NAME or FOLDER": "a model of transformers with one output (torch)",
-    "MODULE:FUNCTION[@VALUE]": "a function of yours",
-}
-"""Which names there are, for people."""
+# What can stand behind a name, and what loads the model from it.
+_Known = dict[str, tuple[str, Callable[[str], Any]]]
 
 
-def load_transcriber(name: str, option: str = "--asr-model") -> Transcribe | None:
-    """The ASR model of a name in `ASR_MODELS`; None for "".
+def load_transcriber(name: str) -> Transcribe | None:
+    """The ASR model of a name such as "whisper:base" or "cat:FOLDER"; None for "".
 
-    Args:
-        name: as the user gave it; MODULE:FUNCTION makes a function (samples, sampling rate) ->
-            text.
-        option: the option that the user wrote it after, for messages.
+    MODULE:FUNCTION makes a function (samples, sampling rate) -> text.
 
     Raises:
         CheckpointError: nothing usable is there.
         InputError: the name is unknown.
         MissingDependencyError: a package is not installed.
     """
-    kind, _, value = name.partition(":")
-    if kind == "whisper":
-        return whisper_transcriber(value)
-    if kind == "pocketsphinx":
-        return pocketsphinx_transcriber(Path(value) if value else None)
-    if kind == "cat":
-        if not value:
-            raise InputError(f"{option} {name!r}: expected a folder, as in cat:runs/asr/final")
-        return _cat_transcriber(*value.partition("@")[::2])
-    loaded: Transcribe | None = _load(name, option, "transcriber", ASR_MODELS)
-    return loaded
+    model: Transcribe | None = _load(name, "--asr-model", _ASR_MODELS, "transcriber")
+    return model
 
 
-def load_speaker_model(name: str, option: str = "--speaker-model") -> EmbedSpeaker | None:
-    """The speaker model of a name in `SPEAKER_MODELS`; None for "".
+def load_speaker_model(name: str) -> EmbedSpeaker | None:
+    """The speaker model of a name such as "resemblyzer"; None for "". Raises as above.
 
-    Args:
-        name: as the user gave it; MODULE:FUNCTION makes a function (samples, sampling rate) ->
-            embedding.
-        option: the option that the user wrote it after, for messages.
-
-    Raises:
-        CheckpointError: nothing usable is there.
-        InputError: the name is unknown.
-        MissingDependencyError: a package is not installed.
+    MODULE:FUNCTION makes a function (samples, sampling rate) -> embedding.
     """
-    kind, _, value = name.partition(":")
-    if name == "mfcc":
-        return mfcc_statistics
-    if name == "resemblyzer":
-        return resemblyzer_embedder()
-    if kind == "wavlm":
-        from .converted_models import wavlm_embedder
-
-        return wavlm_embedder(_folder(name, value, option))
-    loaded: EmbedSpeaker | None = _load(name, option, "embedder", SPEAKER_MODELS)
-    return loaded
+    model: EmbedSpeaker | None = _load(name, "--speaker-model", _SPEAKER_MODELS, "embedder")
+    return model
 
 
-def load_opinion_model(name: str, option: str = "--opinion-model") -> ScoreOpinion | None:
-    """The opinion model of a name in `OPINION_MODELS`; None for "".
+def load_opinion_model(name: str) -> ScoreOpinion | None:
+    """The opinion model of a name such as "dnsmos"; None for "". Raises as above.
 
-    Args:
-        name: as the user gave it; MODULE:FUNCTION makes a function (samples, sampling rate) ->
-            score.
-        option: the option that the user wrote it after, for messages.
-
-    Raises:
-        CheckpointError: nothing usable is there.
-        InputError: the name is unknown.
-        MissingDependencyError: a package is not installed.
+    MODULE:FUNCTION makes a function (samples, sampling rate) -> score.
     """
+    model: ScoreOpinion | None = _load(name, "--opinion-model", _OPINION_MODELS, "rater")
+    return model
+
+
+def _load(name: str, option: str, known: _Known, of_transformers: str) -> Any:
     kind, _, value = name.partition(":")
-    if name == "dnsmos":
-        return dnsmos_rater()
-    if kind == "utmos":
-        from .converted_models import utmos_rater
-
-        return utmos_rater(_folder(name, value, option))
-    loaded: ScoreOpinion | None = _load(name, option, "rater", OPINION_MODELS)
-    return loaded
-
-
-def default_speaker_model() -> str:
-    """The speaker model that is used where none is named: resemblyzer if installed, else none."""
-    return "resemblyzer" if is_installed("resemblyzer") else ""
-
-
-def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    """Cosine of the angle between two embeddings; NaN where one of them is zero."""
-    one, other = (np.asarray(item, np.float64).reshape(-1) for item in (one, other))
-    norm = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / norm if norm > 0.0 else float("nan")
-
-
-def _folder(name: str, value: str, option: str) -> Path:
-    if not value:
-        kind = name.partition(":")[0]
-        raise InputError(f"{option} {name!r}: expected a folder, as in {kind}:models/{kind}")
-    return Path(value)
-
-
-def _load(name: str, option: str, kind: str, known: dict[str, str]) -> Any:
-    """A model of transformers, or of a function of the user's."""
     if not name:
         return None
-    if is_function_name(name) and not name.startswith("hf:"):
+    if kind in known:
+        usage, load = known[kind]
+        if usage.startswith(":") and not value:
+            raise InputError(f"{option} {name!r}: expected a folder, as in {kind}:models/{kind}")
+        if value and not usage:
+            raise InputError(f"{option} {name!r}: got {value!r}, but {kind} takes no value")
+        return load(value)
+    if is_function_name(name) and kind != "hf":
         return call_function(name, option)
-    from . import transformers_models
+    if kind != "hf" and "/" not in name and not Path(name).is_dir():
+        names = [f"{one}{usage}" for one, (usage, _) in known.items()]
+        names += ["hf:NAME or FOLDER", "MODULE:FUNCTION[@VALUE]"]
+        raise InputError(f"{option} {name!r} is unknown; expected {', '.join(names)}")
+    return _torch_model(of_transformers, name.removeprefix("hf:"))
 
-    if not name.startswith("hf:") and "/" not in name and not Path(name).is_dir():
-        raise InputError(f"{option} {name!r} is unknown; expected {', '.join(known)}")
-    return getattr(transformers_models, kind)(name.removeprefix("hf:"))
 
-
-def _cat_transcriber(name: str, codec: str = "") -> Transcribe:
+def _cat_transcriber(value: str) -> Transcribe:
     """A CAT-ASR model behind a codec (by default the bundled one): samples to text.
 
     A model with frame scores (CTC) is decoded by them: no guesses from the words before.
     """
     from ...asr import Transcriber
 
+    name, _, codec = value.partition("@")
     transcriber = Transcriber.from_pretrained(name, codec or "bundled")
     num_quantizers = transcriber.model.facts.num_quantizers
     beams = 0 if transcriber.model.facts.has_frame_scores else 1
@@ -173,3 +99,139 @@ def _cat_transcriber(name: str, codec: str = "") -> Transcribe:
         return transcriber.transcribe([clip], num_quantizers, beams)[0]
 
     return transcribe
+
+
+def _torch_model(loader: str, path: str) -> Any:
+    from . import torch_models
+
+    return getattr(torch_models, loader)(path)
+
+
+_ASR_MODELS: _Known = {
+    "whisper": ("[:SIZE|FOLDER]", whisper_transcriber),
+    "pocketsphinx": ("[:TEXTS]", pocketsphinx_transcriber),
+    "cat": (":FOLDER[@CODEC]", _cat_transcriber),
+}
+_SPEAKER_MODELS: _Known = {
+    "resemblyzer": ("", lambda _: resemblyzer_embedder()),
+    "wavlm": (":FOLDER", partial(_torch_model, "wavlm_embedder")),
+    "mfcc": ("", lambda _: mfcc_statistics),
+}
+_OPINION_MODELS: _Known = {
+    "dnsmos": ("", lambda _: dnsmos_rater()),
+    "utmos": (":FOLDER", partial(_torch_model, "utmos_rater")),
+}
+
+
+def default_speaker_model() -> str:
+    """The speaker model that is used where none is named: resemblyzer if installed, else none."""
+    try:
+        return "resemblyzer" if find_spec("resemblyzer") else ""
+    except ValueError:  # of a stand-in without a spec
+        return "resemblyzer"
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Cosine of the angle between two embeddings; NaN where one of them is zero."""
+    one, other = (np.asarray(item, np.float64).reshape(-1) for item in (one, other))
+    norm = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / norm if norm > 0.0 else float("nan")
+
+
+@dataclass(frozen=True)
+class ScoringModelNames:
+    """Names of the scoring models of a run; "" for none.
+
+    Attributes:
+        speaker_model: a name that `registry.load_speaker_model` knows.
+        opinion_model: a name that `registry.load_opinion_model` knows.
+        asr_model: a name that `registry.load_transcriber` knows.
+        text_normalization: how texts are made comparable, one of
+            `text_normalization.NORMALIZATIONS`.
+    """
+
+    speaker_model: str = ""
+    opinion_model: str = ""
+    asr_model: str = ""
+    text_normalization: str = "plain"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that these models bring."""
+        return tuple(self.by_metric)
+
+    @property
+    def by_metric(self) -> dict[str, str]:
+        """The model that brings each of these metrics, with the normalization of its texts."""
+        plain = self.text_normalization == "plain"
+        texts = self.asr_model if plain else f"{self.asr_model} ({self.text_normalization} texts)"
+        brought = {
+            "speaker_similarity": self.speaker_model,
+            "opinion_score": self.opinion_model,
+            "wer": texts if self.asr_model else "",
+            "cer": texts if self.asr_model else "",
+        }
+        return {name: model for name, model in brought.items() if model}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the scoring models found of one clip.
+
+    Attributes:
+        values: metrics by name; NaN where undefined, as the error rate of a clip without text.
+        transcript: what the ASR model understood; None without one.
+        num_words: words of the text, which weigh the clip's error rate; 0 without a text.
+        num_characters: likewise, for the character error rate.
+    """
+
+    values: dict[str, float]
+    transcript: str | None = None
+    num_words: int = 0
+    num_characters: int = 0
+
+
+class ScoringModels:
+    """Loaded scoring models.
+
+    Raises:
+        InputError: a name stands for no function or normalization.
+        MissingDependencyError: a package is not installed.
+    """
+
+    def __init__(self, names: ScoringModelNames) -> None:
+        self._embed: EmbedSpeaker | None = load_speaker_model(names.speaker_model)
+        self._rate: ScoreOpinion | None = load_opinion_model(names.opinion_model)
+        self._transcribe: Transcribe | None = load_transcriber(names.asr_model)
+        self._normalization = names.text_normalization
+        normalizer(self._normalization)  # refuse an unknown one before the work
+        # A clip's original is embedded once, though it is compared with every codec's version.
+        self._embedded: tuple[bytes, np.ndarray] | None = None
+
+    def score(
+        self,
+        reference: Float[np.ndarray, "samples"],
+        estimate: Float[np.ndarray, "samples"],
+        text: str,
+        language: str = "",
+    ) -> Scores:
+        """All scores of a clip whose text is ``text`` ("" where that is not known)."""
+        values = {}
+        if self._embed:
+            embedding = self._embedding_of(reference, self._embed)
+            values["speaker_similarity"] = cosine(embedding, self._embed(estimate, MEASURED_RATE))
+        if self._rate:
+            values["opinion_score"] = float(self._rate(estimate, MEASURED_RATE))
+        if not self._transcribe:
+            return Scores(values)
+        transcript = self._transcribe(estimate, MEASURED_RATE)
+        normalize = normalizer(self._normalization, language)
+        spoken = normalize(text)
+        values |= error_rates(spoken, normalize(transcript))
+        return Scores(values, transcript, len(spoken.split()), len(spoken.replace(" ", "")))
+
+    def _embedding_of(self, reference: np.ndarray, embed: EmbedSpeaker) -> np.ndarray:
+        content = reference.tobytes()
+        if self._embedded is None or self._embedded[0] != content:
+            self._embedded = content, embed(reference, MEASURED_RATE)
+        return self._embedded[1]

@@ -4,9 +4,9 @@ A clip is encoded once; the codes of fewer quantizers are its prefix. Systems ar
 protocol.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,9 @@ from ...audio import load_audio
 from ...codes import Codec
 from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...manifest import ManifestEntry
-from ..artifacts import content_of
+from ..clip_results import content_of
 from ..text_normalization import normalizer
-from .speech_rows import SpeechRow, Transcript
-from .speech_run import Batch, OnProgress, digest_of, run_batches
+from .speech_rows import Batch, OnProgress, SpeechRow, Transcript, digest_of, run_batches
 from .systems import AsrSystem, chosen_quantizer_counts
 
 
@@ -91,17 +90,19 @@ def _batches(
 ) -> Iterator[Batch]:
     most = max(max(found) for found in counts.values())
     for start in range(0, len(clips), plan.batch_size):
-        encoded = _EncodedClips(plan.codec, clips[start : start + plan.batch_size], most)
-        contents = [content_of(clip.path) for clip in encoded.clips]
+        batch = clips[start : start + plan.batch_size]
+        # A clip is encoded when the first system asks for it: a resumed run may not need it.
+        encode = cache(partial(_encoded, batch, plan.codec, most))
+        contents = [content_of(clip.path) for clip in batch]
         for label, system in systems.items():
             settings = system.identity, plan.codec.info.identity, plan.num_beams
             origins = [
                 digest_of(settings, plan.text_normalization, clip.text, clip.language, content)
-                for clip, content in zip(encoded.clips, contents, strict=True)
+                for clip, content in zip(batch, contents, strict=True)
             ]
             for count in counts[label]:
-                keys = [(clip.name, label, count) for clip in encoded.clips]
-                rows = partial(_rows, label, system, count, encoded, plan)
+                keys = [(clip.name, label, count) for clip in batch]
+                rows = partial(_rows, batch, encode, label, system, count, plan)
                 yield Batch(dict(zip(keys, origins, strict=True)), rows)
 
 
@@ -114,41 +115,38 @@ class _Encoded:
     error: str = ""
 
 
-class _EncodedClips:
-    """Clips whose codes are made when the first system asks for them."""
-
-    def __init__(self, codec: Codec, clips: Sequence[ManifestEntry], num_quantizers: int) -> None:
-        self.clips, self._codec, self._num_quantizers = clips, codec, num_quantizers
-
-    @cached_property
-    def codes(self) -> list[_Encoded]:
-        """One for each clip."""
-        return [self._encoded(clip) for clip in self.clips]
-
-    def _encoded(self, clip: ManifestEntry) -> _Encoded:
-        info = self._codec.info
+def _encoded(clips: Sequence[ManifestEntry], codec: Codec, num_quantizers: int) -> list[_Encoded]:
+    def encode(clip: ManifestEntry) -> _Encoded:
+        info = codec.info
         try:
             sound = load_audio(clip.path, info.sampling_rate, info.num_channels)
-            codes = self._codec.encode(sound, num_quantizers=self._num_quantizers)
+            codes = codec.encode(sound, num_quantizers=num_quantizers)
         except MissingDependencyError:
             raise
         except MossAudioError as error:
             return _Encoded(np.zeros((0, 0), np.int64), 0.0, str(error))
         return _Encoded(codes, round(sound.shape[1] / info.sampling_rate, 3))
 
+    return [encode(clip) for clip in clips]
+
 
 def _rows(
-    label: str, system: AsrSystem, count: int, encoded: _EncodedClips, plan: AsrPlan
+    clips: Sequence[ManifestEntry],
+    encode: Callable[[], list[_Encoded]],
+    label: str,
+    system: AsrSystem,
+    count: int,
+    plan: AsrPlan,
 ) -> list[SpeechRow]:
-    codes = [one.codes[:count] for one in encoded.codes if not one.error]
+    encoded = encode()
+    codes = [one.codes[:count] for one in encoded if not one.error]
     texts = iter(system.transcribe_codes(codes, count, plan.num_beams) if codes else ())
     rows = []
-    for clip, one in zip(encoded.clips, encoded.codes, strict=True):
-        row = partial(SpeechRow, clip.name, clip.text, label, count)
-        if one.error:
-            rows.append(row(error=one.error))
-            continue
-        normalize = normalizer(plan.text_normalization, clip.language)
-        transcript = Transcript.compared(clip.text, next(texts), normalize)
-        rows.append(row({"": transcript}, seconds=one.seconds))
+    for clip, one in zip(clips, encoded, strict=True):
+        row = SpeechRow(clip.name, label, count, one.error, clip.text, seconds=one.seconds)
+        if not one.error:
+            normalize = normalizer(plan.text_normalization, clip.language)
+            transcript = Transcript.compared(clip.text, next(texts), normalize)
+            row = replace(row, transcripts={"": transcript})
+        rows.append(row)
     return rows

@@ -5,9 +5,8 @@ and compared with the voice of its prompt. Systems are behind a protocol, scorin
 functions.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
 from pathlib import Path
@@ -17,19 +16,14 @@ import numpy as np
 from ...audio import load_audio, resample, save_audio
 from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...metrics.signals import MEASURED_RATE
-from ..artifacts import content_of, slug
-from ..scoring_models import EmbedSpeaker, Transcribe, cosine
+from ...speech.synthesizer import Speech, SpeechRequest
+from ..clip_results import content_of, name_slug, slug
+from ..datasets import SpeechItem
+from ..results_file import Key
+from ..scoring_models.registry import EmbedSpeaker, Transcribe, cosine
 from ..text_normalization import normalizer
-from .speech_rows import SpeechRow, Transcript
-from .speech_run import Batch, OnProgress, digest_of, run_batches
-from .systems import (
-    Sound,
-    SynthesizedSpeech,
-    TtsRequest,
-    TtsSystem,
-    chosen_quantizer_counts,
-)
-from .test_set import SpeechItem
+from .speech_rows import Batch, OnProgress, SpeechRow, Transcript, digest_of, run_batches
+from .systems import TtsSystem, chosen_quantizer_counts
 
 # Carries every band that a codec of speech has.
 _PROMPT_RATE = 48_000
@@ -124,7 +118,7 @@ class _SystemRun:
         for start in range(0, len(self.plan.items), size):
             items = self.plan.items[start : start + size]
             seed = self.plan.seed + start
-            origins = {
+            origins: dict[Key, str] = {
                 (item.name, self.label, self.num_quantizers): self._origin(item, seed + index)
                 for index, item in enumerate(items)
             }
@@ -144,7 +138,7 @@ class _SystemRun:
             raise
         except MossAudioError as error:
             if len(items) == 1:
-                return [self._row(items[0])(error=str(error))]
+                return [replace(self._row(items[0]), error=str(error))]
             # One text that fails must not cost the others of its batch; each has its own seed.
             return [
                 row for index, item in enumerate(items) for row in self._rows([item], seed + index)
@@ -154,15 +148,13 @@ class _SystemRun:
             for item, request, speech in zip(items, requests, speeches, strict=True)
         ]
 
-    def _row(self, item: SpeechItem) -> "partial[SpeechRow]":
-        whose = item.name, item.text, self.label, self.num_quantizers
-        return partial(SpeechRow, *whose, prompt=item.prompt_name)
+    def _row(self, item: SpeechItem) -> SpeechRow:
+        whose = item.name, self.label, self.num_quantizers
+        return SpeechRow(*whose, text=item.text, prompt=item.prompt_name)
 
-    def _scored(
-        self, item: SpeechItem, request: TtsRequest, speech: SynthesizedSpeech
-    ) -> SpeechRow:
+    def _scored(self, item: SpeechItem, request: SpeechRequest, speech: Speech) -> SpeechRow:
         silent = not speech.samples.size
-        measured = _measured((speech.samples, speech.sampling_rate))
+        measured = _measured(speech.samples, speech.sampling_rate)
         normalize = normalizer(self.plan.text_normalization, item.language)
         transcripts = {
             name: Transcript.compared(
@@ -172,9 +164,10 @@ class _SystemRun:
         }
         similarity = nan
         if self.plan.embed and request.prompt_audio and not silent:
-            sounds = _measured(request.prompt_audio), measured
+            sounds = _measured(*request.prompt_audio), measured
             similarity = cosine(*(self.plan.embed(one, MEASURED_RATE) for one in sounds))
-        return self._row(item)(
+        return replace(
+            self._row(item),
             transcripts=transcripts,
             similarity=similarity,
             audio="" if silent else self._stored(item, speech),
@@ -182,27 +175,24 @@ class _SystemRun:
             finished=speech.finished,
         )
 
-    def _stored(self, item: SpeechItem, speech: SynthesizedSpeech) -> str:
+    def _stored(self, item: SpeechItem, speech: Speech) -> str:
         """Writes the speech to a file; returns its path below the folder."""
-        digest = hashlib.sha256(item.name.encode()).hexdigest()[:8]
-        name = f"{slug(Path(item.name).stem)[:60]}-{digest}-{self.num_quantizers}.flac"
+        name = f"{name_slug(item.name)}-{self.num_quantizers}.flac"
         path = self.folder / "audio" / slug(self.label) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         save_audio(path, speech.samples[None], speech.sampling_rate)
         return path.relative_to(self.folder).as_posix()
 
 
-def _request(item: SpeechItem) -> TtsRequest:
+def _request(item: SpeechItem) -> SpeechRequest:
     if item.prompt is None:
-        return TtsRequest(item.text)
+        return SpeechRequest(item.text)
     prompt = load_audio(item.prompt, _PROMPT_RATE, 1)[0], _PROMPT_RATE
-    return TtsRequest(item.text, prompt, item.prompt_text)
+    return SpeechRequest(item.text, prompt, item.prompt_text)
 
 
-def _measured(sound: Sound) -> np.ndarray:
-    samples, rate = sound
+def _measured(samples: np.ndarray, rate: int) -> np.ndarray:
     if not len(samples):
         return np.zeros(0)
-    return resample(np.asarray(samples, np.float32)[None], rate, MEASURED_RATE)[0].astype(
-        np.float64
-    )
+    sound = resample(np.asarray(samples, np.float32)[None], rate, MEASURED_RATE)[0]
+    return sound.astype(np.float64)

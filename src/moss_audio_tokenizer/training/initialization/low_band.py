@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...model.codec import Codec
-from ...model.patchify import Patchify, Unpatchify, interleave, patchify
-from ...model.stack import StageStack
+from ...model.stages import Patchify, StageStack, Unpatchify, interleave, patchify
 from ...model.transformer import Transformer
 
 # Coefficients beyond 2FT of each channel, for the edges of the band.
