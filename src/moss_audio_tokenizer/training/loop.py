@@ -192,10 +192,8 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     def _prepare(self, resume: bool) -> None:
         """Everything that can refuse to start, and only then a change of the folder."""
-        config, checkpoint = (
-            self.config,
-            self._at_folder(lambda f: f.checkpoint_for(config, resume)),
-        )
+        config = self.config
+        checkpoint = self._at_folder(lambda folder: folder.checkpoint_for(config, resume))
         if config.threads:
             torch.set_num_threads(config.threads)
         self.build()
