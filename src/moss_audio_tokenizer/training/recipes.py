@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 
+# Levels of the bundled model's training data.
+_GAIN = (-34.0, -12.0)
+
+
 def v1() -> TrainingConfig:
     """The paper's run of the 1.77 B model at 24 kHz, both stages (appendix A).
 
@@ -134,7 +138,7 @@ def bundled_stage2() -> TrainingConfig:
         decoder_only_from=1,
         quantizer_dropout=0.7,
         train=PartsConfig(checkpoint="runs/envelope/final"),
-        data=DataConfig(crop_seconds=1.28, batch_size=8, gain_db=(-34.0, -12.0)),
+        data=DataConfig(crop_seconds=1.28, batch_size=8, gain_db=_GAIN),
         losses=LossWeights(phase=15.0),
         optimizer=CodecOptimizerConfig(learning_rate=6e-4, decay_fraction=0.6),
         warm_start=WarmStart(low_band=700.0, samples=30_000),
@@ -153,7 +157,7 @@ def bundled_stage3() -> TrainingConfig:
         codebook_decay=0.99,
         checkpoint_every=500,
         train=PartsConfig(checkpoint="runs/low_band/final"),
-        data=DataConfig(crop_seconds=1.28, batch_size=24, gain_db=(-34.0, -12.0)),
+        data=DataConfig(crop_seconds=1.28, batch_size=24, gain_db=_GAIN),
         losses=LossWeights(phase=15.0, commitment=20.0),
         spectra=SpectraConfig(mel_windows=3, phase_windows=1),
         optimizer=CodecOptimizerConfig(kind="muon", learning_rate=7e-4, decay_fraction=0.75),
@@ -174,7 +178,7 @@ def bundled() -> TrainingConfig:
         data=DataConfig(
             crop_seconds=1.28,
             batch_size=256,
-            gain_db=(-34.0, -12.0),
+            gain_db=_GAIN,
             domain_weights=(("speech", 0.84), ("sound", 0.08), ("music", 0.08)),
             cache_hours=30.0,
             workers=14,
@@ -192,21 +196,18 @@ def bundled_joint() -> TrainingConfig:
     with EMA codebooks; the discriminators take part in the last 30% of the steps, on half of the
     batch. Made for one GPU; it was not run yet (docs/experiments.md, "Ablations for 0.5").
     """
-    first, last = 1400, 600
+    first, last, base = 1400, 600, bundled()
     return replace(
-        bundled(),
+        base,
         max_steps=first + last,
         train=PartsConfig(checkpoint="bundled"),
-        data=DataConfig(
-            crop_seconds=1.28,
+        data=replace(
+            base.data,
+            batch_size=8,
             text_share=0.5,
             text_seconds=(0.5, 6.0),
             batch_seconds=320.0,
             batch_change=(first, 0.5),
-            gain_db=(-34.0, -12.0),
-            domain_weights=(("speech", 0.84), ("sound", 0.08), ("music", 0.08)),
-            cache_hours=30.0,
-            workers=14,
         ),
         losses=LossWeights(phase=15.0, stft=15.0, commitment=20.0, semantic=5.0),
         spectra=SpectraConfig(stft_windows=(1024, 2048, 4096), stft_hertz=(0.0, 8000.0)),

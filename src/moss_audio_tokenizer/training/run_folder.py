@@ -162,7 +162,16 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         TrainingError: it cannot be read, or is none.
     """
-    recipe = _read_object(folder / RECIPE_NAME)
+    path = folder / RECIPE_NAME
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainingError(
+            f"cannot tell what run this is: {path} cannot be read ({error}); start a run in "
+            "another output=DIR"
+        ) from error
+    if not isinstance(recipe, dict):
+        raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
     # Before there were other kinds, none was noted.
     return str(recipe.pop(KIND_KEY, "codec")), recipe
 
@@ -186,19 +195,6 @@ def _is_logged_by(line: str, step: int) -> bool:
         return bool(json.loads(line)["step"] <= step) and line.endswith("\n")
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"cannot tell what run this is: {path} cannot be read ({error}); start a run in "
-            "another output=DIR"
-        ) from error
-    if not isinstance(recipe, dict):
-        raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
-    return recipe
 
 
 def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -58,15 +58,12 @@ class AudioData(TrainingData[AudioRow, Batch]):
     """Batches of audio of one process of a run.
 
     Args:
-        config: the recipe's group ``data``.
+        config: as in `TrainingData`, which has rank, world and report too.
         sampling_rate: the sampling rate of the rows.
         channels: the number of channels of the rows.
         frame_samples: the number of samples in a frame; batches of whole utterances are padded to a
             multiple of it.
         seed: the seed that a batch follows from, together with step and rank.
-        rank: the rank of this process.
-        world: the number of processes, which divide the rows of a step among them.
-        report: a function that is called with a line about every file that is skipped.
         fits: whether a text is short enough for the model that reads it; a clip with another one
             is used without its text.
 

@@ -26,7 +26,7 @@ _LENGTH_TOLERANCE = 1.02
 _LENGTH_SLACK_SECONDS = 0.1
 _MAX_GAIN_DB = 20.0
 
-Sound: TypeAlias = Float32[np.ndarray, "channels samples"]
+Sound: TypeAlias = Float32[np.ndarray, "channels _"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:
         )
 
 
-def levelled(samples: Sound, target: float) -> Sound:
+def levelled(
+    samples: Float32[np.ndarray, "channels samples"], target: float
+) -> Float32[np.ndarray, "channels samples"]:
     """Bring a row to a level (dBFS, RMS) without clipping it, or raising it by more than 20 dB."""
     # Not a dot product: that may round otherwise with another number of threads.
     rms = 20 * np.log10(np.sqrt(np.mean(np.square(samples))) + 1e-6)

@@ -104,11 +104,8 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
     """Batches of codes of one process of a run.
 
     Args:
-        config: the recipe's group ``data``.
+        config: as in `TrainingData`, which has rank, world and report too.
         seed: the seed that a batch follows from, together with step and rank.
-        rank: the rank of this process.
-        world: the number of processes, which divide the rows of a step among them.
-        report: a function that is called with a line about every file that is skipped.
         codec: a codec to encode with in place of ``data.codec``.
         device: the device of ``data.codec``.
         join_share: the share of the rows for which more than one clip is looked for.

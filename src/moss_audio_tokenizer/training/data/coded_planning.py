@@ -46,11 +46,9 @@ class CodesPlanner(Planner[CodesRow]):
     """Plans of whole clips of codes, one or several of a speaker in a row.
 
     Args:
-        sources: as in `Planner`.
+        sources: as in `Planner`, as are seed and row_unit.
         config: the recipe's group ``data``.
         seconds_of: the length of a version of a clip.
-        seed: as in `Planner`.
-        row_unit: as in `Planner`.
         frame_rate: frames a second, for `CodesDataConfig.batch_tokens`.
         join_share: the share of the rows for which more than one clip is looked for.
         count_tokens: a function that counts the tokens of a text, for ``batch_tokens`` too.

@@ -93,13 +93,11 @@ class AudioPlanner(Planner[AudioRow]):
     """Plans of crops, and of whole utterances in buckets of about one length.
 
     Args:
-        sources: as in `Planner`.
+        sources: as in `Planner`, as are seed and row_unit.
         config: the group ``data`` of the recipe.
         sampling_rate: the sampling rate of the rows.
         frame_samples: the number of samples in a frame; rows of whole utterances are padded to a
             multiple of it.
-        seed: as in `Planner`.
-        row_unit: as in `Planner`.
 
     Attributes:
         left_out: clips of each domain that ``data.domain_weights`` gives no share.
