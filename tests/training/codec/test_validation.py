@@ -89,12 +89,12 @@ def test_stereo_is_measured_as_mono(make_codec, measured):
 
 
 def test_more_quantizers_than_the_codec_has_are_all_of_its_quantizers(make_codec, measured):
-    scalars = validate(make_codec(), [make_clip("music", 80)], (4, 8, 32), 1.0).scalars
+    scalars = validate(make_codec(), [make_clip("music", 80)], (4, 8, 32)).scalars
     assert [name for name in scalars if "mel" in name] == ["music/mel_distance/4"]
 
 
 def test_without_quantizing_there_is_one_measurement_and_no_use_of_codes(make_codec, measured):
-    scalars = validate(make_codec(), [make_clip("music", 80)], (1, 4), 1.0, quantize=False).scalars
+    scalars = validate(make_codec(), [make_clip("music", 80)], (1, 4), quantize=False).scalars
     assert set(scalars) == {"music/mel_distance/0", "score"}
 
 
@@ -102,8 +102,8 @@ def test_undefined_values_are_left_out(make_codec, measured, monkeypatch):
     values = iter((math.nan, 0.5, math.nan))
     monkeypatch.setattr(validation, "stoi", lambda *_: next(values))
     clips = [make_clip("speech", 80), make_clip("speech", 80)]
-    assert validate(make_codec(), clips, (1,), 1.0).scalars["speech/stoi/1"] == 0.5
-    assert "speech/stoi/1" not in validate(make_codec(), clips[:1], (1,), 1.0).scalars
+    assert validate(make_codec(), clips, (1,)).scalars["speech/stoi/1"] == 0.5
+    assert "speech/stoi/1" not in validate(make_codec(), clips[:1], (1,)).scalars
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -264,7 +264,7 @@ def test_a_run_goes_on_with_other_validations_and_a_longer_end(kind, config):
         ("asr", "prefix_share=0.1"),
         ("tts", "scored_share=0.1"),
         ("tts", "dropout.probability=0.1"),
-        ("tts", "depth.width=8"),
+        ("tts", "depth=tiny"),
     ],
 )
 def test_a_run_does_not_go_on_as_another(kind, change, tmp_path, codes):
