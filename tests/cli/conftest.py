@@ -52,8 +52,17 @@ def codec(monkeypatch):
     toy = ToyCodec()
     toy.loads, toy.backends = [], []
 
-    def load(model, parts="all", device="cpu", deterministic=False, backend=None, **computing):
-        toy.computing = computing
+    def load(
+        model,
+        parts="all",
+        device="cpu",
+        deterministic=False,
+        backend=None,
+        num_threads=None,
+        compute_dtype="fp32",
+        attention=None,
+    ):
+        toy.computing = {"compute_dtype": compute_dtype, "attention": attention}
         toy.loads.append((model, parts, device, deterministic))
         toy.backends.append(backend)
         return toy

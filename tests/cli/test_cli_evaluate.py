@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from moss_audio_tokenizer.cli.evaluation_output import print_tables
+from moss_audio_tokenizer.cli.display import print_tables
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("pystoi")

@@ -228,7 +228,7 @@ def test_how_to_compute_reaches_the_codec(codec, moss_audio, write_wav, write_co
         assert result.exit_code == 0, result.output
         assert codec.computing == expected
     moss_audio("encode", write_wav(), "-o", tmp_path / "o.moss")
-    assert codec.computing == {}
+    assert codec.computing == {"compute_dtype": "fp32", "attention": None}
 
 
 @pytest.mark.parametrize("command", ["encode", "tokenize"])

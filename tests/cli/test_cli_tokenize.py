@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.cli import tokenize
-from moss_audio_tokenizer.cli.options import BackendName
 from moss_audio_tokenizer.codes import CodecInfo
 
 
@@ -98,4 +97,4 @@ def test_the_backend_reaches_the_workers(monkeypatch, moss_audio, sounds, tmp_pa
     options = ("--workers", 1, "--backend", "onnx")
     assert moss_audio("tokenize", sounds, "-o", tmp_path / "a", *options).exit_code == 0
     assert moss_audio("detokenize", tmp_path / "a", "-o", tmp_path / "b", *options).exit_code == 0
-    assert chosen == [("bundled", "cpu", "fp32", BackendName.onnx, None)] * 2
+    assert chosen == [("bundled", "cpu", "fp32", "onnx", None)] * 2

@@ -5,7 +5,6 @@ Owns the options and what is printed; `evaluation.speed` measures.
 
 import json
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,22 +18,12 @@ if TYPE_CHECKING:
     from ..evaluation.speed import ClipSpeed, Machine, StepSpeed
 
 
-class ComputeDtype(str, Enum):
-    """Precisions of encoder and decoder."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
 def bench(
     model: options.Model = "bundled",
     untrained: Annotated[
         str | None,
         typer.Option(
-            "--untrained",
             metavar="PRESET_OR_CONFIG",
-            show_default=False,
             help="Measure fresh weights instead: a preset (v1, v2, nano, ...) or a config.json.",
         ),
     ] = None,
@@ -61,18 +50,15 @@ def bench(
     ] = None,
     num_steps: Annotated[int, typer.Option(min=5, help="Steps to time for each figure.")] = 120,
     dtype: Annotated[
-        ComputeDtype, typer.Option(help="Precision to compute in.")
-    ] = ComputeDtype.fp32,
+        options.ComputeDtypeName, typer.Option(help="Precision to compute in.")
+    ] = "fp32",
     threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 2,
     backend: Annotated[
         options.BackendName, typer.Option(help="What runs the model; onnx for what was exported.")
-    ] = options.BackendName.torch,
+    ] = "torch",
     device: options.Device = "cpu",
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Also write bench.md and bench.json there."
-        ),
+        Path | None, options.output_option("DIR", "Also write bench.md and bench.json there.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -84,7 +70,7 @@ def bench(
         raise InputError(
             f"{str(output)!r} is a file; expected a folder for bench.md and bench.json"
         )
-    if backend is options.BackendName.onnx:
+    if backend == "onnx":
         codec, ceilings = _in_onnx(model, untrained, dtype, threads, device)
     else:
         codec, ceilings = _in_torch(model, untrained, dtype, threads, device)
@@ -94,10 +80,10 @@ def bench(
 
 
 def _in_onnx(
-    model: str, untrained: str | None, dtype: ComputeDtype, threads: int, device: str
+    model: str, untrained: str | None, dtype: str, threads: int, device: str
 ) -> "tuple[Any, Callable[[], Machine]]":
     """An exported model in onnxruntime, and how to measure the machine without PyTorch."""
-    if untrained is not None or dtype is not ComputeDtype.fp32:
+    if untrained is not None or dtype != "fp32":
         raise InputError(
             "--backend onnx measures a model as it was exported; leave out --untrained and --dtype"
         )
@@ -108,7 +94,7 @@ def _in_onnx(
 
 
 def _in_torch(
-    model: str, untrained: str | None, dtype: ComputeDtype, threads: int, device: str
+    model: str, untrained: str | None, dtype: str, threads: int, device: str
 ) -> "tuple[Any, Callable[[], Machine]]":
     """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
@@ -116,10 +102,10 @@ def _in_torch(
         from ..runtime.hardware import use_threads
     use_threads(threads)
     if untrained is None:
-        codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype.value)
+        codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype)
     else:
-        codec = TorchCodec.untrained(_configuration(untrained), device, dtype.value)
-    return codec, lambda: _machine(codec, dtype.value)
+        codec = TorchCodec.untrained(_configuration(untrained), device, dtype)
+    return codec, lambda: _machine(codec, dtype)
 
 
 def _configuration(name: str) -> Any:

@@ -36,7 +36,6 @@ def prepare(
         typer.Argument(
             metavar="[FOLDER]",
             readable=False,
-            show_default=False,
             help="Folder of a public test set, if the first argument is its name (librispeech, "
             "aishell2, audioset, musdb or seed-tts-eval); -o is then the manifest to write.",
         ),
@@ -53,7 +52,6 @@ def prepare(
     sampling_rate: Annotated[
         int | None,
         typer.Option(
-            "--sampling-rate",
             metavar="R",
             min=8000,
             max=192_000,
@@ -64,7 +62,6 @@ def prepare(
     channels: Annotated[
         int | None,
         typer.Option(
-            "--channels",
             metavar="C",
             min=1,
             max=2,
@@ -72,11 +69,9 @@ def prepare(
             help="Convert to 1 or 2 channels.",
         ),
     ] = None,
-    shard_seconds: Annotated[
-        float, typer.Option("--shard-seconds", metavar="S", help="Length of a shard.")
-    ] = 3600.0,
+    shard_seconds: Annotated[float, typer.Option(metavar="S", help="Length of a shard.")] = 3600.0,
     shard_size: Annotated[
-        float, typer.Option("--shard-size", metavar="MB", help="Largest size of a shard.")
+        float, typer.Option(metavar="MB", help="Largest size of a shard.")
     ] = 1000.0,
     drop_duplicates: Annotated[
         bool,
@@ -111,14 +106,7 @@ def prepare(
         domain,
     )
     with display.progress("preparing") as bar:
-        summary = prepare(
-            wanted,
-            output,
-            workers,
-            lambda done, total: bar.update(
-                bar.task_ids[0], description=f"preparing {done}/{total}"
-            ),
-        )
+        summary = prepare(wanted, output, workers, display.count_up(bar))
     _show(summary, output, as_json)
 
 
@@ -130,35 +118,27 @@ def _prepare_test_set(name: str, folder: Path, output: Path, as_json: bool) -> N
         raise InputError(f"-o {str(output)!r} is a folder; name the manifest, such as clips.jsonl")
     found = write_manifest(name, folder, output)
     facts = {"manifest": str(output), "clips": found.num_clips, "absent": len(found.absent)}
-    if as_json:
-        display.print_json({**facts, "absent_names": list(found.absent)})
-    else:
-        display.print_facts(facts)
+    document = {**facts, "absent_names": list(found.absent)}
+    display.print_result(as_json, document, facts)
 
 
 @app.command()
 def speak(
     output: options.NewFolder,
     texts: Annotated[
-        Path | None,
-        typer.Option(
-            "--texts", metavar="FILE", show_default=False, help="What to say, a text a line."
-        ),
+        Path | None, typer.Option(metavar="FILE", help="What to say, a text a line.")
     ] = None,
     spelling: Annotated[
         int | None,
         typer.Option(
-            "--spelling",
             metavar="N",
             min=1,
-            show_default=False,
             help="Make up N texts of spelled letters, numbers, dates and commands.",
         ),
     ] = None,
     voice: Annotated[
         list[str] | None,
         typer.Option(
-            "--voice",
             metavar="NAME",
             show_default="accents of English",
             help="A voice of espeak-ng; repeatable.",
@@ -167,7 +147,6 @@ def speak(
     speakers: Annotated[
         int | None,
         typer.Option(
-            "--speakers",
             metavar="N",
             min=1,
             show_default="60, or all that the voices have",
@@ -175,7 +154,7 @@ def speak(
         ),
     ] = None,
     valid_share: Annotated[
-        float, typer.Option("--valid-share", metavar="X", help="Share of clips for validation.")
+        float, typer.Option(metavar="X", help="Share of clips for validation.")
     ] = 0.02,
     seed: options.Seed = 0,
     workers: options.Threads = 2,
@@ -203,10 +182,7 @@ def speak(
             workers,
             lambda done: bar.update(bar.task_ids[0], completed=done),
         )
-    if as_json:
-        display.print_json(summary)
-    else:
-        display.print_facts(summary)
+    display.print_result(as_json, summary)
 
 
 def _lines(path: Path | None) -> list[str]:

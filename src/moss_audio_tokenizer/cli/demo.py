@@ -17,11 +17,7 @@ from ..errors import CheckpointError, InputError
 from . import display, options
 
 _PAGE = Path(__file__).parent / "demo_page"
-_RUNTIME_FILES = (
-    "ort.wasm.min.mjs",
-    "ort-wasm-simd-threaded.mjs",
-    "ort-wasm-simd-threaded.wasm",
-)
+_RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _IN_NODE_MODULES = Path("node_modules") / "onnxruntime-web" / "dist"
 # The types of .mjs and .wasm, which some systems do not know.
 _TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
@@ -40,12 +36,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="Write the site to a new folder, for any web server, and serve nothing.",
+        options.output_option(
+            "DIR", "Write the site to a new folder, for any web server, and serve nothing."
         ),
     ] = None,
 ) -> None:

@@ -6,16 +6,24 @@ printed after it has gone, so that neither ever mixes with the other.
 
 import json
 import re
+import shlex
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import typer
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
 _WIDTH_OF_PIPES = 10_000
+# Pages above this open slowly on a phone, and mail servers refuse them.
+_LARGE_MEGABYTES = 10
 _BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -25,6 +33,14 @@ def print_json(document: Any) -> None:
     if not text.isprintable() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
         text = json.dumps(document, indent=2)
     sys.stdout.write(f"{text}\n")
+
+
+def print_result(as_json: bool, document: dict[str, Any], shown: Any = None) -> None:
+    """One JSON document, or its facts for people; ``shown`` where those are others."""
+    if as_json:
+        print_json(document)
+    else:
+        print_facts(document if shown is None else shown)
 
 
 def print_line(line: str) -> None:
@@ -69,22 +85,6 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table.add_column(headings[-1], overflow="fold")
     for row in rows:
         # Literal text: file names may hold square brackets, which rich would read as markup.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    _print(table)
-
-
-def print_columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of many narrow columns, the first to the left; each heading has its words stacked."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for index, heading in enumerate(headings):
-        words = re.sub(" ([\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])", r"\1", printable(heading))
-        stacked = Text(words.replace(" ", "\n"))
-        justify: Literal["left", "right"] = "right" if index else "left"
-        table.add_column(stacked, justify=justify, vertical="bottom", overflow="fold")
-    for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     _print(table)
 
@@ -138,6 +138,68 @@ def _print(table: "Table") -> None:
     # In a pipe there is no edge to wrap at: file names stay on one line.
     width = None if sys.stdout.isatty() else _WIDTH_OF_PIPES
     Console(file=sys.stdout, highlight=False, width=width).print(table)
+
+
+def show_results(text: str, output: Path, as_json: bool, all_failed: bool) -> None:
+    """Print the tables of a run, or its summary as JSON; end with 1 if everything failed."""
+    if as_json:
+        print_line((output / "summary.json").read_text("utf-8").rstrip())
+    else:
+        # Without the title and the command, which the user has just typed.
+        print_tables(text.partition("```\n\n")[2].rstrip())
+        print_line(f"\nresults: {output}")
+    note_large_page(output / "report.html", "fewer --examples make it smaller")
+    if all_failed:
+        raise typer.Exit(1)
+
+
+def print_tables(text: str) -> None:
+    """Markdown as it is; on a terminal that is too narrow for a table, its columns instead."""
+    width = shutil.get_terminal_size().columns
+    fits = max(map(len, text.split("\n"))) <= width
+    if fits or not sys.stdout.isatty():
+        print_line(text)
+        return
+    print_line("Intervals are in summary.md; * marks published figures.\n")
+    for is_table, lines in groupby(text.split("\n"), key=lambda line: line.startswith("| ")):
+        if not is_table:
+            print_line("\n".join(lines))
+            continue
+        heads, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in lines)
+        _print_columns(heads, [[_narrow(cell) for cell in row] for row in rows])
+
+
+def _narrow(cell: str) -> str:
+    """A cell without its interval; a published codec by its short name and an asterisk."""
+    from ..evaluation.published import short_name
+
+    name, mark, _ = cell.partition(" (published)")
+    return f"{short_name(name)}*" if mark else cell.partition(" ± ")[0]
+
+
+def note_large_page(page: Path, remedy: str) -> None:
+    """A line on stderr for a page that is slow to open or too large to send."""
+    megabytes = page.stat().st_size / 1e6
+    if megabytes > _LARGE_MEGABYTES:
+        print_progress_line(
+            f"moss-audio: warning: {page} has {megabytes:.0f} MB of sound; {remedy}"
+        )
+
+
+def _print_columns(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of many narrow columns, the first to the left; each heading has its words stacked."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(headings):
+        words = re.sub(" ([\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])", r"\1", printable(heading))
+        stacked = Text(words.replace(" ", "\n"))
+        justify: Literal["left", "right"] = "right" if index else "left"
+        table.add_column(stacked, justify=justify, vertical="bottom", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _print(table)
 
 
 @contextmanager
@@ -195,6 +257,23 @@ def one_of(bar: "Progress", description: str) -> "Iterator[None]":
     with watched(report):
         yield
     bar.update(task.id, completed=before + 1)
+
+
+def follow(bar: "Progress") -> Callable[[int, int], None]:
+    """What work calls to move its bar: with how much is done, and of how much."""
+    return lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)
+
+
+def count_up(bar: "Progress") -> Callable[[int, int], None]:
+    """As `follow`, for a bar without an end: it shows the two numbers behind its description."""
+    task = bar.tasks[0]
+    verb = task.description
+    return lambda done, total: bar.update(task.id, description=f"{verb} {done}/{total}")
+
+
+def command_line() -> str:
+    """The command as the user could type it again."""
+    return shlex.join(["moss-audio", *sys.argv[1:]])
 
 
 def seconds(duration: float) -> str:

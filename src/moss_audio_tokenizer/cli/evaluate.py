@@ -3,8 +3,6 @@
 Owns the options and what is printed; runs, tables and pages are `evaluation`'s.
 """
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,28 +12,16 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .evaluation_output import Limit, Manifest, Split, TextNormalization, show_results
 from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..evaluation.codecs import EvaluatedCodec
     from ..evaluation.run import Plan
-    from ..evaluation.scoring_models.registry import ScoringModelNames
+    from ..evaluation.scoring_models import ScoringModelNames
 
 _NO_MODEL = "none"
 _SPEECH_PRESETS = ("table3", "table4")
 
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        readable=False,
-        show_default=False,
-        help="Folder of the results; an interrupted run resumes there.",
-    ),
-]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -135,13 +121,13 @@ Preset = Annotated[
 
 
 def evaluate(
-    manifest: Manifest,
-    output: Folder,
+    manifest: options.Manifest,
+    output: options.ResultsFolder,
     model: Models = None,
     num_quantizers: QuantizerCounts = None,
-    split: Split = None,
+    split: options.Split = None,
     domain: Domain = None,
-    limit: Limit = None,
+    limit: options.Limit = None,
     jobs: Jobs = None,
     device: options.Device = "cpu",
     examples: Examples = 4,
@@ -149,7 +135,7 @@ def evaluate(
     speaker_model: SpeakerModel = "",
     opinion_model: OpinionModel = "",
     asr_model: AsrModel = "",
-    text_normalization: TextNormalization = "plain",
+    text_normalization: options.TextNormalization = "plain",
     as_json: options.Json = False,
 ) -> None:
     """Measure models over a manifest at several bitrates: tables, plots and a page to listen to.
@@ -163,14 +149,14 @@ def evaluate(
 
 
 def compare(
-    manifest: Manifest,
-    output: Folder,
+    manifest: options.Manifest,
+    output: options.ResultsFolder,
     model: Models = None,
     num_quantizers: QuantizerCounts = None,
     codec: Codecs = None,
-    split: Split = None,
+    split: options.Split = None,
     domain: Domain = None,
-    limit: Limit = None,
+    limit: options.Limit = None,
     jobs: Jobs = None,
     device: options.Device = "cpu",
     examples: Examples = 4,
@@ -178,7 +164,7 @@ def compare(
     speaker_model: SpeakerModel = "",
     opinion_model: OpinionModel = "",
     asr_model: AsrModel = "",
-    text_normalization: TextNormalization = "plain",
+    text_normalization: options.TextNormalization = "plain",
     preset: Preset = None,
     as_json: options.Json = False,
 ) -> None:
@@ -207,7 +193,7 @@ def _table2(
 ) -> tuple[tuple[int, ...], list[str], str]:
     """Bitrates, metrics and speaker model of the preset, unless others are given."""
     from ..evaluation.published import TABLE2_BITRATES, TABLE2_METRICS
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     if preset != "table2":
         raise InputError(f"--preset {preset!r} is unknown; expected table2, table3 or table4")
@@ -237,7 +223,7 @@ def _compare_speech(
             texts, output, list(models), text_normalization="whisper", **shared
         )
         return
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     evaluate_speech.evaluate_tts(
         texts,
@@ -277,7 +263,7 @@ def _scoring_models(
     speaker_model: str, opinion_model: str, asr_model: str, text_normalization: str
 ) -> "ScoringModelNames":
     with needs_extra("eval", "measuring"):
-        from ..evaluation.scoring_models.registry import ScoringModelNames
+        from ..evaluation.scoring_models import ScoringModelNames
     return ScoringModelNames(speaker_model, opinion_model, asr_model, text_normalization)
 
 
@@ -320,12 +306,8 @@ def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool 
 
     check_folder(output)
     with display.progress("measuring", len(plan.clips) * len(plan.openers)) as bar:
-        outcome = run_evaluation(
-            plan,
-            output,
-            lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total),
-        )
-    command = shlex.join(["moss-audio", *sys.argv[1:]])
+        outcome = run_evaluation(plan, output, display.follow(bar))
+    command = display.command_line()
     with display.progress("writing the report"):
         text = write_results(output, outcome, plan.clips, title, command, published)
-    show_results(text, output, as_json, all(row.error for row in outcome.rows))
+    display.show_results(text, output, as_json, all(row.error for row in outcome.rows))

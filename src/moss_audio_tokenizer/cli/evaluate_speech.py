@@ -4,8 +4,6 @@ Owns the options and what is printed; runs, tables and pages are `evaluation.spe
 models are opened by functions of this module, which tests replace.
 """
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,39 +12,21 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .evaluation_output import Limit, Manifest, Split, TextNormalization, show_results
 from .failures import needs_extra
 
 if TYPE_CHECKING:
     from ..codes import Codec
     from ..evaluation.datasets import SpeechItem
+    from ..evaluation.speech.asr_eval import AsrSystem
     from ..evaluation.speech.speech_rows import SpeechRow
-    from ..evaluation.speech.systems import AsrSystem, TtsSystem
+    from ..evaluation.speech.tts_eval import TtsSystem
 
 Models = Annotated[
     list[str],
     typer.Option(
         "--model",
         metavar="FOLDER",
-        show_default=False,
         help="Model folder or Hugging Face id; several times for several.",
-    ),
-]
-CodecName = Annotated[
-    str,
-    typer.Option(
-        "--codec", metavar="M", help="The codec it was trained on: folder, hub id or 'bundled'."
-    ),
-]
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        readable=False,
-        show_default=False,
-        help="Folder of the results; an interrupted run resumes there.",
     ),
 ]
 QuantizerCounts = Annotated[
@@ -77,28 +57,18 @@ BatchSize = Annotated[
 
 
 def evaluate_asr(
-    manifest: Manifest,
-    output: Folder,
+    manifest: options.Manifest,
+    output: options.ResultsFolder,
     model: Models,
-    codec: CodecName = "bundled",
+    codec: options.Codec = "bundled",
     num_quantizers: QuantizerCounts = None,
-    num_beams: Annotated[
-        int,
-        typer.Option(
-            "--num-beams",
-            "--beams",
-            metavar="N",
-            min=0,
-            max=64,
-            help="1 decodes greedily, 0 uses the frames alone (CTC).",
-        ),
-    ] = 1,
-    split: Split = None,
-    limit: Limit = None,
+    num_beams: options.Beams = 1,
+    split: options.Split = None,
+    limit: options.Limit = None,
     batch_size: BatchSize = 8,
     examples: Examples = 8,
     device: options.Device = "cpu",
-    text_normalization: TextNormalization = "plain",
+    text_normalization: options.TextNormalization = "plain",
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
@@ -119,7 +89,7 @@ def evaluate_asr(
         label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
     }
     with display.progress("transcribing", len(clips)) as bar:
-        rows = run_asr(systems, plan, output, _advance(bar))
+        rows = run_asr(systems, plan, output, display.follow(bar))
     _write(
         output,
         rows,
@@ -137,14 +107,13 @@ def evaluate_tts(
         typer.Argument(
             metavar="TEXTS_OR_MANIFEST",
             readable=False,
-            show_default=False,
             help="A text per line; or a manifest (.jsonl) whose texts are synthesized; or "
             "Seed-TTS-Eval's list (.lst).",
         ),
     ],
-    output: Folder,
+    output: options.ResultsFolder,
     model: Models,
-    codec: CodecName = "bundled",
+    codec: options.Codec = "bundled",
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -182,7 +151,6 @@ def evaluate_tts(
     seed: Annotated[
         int,
         typer.Option(
-            "--seed",
             metavar="N",
             min=0,
             help="Random seed of the first text; the next text has the next seed.",
@@ -193,12 +161,12 @@ def evaluate_tts(
     top_p: options.TopP = 0.95,
     repetition_penalty: options.RepetitionPenalty = 1.1,
     guidance: options.Guidance = 0.0,
-    split: Split = None,
-    limit: Limit = None,
+    split: options.Split = None,
+    limit: options.Limit = None,
     batch_size: BatchSize = 4,
     examples: Examples = 4,
     device: options.Device = "cpu",
-    text_normalization: TextNormalization = "plain",
+    text_normalization: options.TextNormalization = "plain",
     as_json: options.Json = False,
     published: Published = "",
 ) -> None:
@@ -208,7 +176,7 @@ def evaluate_tts(
     """
     _prepare(output)
     from ..evaluation.datasets import read_test_items
-    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
@@ -234,7 +202,7 @@ def evaluate_tts(
         for label, name in labelled(model).items()
     }
     with display.progress("synthesizing", len(items)) as bar:
-        rows = run_tts(systems, plan, output, _advance(bar))
+        rows = run_tts(systems, plan, output, display.follow(bar))
     notes = _scoring_notes(wanted, speaker_model, items)
     rate = systems[next(iter(systems))].kbps_per_quantizer
     more = {"items": items, "num_examples": examples, "kbps_per_quantizer": rate}
@@ -244,7 +212,7 @@ def evaluate_tts(
 
 def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
     """A CAT-ASR model."""
-    from ..evaluation.speech.systems import CatAsrSystem
+    from ..evaluation.speech.asr_eval import CatAsrSystem
 
     with needs_extra("torch", "running a model of speech recognition"):
         return CatAsrSystem(name, codec, device)
@@ -252,7 +220,7 @@ def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
 
 def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "TtsSystem":
     """A CAT-TTS model with its codec."""
-    from ..evaluation.speech.systems import CatTtsSystem
+    from ..evaluation.speech.tts_eval import CatTtsSystem
 
     with needs_extra("torch", "running a model of speech synthesis"):
         return CatTtsSystem(name, codec, device, **sampling)
@@ -301,10 +269,6 @@ def _prepare(output: Path) -> None:
     results_file(output).check()
 
 
-def _advance(bar: Any) -> Any:
-    return lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)
-
-
 def _scoring_notes(
     asr_models: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
 ) -> list[str]:
@@ -330,6 +294,6 @@ def _write(
 ) -> None:
     from ..evaluation.speech.speech_report import write_results
 
-    command = shlex.join(["moss-audio", *sys.argv[1:]])
+    command = display.command_line()
     text = write_results(output, rows, title, command, notes, **more)
-    show_results(text, output, as_json, all(row.error for row in rows))
+    display.show_results(text, output, as_json, all(row.error for row in rows))

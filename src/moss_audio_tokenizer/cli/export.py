@@ -4,70 +4,24 @@ Owns the options and what is printed; `export.onnx_export` does the work.
 """
 
 import re
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
 from . import display, options
-from .destinations import require_new
 from .failures import needs_extra
+from .file_jobs import require_new
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class Precision(str, Enum):
-    """Precisions of the weights of encoder or decoder."""
-
-    stored = "stored"
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class Layout(str, Enum):
-    """Layouts of checkpoints."""
-
-    v1 = "v1"
-    v2 = "v2"
-    hf = "hf"
-
-
-class WeightType(str, Enum):
-    """Types that weights can be stored in."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class CodesType(str, Enum):
-    """Types that codes can have in graphs."""
-
-    int32 = "int32"
-    int64 = "int64"
-
-
-class SpeechWeights(str, Enum):
-    """Types that weights of CAT-TTS and CAT-ASR can be stored in."""
-
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
-
-
-class Contract(str, Enum):
-    """What exported graphs take and give."""
-
-    steps = "steps"
-    whole_clip = "whole-clip"
-    n_quantizers = "n-quantizers"
-
+Precision = Literal["stored", "fp32", "fp16", "int8"]
+SpeechWeights = Literal["float32", "float16", "int8"]
+_LARGEST_FILE = re.compile("[1-9][0-9]*(KB|MB|GB)")
 
 app = typer.Typer(help="Write a model in a format for deployment.", no_args_is_help=True)
 
@@ -82,18 +36,12 @@ def formats() -> None:
 
 @app.command("onnx")
 def export_to_onnx(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", show_default=False, help="Model folder, or 'bundled'."),
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or 'bundled'.")],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="New folder for weights and graphs; the model's own folder gets the graphs alone.",
+        options.output_option(
+            "DIR",
+            "New folder for weights and graphs; the model's own folder gets the graphs alone.",
         ),
     ],
     int8: Annotated[
@@ -101,18 +49,18 @@ def export_to_onnx(
     ] = False,
     encoder: Annotated[
         Precision, typer.Option(help="Precision of the encoder's weights.")
-    ] = Precision.stored,
+    ] = "stored",
     decoder: Annotated[
         Precision, typer.Option(help="Precision of the decoder's weights.")
-    ] = Precision.stored,
-    codes_type: Annotated[CodesType, typer.Option(help="Type of codes.")] = CodesType.int32,
+    ] = "stored",
+    codes_type: Annotated[Literal["int32", "int64"], typer.Option(help="Type of codes.")] = "int32",
     contract: Annotated[
-        Contract,
+        Literal["steps", "whole-clip", "n-quantizers"],
         typer.Option(
             help="steps: graphs for streams and whole clips, for this package. whole-clip and "
             "n-quantizers: an encoder and a decoder as public ONNX repositories have them."
         ),
-    ] = Contract.steps,
+    ] = "steps",
     weights: Annotated[
         SpeechWeights | None,
         typer.Option(
@@ -147,81 +95,52 @@ def export_to_onnx(
         changed = encoder != "stored" or decoder != "stored" or codes_type != "int32"
         if int8 or changed or contract != "steps" or probe or force:
             raise InputError(f"{model} is a speech model, which has no option but --weights")
-        facts = export_speech(model, output, weights.value if weights else "float32")
+        facts = export_speech(model, output, weights or "float32")
         _print_speech(output, facts, as_json)
         return
     if weights is not None:
         raise InputError(
             f"{model} is a codec; in place of --weights it takes --encoder and --decoder"
         )
-    if contract is not Contract.steps:
-        if codes_type is not CodesType.int32 or force:
-            raise InputError(
-                f"--contract {contract.value} fixes the type of codes, and has nothing to force; "
-                "leave out --codes-type and --force"
-            )
-        with display.progress("exporting"):
-            facts = export_whole_clip(
-                model,
-                output,
-                contract.value,
-                encoder=encoder.value,
-                decoder="int8" if int8 else decoder.value,
-                clips=_clips(model, probe or []),
-            )
-        shown = {"output": str(output), **facts}
-        display.print_json(shown) if as_json else display.print_facts(shown)
-        return
-    with display.progress("exporting"):
-        manifest = export_onnx(
-            model,
-            output,
-            encoder=encoder.value,
-            decoder="int8" if int8 else decoder.value,
-            codes_type=codes_type.value,
-            clips=_clips(model, probe or []),
-            force=force,
+    if contract != "steps" and (codes_type != "int32" or force):
+        raise InputError(
+            f"--contract {contract} fixes the type of codes, and has nothing to force; "
+            "leave out --codes-type and --force"
         )
-    if as_json:
-        display.print_json({"output": str(output), **manifest})
-    else:
-        display.print_facts(_for_people(output, manifest))
+    wanted: dict[str, Any] = {"encoder": encoder, "decoder": "int8" if int8 else decoder}
+    with display.progress("exporting"):
+        wanted["clips"] = _clips(model, probe or [])
+        if contract != "steps":
+            shown = facts = export_whole_clip(model, output, contract, **wanted)
+        else:
+            facts = export_onnx(model, output, codes_type=codes_type, force=force, **wanted)
+            shown = _for_people(output, facts)
+    document = {"output": str(output), **facts}
+    display.print_result(as_json, document, document if shown is facts else shown)
 
 
 @app.command("hf")
 def export_checkpoint(
     model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            show_default=False,
-            help="Model folder, Hugging Face id, or 'bundled'.",
-        ),
+        str, typer.Argument(metavar="MODEL", help="Model folder, Hugging Face id, or 'bundled'.")
     ],
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            show_default=False,
-            help="New folder for config.json and model.safetensors.",
-        ),
+        Path, options.output_option("DIR", "New folder for config.json and model.safetensors.")
     ],
     layout: Annotated[
-        Layout,
+        Literal["v1", "v2", "hf"],
         typer.Option(
             help="Names of the tensors: as released for v1 or v2, or as in the class inside "
             "transformers (hf)."
         ),
-    ] = Layout.v1,
+    ] = "v1",
     weight_dtype: Annotated[
-        WeightType,
+        Literal["fp32", "bf16", "fp16", "int8"],
         typer.Option(
             help="Type of the weights of encoder and decoder; the quantizer's are fp32. Only this "
             "package reads int8."
         ),
-    ] = WeightType.fp32,
+    ] = "fp32",
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
     ] = "5GB",
@@ -243,26 +162,11 @@ def export_checkpoint(
         from ..checkpoint.codec_checkpoint import write_feature_extractor_config
         from ..hf.modeling import MossAudioTokenizerModel
     require_new(output, "-o")
-    if remote_code and layout is Layout.hf:
-        raise InputError(
-            "--remote-code and --layout hf exclude each other: transformers loads that layout by "
-            "its own class"
-        )
-    if weight_dtype is WeightType.int8 and (remote_code or layout is Layout.hf):
-        raise InputError(
-            "--weight-dtype int8 excludes --remote-code and --layout hf: only this package reads it"
-        )
-    if not re.fullmatch("[1-9][0-9]*(KB|MB|GB)", max_shard_size):
-        raise InputError(
-            f"--max-shard-size is {max_shard_size!r}; expected a number and KB, MB or GB"
-        )
+    _check_layout(layout, weight_dtype, max_shard_size, remote_code)
     loaded = MossAudioTokenizerModel.from_pretrained(model)
     with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
         loaded.save_pretrained(
-            folder,
-            layout=layout.value,
-            weight_dtype=weight_dtype.value,
-            max_shard_size=max_shard_size,
+            folder, layout=layout, weight_dtype=weight_dtype, max_shard_size=max_shard_size
         )
         if remote_code:
             from ..export.remote_code import add_remote_code
@@ -270,29 +174,40 @@ def export_checkpoint(
             add_remote_code(folder)
         else:
             write_feature_extractor_config(folder, loaded.config.codec)
-    if layout is Layout.hf:  # its folded weight norm has another identity
+    if layout == "hf":  # its folded weight norm has another identity
         loaded = MossAudioTokenizerModel.from_pretrained(output, parts="decoder")
     facts = {
         "folder": str(output),
-        "layout": layout.value,
-        "weight_dtype": weight_dtype.value,
+        "layout": layout,
+        "weight_dtype": weight_dtype,
         "model_identity": loaded.identity,
         "bytes": sum(file.stat().st_size for file in output.iterdir()),
     }
-    if as_json:
-        display.print_json(facts)
-    else:
-        display.print_facts(facts)
+    display.print_result(as_json, facts)
+
+
+def _check_layout(layout: str, weight_dtype: str, max_shard_size: str, remote_code: bool) -> None:
+    if remote_code and layout == "hf":
+        raise InputError(
+            "--remote-code and --layout hf exclude each other: transformers loads that layout by "
+            "its own class"
+        )
+    if weight_dtype == "int8" and (remote_code or layout == "hf"):
+        raise InputError(
+            "--weight-dtype int8 excludes --remote-code and --layout hf: only this package reads it"
+        )
+    if not _LARGEST_FILE.fullmatch(max_shard_size):
+        raise InputError(
+            f"--max-shard-size is {max_shard_size!r}; expected a number and KB, MB or GB"
+        )
 
 
 def _print_speech(output: Path, facts: dict[str, Any], as_json: bool) -> None:
     """What was written of a speech model."""
-    if as_json:
-        display.print_json({"output": str(output), **facts})
-        return
     files = [f"{name}: {display.file_size(size)}" for name, size in facts["bytes"].items()]
     shown = {name: facts[name] for name in ("kind", "weights")}
-    display.print_facts({"folder": str(output), **shown, "files": files})
+    shown = {"folder": str(output), **shown, "files": files}
+    display.print_result(as_json, {"output": str(output), **facts}, shown)
 
 
 def _clips(model: str, files: list[Path]) -> "list[np.ndarray]":

@@ -10,13 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
-from ..errors import (
-    BulkError,
-    MissingDependencyError,
-    MossAudioError,
-    TrainingError,
-    shortened,
-)
+from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError, shortened
 from ..files import is_machine_failure
 from .display import print_progress_line
 

@@ -1,14 +1,16 @@
-"""Commands that work through files: which inputs there are, pipes, progress, failures, results.
+"""Commands that work through files: which inputs there are, where outputs go, and the loop.
 
-Owns the loop of `encode`, `decode` and `reconstruct`, in which a failure does not stop the other
-files; what happens to one file is the command's.
+Owns the rules about names (file, folder or pipe, extensions, collisions, overwriting), which are
+checked before any work, and the loop of `encode`, `decode` and `reconstruct`, in which a failure
+does not stop the other files; what happens to one file is the command's.
 """
 
 import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,171 @@ import typer
 
 from ..errors import InputError
 from . import display
-from .destinations import Found, Job, is_pipe
 from .failures import BAD_INPUT, FAILURE, exit_code_of, message_of, print_error, wants_traceback
 
+CODES_SUFFIXES = (".moss", ".safetensors", ".npz")
+AUDIO_SUFFIXES = (".wav", ".flac")
+PIPE = "-"
 # What comes through a pipe is kept in memory.
 _MAX_PIPED_BYTES = 4 << 30
 _SHELL_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and the file that is made from it."""
+
+    source: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input, and what its output is called.
+
+    Attributes:
+        path: path of the input.
+        name: below the output folder, with the input's ending.
+        keep_ending: whether the output's name keeps it, because another input differs in it alone.
+    """
+
+    path: Path
+    name: Path
+    keep_ending: bool = False
+
+    def job(self, folder: Path, suffix: str) -> Job:
+        """The input and its output in a folder."""
+        stem = self.name.name if self.keep_ending else self.name.stem
+        return Job(self.path, folder / self.name.parent / (stem + suffix))
+
+
+def plan(
+    inputs: Sequence[Found],
+    output: str,
+    suffixes: Sequence[str],
+    file_format: str | None = None,
+    is_stem: bool = False,
+) -> list[Job]:
+    """The output of every input.
+
+    Args:
+        inputs: the files to read.
+        output: as the user wrote it: a file, a folder, or "-" for standard output.
+        suffixes: extensions that can be written; the first is the default in a folder.
+        file_format: the extension asked for, without its dot.
+        is_stem: whether the outputs will get longer names, which the caller checks.
+
+    Raises:
+        InputError: names collide, have the wrong extension, or would overwrite an input.
+    """
+    paths = [found.path for found in inputs]
+    endings = [f".{file_format}"] if file_format else suffixes
+    if output in (PIPE, "/dev/stdout"):
+        if len(inputs) > 1:
+            raise InputError(f"-o {output!r} takes one file; {len(inputs)} inputs need a folder")
+        return [Job(paths[0], Path(PIPE))]
+    if _is_folder(output, len(inputs), suffixes):
+        jobs = [found.job(Path(output), endings[0]) for found in inputs]
+    else:
+        check_suffix(output, endings, or_folder=True)
+        jobs = [Job(paths[0], Path(output))]
+    _check_collisions(jobs)
+    if not is_stem:
+        check_outputs([job.output for job in jobs], paths)
+    return jobs
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is "-": standard input or output."""
+    return str(path) == PIPE
+
+
+def _is_folder(output: str, num_inputs: int, suffixes: Sequence[str]) -> bool:
+    """Whether `-o` names a folder: it exists, ends in a slash, or takes several inputs."""
+    path = Path(output)
+    if path.is_dir() or output.endswith(("/", os.sep)):
+        return True
+    if num_inputs > 1 and (path.exists() or path.suffix.lower() in suffixes):
+        raise InputError(f"-o {output!r} names a file; {num_inputs} inputs need a folder")
+    return num_inputs > 1
+
+
+def check_suffix(output: str, suffixes: Sequence[str], or_folder: bool = False) -> None:
+    """Refuse a file name whose extension says another format, or none.
+
+    Args:
+        output: as the user wrote it.
+        suffixes: extensions that can be written.
+        or_folder: whether a folder would do as well, which the message then says.
+    """
+    # Not of the path, which forgets the slash at its end.
+    if not output.lower().endswith(tuple(suffixes)) or not Path(output).suffix:
+        other = ", or in / to name a folder" if or_folder else ""
+        raise InputError(f"-o {output!r} should end in {' or '.join(suffixes)}{other}")
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse outputs that would overwrite an input, or that cannot be written."""
+    kept = {_identity(path): path for path in inputs if not is_pipe(path)}
+    for output in outputs:
+        if is_pipe(output):
+            continue
+        if _identity(output) in kept:
+            raise InputError(f"{str(output)!r} is an input and would be overwritten; choose a -o")
+        if output.is_dir():
+            raise InputError(f"{str(output)!r} is a folder; a file would be written there")
+        _check_folder(output.parent)
+
+
+def require_new(output: Path, option: str) -> None:
+    """Refuse to write over what is there, and where there is no folder for it, before any work.
+
+    Args:
+        output: path of a file or folder; a folder may exist as long as it is empty.
+        option: as the user wrote it.
+    """
+    taken = any(output.iterdir()) if output.is_dir() else output.exists()
+    if taken or str(output) == "-":
+        raise InputError(f"{option} {str(output)!r} is there already; name a new one")
+    if not output.absolute().parent.is_dir():
+        got = f"{option} {str(output)!r}"
+        raise InputError(f"{got} is in a folder that does not exist; make it first")
+
+
+def make_folders(outputs: Iterable[Path]) -> None:
+    """Make the folders that outputs lie in."""
+    for folder in {output.parent for output in outputs if not is_pipe(output)}:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _identity(path: Path) -> object:
+    """Equal for two names of one file, hard links included."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.realpath(path)  # which bears with loops of links
+    return status.st_dev, status.st_ino
+
+
+def _check_folder(folder: Path) -> None:
+    """Find out before hours of work that a folder can neither be written nor made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is not a folder; nothing can be written there")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"no permission to write in {str(folder)!r}; choose another -o")
+
+
+def _check_collisions(jobs: Sequence[Job]) -> None:
+    first: dict[Path, Path] = {}
+    for job in jobs:
+        other = first.setdefault(job.output, job.source)
+        if other is not job.source:
+            raise InputError(
+                f"{str(other)!r} and {str(job.source)!r} would both become "
+                f"{str(job.output)!r}; rename one, or use two folders"
+            )
 
 
 def find_inputs(inputs: Sequence[Path], suffixes: Sequence[str], what: str) -> list[Found]:
@@ -45,11 +206,8 @@ def find_inputs(inputs: Sequence[Path], suffixes: Sequence[str], what: str) -> l
 
 def _of_one(path: Path, suffixes: Sequence[str], what: str) -> list[Found]:
     if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix[1:].lower() in suffixes and not file.is_dir()
-        )
+        inside = (file for file in path.rglob("*") if file.suffix[1:].lower() in suffixes)
+        files = sorted(file for file in inside if not file.is_dir())
         if not files:
             raise InputError(f"{str(path)!r} is a folder without {what} ({', '.join(suffixes)})")
         return _named(files, path)
@@ -119,17 +277,17 @@ def work_through(
     if as_json and any(is_pipe(job.output) for job in jobs):
         raise InputError("--json and -o - both write to standard output; leave one out")
     results: list[dict[str, Any]] = []
-    failures: list[tuple[Job, Exception]] = []
+    failures: list[tuple[Path, Exception]] = []
     with display.progress(verb, len(jobs)) as bar:
         for job in jobs:
             with display.one_of(bar, f"{verb} {job.source.name}"):
                 results.append(_attempt(job, work, failures))
     _print_results(results, as_json)
-    _report(failures, len(jobs))
+    end_with(failures, len(jobs) == 1)
 
 
 def _attempt(
-    job: Job, work: Callable[[Job], dict[str, Any]], failures: list[tuple[Job, Exception]]
+    job: Job, work: Callable[[Job], dict[str, Any]], failures: list[tuple[Path, Exception]]
 ) -> dict[str, Any]:
     replaced = {"replaced": True} if job.output.is_file() else {}
     try:
@@ -138,7 +296,7 @@ def _attempt(
         # Of any kind: a file that does not fit into memory must not cost the night's others.
         if wants_traceback():
             raise
-        failures.append((job, error))
+        failures.append((job.source, error))
         return {"input": str(job.source), "error": message_of(error)}
 
 
@@ -168,10 +326,11 @@ def notes(result: dict[str, Any]) -> list[str]:
     return [*facts, "replaced a file"] if result.get("replaced") else facts
 
 
-def _report(failures: Sequence[tuple[Job, Exception]], num_jobs: int) -> None:
-    for job, error in failures:
-        message, name = message_of(error), str(job.source)
-        print_error(f"{name}: {message}" if num_jobs > 1 and name not in message else message)
+def end_with(failures: Sequence[tuple[Path, Exception]], is_one: bool) -> None:
+    """Print why files failed, with their names unless there was one file; exit if any did."""
+    for path, error in failures:
+        message = message_of(error)
+        print_error(message if is_one or str(path) in message else f"{path}: {message}")
     if failures:
         codes = {exit_code_of(error) for _, error in failures}
         raise typer.Exit(FAILURE if FAILURE in codes else BAD_INPUT)

@@ -11,8 +11,8 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, options
-from .destinations import CODES_SUFFIXES
 from .failures import needs_extra
+from .file_jobs import CODES_SUFFIXES
 
 
 def info(
@@ -20,7 +20,6 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL_OR_FILE",
-            show_default=False,
             help="Codes file (.moss, .safetensors, .npz), sound file, model folder, Hugging Face "
             "id, or 'bundled'.",
         ),
@@ -39,10 +38,7 @@ def info(
         facts = describe_codes(path)
     else:
         facts = _describe_sound(path) if path.is_file() else _describe_model(subject)
-    if as_json:
-        display.print_json(facts)
-    else:
-        display.print_facts(_for_people(facts, graphs))
+    display.print_result(as_json, facts, _for_people(facts, graphs))
 
 
 def _is_codes(path: Path) -> bool:

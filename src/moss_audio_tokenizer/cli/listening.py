@@ -8,8 +8,8 @@ import typer
 
 from ..errors import InputError, MossAudioError
 from . import display, options
-from .destinations import check_outputs, make_folders
 from .failures import BAD_INPUT, message_of, needs_extra, print_error
+from .file_jobs import check_outputs, make_folders
 
 if TYPE_CHECKING:
     from ..evaluation.mushra import Session
@@ -17,22 +17,9 @@ if TYPE_CHECKING:
 
 def listening_test(
     run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", readable=False, show_default=False, help="Folder of moss-audio compare."
-        ),
+        Path, typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare.")
     ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="HTML",
-            readable=False,
-            show_default=False,
-            help="Page to write.",
-        ),
-    ],
+    output: Annotated[Path, options.output_option("HTML", "Page to write.")],
     system: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +34,7 @@ def listening_test(
         bool, typer.Option("--mid-anchor", help="Add a version low-passed at 7 kHz.")
     ] = False,
     title: Annotated[
-        str, typer.Option("--title", metavar="T", help="Heading of the page.")
+        str, typer.Option(metavar="T", help="Heading of the page.")
     ] = "Listening test",
 ) -> None:
     """Make a page on which people rate versions of clips from 0 to 100 (MUSHRA).
@@ -72,12 +59,7 @@ def listening_test(
 def listening_results(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="JSON...",
-            readable=False,
-            show_default=False,
-            help="Files that listeners saved.",
-        ),
+        typer.Argument(metavar="JSON...", readable=False, help="Files that listeners saved."),
     ],
     as_json: options.Json = False,
 ) -> None:

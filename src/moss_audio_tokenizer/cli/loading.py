@@ -69,16 +69,6 @@ def load_codec(
     )
 
 
-def computing(compute_dtype: str, attention: str | None) -> dict[str, Any]:
-    """What `load_codec` is given of these options: those that differ from its defaults."""
-    given = {"compute_dtype": compute_dtype, "attention": attention}
-    return {
-        key: getattr(value, "value", value)
-        for key, value in given.items()
-        if value not in (None, "fp32")
-    }
-
-
 def load_speaker(
     folder: str,
     model: str,
@@ -99,23 +89,10 @@ def load_speaker(
         CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
         ModelMismatchError: CAT-TTS was trained on another codec.
     """
-    from ..speech.bundled import find_speech_model
     from ..speech.synthesizer import Synthesizer
 
-    found = find_speech_model("tts", folder)
-    if _runs_without_torch(found, device, backend):
-        from ..onnx.runtime import Runtime
-        from ..speech.onnx_models import OnnxTts
-
-        speech: Any = OnnxTts(found, Runtime(device, num_threads))
-    else:
-        with needs_extra("torch", "speaking"):
-            from ..runtime.hardware import use_threads
-            from ..tts import CatTts
-        speech = _in_torch(CatTts, found, device)
-        if num_threads is not None:
-            use_threads(num_threads)
-    codec: Any = load_codec(model, "all", device, backend=backend, num_threads=num_threads)
+    speech = _load_speech("tts", folder, device, backend, num_threads)
+    codec: Any = load_codec(model, "all", device, False, backend, num_threads)
     return Synthesizer(speech, codec)
 
 
@@ -126,45 +103,37 @@ def load_transcriber(
     backend: str | None = None,
     num_threads: int | None = None,
 ) -> "Transcriber":
-    """Load CAT-ASR with the encoder of its codec; the arguments are those of `load_speaker`.
-
-    Raises:
-        CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
-        ModelMismatchError: CAT-ASR was trained on another codec.
-    """
-    from ..speech.bundled import find_speech_model
+    """Load CAT-ASR with the encoder of its codec; arguments and errors are as `load_speaker`'s."""
     from ..speech.transcriber import Transcriber
 
-    found = find_speech_model("asr", folder)
-    if _runs_without_torch(found, device, backend):
-        from ..onnx.runtime import Runtime
-        from ..speech.onnx_models import OnnxAsr
-
-        speech: Any = OnnxAsr(found, Runtime(device, num_threads))
-    else:
-        with needs_extra("torch", "transcribing"):
-            from ..asr import CatAsr
-            from ..runtime.hardware import use_threads
-        speech = _in_torch(CatAsr, found, device)
-        if num_threads is not None:
-            use_threads(num_threads)
-    codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
+    speech = _load_speech("asr", folder, device, backend, num_threads)
+    codec: Any = load_codec(model, "encoder", device, False, backend, num_threads)
     return Transcriber(speech, codec)
 
 
-def _runs_without_torch(folder: Path, device: str, backend: str | None) -> bool:
-    """Whether a speech model runs by its ONNX graphs."""
-    from ..speech.onnx_models import is_exported_speech
+def _load_speech(
+    kind: str, folder: str, device: str, backend: str | None, num_threads: int | None
+) -> Any:
+    """CAT-TTS or CAT-ASR; by its ONNX graphs where there are some and no backend was asked for."""
+    from ..speech.bundled import find_speech_model
+    from ..speech.onnx_models import OnnxAsr, OnnxTts, is_exported_speech
 
-    if backend is not None:
-        return backend == "onnx"
-    return device == "cpu" and is_exported_speech(folder)
+    found = find_speech_model(kind, folder)
+    if backend == "onnx" or (backend is None and device == "cpu" and is_exported_speech(found)):
+        from ..onnx.runtime import Runtime
 
-
-def _in_torch(kind: Any, folder: Path, device: str) -> Any:
-    from ..model.inputs import require_device
-
-    return kind.from_pretrained(folder).to(require_device(device))
+        runtime = Runtime(device, num_threads)
+        return OnnxTts(found, runtime) if kind == "tts" else OnnxAsr(found, runtime)
+    with needs_extra("torch", "speaking" if kind == "tts" else "transcribing"):
+        from ..asr import CatAsr
+        from ..model.inputs import require_device
+        from ..runtime.hardware import use_threads
+        from ..tts import CatTts
+    model = CatTts if kind == "tts" else CatAsr
+    speech = model.from_pretrained(found).to(require_device(device))
+    if num_threads is not None:
+        use_threads(num_threads)
+    return speech
 
 
 def check_speech_model(model: str, recipe: str) -> None:
@@ -213,10 +182,9 @@ def num_quantizers_of(count: int | None, kbps: float | None, info: "CodecInfo") 
         InputError: both were given.
         CodesError: the model has fewer layers, or the bitrate is impossible.
     """
-    (found,) = several_num_quantizers([] if count is None else [count], _listed(kbps), info) or (
-        None,
-    )
-    return found
+    counts, rates = [] if count is None else [count], [] if kbps is None else [kbps]
+    found = several_num_quantizers(counts, rates, info)
+    return found[0] if found else None
 
 
 def several_num_quantizers(
@@ -231,12 +199,11 @@ def several_num_quantizers(
     if counts and kbps:
         raise InputError("got --num-quantizers and --kbps; give one of them")
     for count in counts:
-        check_num_quantizers(count, info)
+        if not 1 <= count <= info.num_quantizers:
+            raise CodesError(
+                f"--num-quantizers is {count}; expected 1 to {info.num_quantizers} for this model"
+            )
     return sorted({*counts, *(_layers_in(rate, info) for rate in kbps)})
-
-
-def _listed(kbps: float | None) -> list[float]:
-    return [] if kbps is None else [kbps]
 
 
 def _layers_in(kbps: float, info: "CodecInfo") -> int:
@@ -248,15 +215,3 @@ def _layers_in(kbps: float, info: "CodecInfo") -> int:
             f"({info.num_quantizers} layers) for this model"
         )
     return int(kbps / step + 1e-6)
-
-
-def check_num_quantizers(count: int | None, info: "CodecInfo") -> None:
-    """Refuse more layers than the model has, once and before any work.
-
-    Raises:
-        CodesError: see above.
-    """
-    if count is not None and not 1 <= count <= info.num_quantizers:
-        raise CodesError(
-            f"--num-quantizers is {count}; expected 1 to {info.num_quantizers} for this model"
-        )

@@ -8,31 +8,21 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from .asr import asr
 from .bench import bench
 from .data import app as data
-from .decode import decode
 from .demo import demo
-from .encode import encode
+from .encode import decode, encode
 from .evaluate import compare, evaluate
 from .evaluate_speech import evaluate_asr, evaluate_tts
 from .export import app as export
-from .failures import (
-    BAD_INPUT,
-    INTERRUPTED,
-    exit_code_of,
-    message_of,
-    print_error,
-    wants_traceback,
-)
+from .failures import BAD_INPUT, INTERRUPTED, exit_code_of, message_of, print_error, wants_traceback
 from .info import info
 from .listening import listening_results, listening_test
 from .reconstruct import reconstruct
 from .serve import serve
-from .stats import stats
-from .tokenize import detokenize, tokenize
+from .speech import asr, tts
+from .tokenize import detokenize, stats, tokenize
 from .train import RecipeCommand, study, train
-from .tts import tts
 from .verify import verify
 
 # Typer brings its own copy of click or imports it, depending on the version: so by descent.

@@ -5,51 +5,23 @@ aliases, then the letter: ``--num-quantizers --layers -n``. Commands own what th
 """
 
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from ..errors import InputError
 
-
-class CodesFormat(str, Enum):
-    """File formats of codes; each is also the extension."""
-
-    moss = "moss"
-    safetensors = "safetensors"
-    npz = "npz"
+CodesFormat = Literal["moss", "safetensors", "npz"]
+AudioFormat = Literal["wav", "flac"]
+BackendName = Literal["onnx", "torch"]
+ComputeDtypeName = Literal["fp32", "bf16", "fp16"]
+AttentionName = Literal["sdpa", "flash_attention_2", "flex_attention"]
 
 
-class AudioFormat(str, Enum):
-    """File formats that audio is written in; each is also the extension."""
-
-    wav = "wav"
-    flac = "flac"
-
-
-class BackendName(str, Enum):
-    """What runs a model."""
-
-    onnx = "onnx"
-    torch = "torch"
-
-
-class ComputeDtypeName(str, Enum):
-    """Precisions that a model can compute in."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class AttentionName(str, Enum):
-    """Implementations of attention in PyTorch."""
-
-    sdpa = "sdpa"
-    flash_attention_2 = "flash_attention_2"
-    flex_attention = "flex_attention"
+def output_option(metavar: str, text: str) -> Any:
+    """The option ``-o`` of a command, with its own help."""
+    return typer.Option("--output", "-o", metavar=metavar, readable=False, help=text)
 
 
 SOUND_FORMATS = (
@@ -63,7 +35,6 @@ AudioInputs = Annotated[
     typer.Argument(
         metavar="IN...",
         readable=False,
-        show_default=False,
         help=f"Sound files, folders of them, or - for standard input: {SOUND_FORMATS}.",
     ),
 ]
@@ -72,7 +43,6 @@ CodesInputs = Annotated[
     typer.Argument(
         metavar="IN...",
         readable=False,
-        show_default=False,
         help="Codes files (.moss, .safetensors, .npz), folders of them, or - for standard input.",
     ),
 ]
@@ -80,7 +50,6 @@ DataSet = Annotated[
     str,
     typer.Argument(
         metavar="MANIFEST_OR_FOLDER",
-        show_default=False,
         help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
         "Hugging Face data set (Parquet or Arrow).",
     ),
@@ -88,42 +57,24 @@ DataSet = Annotated[
 SoundDataSet = Annotated[
     str,
     typer.Argument(
-        metavar="MANIFEST_OR_FOLDER",
-        show_default=False,
-        help="JSON-lines manifest, or a folder of sound files.",
+        metavar="MANIFEST_OR_FOLDER", help="JSON-lines manifest, or a folder of sound files."
     ),
 ]
 ShardsFolder = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR", show_default=False, help="Folder that moss-audio tokenize wrote."
-    ),
+    Path, typer.Argument(metavar="DIR", help="Folder that moss-audio tokenize wrote.")
 ]
 # A string and not a path: a path forgets the slash at its end, which says "folder".
 Output = Annotated[
     str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        show_default=False,
-        help="File to write; a folder (one that exists, or ends in /), made if missing; or - for "
+    output_option(
+        "OUT",
+        "File to write; a folder (one that exists, or ends in /), made if missing; or - for "
         "standard output. Several inputs need a folder.",
     ),
 ]
-OutputFolder = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="DIR", show_default=False, help="Folder to write."),
-]
+OutputFolder = Annotated[Path, output_option("DIR", "Folder to write.")]
 NewFolder = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        show_default=False,
-        help="Folder to write; it must not exist yet, or be empty.",
-    ),
+    Path, output_option("DIR", "Folder to write; it must not exist yet, or be empty.")
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")
@@ -198,7 +149,6 @@ Kbps = Annotated[
     typer.Option(
         "--kbps",
         metavar="K",
-        show_default=False,
         help="Bitrate instead of -n: as many layers as fit in K kilobits a second.",
     ),
 ]
@@ -219,7 +169,6 @@ SeveralKbps = Annotated[
     typer.Option(
         "--kbps",
         metavar="K,K,...",
-        show_default=False,
         help="Bitrates instead of -n, as --kbps 1,2,4: as many layers as fit in K kilobits a "
         "second.",
     ),
@@ -284,6 +233,29 @@ Gpus = Annotated[
     ),
 ]
 
+# What `eval`, `compare`, `eval asr` and `eval tts` have in common.
+Manifest = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", readable=False, help="JSON lines, a clip each.")
+]
+Split = Annotated[
+    str | None, typer.Option("--split", metavar="S", show_default="all", help="Only this split.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", metavar="N", min=1, show_default="all", help="Only the first N clips."),
+]
+TextNormalization = Annotated[
+    str,
+    typer.Option(
+        "--text-normalization",
+        metavar="NAME",
+        help="How texts are compared for error rates: plain, whisper or seed-tts.",
+    ),
+]
+ResultsFolder = Annotated[
+    Path, output_option("DIR", "Folder of the results; an interrupted run resumes there.")
+]
+
 # Speech models, and how `tts` and `eval tts` sample; see `SpeechSampling`.
 LanguageModel = Annotated[
     str,
@@ -292,8 +264,7 @@ LanguageModel = Annotated[
     ),
 ]
 Codec = Annotated[
-    str,
-    typer.Option("--codec", metavar="C", help="Codec that the model was trained on."),
+    str, typer.Option("--codec", metavar="C", help="Codec that the model was trained on.")
 ]
 Beams = Annotated[
     int,
@@ -307,8 +278,7 @@ Beams = Annotated[
     ),
 ]
 Seed = Annotated[
-    int,
-    typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output."),
+    int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output.")
 ]
 Temperature = Annotated[
     float,
@@ -327,8 +297,7 @@ TopP = Annotated[
     ),
 ]
 RepetitionPenalty = Annotated[
-    float,
-    typer.Option("--repetition-penalty", help="Penalty on repeated codes; 1 turns it off."),
+    float, typer.Option("--repetition-penalty", help="Penalty on repeated codes; 1 turns it off.")
 ]
 Guidance = Annotated[
     float,

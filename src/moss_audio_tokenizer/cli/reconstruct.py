@@ -3,8 +3,6 @@
 Owns the names of the outputs and what is printed; the report is `evaluation`'s.
 """
 
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,9 +15,20 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, loading, options
-from .destinations import AUDIO_SUFFIXES, Job, check_outputs, is_pipe, make_folders, plan
 from .failures import needs_extra
-from .file_jobs import find_inputs, notes, opened, work_through, write_to_pipe
+from .file_jobs import (
+    AUDIO_SUFFIXES,
+    Job,
+    check_outputs,
+    find_inputs,
+    is_pipe,
+    make_folders,
+    notes,
+    opened,
+    plan,
+    work_through,
+    write_to_pipe,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +36,6 @@ if TYPE_CHECKING:
     from ..codes import Codec
 
 _REPORT_SUFFIXES = (".html", ".htm")
-_LARGE_PAGE_BYTES = 10_000_000
 _IN_TABLE = {"stoi": "STOI", "mel_distance": "mel distance"}
 
 
@@ -73,12 +81,9 @@ def reconstruct(
     inputs: options.AudioInputs,
     output: Annotated[
         str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            show_default=False,
-            help="Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
+        options.output_option(
+            "OUT",
+            "Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
             "- for standard output. Several bitrates become OUT-8.wav, OUT-16.wav, ...",
         ),
     ],
@@ -87,7 +92,7 @@ def reconstruct(
     model: options.Model = "bundled",
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     report: Report = None,
     domain: options.Domain = "speech",
@@ -109,7 +114,7 @@ def reconstruct(
     _check(jobs, report, len(counts) + len(rates), as_json)
     with display.progress("loading the model"):
         codec = loading.load_codec(
-            model, "all", device, backend=backend, **loading.computing(compute_dtype, attention)
+            model, "all", device, False, backend, None, compute_dtype, attention
         )
     layers = loading.several_num_quantizers(counts, rates, codec.info)
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]
@@ -236,23 +241,24 @@ def _write_report(
     original: "np.ndarray",
     versions: Sequence[Version],
 ) -> None:
-    from ..evaluation.exhibits import Reconstruction, build_report
+    from ..evaluation import exhibits
     from ..files import atomic_path
 
-    rows = [
-        Reconstruction(one.num_quantizers, one.kbps, one.audio, one.metrics) for one in versions
+    rate = codec.info.sampling_rate
+    shown = [
+        exhibits.Version(
+            exhibits.quantizers(one.num_quantizers), one.kbps, one.audio, rate, one.metrics
+        )
+        for one in versions
     ]
-    command = shlex.join(["moss-audio", *sys.argv[1:]])
+    command = display.command_line()
     name = f"{model} ({codec.info.identity})"
     with needs_extra("eval", "--report"), display.progress("writing the report"):
-        page = build_report(source.name, command, name, original, codec.info.sampling_rate, rows)
+        page = exhibits.build_report(source.name, command, name, original, shown)
     make_folders([path])
     with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    if (size := path.stat().st_size) > _LARGE_PAGE_BYTES:
-        display.print_progress_line(
-            f"{path} has {display.file_size(size)}: it holds the sound; a shorter one is smaller"
-        )
+    display.note_large_page(path, "that of a shorter recording is smaller")
 
 
 def _described(

@@ -20,7 +20,6 @@ def serve(
     tts: Annotated[
         str | None,
         typer.Option(
-            "--tts",
             metavar="FOLDER",
             show_default="the installed one, if there is one",
             help="CAT-TTS weights: also synthesize speech; 'none' for no speech.",
@@ -29,14 +28,13 @@ def serve(
     asr: Annotated[
         str | None,
         typer.Option(
-            "--asr",
             metavar="FOLDER",
             show_default="the installed one, if there is one",
             help="CAT-ASR weights: also transcribe speech; 'none' for no transcripts.",
         ),
     ] = None,
     max_streams: Annotated[
-        int, typer.Option("--max-streams", metavar="N", min=1, help="Live streams at once.")
+        int, typer.Option(metavar="N", min=1, help="Live streams at once.")
     ] = 16,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[
@@ -44,15 +42,13 @@ def serve(
     ] = 8000,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     threads: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU."),
+        int | None, typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU.")
     ] = None,
     voices: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Store codes of reference recordings there."),
+        Path | None, typer.Option(metavar="DIR", help="Store codes of reference recordings there.")
     ] = None,
     voice_megabytes: Annotated[
         int,
@@ -96,8 +92,7 @@ def serve(
         ),
     ] = None,
     trust_proxy: Annotated[
-        bool,
-        typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For."),
+        bool, typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For.")
     ] = False,
     streams_a_client: Annotated[
         int, typer.Option(min=0, help="Live streams of one client; 0 for no limit.")
@@ -142,11 +137,7 @@ def serve(
         """Open the codec, on the thread that will step it."""
         with opening:
             return loading.load_codec(
-                model,
-                device=device,
-                backend=backend,
-                num_threads=num_threads,
-                **loading.computing(compute_dtype, attention),
+                model, "all", device, False, backend, num_threads, compute_dtype, attention
             )
 
     def open_synthesizer() -> Any:

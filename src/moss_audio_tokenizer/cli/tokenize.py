@@ -1,4 +1,4 @@
-"""`moss-audio tokenize` and `detokenize`: a whole data set to shards of codes, and back.
+"""`moss-audio tokenize`, `detokenize` and `stats`: a whole data set to shards of codes, and back.
 
 Owns options and looks; the work is `bulk`'s.
 """
@@ -29,19 +29,15 @@ def tokenize(
     ] = "parquet",
     workers: options.Workers = None,
     loaders: Annotated[
-        int,
-        typer.Option(
-            "--loaders", metavar="N", min=1, help="Threads of each worker that decode sound."
-        ),
+        int, typer.Option(metavar="N", min=1, help="Threads of each worker that decode sound.")
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     batching: Annotated[
         str | None,
         typer.Option(
-            "--batching",
             metavar="B",
             show_default="exact; together on a GPU",
             help="exact: every clip by itself; together: the clips of a batch at once, faster, "
@@ -51,18 +47,15 @@ def tokenize(
     batch_seconds: Annotated[
         float | None,
         typer.Option(
-            "--batch-seconds",
             metavar="S",
             min=0.08,
             show_default="16; 120 on a GPU",
             help="Audio that is loaded, and computed together, at once.",
         ),
     ] = None,
-    shard_hours: Annotated[
-        float, typer.Option("--shard-hours", metavar="H", help="Audio in a shard.")
-    ] = 0.5,
+    shard_hours: Annotated[float, typer.Option(metavar="H", help="Audio in a shard.")] = 0.5,
     shard_clips: Annotated[
-        int, typer.Option("--shard-clips", metavar="N", min=1, help="Most clips in a shard.")
+        int, typer.Option(metavar="N", min=1, help="Most clips in a shard.")
     ] = 5000,
     domain: options.Domain = "speech",
     ray_address: options.RayAddress = "",
@@ -79,7 +72,7 @@ def tokenize(
     from ..bulk.shard_plan import CPU_BATCH_SECONDS, GPU_BATCH_SECONDS
 
     on_cpu = device == "cpu"
-    choice = choose(model, device, compute_dtype.value, backend, attention)
+    choice = choose(model, device, compute_dtype, backend, attention)
     settings = Tokenizing(
         source,
         tuple(split or ()),
@@ -121,7 +114,7 @@ def detokenize(
     workers: options.Workers = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
-    compute_dtype: options.ComputeDtype = options.ComputeDtypeName.fp32,
+    compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     ray_address: options.RayAddress = "",
     gpus: options.Gpus = None,
@@ -133,7 +126,7 @@ def detokenize(
     """
     from ..bulk import detokenize
 
-    choice = choose(model, device, compute_dtype.value, backend, attention)
+    choice = choose(model, device, compute_dtype, backend, attention)
     with display.progress("detokenizing") as bar:
         summary = detokenize(
             source,
@@ -146,9 +139,7 @@ def detokenize(
             workers or default_workers(device),
             resume,
             ray_options(ray_address, gpus, device, 1),
-            lambda done, total: bar.update(
-                bar.task_ids[0], description=f"detokenizing {done}/{total}"
-            ),
+            display.count_up(bar),
         )
     if as_json:
         display.print_json(summary)
@@ -171,9 +162,7 @@ def choose(
     """What workers open; tests put a toy codec here."""
     from ..bulk import CodecChoice
 
-    return CodecChoice(
-        model, device, dtype, backend and backend.value, attention and attention.value
-    )
+    return CodecChoice(model, device, dtype, backend, attention)
 
 
 def _layers(choice: Any, parts: str, num_quantizers: int | None, kbps: float | None) -> int:
@@ -225,3 +214,52 @@ def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     if count := summary["errors"]:
         where = output / "errors.jsonl"
         display.print_progress_line(f"{count} recordings could not be used; {where} says why")
+
+
+def stats(
+    source: options.ShardsFolder,
+    split: options.Splits = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every shard with its hash first.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show hours, lengths, bitrates, and how the codebooks are used.
+
+    Example: moss-audio stats codes
+    """
+    from ..bulk import shard_statistics
+
+    with display.progress("counting") as bar:
+        found = shard_statistics(source, tuple(split or ()), verify, display.count_up(bar))
+    if as_json:
+        display.print_json(found)
+    else:
+        _show_statistics(found)
+
+
+def _show_statistics(found: dict[str, Any]) -> None:
+    layers, groups = found.pop("layers"), found.pop("groups")
+    display.print_facts(found)
+    display.print_line("")
+    display.print_table(
+        ("clips", "hours", "split", "domain", "language"),
+        [
+            (
+                f"{group['clips']:,}",
+                f"{group['hours']:.2f}",
+                group["split"],
+                group["domain"],
+                group["language"] or "-",
+            )
+            for group in groups
+        ],
+    )
+    display.print_line("")
+    display.print_table(
+        ("layer", "bits a code", "entries in use"),
+        [
+            (str(number), f"{layer['bits']:.2f}", f"{layer['used']:.1%}")
+            for number, layer in enumerate(layers, 1)
+        ],
+    )

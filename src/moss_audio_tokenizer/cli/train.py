@@ -35,15 +35,11 @@ def _summary(function: Any) -> str:
 
 
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", show_default=False, help="Name of a recipe (see below)."),
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (see below).")],
     assignments: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            show_default=False,
             help="Changes to the recipe. output=DIR and data.manifest=PATH are needed; "
             "max_steps=N, seed=N and data.batch_size=N are often useful.",
         ),
@@ -93,16 +89,13 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY",
-            show_default=False,
-            help="batch, end_to_end, reading_depth, sequence_dropout or width.",
+            metavar="STUDY", help="batch, end_to_end, reading_depth, sequence_dropout or width."
         ),
     ],
     assignments: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            show_default=False,
             help="output=DIR and data.manifest=PATH are needed; other keys change every run.",
         ),
     ] = None,

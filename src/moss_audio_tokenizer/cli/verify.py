@@ -13,8 +13,8 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .destinations import require_new
 from .failures import FAILURE, needs_extra
+from .file_jobs import require_new
 
 if TYPE_CHECKING:
     from ..codes import CodecInfo
@@ -27,7 +27,6 @@ def verify(
         str,
         typer.Argument(
             metavar="MODEL_OR_SERVER",
-            show_default=False,
             help="Model folder, Hugging Face id, or 'bundled'; or the address of a server "
             "(http://...) that speaks as moss-audio serve does.",
         ),
@@ -44,7 +43,6 @@ def verify(
     against: Annotated[
         str | None,
         typer.Option(
-            "--against",
             metavar="M",
             show_default="bundled, for a server of that model",
             help="Compute the vectors with this model, here and now.",
@@ -53,16 +51,10 @@ def verify(
     write: Annotated[
         Path | None,
         typer.Option(
-            "--write",
-            metavar="FILE",
-            show_default=False,
-            help="Write vectors of MODEL to a new file, for others to verify with.",
+            metavar="FILE", help="Write vectors of MODEL to a new file, for others to verify with."
         ),
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", show_default=False, help="API key of the server."),
-    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="API key of the server.")] = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
     as_json: options.Json = False,
@@ -74,18 +66,20 @@ def verify(
     Example: moss-audio verify http://127.0.0.1:8000
     """
     _check_options(subject, vectors, against, write, key)
-    runs_in = backend.value if backend else None
     if write is not None:
-        _write(subject, write, device, runs_in, as_json)
+        _write(subject, write, device, backend, as_json)
         return
     from ..evaluation.golden import num_checks
     from ..evaluation.golden import verify as compare
 
     with ExitStack() as stack:
-        found = _open(subject, key, device, runs_in, stack)
+        found = _open(subject, key, device, backend, stack)
         golden = _golden(subject, vectors, against, found.info)
         with display.progress("verifying", num_checks(golden)) as bar:
-            checks = compare(found, golden, lambda _: bar.advance(bar.task_ids[0]))
+            checks = []
+            for check in compare(found, golden):
+                checks.append(check)
+                bar.advance(bar.task_ids[0])
     _show(subject, golden.source, checks, as_json)
     if not all(check.passed for check in checks):
         raise typer.Exit(FAILURE)
@@ -164,10 +158,7 @@ def _write(subject: str, path: Path, device: str, backend: str | None, as_json: 
         "clips": len(vectors.encodings) - 1,
         "bytes": path.stat().st_size,
     }
-    if as_json:
-        display.print_json(facts)
-    else:
-        display.print_facts(facts)
+    display.print_result(as_json, facts)
 
 
 def _show(subject: str, source: str, checks: "list[Check]", as_json: bool) -> None:

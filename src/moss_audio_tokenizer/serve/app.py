@@ -23,14 +23,7 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..codes import StreamingCodec
 from ..errors import MossAudioError
-from .admission import (
-    STATUS,
-    Gate,
-    Refused,
-    document_of,
-    openai_answer,
-    refusal_of,
-)
+from .admission import STATUS, Gate, Refused, document_of, openai_answer, refusal_of
 from .file_routes import file_routes
 from .metrics import Metrics
 from .model_service import Speeches, SpeechSynthesizer, SpeechTranscriber, Transcriptions

@@ -46,10 +46,7 @@ def transcription_routes(transcriptions: Transcriptions | None, gate: Gate) -> A
         """Transcribe a sound file; srt and vtt need a model that gives the times of words."""
         if transcriptions is None:
             raise Refused("not_found", "this server has no ASR model; start it with --asr FOLDER")
-        async with (
-            answered_after_reading(request),
-            transcriptions.turn(client_of(request)) as turn,
-        ):
+        async with answered_after_reading(request), transcriptions.turn(client_of(request)) as turn:
             recording, response_format = await _read(request, transcriptions)
             turn.submit(recording)
             found = await unless_gone(request, turn.next_result())

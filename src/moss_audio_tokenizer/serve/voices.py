@@ -153,8 +153,7 @@ def voice_routes(
         return codes
 
     @router.post(
-        "/voices",
-        openapi_extra=file_body("a reference recording", "application/octet-stream"),
+        "/voices", openapi_extra=file_body("a reference recording", "application/octet-stream")
     )
     async def add_voice(
         request: Request,
