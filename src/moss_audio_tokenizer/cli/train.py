@@ -79,10 +79,11 @@ def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
     """
     with needs_extra("train", "training"):
         from ..training.recipes import trainer_for
-    try:
-        return trainer_for(config, resume, report=display.print_progress_line)
-    except TrainingError as error:
-        raise InputError(str(error)) from error
+
+        try:
+            return trainer_for(config, resume, report=display.print_progress_line)
+        except TrainingError as error:
+            raise InputError(str(error)) from error
 
 
 def study(
@@ -106,11 +107,12 @@ def study(
     """
     with needs_extra("train", "training"):
         from ..training.studies import run_study
-    keys = list(assignments or [])
-    outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
-    others = [key for key in keys if not key.startswith("output=")]
-    try:
-        folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
-    except TrainingError as error:
-        raise InputError(str(error)) from error
+
+        keys = list(assignments or [])
+        outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
+        others = [key for key in keys if not key.startswith("output=")]
+        try:
+            folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
+        except TrainingError as error:
+            raise InputError(str(error)) from error
     display.print_line(str(folder))
