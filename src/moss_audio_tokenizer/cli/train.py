@@ -71,12 +71,7 @@ def train(
 
 
 def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
-    """A trainer that is ready to run.
-
-    Raises:
-        InputError: the folder or the data cannot be used: unlike what breaks off a run later,
-            the user repairs that by giving something else.
-    """
+    """A trainer that is ready to run."""
     with needs_extra("train", "training"):
         from ..training.recipes import trainer_for
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ...sources.entries import location
+from ...sources.recordings import location
 from .audio_rows import Clip, Job, RowFormat, RowWorkers, Sound, load_clips, make_row
 from .clip_sources import Source, audio_seconds, find_sources
 from .data_config import DataConfig

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int16
 from ...audio import crop_start, load_audio, load_crop
 from ...errors import AudioError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry
-from ...sources.entries import explain, location, open_entry
+from ...sources.recordings import explain, location, open_entry
 from ...workers import prepare_worker
 from .planning import AudioRow
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt16
 from ...codes import Codec, CodecInfo
 from ...errors import ConfigError
 from ...manifest import ManifestEntry
-from ...sources.entries import location
+from ...sources.recordings import location
 from .clip_sources import (
     Source,
     StoredCodes,

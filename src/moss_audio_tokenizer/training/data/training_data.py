@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from ...errors import TrainingError
 from ...manifest import ManifestEntry
-from ...sources.entries import location
+from ...sources.recordings import location
 from .clip_sources import Report, Source, with_lengths
 from .data_config import SourcesConfig
 from .planning import Planner

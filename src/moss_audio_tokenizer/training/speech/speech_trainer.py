@@ -29,6 +29,7 @@ from ...llm import (
     load_language_model,
     make_text,
 )
+from ...speech.text_preparation import spell
 from ..checkpointing import (
     OPTIMIZER_NAME,
     Fill,
@@ -152,7 +153,7 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
             self.report,
             device=str(processes.device),
             join_share=self.join_share,
-            spell=self.text.spell,
+            spell=lambda text: spell(text, recipe_text),
             count_tokens=lambda text: len(recipe_text.encode(text)),
         )
         self.text = self.text_of_data()

@@ -1,7 +1,7 @@
 """CAT-TTS with its losses: cross-entropy of codes and of the end of speech.
 
 Source: the paper's section 3.3. The text alignment is an addition of this project for small data
-sets (`tts.alignment`); the paper's recipe has none.
+sets (`tts.text_alignment`); the paper's recipe has none.
 """
 
 from collections.abc import Callable, Sequence
