@@ -35,7 +35,7 @@ TORCH_FREE_MODULES = [
     *(
         "bulk.tokenizing",
         "bulk.detokenizing",
-        "bulk.code_statistics",
+        "bulk.shard_statistics",
         "codes.shards",
         "sources.recordings",
     ),

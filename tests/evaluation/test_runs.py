@@ -21,7 +21,7 @@ from moss_audio_tokenizer.evaluation import LayeredCodec, Plan, run_evaluation, 
 from moss_audio_tokenizer.evaluation.baselines import open_baseline
 from moss_audio_tokenizer.evaluation.metric_registry import ALL_METRICS, METRICS
 from moss_audio_tokenizer.evaluation.run import check_folder, choose_examples
-from moss_audio_tokenizer.evaluation.scoring_models.registry import ScoringModelNames
+from moss_audio_tokenizer.evaluation.scoring_models import ScoringModelNames
 from moss_audio_tokenizer.manifest import ManifestEntry, read_manifest
 
 pytest.importorskip("pystoi")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import CheckpointError, InputError, MissingDependencyError
-from moss_audio_tokenizer.evaluation.scoring_models.registry import (
+from moss_audio_tokenizer.evaluation.scoring_models import (
     ScoringModelNames,
     ScoringModels,
     default_speaker_model,
@@ -31,7 +31,7 @@ def signals():
 
 def test_functions_of_the_users_score(signals):
     names = ScoringModelNames("toy_codecs:embedder@2", "toy_codecs:rater", "toy_codecs:recogniser")
-    assert names.metrics == ("speaker_similarity", "opinion_score", "wer", "cer")
+    assert list(names.by_metric) == ["speaker_similarity", "opinion_score", "wer", "cer"]
     pytest.importorskip("jiwer")
     low, high = signals
     same, other = (ScoringModels(names).score(low, one, "One, two, three!") for one in (low, high))
@@ -55,7 +55,7 @@ def test_the_reference_is_embedded_once_for_all_versions(signals, monkeypatch):
 
 
 def test_without_models_there_are_no_scores(signals):
-    assert ScoringModelNames().metrics == ()
+    assert ScoringModelNames().by_metric == {}
     assert ScoringModels(ScoringModelNames()).score(*signals, "text").values == {}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import CheckpointError
-from moss_audio_tokenizer.evaluation.scoring_models.registry import (
+from moss_audio_tokenizer.evaluation.scoring_models import (
     ScoringModelNames,
     ScoringModels,
     cosine,

@@ -17,7 +17,7 @@ from .failures import needs_extra
 if TYPE_CHECKING:
     from ..evaluation.codecs import EvaluatedCodec
     from ..evaluation.run import Plan
-    from ..evaluation.scoring_models.registry import ScoringModelNames
+    from ..evaluation.scoring_models import ScoringModelNames
 
 _NO_MODEL = "none"
 _SPEECH_PRESETS = ("table3", "table4")
@@ -193,7 +193,7 @@ def _table2(
 ) -> tuple[tuple[int, ...], list[str], str]:
     """Bitrates, metrics and speaker model of the preset, unless others are given."""
     from ..evaluation.published import TABLE2_BITRATES, TABLE2_METRICS
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     if preset != "table2":
         raise InputError(f"--preset {preset!r} is unknown; expected table2, table3 or table4")
@@ -223,7 +223,7 @@ def _compare_speech(
             texts, output, list(models), text_normalization="whisper", **shared
         )
         return
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     evaluate_speech.evaluate_tts(
         texts,
@@ -263,7 +263,7 @@ def _scoring_models(
     speaker_model: str, opinion_model: str, asr_model: str, text_normalization: str
 ) -> "ScoringModelNames":
     with needs_extra("eval", "measuring"):
-        from ..evaluation.scoring_models.registry import ScoringModelNames
+        from ..evaluation.scoring_models import ScoringModelNames
     return ScoringModelNames(speaker_model, opinion_model, asr_model, text_normalization)
 
 

@@ -17,8 +17,9 @@ from .failures import needs_extra
 if TYPE_CHECKING:
     from ..codes import Codec
     from ..evaluation.datasets import SpeechItem
+    from ..evaluation.speech.asr_eval import AsrSystem
     from ..evaluation.speech.speech_rows import SpeechRow
-    from ..evaluation.speech.systems import AsrSystem, TtsSystem
+    from ..evaluation.speech.tts_eval import TtsSystem
 
 Models = Annotated[
     list[str],
@@ -175,7 +176,7 @@ def evaluate_tts(
     """
     _prepare(output)
     from ..evaluation.datasets import read_test_items
-    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
@@ -211,7 +212,7 @@ def evaluate_tts(
 
 def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
     """A CAT-ASR model."""
-    from ..evaluation.speech.systems import CatAsrSystem
+    from ..evaluation.speech.asr_eval import CatAsrSystem
 
     with needs_extra("torch", "running a model of speech recognition"):
         return CatAsrSystem(name, codec, device)
@@ -219,7 +220,7 @@ def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
 
 def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "TtsSystem":
     """A CAT-TTS model with its codec."""
-    from ..evaluation.speech.systems import CatTtsSystem
+    from ..evaluation.speech.tts_eval import CatTtsSystem
 
     with needs_extra("torch", "running a model of speech synthesis"):
         return CatTtsSystem(name, codec, device, **sampling)

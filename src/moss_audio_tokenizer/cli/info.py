@@ -3,7 +3,6 @@
 Owns only the looks; codes describe themselves, and models are `checkpoint.describe`'s.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, options
-from .failures import needs_extra
 from .file_jobs import CODES_SUFFIXES
 
 
@@ -120,21 +118,11 @@ def _codes_facts(path: Path) -> dict[str, Any]:
 
 def _describe_model(name: str) -> dict[str, Any]:
     from ..checkpoint.describe import describe_model
+    from ..speech.model_facts import describe_speech_model, is_speech_model
 
-    if speaks_or_reads(Path(name)):
-        with needs_extra("torch", "models on codes"):
-            from ..llm import describe_language_folder
-        return describe_language_folder(Path(name))
+    if is_speech_model(name):
+        return describe_speech_model(Path(name))
     return describe_model(name) | _describe_graphs(name)
-
-
-def speaks_or_reads(folder: Path) -> bool:
-    """Whether a folder holds CAT-TTS or CAT-ASR."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("model_type") in ("cat-asr", "cat-tts")
 
 
 def _describe_graphs(name: str) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def _load_speech(
     kind: str, folder: str, device: str, backend: str | None, num_threads: int | None
 ) -> Any:
     """CAT-TTS or CAT-ASR; by its ONNX graphs where there are some and no backend was asked for."""
-    from ..speech.bundled import find_speech_model
-    from ..speech.onnx_models import OnnxAsr, OnnxTts, is_exported_speech
+    from ..speech.model_facts import find_speech_model, is_exported_speech
+    from ..speech.onnx_speech import OnnxAsr, OnnxTts
 
     found = find_speech_model(kind, folder)
     if backend == "onnx" or (backend is None and device == "cpu" and is_exported_speech(found)):
@@ -146,7 +146,7 @@ def check_speech_model(model: str, recipe: str) -> None:
     Raises:
         CheckpointError: there is no such folder, or no model in it.
     """
-    from ..speech.bundled import find_speech_model
+    from ..speech.model_facts import find_speech_model
 
     if model == "bundled":
         find_speech_model(recipe.partition("_")[0], model)

@@ -241,16 +241,20 @@ def _write_report(
     original: "np.ndarray",
     versions: Sequence[Version],
 ) -> None:
-    from ..evaluation.exhibits import Reconstruction, build_report
+    from ..evaluation import exhibits
     from ..files import atomic_path
 
-    rows = [
-        Reconstruction(one.num_quantizers, one.kbps, one.audio, one.metrics) for one in versions
+    rate = codec.info.sampling_rate
+    shown = [
+        exhibits.Version(
+            exhibits.quantizers(one.num_quantizers), one.kbps, one.audio, rate, one.metrics
+        )
+        for one in versions
     ]
     command = display.command_line()
     name = f"{model} ({codec.info.identity})"
     with needs_extra("eval", "--report"), display.progress("writing the report"):
-        page = build_report(source.name, command, name, original, codec.info.sampling_rate, rows)
+        page = exhibits.build_report(source.name, command, name, original, shown)
     make_folders([path])
     with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -161,7 +161,7 @@ def serve(
 
 def _speech_model(kind: str, name: str | None, codec: str) -> str | None:
     """The speech model to serve; installed ones know the codes of the bundled codec alone."""
-    from ..speech.bundled import is_installed
+    from ..speech.model_facts import is_installed
 
     if name is None:
         return "bundled" if codec == "bundled" and is_installed(kind) else None

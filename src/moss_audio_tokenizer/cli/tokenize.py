@@ -11,7 +11,7 @@ import typer
 from . import display, loading, options
 
 if TYPE_CHECKING:
-    from ..bulk.progress import Progress
+    from ..bulk.tokenizing import Progress
 
 
 def tokenize(
@@ -184,7 +184,7 @@ def default_workers(device: str) -> int:
 
 def ray_options(address: str, gpus: float | None, device: str, cpus: int) -> Any:
     """Where actors of Ray run, and on what."""
-    from ..bulk.ray_engine import RayOptions
+    from ..bulk.job_engines import RayOptions
 
     share = gpus if gpus is not None else 0.0 if device == "cpu" else 1.0
     return RayOptions(address, float(cpus), share)

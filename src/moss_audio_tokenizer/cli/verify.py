@@ -76,7 +76,10 @@ def verify(
         found = _open(subject, key, device, backend, stack)
         golden = _golden(subject, vectors, against, found.info)
         with display.progress("verifying", num_checks(golden)) as bar:
-            checks = compare(found, golden, lambda _: bar.advance(bar.task_ids[0]))
+            checks = []
+            for check in compare(found, golden):
+                checks.append(check)
+                bar.advance(bar.task_ids[0])
     _show(subject, golden.source, checks, as_json)
     if not all(check.passed for check in checks):
         raise typer.Exit(FAILURE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingDependencyError
+from .loading import import_package
 from .pages import Figure
 
 # Okabe and Ito's colors, which color-blind readers can distinguish; markers do so again.
@@ -53,7 +53,7 @@ def draw_figure(
         file: name below ``plots``, without its ending.
         title: above the plot.
         x_label: below the axis.
-        curves: to draw.
+        curves: in the order of the legend.
         ticks: of the axis; those outside the curves are left out.
         bounds: values beyond which the axis does not go, for intervals may.
 
@@ -74,15 +74,10 @@ def _png(
     ink: str,
     grid: str,
 ) -> bytes:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as Plot
-    except ImportError as error:
-        raise MissingDependencyError(
-            "plots need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
-    plot = Plot(figsize=_INCHES, dpi=130, facecolor=paper, layout="constrained")
-    canvas, axes = FigureCanvasAgg(plot), plot.add_subplot(facecolor=paper)
+    backend = import_package("matplotlib.backends.backend_agg", "a plot", extra="eval")
+    figure = import_package("matplotlib.figure", "a plot", extra="eval")
+    plot = figure.Figure(figsize=_INCHES, dpi=130, facecolor=paper, layout="constrained")
+    canvas, axes = backend.FigureCanvasAgg(plot), plot.add_subplot(facecolor=paper)
     for curve in curves:
         if curve.points:
             _draw(axes, curve, ink)

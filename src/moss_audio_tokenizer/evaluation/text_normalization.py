@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import InputError
+from .loading import import_package
 
 NORMALIZATIONS = ("plain", "whisper", "seed-tts")
 
@@ -71,18 +72,13 @@ def normalizer(name: str, language: str = "") -> Callable[[str], str]:
 
 @lru_cache(maxsize=16)
 def _whisper(language: str) -> Callable[[str], str]:
-    try:
-        from whisper_normalizer.basic import BasicTextNormalizer
-        from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Whisper's text normalization needs whisper-normalizer: "
-            "pip install 'moss-audio-tokenizer[judges]'"
-        ) from error
+    purpose, package = "Whisper's text normalization", "whisper-normalizer"
+    basic = import_package("whisper_normalizer.basic", purpose, package, "judges")
     if language in ("", "en") or language.startswith("en-"):
-        normalize: Callable[[str], str] = EnglishTextNormalizer()
+        english = import_package("whisper_normalizer.english", purpose, package, "judges")
+        normalize = english.EnglishTextNormalizer()
     else:
-        normalize = BasicTextNormalizer(split_letters=language.startswith(_SPACELESS))
+        normalize = basic.BasicTextNormalizer(split_letters=language.startswith(_SPACELESS))
     return lambda text: " ".join(normalize(text).split())
 
 
@@ -109,12 +105,7 @@ def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
     Raises:
         MissingDependencyError: jiwer is not installed.
     """
-    try:
-        import jiwer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "word error rates need jiwer: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
+    jiwer = import_package("jiwer", "a word error rate", extra="eval")
     if not reference:
         return {"wer": float("nan"), "cer": float("nan")}
     letters, found = reference.replace(" ", ""), hypothesis.replace(" ", "")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int16
 from ...audio import crop_start, load_audio, load_crop
 from ...errors import AudioError, MossAudioError
 from ...manifest import ManifestEntry
-from ...sources.entries import explain, location, open_entry
+from ...sources.recordings import explain, location, open_entry
 from .planning import Row
 
 

@@ -20,8 +20,7 @@ from ...codes.shards import CodeShards, has_code_shards
 from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
-from ...sources.entries import explain, location, open_entry
-from ...sources.recordings import find_recordings
+from ...sources.recordings import explain, find_recordings, location, open_entry
 from ...sources.tar_shards import has_shards, read_shards
 from .data_config import SourcesConfig
 from .unreadable import Unreadable

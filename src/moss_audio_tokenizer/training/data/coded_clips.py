@@ -18,7 +18,7 @@ from ...audio import load_audio, resample
 from ...codes import Codec, CodecInfo
 from ...errors import ConfigError, ModelMismatchError, MossAudioError
 from ...manifest import ManifestEntry
-from ...sources.entries import explain, location, open_entry
+from ...sources.recordings import explain, location, open_entry
 from .audio_rows import check_length, levelled
 from .clip_sources import StoredCodes, check_model, described, first_layers
 from .data_config import CodesDataConfig

@@ -14,7 +14,7 @@ import numpy as np
 from ...codes import Codec, CodecInfo
 from ...errors import ConfigError, TrainingError
 from ...manifest import ManifestEntry
-from ...sources.entries import location
+from ...sources.recordings import location
 from .batches import CodedBatch, CodedRow, Segment
 from .clip_sources import (
     Source,

@@ -17,7 +17,7 @@ from ...audio import convert_channels, encode_audio, read_audio, resample
 from ...errors import AudioFileError, InputError, MossAudioError
 from ...files import atomic_path
 from ...sources.recordings import Line, find_lines
-from ...sources.shard_writing import ShardWriter
+from ...sources.tar_shards import ShardWriter
 from .survey import Measures, Survey, markdown, measure
 
 FORMATS = ("flac", "opus", "copy")

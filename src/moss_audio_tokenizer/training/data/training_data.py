@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import TrainingError
-from ...sources.entries import location
+from ...sources.recordings import location
 from .audio_rows import Clip, Job, RowFormat, decode_all, make_row
 from .batches import Batch
 from .clip_sources import Source, find_sources, measured_sources

@@ -1,6 +1,6 @@
 """The text alignment in the training of CAT-TTS: clips are aligned once, by a CAT-ASR model.
 
-An addition of this project for small data sets (`tts.alignment`); the paper's recipe has none.
+An addition of this project for small data sets (`tts.text_alignment`); the paper's recipe has none.
 """
 
 from collections.abc import Callable, Sequence

@@ -212,7 +212,7 @@ class TtsTrainingConfig(RunConfig):
             depth Transformer is most of the work, and neighboring frames are similar.
         aligner: folder of a CAT-ASR with a CTC head, trained on the same codec, which finds the
             text token of each frame. Both Transformers are then conditioned on it, and token
-            durations are predicted (`tts.alignment`). The model has the text tokens of the
+            durations are predicted (`tts.text_alignment`). The model has the text tokens of the
             aligner. Empty, as in the paper, for no alignment.
         place_weight: weight of the loss of token durations.
         place_dropout: share of the rows, drawn in each step, that are not conditioned on the

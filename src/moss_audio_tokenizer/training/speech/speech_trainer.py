@@ -22,6 +22,7 @@ from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
 from ...checkpoint.hub import find_checkpoint
 from ...errors import ConfigError, TrainingError
 from ...llm import CharacterText, TextCodec, language_model_config, make_text
+from ...speech.text_preparation import spell
 from ..checkpointing import OPTIMIZER_NAME, Fill, optimizer_tensors, write_tensors
 from ..data import CodedBatch, CodedData, CodedRow
 from ..distributed import set_state, whole_state
@@ -102,7 +103,7 @@ class LanguageTrainer(Loop[LanguageConfig, DrawnRows]):
             processes.world,
             self.report,
             device=str(processes.device),
-            spell=self.text.spell,
+            spell=lambda text: spell(text, recipe_text),
             count_tokens=lambda text: len(recipe_text.encode(text)),
         )
         self.text = self.text_of_data()
