@@ -126,7 +126,9 @@ def reconstruct(
     def work(job: Job) -> dict[str, Any]:
         original, versions = _reconstruct(codec, job, layers, several, lambda _: nullcontext())
         _save(versions, codec.info.sampling_rate)
-        return _described(job.source, codec, original, versions)
+        replaced = {"replaced": True} if any(version.replaced for version in versions) else {}
+        facts = _described(job.source, codec, original, versions)
+        return facts | {"output": str(versions[-1].output)} | replaced
 
     work_through(jobs, "reconstructing", work, as_json)
 
