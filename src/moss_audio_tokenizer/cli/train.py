@@ -71,12 +71,7 @@ def train(
 
 
 def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
-    """A trainer that is ready to run.
-
-    Raises:
-        InputError: the folder or the data cannot be used: unlike what breaks off a run later,
-            the user repairs that by giving something else.
-    """
+    """A trainer that is ready to run."""
     with needs_extra("train", "training"):
         from ..training.build import trainer_for
     try:
@@ -106,11 +101,10 @@ def study(
     """
     with needs_extra("train", "training"):
         from ..training.studies import run_study
-    keys = list(assignments or [])
-    outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
-    others = [key for key in keys if not key.startswith("output=")]
+    outputs = [""] + [key[7:] for key in assignments or [] if key.startswith("output=")]
+    others = [key for key in assignments or [] if not key.startswith("output=")]
     try:
-        folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
+        folder = run_study(name, outputs[-1], others, display.print_progress_line)
     except TrainingError as error:
         raise InputError(str(error)) from error
     display.print_line(str(folder))

@@ -138,14 +138,17 @@ class Worker:
         if clip.domain != "speech":
             return replace(row, metrics=_finite(values))
         scores = self._scoring_models.score(original, estimate, clip.text, clip.language)
-        return replace(
+        row = replace(
             row,
             metrics=_finite(values | scores.values),
-            num_words=scores.num_words,
-            num_characters=scores.num_characters,
-            transcript=scores.transcript,
-            text=clip.text if scores.transcript is not None else None,
             scoring_models=self._work.scoring_models.by_metric,
+        )
+        found = scores.transcript
+        if found is None:
+            return row
+        words = found.num_words, found.num_characters
+        return replace(
+            row, num_words=words[0], num_characters=words[1], transcript=found.read, text=clip.text
         )
 
     def _values(self, domain: str, original: np.ndarray, estimate: np.ndarray) -> dict[str, float]:

@@ -43,10 +43,11 @@ def write_manifest(name: str, folder: Path, output: Path) -> PreparedSet:
     """
     if name not in DATASETS:
         raise InputError(f"the data set {name!r} is unknown; expected {', '.join(DATASETS)}")
+    read, layout = DATASETS[name]
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is not a folder; expected {_LAYOUTS[name]}")
+        raise InputError(f"{str(folder)!r} is not a folder; expected {layout}")
     lines, absent, start = [], [], output.parent.absolute()
-    for line in DATASETS[name](folder):
+    for line in read(folder):
         # Seed-TTS-Eval's recordings of the texts themselves are not needed, and often not there.
         if name != "seed-tts-eval" and not line["path"].is_file():
             absent.append(str(line["path"].stem))
@@ -55,7 +56,7 @@ def write_manifest(name: str, folder: Path, output: Path) -> PreparedSet:
             line[key] = Path(os.path.relpath(line[key].absolute(), start)).as_posix()
         lines.append(line)
     if not lines:
-        raise InputError(f"{str(folder)!r} is not laid out as {name}: expected {_LAYOUTS[name]}")
+        raise InputError(f"{str(folder)!r} is not laid out as {name}: expected {layout}")
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as beside:
@@ -143,22 +144,14 @@ def _named_texts(path: Path) -> Iterator[tuple[str, str]]:
         yield name, text.strip()
 
 
-DATASETS: dict[str, Callable[[Path], Iterator[Line]]] = {
-    "librispeech": _librispeech,
-    "aishell2": _aishell2,
-    "audioset": _audioset,
-    "musdb": _musdb,
-    "seed-tts-eval": _seed_tts_eval,
+DATASETS: dict[str, tuple[Callable[[Path], Iterator[Line]], str]] = {
+    "librispeech": (_librispeech, "test-clean/SPEAKER/CHAPTER/ with .flac files and a .trans.txt"),
+    "aishell2": (_aishell2, "iOS/test/ with trans.txt, wav.scp and wav/"),
+    "audioset": (_audioset, "eval_segments.csv and sound files named by YouTube's identifiers"),
+    "musdb": (_musdb, "MUSDB18-HQ: test/TRACK/mixture.wav (not the .stem.mp4 files of MUSDB18)"),
+    "seed-tts-eval": (_seed_tts_eval, "en/meta.lst and zh/meta.lst with prompt-wavs/"),
 }
-"""Readers of the layouts, by the names that `moss-audio data prepare` takes."""
-
-_LAYOUTS = {
-    "librispeech": "test-clean/SPEAKER/CHAPTER/ with .flac files and a .trans.txt",
-    "aishell2": "iOS/test/ with trans.txt, wav.scp and wav/",
-    "audioset": "eval_segments.csv and sound files named by YouTube's identifiers",
-    "musdb": "MUSDB18-HQ: test/TRACK/mixture.wav (not the .stem.mp4 files of MUSDB18)",
-    "seed-tts-eval": "en/meta.lst and zh/meta.lst with prompt-wavs/",
-}
+"""Readers and layouts, by the names that `moss-audio data prepare` takes."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,14 @@ def import_package(module: str, purpose: str, package: str = "", extra: str = ""
         raise MissingDependencyError(
             f"{purpose} needs {package} ({error}): pip install {install}"
         ) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is loaded, and stands in for the real one
+        return True
 
 
 def is_function_name(spec: str) -> bool:

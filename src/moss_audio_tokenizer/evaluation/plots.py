@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ _MARKERS = "osD^vPX*"
 # Paper, ink and grid.
 _THEMES = (("#ffffff", "#1b1c20", "#dedfe5"), ("#1d1f25", "#e9eaee", "#33363f"))
 _INCHES = (6.4, 4.4)
+# Longer titles go on in a second line.
+_TITLE_LETTERS = 56
 # The share of the plot that is left free above and below the means.
 _MARGIN = 0.12
 
@@ -81,7 +84,7 @@ def _png(
     for curve in curves:
         if curve.points:
             _draw(axes, curve, ink)
-    axes.set_title(title, fontsize=14, loc="left", color=ink)
+    axes.set_title(fill(title, _TITLE_LETTERS), fontsize=14, loc="left", color=ink)
     axes.set_xlabel(x_label, fontsize=12, color=ink)
     _set_axes(axes, [point for curve in curves for point in curve.points], ticks, bounds)
     axes.tick_params(labelcolor=ink, labelsize=12, color=grid)

@@ -241,5 +241,5 @@ def statistics_table(statistics: Mapping[str, CodeStatistics]) -> Table:
         f"layer by layer; {one.nominal_kbps:.2f} kbps as stored."
         for name, one in statistics.items()
     ]
-    heads = ("model", "layer", "used", "perplexity", "entropy, bits", "of")
+    heads = ("model", "layer", "entries used", "perplexity", "entropy, bits", "bits stored")
     return Table(heads, rows, " ".join(totals))

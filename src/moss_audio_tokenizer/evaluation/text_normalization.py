@@ -9,7 +9,9 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from math import nan
 from pathlib import Path
 
 from ..errors import InputError
@@ -92,24 +94,40 @@ def _seed_tts_chinese(text: str) -> str:
 
 def _without_punctuation(text: str) -> str:
     """Deletes all punctuation but the apostrophe, as Seed-TTS-Eval does; words it joined merge."""
-    return "".join(letter for letter in text if letter == "'" or not _is_punctuation(letter))
+    return "".join(
+        letter
+        for letter in text
+        if letter == "'"
+        or not (letter in string.punctuation or unicodedata.category(letter).startswith("P"))
+    )
 
 
-def _is_punctuation(letter: str) -> bool:
-    return letter in string.punctuation or unicodedata.category(letter).startswith("P")
+@dataclass(frozen=True)
+class Transcript:
+    """What an ASR model understood (``read``), and how far off it is.
+
+    Rates are NaN without a text; the words and characters of the normalized text weigh them. Spaces
+    are no characters.
+    """
+
+    read: str
+    wer: float
+    cer: float
+    num_words: int
+    num_characters: int
 
 
-def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
-    """Word and character error rates; NaN for an empty reference. Spaces are no characters.
+def compare(text: str, hypothesis: str, normalize: Callable[[str], str] = normalized) -> Transcript:
+    """A transcript with its word and character error rates against a text.
 
     Raises:
         MissingDependencyError: jiwer is not installed.
     """
     jiwer = import_package("jiwer", "a word error rate", extra="eval")
+    reference, found = normalize(text), normalize(hypothesis)
+    letters = reference.replace(" ", "")
     if not reference:
-        return {"wer": float("nan"), "cer": float("nan")}
-    letters, found = reference.replace(" ", ""), hypothesis.replace(" ", "")
-    return {
-        "wer": float(jiwer.wer(reference, hypothesis)),
-        "cer": float(jiwer.cer(letters, found)),
-    }
+        return Transcript(hypothesis, nan, nan, 0, 0)
+    wer = float(jiwer.wer(reference, found))
+    cer = float(jiwer.cer(letters, found.replace(" ", "")))
+    return Transcript(hypothesis, wer, cer, len(reference.split()), len(letters))

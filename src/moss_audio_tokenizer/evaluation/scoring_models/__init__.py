@@ -8,7 +8,6 @@ from a function of the user's (MODULE:FUNCTION).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from jaxtyping import Float
 
 from ...errors import InputError
 from ...metrics.signals import MEASURED_RATE, mfcc_statistics
-from ..loading import call_function, is_function_name
-from ..text_normalization import error_rates, normalizer
+from ..loading import call_function, is_function_name, is_installed
+from ..text_normalization import Transcript, compare, normalizer
 from .package_models import dnsmos_rater, resemblyzer_embedder, whisper_transcriber
 from .pocketsphinx import pocketsphinx_transcriber
 
@@ -122,10 +121,7 @@ _OPINION_MODELS: _Known = {
 
 def default_speaker_model() -> str:
     """The speaker model that is used where none is named: resemblyzer if installed, else none."""
-    try:
-        return "resemblyzer" if find_spec("resemblyzer") else ""
-    except ValueError:  # of a stand-in without a spec
-        return "resemblyzer"
+    return "resemblyzer" if is_installed("resemblyzer") else ""
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -160,19 +156,13 @@ class ScoringModelNames:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the scoring models found of one clip.
+    """What the scoring models found of one clip: metrics by name, NaN where undefined.
 
-    Attributes:
-        values: metrics by name; NaN where undefined, as the error rate of a clip without text.
-        transcript: what the ASR model understood; None without one.
-        num_words: words of the text, which weigh the clip's error rate; 0 without a text.
-        num_characters: likewise, for the character error rate.
+    The transcript is what the ASR model understood; None without one.
     """
 
     values: dict[str, float]
-    transcript: str | None = None
-    num_words: int = 0
-    num_characters: int = 0
+    transcript: Transcript | None = None
 
 
 class ScoringModels:
@@ -208,11 +198,10 @@ class ScoringModels:
             values["opinion_score"] = float(self._rate(estimate, MEASURED_RATE))
         if not self._transcribe:
             return Scores(values)
-        transcript = self._transcribe(estimate, MEASURED_RATE)
-        normalize = normalizer(self._normalization, language)
-        spoken = normalize(text)
-        values |= error_rates(spoken, normalize(transcript))
-        return Scores(values, transcript, len(spoken.split()), len(spoken.replace(" ", "")))
+        found = self._transcribe(estimate, MEASURED_RATE)
+        transcript = compare(text, found, normalizer(self._normalization, language))
+        values |= {"wer": transcript.wer, "cer": transcript.cer}
+        return Scores(values, transcript)
 
     def _embedding_of(self, reference: np.ndarray, embed: EmbedSpeaker) -> np.ndarray:
         content = reference.tobytes()

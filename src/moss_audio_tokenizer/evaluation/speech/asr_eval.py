@@ -19,12 +19,11 @@ from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...manifest import ManifestEntry
 from ..clip_results import content_of
 from ..loading import fingerprint
-from ..text_normalization import normalizer
+from ..text_normalization import compare, normalizer
 from .speech_rows import (
     Batch,
     OnProgress,
     SpeechRow,
-    Transcript,
     chosen_quantizer_counts,
     digest_of,
     run_batches,
@@ -199,7 +198,7 @@ def _rows(
         row = SpeechRow(clip.name, label, count, one.error, clip.text, seconds=one.seconds)
         if not one.error:
             normalize = normalizer(plan.text_normalization, clip.language)
-            transcript = Transcript.compared(clip.text, next(texts), normalize)
+            transcript = compare(clip.text, next(texts), normalize)
             row = replace(row, transcripts={"": transcript})
         rows.append(row)
     return rows

@@ -23,38 +23,9 @@ from ..results_file import (
     number_or_null,
     parsing,
 )
-from ..text_normalization import error_rates, normalized
+from ..text_normalization import Transcript
 
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What one ASR model understood (``read``), and how far off it is.
-
-    Rates are NaN without a text; the words and characters of the normalized text weigh them.
-    """
-
-    read: str
-    wer: float
-    cer: float
-    num_words: int
-    num_characters: int
-
-    @classmethod
-    def compared(
-        cls, text: str, hypothesis: str, normalize: Callable[[str], str] = normalized
-    ) -> "Transcript":
-        """A transcript with its error rates against a text."""
-        reference = normalize(text)
-        rates = error_rates(reference, normalize(hypothesis))
-        words, letters = len(reference.split()), len(reference.replace(" ", ""))
-        return cls(hypothesis, rates["wer"], rates["cer"], words, letters)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON; null stands for what is undefined."""
-        rates = {"wer": number_or_null(self.wer), "cer": number_or_null(self.cer)}
-        return {**asdict(self), **rates}
 
 
 @dataclass(frozen=True)
@@ -86,15 +57,20 @@ class SpeechRow(ResultRow):
         if self.error:
             return {**facts, "error": self.error}
         if "" in self.transcripts:
-            own = self.transcripts[""].as_json()
+            own = _as_json(self.transcripts[""])
             return {**facts, **own, "seconds": self.seconds, "origin": self.origin}
         more = ("prompt", "audio", "seconds", "finished", "origin")
         return {
             **facts,
             **{name: getattr(self, name) for name in more},
             "similarity": number_or_null(self.similarity),
-            "transcripts": {name: one.as_json() for name, one in self.transcripts.items()},
+            "transcripts": {name: _as_json(one) for name, one in self.transcripts.items()},
         }
+
+
+def _as_json(transcript: Transcript) -> dict[str, Any]:
+    rates = {"wer": number_or_null(transcript.wer), "cer": number_or_null(transcript.cer)}
+    return {**asdict(transcript), **rates}
 
 
 def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:

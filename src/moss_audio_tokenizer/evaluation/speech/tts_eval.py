@@ -24,12 +24,11 @@ from ..datasets import SpeechItem
 from ..loading import fingerprint
 from ..results_file import Key
 from ..scoring_models import EmbedSpeaker, Transcribe, cosine
-from ..text_normalization import normalizer
+from ..text_normalization import compare, normalizer
 from .speech_rows import (
     Batch,
     OnProgress,
     SpeechRow,
-    Transcript,
     chosen_quantizer_counts,
     digest_of,
     run_batches,
@@ -210,7 +209,7 @@ class _SystemRun:
         measured = _measured(speech.samples, speech.sampling_rate)
         normalize = normalizer(self.plan.text_normalization, item.language)
         transcripts = {
-            name: Transcript.compared(
+            name: compare(
                 item.text, "" if silent else transcribe(measured, MEASURED_RATE), normalize
             )
             for name, transcribe in self.plan.transcribers.items()
