@@ -27,10 +27,10 @@ TORCH_FREE_MODULES = [
         "evaluation.speed",
         "export.onnx_export",
         "metrics",
-        "checkpoint.describe",
+        "checkpoint.stored_weights",
     ),
-    *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
-    *("training.data.coded_data", "training.data.speaking", "training.data.workers"),
+    *("onnx.tokenizer", "streaming", "training.data.preparing", "training.data.audio_data"),
+    *("training.data.coded_data", "training.data.speaking", "training.data.audio_rows"),
     *("serve.app", "serve.client"),
     *(
         "bulk.tokenizing",

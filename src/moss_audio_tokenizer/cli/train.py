@@ -59,8 +59,8 @@ def train(
     All keys of a recipe: moss-audio train decoder --show
     """
     with needs_extra("train", "training"):
-        from ..training.overrides import override, recipe_lines
         from ..training.recipes import recipe as find_recipe
+        from ..training.run_config import override, recipe_lines
 
     config = override(find_recipe(recipe), assignments or [])
     if show:
@@ -73,11 +73,12 @@ def train(
 def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
     """A trainer that is ready to run."""
     with needs_extra("train", "training"):
-        from ..training.build import trainer_for
-    try:
-        return trainer_for(config, resume, report=display.print_progress_line)
-    except TrainingError as error:
-        raise InputError(str(error)) from error
+        from ..training.recipes import trainer_for
+
+        try:
+            return trainer_for(config, resume, report=display.print_progress_line)
+        except TrainingError as error:
+            raise InputError(str(error)) from error
 
 
 def study(
@@ -101,10 +102,12 @@ def study(
     """
     with needs_extra("train", "training"):
         from ..training.studies import run_study
-    outputs = [""] + [key[7:] for key in assignments or [] if key.startswith("output=")]
-    others = [key for key in assignments or [] if not key.startswith("output=")]
-    try:
-        folder = run_study(name, outputs[-1], others, display.print_progress_line)
-    except TrainingError as error:
-        raise InputError(str(error)) from error
+
+        keys = list(assignments or [])
+        outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
+        others = [key for key in keys if not key.startswith("output=")]
+        try:
+            folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
+        except TrainingError as error:
+            raise InputError(str(error)) from error
     display.print_line(str(folder))

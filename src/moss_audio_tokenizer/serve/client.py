@@ -23,7 +23,6 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from ..codes import AudioCodes, CodecInfo
-from ..codes.moss_format import from_bytes, to_bytes
 from ..errors import InputError, MossAudioError, ServerBusy, ServerError
 from .wire_format import PackedFrames, PcmReader, PcmWriter
 
@@ -94,7 +93,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
     ) -> bytes:
         """Decode codes to the bytes of a sound file: "wav", "flac" or "opus"."""
         query = {"format": audio_format, "num_quantizers": num_quantizers}
-        return self._request("POST", "/v1/decode", query, "audio/", content=to_bytes(codes))
+        return self._request("POST", "/v1/decode", query, "audio/", content=codes.to_bytes())
 
     def add_voice(self, recording: Recording, text: str = "") -> dict[str, Any]:
         """Upload a recording and, to `speak` in it, its text; "voice" of the answer is its name."""
@@ -363,8 +362,7 @@ def _bytes_of(recording: Recording) -> bytes:
 
 
 def _codes(document: bytes) -> AudioCodes:
-    codes = from_bytes(document, "the answer")
-    return AudioCodes(codes.codes, **codes.metadata)
+    return AudioCodes.from_bytes(document, "the answer")
 
 
 def _error_of(text: str) -> MossAudioError:
