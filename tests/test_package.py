@@ -29,8 +29,8 @@ TORCH_FREE_MODULES = [
         "metrics",
         "checkpoint.describe",
     ),
-    *("onnx.codec", "streaming", "training.data.preparing", "training.data.training_data"),
-    *("training.data.coded_data", "training.data.speaking", "training.data.workers"),
+    *("onnx.codec", "streaming", "training.data.preparing", "training.data.audio_data"),
+    *("training.data.coded_data", "training.data.speaking", "training.data.audio_rows"),
     *("serve.app", "serve.client"),
     *(
         "bulk.tokenizing",

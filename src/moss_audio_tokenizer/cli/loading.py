@@ -176,12 +176,7 @@ def _purpose(model: str, asked_for: bool) -> str:
 
 
 def num_quantizers_of(count: int | None, kbps: float | None, info: "CodecInfo") -> int | None:
-    """Layers of codes that the user asked for, by number or by bitrate; None for all.
-
-    Raises:
-        InputError: both were given.
-        CodesError: the model has fewer layers, or the bitrate is impossible.
-    """
+    """Layers of codes that the user asked for, by number or by bitrate; None for all."""
     counts, rates = [] if count is None else [count], [] if kbps is None else [kbps]
     found = several_num_quantizers(counts, rates, info)
     return found[0] if found else None
@@ -190,12 +185,7 @@ def num_quantizers_of(count: int | None, kbps: float | None, info: "CodecInfo") 
 def several_num_quantizers(
     counts: Sequence[int], kbps: Sequence[float], info: "CodecInfo"
 ) -> list[int]:
-    """Different numbers of layers that the user asked for, ascending; empty for all.
-
-    Raises:
-        InputError: numbers and bitrates were given.
-        CodesError: the model has fewer layers, or a bitrate is impossible.
-    """
+    """Different numbers of layers that the user asked for, ascending; empty for all."""
     if counts and kbps:
         raise InputError("got --num-quantizers and --kbps; give one of them")
     for count in counts:
