@@ -12,7 +12,8 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from moss_audio_tokenizer.training.data import DataConfig, TrainingData
+from moss_audio_tokenizer.training.data.audio_data import AudioData
+from moss_audio_tokenizer.training.data.data_config import DataConfig
 
 _RATE, _FRAME_SAMPLES = 24_000, 1920
 _CROPS = {"crop_seconds": 1.28, "batch_size": 16}
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _speed(config: DataConfig, steps: int) -> tuple[float, float]:
     """Audio seconds a second after the first batch, and this process's CPU time of a step."""
-    batches = TrainingData(config, _RATE, 1, _FRAME_SAMPLES, seed=0).batches(0)
+    batches = AudioData(config, _RATE, 1, _FRAME_SAMPLES, seed=0).batches(0)
     next(batches)
     wall, own = time.perf_counter(), time.process_time()
     seconds = sum(float(batch.lengths.sum()) / _RATE for batch in itertools.islice(batches, steps))

@@ -142,8 +142,7 @@ def read_data_set(path: Path) -> None:
     """The folder that the file is in, and all sound that it names."""
     from moss_audio_tokenizer.audio import load_audio
     from moss_audio_tokenizer.errors import MossAudioError
-    from moss_audio_tokenizer.sources.entries import open_entry
-    from moss_audio_tokenizer.sources.recordings import find_recordings
+    from moss_audio_tokenizer.sources.recordings import find_recordings, open_entry
 
     for index in path.parent.glob("*.index.json"):
         index.unlink()

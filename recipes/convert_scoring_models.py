@@ -104,9 +104,10 @@ def main() -> None:
     save_file(tensors, given.folder / "model.safetensors")
     text = json.dumps(CONFIGS[given.kind], indent=1)
     (given.folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    from moss_audio_tokenizer.evaluation.scoring_models import registry
+    from moss_audio_tokenizer.evaluation import scoring_models
 
-    load = registry.load_speaker_model if given.kind == "wavlm" else registry.load_opinion_model
+    wavlm = given.kind == "wavlm"
+    load = scoring_models.load_speaker_model if wavlm else scoring_models.load_opinion_model
     load(f"{given.kind}:{given.folder}")
 
 

@@ -39,7 +39,7 @@ ASR_SHARE = 0.35
 # Validations, checkpoints and the end of a run take the rest.
 SHARE_OF_STEPS = 0.88
 WARM_STEPS = 8
-# The steps of one plan of batches (`RowPlanner`): of all lengths.
+# The steps of one plan of batches (`CodesPlanner`): of all lengths.
 TIMED_STEPS = 16
 ALIGNED_TOGETHER = 256
 CHECKPOINT_SECONDS = 60.0
@@ -100,9 +100,9 @@ def trained(recipe: str, output: Path, end: float, *changes: str) -> Path:
     Returns:
         The folder of the trained model.
     """
-    from moss_audio_tokenizer.training.build import trainer_for
-    from moss_audio_tokenizer.training.overrides import override
     from moss_audio_tokenizer.training.recipes import recipe as find_recipe
+    from moss_audio_tokenizer.training.recipes import trainer_for
+    from moss_audio_tokenizer.training.run_config import override
 
     config = override(find_recipe(recipe), [f"output={output}-timing", *changes])
     first = trainer_for(config)
@@ -124,7 +124,7 @@ def trained(recipe: str, output: Path, end: float, *changes: str) -> Path:
     # Codes in memory and alignments do not depend on the number of steps.
     run.data = first.data
     if config.kind == "tts":
-        run.task.alignment = first.task.alignment
+        run.task.alignments = first.task.alignments
     return run.run()
 
 
@@ -135,7 +135,7 @@ def fill_caches(trainer: Any) -> None:
     while part := list(islice(rows, ALIGNED_TOGETHER)):
         count += len(part)
         if trainer.config.kind == "tts":
-            trainer.task.alignment.clips.align(part)
+            trainer.task.alignments.align(part)
     print(f"{count} clips are in memory", flush=True)
 
 

@@ -26,8 +26,8 @@ _CHECKED_PACKAGES = ("model", "runtime")
 _UNCHECKED = ("model.inputs", "runtime.triton_kernels")
 _CHECKED_IN_TRAINING = (
     "training.codec.losses",
-    "training.codec.spectral_losses",
-    "training.data.batches",
+    "training.data.audio_data",
+    "training.data.coded_data",
     "training.data.coded_clips",
     "training.data.coded_planning",
     "training.data.planning",

@@ -5,6 +5,7 @@ an input path. It does not know what is inside a file.
 """
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -95,6 +96,15 @@ class PartOfFile(io.RawIOBase):
         memoryview(buffer)[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moss_audio_tokenizer.asr import Aligner, CatAsr, CatAsrConfig
 from moss_audio_tokenizer.errors import ConfigError, InputError
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
-from moss_audio_tokenizer.speech.ctc import token_steps
+from moss_audio_tokenizer.speech.token_frames import token_steps
 
 TEXT = CharacterText("abc ")
 BLANK = 3

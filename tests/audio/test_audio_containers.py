@@ -163,15 +163,14 @@ sys.exit({code})
 
 @pytest.fixture
 def program(tmp_path, no_av, monkeypatch):
-    """A stand-in for ffmpeg, which writes a WAV file of unknown length to its output."""
+    """A stand-in for ffmpeg, which writes an AU file of unknown length to its output."""
 
     def make(code: int = 0, complaint: str = "", samples=None):
         data = io.BytesIO()
         samples = tone(440.0, 2.0, 48_000, 2) if samples is None else samples
-        soundfile.write(data, samples.T, 48_000, "FLOAT", format="WAV")
+        soundfile.write(data, samples.T, 48_000, "FLOAT", format="AU")
         content = bytearray(data.getvalue())
-        place = content.index(b"data")
-        content[place + 4 : place + 8] = b"\xff\xff\xff\xff"
+        content[8:12] = b"\xff\xff\xff\xff"
         (tmp_path / "content").write_bytes(content)
         path = tmp_path / "bin" / "ffmpeg"
         path.parent.mkdir()

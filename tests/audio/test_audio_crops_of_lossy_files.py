@@ -121,7 +121,7 @@ def test_decoders_print_nothing_about_tags_and_padding_behind_a_stream(tmp_path,
 
 PRINTING = """
 import ctypes, os, subprocess, sys
-from moss_audio_tokenizer.audio.decoder_messages import silenced
+from moss_audio_tokenizer.audio.sndfile import silenced
 
 library = ctypes.CDLL(None)
 with silenced():

@@ -60,6 +60,7 @@ class ToyChoice:
     model: str = "toy"
     device: str = "cpu"
     dtype: str = "fp32"
+    attention: str | None = None
     identity: str = "0123456789abcdef"
     delay: float = 0.0
     fatal: str = ""

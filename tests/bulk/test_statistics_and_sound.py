@@ -8,7 +8,7 @@ from bulk_codec import FRAME, RATE, ToyChoice
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.bulk import detokenize, shard_statistics
-from moss_audio_tokenizer.bulk.code_statistics import entropy_bits, layer_use
+from moss_audio_tokenizer.bulk.shard_statistics import entropy_bits, layer_use
 from moss_audio_tokenizer.codes.shards import read_shards
 from moss_audio_tokenizer.errors import CodesError, CodesFileError, InputError, ModelMismatchError
 

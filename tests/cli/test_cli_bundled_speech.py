@@ -25,8 +25,8 @@ BASE = """
 import sys
 from pathlib import Path
 sys.modules["torch"] = sys.modules["transformers"] = None
-from moss_audio_tokenizer.speech import bundled
-bundled.BUNDLED_SPEECH = Path(sys.argv.pop(1))
+from moss_audio_tokenizer.speech import model_facts
+model_facts.BUNDLED_SPEECH = Path(sys.argv.pop(1))
 from moss_audio_tokenizer.cli.main import run
 run()
 """

@@ -30,6 +30,7 @@ class LevelsChoice:
     device: str = "cpu"
     dtype: str = "fp32"
     backend: str | None = None
+    attention: str | None = None
     runs_on: str = "levels"
 
     def open(self, parts):

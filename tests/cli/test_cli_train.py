@@ -1,13 +1,11 @@
 """`moss-audio train`: recipe and keys reach the trainer; what the user can repair exits with 2."""
 
 import sys
-from types import ModuleType
 
 import pytest
 
 from moss_audio_tokenizer.errors import TrainingError
-
-MODULE = "moss_audio_tokenizer.training.build"
+from moss_audio_tokenizer.training import recipes
 
 
 class ToyTrainer:
@@ -30,9 +28,7 @@ class ToyTrainer:
 @pytest.fixture
 def trainer(monkeypatch):
     """The toy trainer in place of the real ones."""
-    module = ModuleType(MODULE)
-    module.trainer_for = ToyTrainer
-    monkeypatch.setitem(sys.modules, MODULE, module)
+    monkeypatch.setattr(recipes, "trainer_for", ToyTrainer)
     monkeypatch.setattr(ToyTrainer, "fails_at", "")
     return ToyTrainer
 
@@ -70,7 +66,7 @@ def test_what_the_user_can_repair_and_what_failed(trainer, refused, monkeypatch,
 
 
 def test_missing_extra(refused, monkeypatch, tmp_path):
-    for name in [name for name in sys.modules if name.startswith(MODULE.rpartition(".")[0])]:
+    for name in [name for name in sys.modules if name.startswith("moss_audio_tokenizer.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     line = refused("train", "bundled", f"output={tmp_path / 'run'}", code=1)

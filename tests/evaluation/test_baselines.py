@@ -7,8 +7,7 @@ import pytest
 
 from moss_audio_tokenizer.errors import EvaluationError, InputError, MissingDependencyError
 from moss_audio_tokenizer.evaluation import LayeredCodec
-from moss_audio_tokenizer.evaluation.baselines import open_baseline, subprocess_codecs
-from moss_audio_tokenizer.evaluation.baselines.registry import low_pass
+from moss_audio_tokenizer.evaluation.baselines import low_pass, open_baseline, subprocess_codecs
 from moss_audio_tokenizer.evaluation.baselines.subprocess_codecs import (
     adts_payload_bytes,
     ogg_packet_sizes,

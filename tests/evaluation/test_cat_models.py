@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import ModelMismatchError
-from moss_audio_tokenizer.evaluation.scoring_models.registry import load_transcriber
+from moss_audio_tokenizer.evaluation.scoring_models import load_transcriber
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
 from moss_audio_tokenizer.speech.synthesizer import SpeechRequest
 
@@ -62,7 +62,7 @@ def tts_folder(codec, tmp_path_factory):
 
 
 def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
-    from moss_audio_tokenizer.evaluation.speech.systems import CatAsrSystem
+    from moss_audio_tokenizer.evaluation.speech.asr_eval import CatAsrSystem
 
     reader = CatAsrSystem(str(asr_folder), codec)
     assert reader.num_quantizers == 2
@@ -75,7 +75,7 @@ def test_a_reader_reads_codes_at_any_of_its_depths(asr_folder, codec):
 
 
 def test_a_reader_of_other_codes_is_refused(asr_folder, codec):
-    from moss_audio_tokenizer.evaluation.speech.systems import CatAsrSystem
+    from moss_audio_tokenizer.evaluation.speech.asr_eval import CatAsrSystem
 
     class Other:
         info = type(codec.info)("f" * 16, 24_000, 1, 1920, 32, codec.info.codebook_size)
@@ -93,7 +93,7 @@ def test_a_recogniser_puts_the_codec_before_it(asr_folder):
 
 
 def test_a_talker_speaks_with_a_seed_for_every_row(tts_folder):
-    from moss_audio_tokenizer.evaluation.speech.systems import CatTtsSystem
+    from moss_audio_tokenizer.evaluation.speech.tts_eval import CatTtsSystem
 
     system = CatTtsSystem(str(tts_folder), "bundled", "cpu", max_frames=3, top_k=5)
     assert (system.num_quantizers, system.kbps_per_quantizer) == (2, 0.125)

@@ -8,12 +8,12 @@ import pytest
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.errors import InputError
+from moss_audio_tokenizer.evaluation.scoring_models import load_transcriber
 from moss_audio_tokenizer.evaluation.scoring_models.pocketsphinx import (
     BackOffModel,
     cut_dictionary,
     read_sentences,
 )
-from moss_audio_tokenizer.evaluation.scoring_models.registry import load_transcriber
 
 DICTIONARY = ["a AH", "a(2) EY", "a. EY", "b B IY", "two T UW", "zero Z IH R OW", "zero(2) Z IY R"]
 SENTENCES = [["a", "two", "two"], ["b", "two"], ["a", "two", "a"]]

@@ -10,7 +10,8 @@ from pages import Page, decoded
 
 from moss_audio_tokenizer.errors import AudioError
 from moss_audio_tokenizer.evaluation.clip_results import slug
-from moss_audio_tokenizer.evaluation.exhibits import Reconstruction, build_report
+from moss_audio_tokenizer.evaluation.exhibits import Version, build_report, quantizers
+from moss_audio_tokenizer.evaluation.metric_registry import measure
 from moss_audio_tokenizer.evaluation.spectrograms import (
     difference_png,
     frequency_height,
@@ -30,10 +31,15 @@ def original():
     return 0.2 * np.random.default_rng(0).standard_normal((2, RATE)).astype(np.float32)
 
 
+def version(audio, original, count=1):
+    values = measure(original, audio, RATE)
+    return Version(quantizers(count), count / 8, audio, RATE, values)
+
+
 @pytest.fixture(scope="module")
 def text(original):
-    halves = [Reconstruction(n, n / 8, original * n / 32) for n in (1, 32)]
-    return build_report('a <b>"&', "cmd <script>", "<i>m</i>", original, RATE, halves)
+    versions = [version(original * n / 32, original, n) for n in (1, 32)]
+    return build_report('a <b>"&', "cmd <script>", "<i>m</i>", original, versions)
 
 
 def test_every_version_has_a_player_and_pictures(text):
@@ -73,15 +79,15 @@ def test_sound_is_that_of_the_clip_in_16_bits(text, original):
 
 def test_extreme_values_have_a_sign(original):
     silence = np.zeros_like(original)
-    text = build_report("t", "c", "m", original, RATE, [Reconstruction(1, 0.1, silence)])
+    text = build_report("t", "c", "m", original, [version(silence, original)])
     assert "\N{MINUS SIGN}\N{INFINITY}" in text
-    text = build_report("t", "c", "m", silence, RATE, [Reconstruction(1, 0.1, silence)])
+    text = build_report("t", "c", "m", silence, [version(silence, silence)])
     assert "<span>\N{EN DASH}</span>" in text
 
 
 def test_what_the_codec_adds_past_the_end_is_left_out(original):
     longer = np.pad(original, ((0, 0), (0, 5_000)))
-    text = build_report("t", "c", "m", original, RATE, [Reconstruction(1, 0.1, longer)])
+    text = build_report("t", "c", "m", original, [version(longer, original)])
     assert len(sound_of(text, 1)[0]) == RATE
 
 
@@ -91,13 +97,13 @@ def test_clips_of_any_length(samples):
     level = log_mel(audio, RATE)
     assert level.shape[0] > 0
     assert level.shape[1] <= 2_000
-    Page(build_report("t", "c", "m", audio, RATE, []))
+    Page(build_report("t", "c", "m", audio, [version(audio, audio)]))
 
 
 def test_an_empty_clip_is_an_error():
     empty = np.zeros((1, 0), np.float32)
     with pytest.raises(AudioError):
-        build_report("t", "c", "m", empty, RATE, [])
+        build_report("t", "c", "m", empty, [Version("a", 1.0, empty, RATE)])
 
 
 def test_a_tone_lies_where_the_axis_says():
@@ -148,7 +154,7 @@ def test_what_a_recogniser_heard_stands_below_the_figures(manifest, tmp_path):
     from toy_codecs import Noise
 
     from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
-    from moss_audio_tokenizer.evaluation.scoring_models.registry import ScoringModelNames
+    from moss_audio_tokenizer.evaluation.scoring_models import ScoringModelNames
     from moss_audio_tokenizer.manifest import read_manifest
 
     pytest.importorskip("jiwer")

@@ -21,7 +21,7 @@ from moss_audio_tokenizer.evaluation import LayeredCodec, Plan, run_evaluation, 
 from moss_audio_tokenizer.evaluation.baselines import open_baseline
 from moss_audio_tokenizer.evaluation.metric_registry import ALL_METRICS, METRICS
 from moss_audio_tokenizer.evaluation.run import check_folder, choose_examples
-from moss_audio_tokenizer.evaluation.scoring_models.registry import ScoringModelNames
+from moss_audio_tokenizer.evaluation.scoring_models import ScoringModelNames
 from moss_audio_tokenizer.manifest import ManifestEntry, read_manifest
 
 pytest.importorskip("pystoi")
@@ -254,7 +254,7 @@ def test_a_metric_asked_for_later_is_measured(plan, folder):
 
 def test_a_missing_package_gives_null_and_a_note(plan, folder, monkeypatch):
     monkeypatch.setattr(
-        "moss_audio_tokenizer.evaluation.metric_registry.find_spec", lambda name: None
+        "moss_audio_tokenizer.evaluation.metric_registry.is_installed", lambda name: False
     )
     outcome = run_evaluation(replace(plan, metrics=("pesq_wb", "si_sdr")), folder, no_progress)
     assert lines_of(folder)[0]["pesq_wb"] is None
@@ -471,9 +471,8 @@ def test_long_names_become_short_ones_that_differ(plan, folder):
     domains = ["ü" * 300 + end for end in "ab"]
     music = next(clip for clip in plan.clips if clip.domain == "music")
     clips = [replace(music, domain=domain, name=domain) for domain in domains]
-    write_results(
-        folder, run_evaluation(replace(plan, clips=clips), folder, no_progress), clips, "t", "c"
-    )
+    few = replace(plan, clips=clips, metrics=("mel_distance",))
+    write_results(folder, run_evaluation(few, folder, no_progress), clips, "t", "c")
     plots = [path.name for path in folder.glob("plots/*-mel_distance.png")]
     assert len(plots) == 2
     assert all(len(name.encode()) < 150 for name in plots)
@@ -482,7 +481,7 @@ def test_long_names_become_short_ones_that_differ(plan, folder):
 
 def test_a_clip_that_is_gone_is_played_from_its_artifact(plan, folder):
     pytest.importorskip("matplotlib")
-    few = replace(plan, clips=plan.clips[:1])
+    few = replace(plan, clips=plan.clips[:1], metrics=("si_sdr",))
     write_results(folder, run_evaluation(few, folder, no_progress), few.clips, "t", "c")
     page = (folder / "report.html").read_bytes()
     rows = lines_of(folder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import CheckpointError, InputError, MissingDependencyError
-from moss_audio_tokenizer.evaluation.scoring_models.registry import (
+from moss_audio_tokenizer.evaluation.scoring_models import (
     ScoringModelNames,
     ScoringModels,
     default_speaker_model,
@@ -17,7 +17,8 @@ from moss_audio_tokenizer.evaluation.scoring_models.registry import (
     load_transcriber,
 )
 from moss_audio_tokenizer.evaluation.text_normalization import (
-    error_rates,
+    Transcript,
+    compare,
     normalized,
     normalizer,
 )
@@ -31,7 +32,7 @@ def signals():
 
 def test_functions_of_the_users_score(signals):
     names = ScoringModelNames("toy_codecs:embedder@2", "toy_codecs:rater", "toy_codecs:recogniser")
-    assert names.metrics == ("speaker_similarity", "opinion_score", "wer", "cer")
+    assert list(names.by_metric) == ["speaker_similarity", "opinion_score", "wer", "cer"]
     pytest.importorskip("jiwer")
     low, high = signals
     same, other = (ScoringModels(names).score(low, one, "One, two, three!") for one in (low, high))
@@ -41,7 +42,8 @@ def test_functions_of_the_users_score(signals):
     assert same.values["wer"] == pytest.approx(1 / 3)
     # "two" and "too" differ in one of eleven letters.
     assert same.values["cer"] == pytest.approx(1 / 11)
-    assert (same.transcript, same.num_words, same.num_characters) == ("one too three", 3, 11)
+    found = same.transcript
+    assert (found.read, found.num_words, found.num_characters) == ("one too three", 3, 11)
 
 
 def test_the_reference_is_embedded_once_for_all_versions(signals, monkeypatch):
@@ -55,7 +57,7 @@ def test_the_reference_is_embedded_once_for_all_versions(signals, monkeypatch):
 
 
 def test_without_models_there_are_no_scores(signals):
-    assert ScoringModelNames().metrics == ()
+    assert ScoringModelNames().by_metric == {}
     assert ScoringModels(ScoringModelNames()).score(*signals, "text").values == {}
 
 
@@ -75,15 +77,17 @@ def test_text_is_compared_without_case_and_punctuation(text, expected):
 
 def test_error_rates_are_those_of_edits():
     pytest.importorskip("jiwer")
-    assert error_rates("a b c d", "a x c") == {"wer": 0.5, "cer": 0.5}
-    assert error_rates("a b", "") == {"wer": 1.0, "cer": 1.0}
-    assert all(math.isnan(value) for value in error_rates("", "a").values())
+    assert compare("a b c d", "a x c") == Transcript("a x c", 0.5, 0.5, 4, 4)
+    assert compare("a b", "") == Transcript("", 1.0, 1.0, 2, 2)
+    undefined = compare("", "a")
+    assert math.isnan(undefined.wer)
+    assert math.isnan(undefined.cer)
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(MissingDependencyError, match=r"jiwer.*\[eval\]"):
-        error_rates("a", "a")
+        compare("a", "a")
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(MissingDependencyError, match="pip install pocketsphinx"):
         ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
@@ -94,7 +98,7 @@ def test_pocketsphinx_hears_something_or_nothing():
     scores = ScoringModels(ScoringModelNames(asr_model="pocketsphinx"))
     silence = np.zeros(16_000)
     found = scores.score(silence, silence, "hello")
-    assert isinstance(found.transcript, str)
+    assert isinstance(found.transcript.read, str)
     assert 0.0 < found.values["wer"] <= 5.0
 
 
@@ -104,7 +108,7 @@ def test_what_pocketsphinx_hears_does_not_depend_on_the_order_of_clips():
     random = np.random.default_rng(0)
     hiss, hum = 0.1 * random.standard_normal(8_000), 0.02 * np.sin(0.05 * np.arange(8_000))
     transcript = [
-        scoring_models.score(clip, clip, "a").transcript for clip in (hiss, hum, hiss, hum)
+        scoring_models.score(clip, clip, "a").transcript.read for clip in (hiss, hum, hiss, hum)
     ]
     assert transcript[:2] == transcript[2:]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.errors import CheckpointError
-from moss_audio_tokenizer.evaluation.scoring_models.registry import (
+from moss_audio_tokenizer.evaluation.scoring_models import (
     ScoringModelNames,
     ScoringModels,
     cosine,
@@ -192,6 +192,6 @@ def test_a_recogniser_of_transformers(tmp_path, voice):
     path = saved(tmp_path, model)
     tokenizer.save_pretrained(path)
     scores = ScoringModels(ScoringModelNames(asr_model=path)).score(voice, voice, "a bad cab")
-    assert set(scores.transcript) <= set("abcdefg |</unks>")
+    assert set(scores.transcript.read) <= set("abcdefg |</unks>")
     assert scores.values["wer"] > 0
-    assert scores.num_words == 3
+    assert scores.transcript.num_words == 3

@@ -13,7 +13,7 @@ from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, InputError
 from moss_audio_tokenizer.export import onnx_export as export_folder
 from moss_audio_tokenizer.export.onnx_export import export_onnx
-from moss_audio_tokenizer.export.quantize import to_int8
+from moss_audio_tokenizer.export.precision import to_int8
 from moss_audio_tokenizer.graphs.transformer_nodes import BLOCK
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 

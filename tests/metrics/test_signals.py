@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.evaluation.scoring_models.registry import cosine, load_speaker_model
+from moss_audio_tokenizer.evaluation.scoring_models import cosine, load_speaker_model
 from moss_audio_tokenizer.metrics.signals import mfcc_statistics
 
 RATE = 16_000

@@ -9,9 +9,10 @@ import pytest
 from moss_audio_tokenizer import load_audio
 from moss_audio_tokenizer.codes import Codec
 from moss_audio_tokenizer.errors import CheckpointError
+from moss_audio_tokenizer.files import hash_file
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
 from moss_audio_tokenizer.onnx.codec import OnnxCodec
-from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder, hash_file
+from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder
 from moss_audio_tokenizer.onnx.manifest import sealed
 from moss_audio_tokenizer.onnx.pointers import weights_files
 

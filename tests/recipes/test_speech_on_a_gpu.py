@@ -16,11 +16,10 @@ import speech_on_a_gpu as script
 
 RATE = 24_000
 SPLITS = ("train",) * 6 + ("test",)
-SMALL = ("model.width=16", "model.num_layers=1", "model.num_heads=2", "model.num_pieces=4")
+SMALL = ("model.width=16", "model.num_layers=1", "model.num_pieces=4")
 RUN = ("device=cpu", "precision=fp32", "threads=1", "peak_tflops=1", "max_steps=2")
 DATA = ("data.batch_seconds=3", "validation.clips=1", "validation.num_quantizers=(32,)")
-DEPTH = ("depth.width=16", "depth.num_layers=1", "depth.num_heads=1", "depth.head_dim=8")
-TTS = (*DEPTH, "depth.num_key_value_heads=1", "depth.feedforward=16", "validation.max_seconds=0")
+TTS = ("depth=tiny",)
 
 
 def write_corpus(folder: Path, speaker: str) -> Path:

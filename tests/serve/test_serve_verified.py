@@ -20,7 +20,7 @@ def test_a_server_computes_what_its_codec_does(serving, make_speech_codec):
 
     settings = ServerSettings(max_speed=1000.0)
     with running_server(codec, settings) as running, running.client() as client:
-        checks = verify(RemoteCodec(client), vectors)
+        checks = list(verify(RemoteCodec(client), vectors))
     assert [check.name for check in checks if not check.passed] == []
     assert len(checks) == 8
 
@@ -28,7 +28,7 @@ def test_a_server_computes_what_its_codec_does(serving, make_speech_codec):
 def test_a_server_of_another_codec_fails(serving, make_speech_codec):
     vectors = make_vectors(make_speech_codec(), "here")
     with serving(max_speed=1000.0) as running, running.client() as client:
-        checks = verify(RemoteCodec(client), vectors)
+        checks = list(verify(RemoteCodec(client), vectors))
     assert not any(check.passed for check in checks)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from toy_codec import ToyCodec
 
-from moss_audio_tokenizer.speech.ctc import Word
+from moss_audio_tokenizer.speech.token_frames import Word
 from moss_audio_tokenizer.speech.transcriber import Transcript
 
 

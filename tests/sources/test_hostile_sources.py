@@ -13,8 +13,7 @@ import soundfile
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.errors import InputError
 from moss_audio_tokenizer.manifest import manifest_lines
-from moss_audio_tokenizer.sources.entries import open_entry
-from moss_audio_tokenizer.sources.recordings import find_recordings
+from moss_audio_tokenizer.sources.recordings import find_recordings, open_entry
 
 RATE = 8000
 

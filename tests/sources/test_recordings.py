@@ -12,8 +12,7 @@ import soundfile
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.sources.entries import location, open_entry
-from moss_audio_tokenizer.sources.recordings import find_recordings
+from moss_audio_tokenizer.sources.recordings import find_recordings, location, open_entry
 
 RATE = 8000
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.codes import CodecInfo
-from moss_audio_tokenizer.speech.asr_decoding import AsrFacts, repeats, without_repetition
-from moss_audio_tokenizer.speech.ctc import greedy_tokens, word_times
+from moss_audio_tokenizer.speech.asr_decoding import repeats, without_repetition
+from moss_audio_tokenizer.speech.model_facts import ModelFacts
+from moss_audio_tokenizer.speech.token_frames import greedy_tokens, word_times
 from moss_audio_tokenizer.speech.tokens import LETTERS, CharacterText
 from moss_audio_tokenizer.speech.transcriber import Transcriber, is_audible, join_words
 
@@ -51,7 +52,7 @@ class CountingModel:
     """Emits the letter of each code, by CTC alone: code k is letter k, code 30 nothing."""
 
     text = TEXT
-    facts = AsrFacts(1, 31, True, "", 1 << 30)
+    facts = ModelFacts(num_quantizers=1, codebook_size=31, has_frame_scores=True)
 
     def ctc_scores(self, codes):
         given = np.where(codes[0] == 30, BLANK, codes[0])

@@ -9,9 +9,10 @@ from transformers import Qwen3Config
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.errors import CheckpointError, InputError
-from moss_audio_tokenizer.export.speech_export import export_speech, is_speech_model
+from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
-from moss_audio_tokenizer.speech.onnx_models import OnnxAsr, OnnxTts, is_exported_speech
+from moss_audio_tokenizer.speech.model_facts import is_exported_speech, is_speech_model
+from moss_audio_tokenizer.speech.onnx_speech import OnnxAsr, OnnxTts
 from moss_audio_tokenizer.speech.sampling import CodeSampler, SpeechSampling
 from moss_audio_tokenizer.speech.transcriber import Transcriber
 from moss_audio_tokenizer.speech.tts_generation import CONTINUE, Prompt, frames, generate
@@ -165,7 +166,7 @@ def codec_info():
 
 
 def test_folders_say_what_they_are(asr_pair, tmp_path):
-    folder = asr_pair[1].folder.folder
+    folder = asr_pair[1].folder
     assert is_speech_model(folder)
     assert is_exported_speech(folder)
     assert not is_speech_model(tmp_path)
@@ -175,8 +176,15 @@ def test_folders_say_what_they_are(asr_pair, tmp_path):
         OnnxAsr(tmp_path)
 
 
+@pytest.mark.parametrize("config", ["[]", "{", '{"model_type": "cat-asr"}'])
+def test_damaged_configurations_are_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match="holds no exported speech model"):
+        OnnxAsr(tmp_path)
+
+
 def test_language_models_of_other_kinds_are_refused(asr_pair, tmp_path):
-    folder = asr_pair[1].folder.folder
+    folder = asr_pair[1].folder
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["model_type"] = "gpt2"
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -1,11 +1,12 @@
 import pytest
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.speech.normalization import normalize
 from moss_audio_tokenizer.speech.text_preparation import (
     MAX_CHUNK_CHARACTERS,
     check_speakable,
+    normalize,
     prepare_text,
+    spell,
     split_text,
 )
 from moss_audio_tokenizer.speech.tokens import LETTERS, ByteText, CharacterText
@@ -60,5 +61,5 @@ def test_long_texts_are_split_at_sentences_and_lose_no_word():
 def test_training_and_inference_spell_numbers_alike():
     tokens = CharacterText(LETTERS)
     text = "Dr. X has 21 at 9:05"
-    assert prepare_text(text, tokens).chunks == [tokens.spell(text)]
-    assert tokens.spell("f\u00fcr") is None
+    assert prepare_text(text, tokens).chunks == [spell(text, tokens)]
+    assert spell("f\u00fcr", tokens) is None

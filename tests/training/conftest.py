@@ -17,11 +17,11 @@ from moss_audio_tokenizer.config import (
 )
 from moss_audio_tokenizer.training.codec.codec_config import (
     CodecOptimizerConfig,
-    DataConfig,
     TrainingConfig,
     ValidationConfig,
     WarmStart,
 )
+from moss_audio_tokenizer.training.data.data_config import DataConfig
 
 RATE = 24_000
 # (file, domain, split, seconds)
@@ -105,7 +105,6 @@ def make_recipe(tmp_path, manifest, monkeypatch):
             "threads": 1,
             "peak_tflops": 1.0,
             "checkpoint_every": 3,
-            "log_every": 2,
             "data": DataConfig(manifest=manifest, crop_seconds=0.16, batch_size=2),
             "optimizer": CodecOptimizerConfig(warmup_steps=2),
             "warm_start": WarmStart(steps=2, samples=16),

@@ -220,7 +220,7 @@ def test_pruning_keeps_the_newest_whole_checkpoints(tmp_path):
         touch_run(tmp_path, step)
     touch_run(tmp_path, 1_000_001, without="state.json")
     (tmp_path / "checkpoints" / ".moss-0123.partial").mkdir()
-    prune_runs(tmp_path, 2, best=1)
+    prune_runs(tmp_path, best=1)
     assert names(tmp_path) == ["step-000001", "step-1000000", "step-999999"]
 
 

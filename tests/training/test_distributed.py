@@ -19,7 +19,6 @@ from moss_audio_tokenizer.training.distributed import Processes, set_state, spre
 # Every loss: a warm start, the quantizer fitted, discriminators, texts; several passes a step.
 KEYS = (
     "max_steps=4",
-    "log_every=1",
     "checkpoint_every=2",
     "accumulate=2",
     "ema_decay=0.5",

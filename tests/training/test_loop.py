@@ -14,10 +14,10 @@ import torch
 from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.config import PRESETS, preset
 from moss_audio_tokenizer.errors import ConfigError, InputError, TrainingError
+from moss_audio_tokenizer.training import checkpointing
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import (
     CodecOptimizerConfig,
-    DataConfig,
     LossWeights,
     SpectraConfig,
     TrainingConfig,
@@ -25,8 +25,9 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     WarmStart,
 )
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
+from moss_audio_tokenizer.training.data.data_config import DataConfig
 
-VALIDATED = ValidationConfig(every=2, clips=2, max_seconds=0.2, num_quantizers=(1, 4, 32))
+VALIDATED = ValidationConfig(every=2, clips=2, num_quantizers=(1, 4, 32))
 
 
 class InterruptionError(Exception):
@@ -346,7 +347,7 @@ REFITTED = {"warm_start": WarmStart(steps=1, samples=16, refit_every=2), "decode
 
 
 def test_the_quantizer_is_fitted_again_until_only_the_decoder_trains(make_recipe):
-    trainer, lines = make_trainer(make_recipe(max_steps=7, log_every=1, **REFITTED))
+    trainer, lines = make_trainer(make_recipe(max_steps=7, **REFITTED))
     trainer.run()
     steps = [int(line.split()[1].partition("/")[0]) for line in lines if line.startswith("step ")]
     fits = [index for index, line in enumerate(lines) if line.startswith("quantizer fitted")]
@@ -355,9 +356,10 @@ def test_the_quantizer_is_fitted_again_until_only_the_decoder_trains(make_recipe
     assert done_before == [1, 3, 4]
 
 
-def test_ema_codebooks_are_updated_until_only_the_decoder_trains(make_recipe):
+def test_ema_codebooks_are_updated_until_only_the_decoder_trains(make_recipe, monkeypatch):
+    monkeypatch.setattr(checkpointing, "_NUM_KEPT", 6)
     config = make_recipe(codebook_decay=0.5, decoder_only_from=4, max_steps=6, checkpoint_every=1)
-    config = replace(config, keep_checkpoints=6, warm_start=WarmStart(steps=1, samples=64))
+    config = replace(config, warm_start=WarmStart(steps=1, samples=64))
     run_to_end(config)
     folder = Path(config.output) / "checkpoints"
     seen = {step: weights(folder / f"step-{step:06d}") for step in range(2, 7)}
@@ -385,7 +387,7 @@ def test_ema_codebooks_and_their_mean_agree(make_recipe):
 
 
 def test_only_the_decoder_trains_at_the_end(make_recipe):
-    config = make_recipe(max_steps=6, checkpoint_every=5, keep_checkpoints=5, **REFITTED)
+    config = make_recipe(max_steps=6, checkpoint_every=5, **REFITTED)
     final = weights(run_to_end(config))
     before = weights(Path(config.output) / "checkpoints" / "step-000005")
     for name, value in final.items():

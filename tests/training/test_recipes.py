@@ -14,12 +14,13 @@ from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.llm import make_text
 from moss_audio_tokenizer.speech.tokens import LETTERS, PieceText
-from moss_audio_tokenizer.training.build import TRAINERS, trainer_for
-from moss_audio_tokenizer.training.codec.assembly import codec_config
+from moss_audio_tokenizer.training.codec.codec_state import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.initialization import kmeans
-from moss_audio_tokenizer.training.overrides import override
-from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, recipe
+from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, recipe, trainer_for
+from moss_audio_tokenizer.training.run_config import override
+from moss_audio_tokenizer.training.speech.asr_task import AsrTrainer
+from moss_audio_tokenizer.training.speech.tts_trainer import TtsTrainer
 
 BY_KIND = {
     kind: [name for name, make in RECIPES.items() if make().kind == kind]
@@ -149,20 +150,15 @@ def qwen3(tmp_path) -> str:
 def model_of(config) -> nn.Module:
     """The model of a recipe on the codes of the 1.77 B codec, without memory for its weights."""
     info = CodecInfo("0123456789abcdef", 24_000, 1, 1920, 32, 1024)
-    data, text = SimpleNamespace(info=info), make_text(config.model.text)
+    text = make_text(config.model.text)
     if config.model.num_pieces:
         pieces = ["".join(three) for three in itertools.product(LETTERS[2:], repeat=3)]
         text = PieceText(LETTERS, pieces[: config.model.num_pieces])
-    run = SimpleNamespace(
-        config=config,
-        data=data,
-        text=text,
-        start_from_codec=lambda _: None,
-        _aligned=lambda: None,
-        _task_of=lambda model: SimpleNamespace(model=model),
-    )
+    run = object.__new__({"asr": AsrTrainer, "tts": TtsTrainer}[config.kind])
+    run.config, run.text, run.data = config, text, SimpleNamespace(info=info)
+    run.processes, run.start_weights = SimpleNamespace(sharded=False), lambda _: None
     with torch.device("meta"):
-        return TRAINERS[type(config)].make_task(run).model
+        return run.make_task().model
 
 
 def millions(module: nn.Module) -> float:
@@ -180,8 +176,8 @@ def test_the_papers_language_models_are_the_papers(name, qwen3):
     assert millions(model.code_embedding) == pytest.approx(67.1, abs=0.05)
     if name == "tts":
         assert millions(model.depth.blocks) == pytest.approx(202.9, abs=0.1)
-        assert (len(model.depth.blocks), config.depth.width) == (4, 1536)
-        assert config.depth.feedforward == 8960
+        assert (len(model.depth.blocks), model.config.depth_width) == (4, 1536)
+        assert model.config.depth_feedforward == 8960
         rate, steps = config.optimizer.learning_rate, config.max_steps
         assert (rate, steps, config.dropout.probability) == (2e-4, 200_000, 1.0)
     else:
@@ -210,14 +206,13 @@ def test_small_language_models_are_as_large_as_they_say(name, expected):
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_every_language_recipe_makes_a_step_on_stored_codes(name, tmp_path):
-    small = ("llm=random", "text=letters", "width=16", "num_layers=1", "num_heads=2")
+    small = ("llm=random", "text=letters", "width=16", "num_layers=1")
     keys = [f"model.{change}" for change in (*small, "start_from_codec=False")]
     keys += ["data.codec=", "data.languages=()", "data.batch_tokens=0", "data.batch_seconds=3"]
     keys += [f"data.manifest={write_codes(tmp_path)}", f"output={tmp_path / 'run'}", "device=cpu"]
     keys += ["max_steps=1", "peak_tflops=1", "precision=fp32"]
     if name in BY_KIND["tts"]:
-        keys += ["depth.width=16", "depth.num_layers=1", "depth.feedforward=16"]
-        keys += ["depth.adapter_width=0", "depth.head_dim=8"]
+        keys += ["depth=toy"]
     final = trainer_for(override(recipe(name), keys), report=lambda _: None).run()
     assert (final / "model.safetensors").is_file()
     assert (final.parent / "validation.jsonl").is_file()

@@ -9,13 +9,13 @@ import pytest
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.training.codec.codec_config import (
     CodecOptimizerConfig,
-    DataConfig,
     SpectraConfig,
     TrainingConfig,
     ValidationConfig,
-    as_dict,
 )
-from moss_audio_tokenizer.training.run_config import RunConfig
+from moss_audio_tokenizer.training.data.data_config import DataConfig
+from moss_audio_tokenizer.training.recipes import recipe as find_recipe
+from moss_audio_tokenizer.training.run_config import RunConfig, as_dict
 from moss_audio_tokenizer.training.run_folder import RunFolder
 
 HOLD = """
@@ -96,6 +96,9 @@ def test_a_run_of_an_earlier_version_is_resumed_by_the_names_of_today(folder):
     recipe["adversarial"] |= {"betas": [0.8, 0.99], "clip_norm": 10.0}
     recipe["optimizer"]["clip_norm"], recipe["warm_start"]["noise"] = 1.0, 0.3
     recipe["data"]["max_gain_db"], recipe["semantic"]["max_tokens"] = 20.0, 512
+    recipe["semantic"] |= {"tokenizer": "", "num_heads": 2}
+    recipe["adversarial"]["learning_rate"] = 1e-4
+    recipe |= {"log_every": 7, "keep_checkpoints": 4}
     (folder.path / "recipe.json").write_text(json.dumps(recipe))
     assert folder.checkpoint_for(config, resume=True).name == "step-000003"
     with pytest.raises(TrainingError, match=r"spectra\.mel_windows was 3 and is 0"):
@@ -103,6 +106,35 @@ def test_a_run_of_an_earlier_version_is_resumed_by_the_names_of_today(folder):
     recipe["adversarial"]["clip_norm"] = 1.0
     (folder.path / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(TrainingError, match=r"adversarial\.clip_norm was 1\.0"):
+        folder.checkpoint_for(config, resume=True)
+
+
+OLD_DEPTH = {
+    "width": 192,
+    "num_layers": 2,
+    "num_heads": 3,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "feedforward": 512,
+    "adapter_width": 0,
+}
+
+
+@pytest.mark.parametrize("name", ["asr_general", "tts_general"])
+def test_a_run_of_speech_of_an_earlier_version_is_resumed(folder, name):
+    config = find_recipe(name)
+    begin_run(folder, config)
+    old = json.loads((folder.path / "recipe.json").read_text())
+    old["model"]["num_heads"] = 4
+    old["data"] |= {"join_share": 0.2 if config.kind == "asr" else 0.5, "num_quantizers": 0}
+    old["validation"] |= {"num_beams": 1} if config.kind == "asr" else {"max_seconds": 8.0}
+    if config.kind == "tts":
+        old |= {"depth": OLD_DEPTH, "place_weight": 4.0}
+    (folder.path / "recipe.json").write_text(json.dumps(old))
+    assert folder.checkpoint_for(config, resume=True)
+    old["model"]["num_heads"] = 8
+    (folder.path / "recipe.json").write_text(json.dumps(old))
+    with pytest.raises(TrainingError, match=r"model\.num_heads was 8"):
         folder.checkpoint_for(config, resume=True)
 
 
@@ -117,7 +149,7 @@ def test_resuming_the_same_recipe_is_allowed(folder):
     "changes",
     [
         {"max_steps": 7},
-        {"threads": 2, "log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 9},
+        {"threads": 2, "checkpoint_every": 1, "keep_best": True},
         {"output": "elsewhere"},
         {"validation": ValidationConfig(every=1, num_quantizers=(1,))},
         {"optimizer": CodecOptimizerConfig(decay_fraction=0.1)},

@@ -1,6 +1,6 @@
 """Runs in processes of their own, single ones forked from one that has imported training.
 
-Importing takes most of the seconds of a short run. `test_module_task.py` has processes that
+Importing takes most of the seconds of a short run. `test_toy_runs.py` has processes that
 torchrun starts.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 _FORKED = multiprocessing.get_context("forkserver")
 _FORKED.set_forkserver_preload(
-    ["moss_audio_tokenizer.cli.main", "moss_audio_tokenizer.training.build"]
+    ["moss_audio_tokenizer.cli.main", "moss_audio_tokenizer.training.recipes"]
 )
 
 

@@ -11,16 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from moss_audio_tokenizer.training.checkpointing import Fill
-from moss_audio_tokenizer.training.loop import Loop
-from moss_audio_tokenizer.training.module_task import (
-    HeldOutLosses,
-    ModuleTask,
-    held_out_losses,
-    load_module,
-    module_files,
-    restore_module,
+from moss_audio_tokenizer.training.checkpointing import (
+    OPTIMIZER_NAME,
+    Fill,
+    load_optimizer,
+    optimizer_tensors,
+    read_tensors,
+    write_tensors,
 )
+from moss_audio_tokenizer.training.distributed import set_state
+from moss_audio_tokenizer.training.logging import TensorBoardLog
+from moss_audio_tokenizer.training.loop import Loop
 from moss_audio_tokenizer.training.optim import make_optimizer
 from moss_audio_tokenizer.training.run_config import OptimizerConfig, RunConfig, ValidationSchedule
 
@@ -67,7 +68,7 @@ class ToyModel(nn.Module):
         return model
 
 
-class ToyTask(ModuleTask[ToyRows]):
+class ToyTask(nn.Module):
     """Sums of inputs; a row counts as many targets as ``counts`` says."""
 
     def __init__(self, width: int) -> None:
@@ -83,6 +84,14 @@ class ToyTask(ModuleTask[ToyRows]):
         return {"total": squared, "error": (wrong.abs() * rows.counts).sum() / num_tokens}
 
 
+@dataclass(frozen=True)
+class ToyLosses:
+    scalars: dict[str, float]
+
+    def show(self, board: TensorBoardLog, step: int) -> None:
+        """Nothing beside the curves."""
+
+
 class ToyTrainer(Loop[ToyConfig, ToyRows]):
     def make_task(self) -> ToyTask:
         return ToyTask(self.config.width)
@@ -93,11 +102,17 @@ class ToyTrainer(Loop[ToyConfig, ToyRows]):
         self.optimizer = make_optimizer(self.task.model, self.config.optimizer)
 
     def restore(self, checkpoint: Path) -> None:
-        saved = load_module(checkpoint, ToyModel)
-        restore_module(checkpoint, saved, self.task.model, self.optimizer)
+        set_state(self.task.model, read_tensors(checkpoint, "model.safetensors"))
+        load_optimizer(checkpoint, OPTIMIZER_NAME, self.task.model, self.optimizer)
 
     def checkpoint_files(self) -> Fill:
-        return module_files(self.task.model, self.optimizer)
+        moments = optimizer_tensors(self.task.model, self.optimizer)
+
+        def fill(folder: Path) -> None:
+            self.task.model.save_pretrained(folder)
+            write_tensors(folder / OPTIMIZER_NAME, moments)
+
+        return fill
 
     def final_files(self) -> Fill:
         return self.task.model.save_pretrained
@@ -141,10 +156,16 @@ class ToyTrainer(Loop[ToyConfig, ToyRows]):
     def operations(self) -> float:
         return 1.0
 
-    def validate(self) -> HeldOutLosses | None:
+    def validate(self) -> ToyLosses | None:
         if not self.config.validation.clips:
             return None
-        return held_out_losses(self.task, self.held_out, self.processes, self.autocast)
+        sums = torch.zeros(3)
+        with torch.no_grad():
+            for rows in self.held_out:
+                losses = self.task(rows, 1.0)
+                sums += torch.stack([losses["total"], losses["error"], rows.counts.sum()])
+        total, error, count = self.processes.sum(sums).tolist()
+        return ToyLosses({"total": total / count, "error": error / count, "score": total / count})
 
 
 def toy_config(output: str, **changes) -> ToyConfig:
@@ -157,7 +178,6 @@ def toy_config(output: str, **changes) -> ToyConfig:
         "threads": 1,
         "peak_tflops": 1.0,
         "checkpoint_every": 10,
-        "log_every": 10,
         "optimizer": OptimizerConfig(0.2, warmup_steps=2, schedule="cosine", decay_fraction=1.0),
         "validation": ValidationSchedule(every=10, clips=2),
     }

@@ -7,23 +7,31 @@ from pathlib import Path
 import numpy as np
 
 from moss_audio_tokenizer.codes import AudioCodes
-from moss_audio_tokenizer.training.data import CodesDataConfig
+from moss_audio_tokenizer.training.data.data_config import CodesDataConfig
 from moss_audio_tokenizer.training.run_config import OptimizerConfig
 from moss_audio_tokenizer.training.speech.speech_config import (
+    DEPTHS,
     AsrTrainingConfig,
-    AsrValidation,
-    DepthConfig,
+    BitratesValidation,
     LanguageModelConfig,
     TtsTrainingConfig,
-    TtsValidation,
 )
 
 RATE, STEP, LAYERS, BOOK, FRAMES = 8000, 640, 3, 16, 3
 IDENTITY = "0123456789abcdef"
 TEXTS = ("ab", "ba", "abc", "cab", "bcab", "caab", "abba", "cc ab", "b ca")
 HELD_OUT = ("aba", "bc", "acba")
-SMALL = LanguageModelConfig(width=16, num_layers=1, num_heads=2)
+SMALL = LanguageModelConfig(width=16, num_layers=1)
 KINDS = ("asr", "tts")
+DEPTHS["toy"] = {
+    "depth_width": 16,
+    "depth_layers": 1,
+    "depth_heads": 2,
+    "depth_key_value_heads": 1,
+    "depth_head_dim": 8,
+    "depth_feedforward": 32,
+    "adapter_width": 0,
+}
 
 
 def say(text: str) -> np.ndarray:
@@ -58,16 +66,14 @@ def language_config(kind: str, output: Path, manifest: str, **changes):
         "threads": 1,
         "peak_tflops": 1.0,
         "checkpoint_every": 4,
-        "log_every": 4,
         "model": replace(SMALL, code_rank=4),
         "data": CodesDataConfig(
             manifest, codec="", batch_seconds=3.0, max_join=2, text_seconds=(0.3, 4.0)
         ),
         "optimizer": OptimizerConfig(1e-2, warmup_steps=2),
     }
+    values["validation"] = BitratesValidation(every=4, clips=3, num_quantizers=(1, 32))
     if kind == "asr":
-        values["validation"] = AsrValidation(every=4, clips=3, num_quantizers=(1, 32))
         return AsrTrainingConfig(**(values | changes))
-    values["validation"] = TtsValidation(every=4, clips=3, num_quantizers=(1, 32))
-    values["depth"] = DepthConfig(16, 1, 2, 1, 8, 32, 0)
+    values["depth"] = "toy"
     return TtsTrainingConfig(**(values | changes))

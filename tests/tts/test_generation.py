@@ -6,7 +6,7 @@ import torch
 from tiny_tts import TEXT, leaning, tiny_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
-from moss_audio_tokenizer.speech.tts_generation import make_cursor
+from moss_audio_tokenizer.speech.tts_generation import TtsInput, make_cursor
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
@@ -21,7 +21,7 @@ def prompt(count: int) -> Prompt:
 @torch.no_grad()
 def slow_greedy(model, text, start, depth, count):
     """Frame by frame and code by code, everything from the beginning each time."""
-    steps = [*model.prompt(TEXT.encode(text))]
+    steps = [*model.prompt(TtsInput(TEXT.encode(text), None))]
     if start is not None:
         steps += [*model.code_embedding(torch.from_numpy(start.codes[:depth, None]))[0]]
     spoken = []
@@ -82,25 +82,12 @@ def test_speech_ends_where_the_model_says_so_or_at_the_limit(warmth):
     assert endless.finished.tolist() == [False]
 
 
-class Kept:
-    def __init__(self):
-        self.frames, self.ended = [], False
-
-    def put(self, frame):
-        self.frames.append(frame)
-
-    def end(self):
-        self.ended = True
-
-
-def test_a_streamer_gets_every_frame(tts):
-    kept = Kept()
-    spoken = generate(tts, ["ab", "c"], sampling=SHORT, streamer=kept)
-    assert kept.ended
+def test_generated_codes_are_those_of_the_frames(tts):
+    spoken = generate(tts, ["ab", "c"], sampling=SHORT)
     count = spoken.audio_codes.shape[-1]
-    streamed = np.stack(kept.frames, -1)[..., :count]
+    streamed = [frame.codes for frame in frames(tts, ["ab", "c"], sampling=SHORT)]
     inside = np.arange(count) < spoken.audio_codes_lengths[:, None]
-    assert np.array_equal(streamed * inside, spoken.audio_codes)
+    assert np.array_equal(np.stack(streamed, -1)[..., :count] * inside, spoken.audio_codes)
 
 
 def test_frames_come_one_by_one(tts):
@@ -148,8 +135,8 @@ def guided():
 def slow_guided(model, text, guidance, count):
     """As `slow_greedy`, with guidance, of a text whose tokens each last a frame."""
     conditioned, unconditioned = (
-        [*model.prompt(TEXT.encode(text))],
-        [*model.prompt(TEXT.encode(text))],
+        [*model.prompt(TtsInput(TEXT.encode(text), None))],
+        [*model.prompt(TtsInput(TEXT.encode(text), None))],
     )
     spoken, tokens = [], model.spoken_tokens(text)
     for token in tokens[:count]:
@@ -225,8 +212,8 @@ def walked(texts, prompts=None, durations=(1, 0, 2), steps=12):
     cursor = make_cursor(model, texts, prompts or [None] * len(texts))
     said, ends = [], []
     for step in range(steps):
-        cursor.step(np.full(len(texts), durations[step % len(durations)]))
-        said.append("".join(TEXT.decode([token]) or "." for token in cursor.token.tolist()))
+        frame = cursor.step(np.full(len(texts), durations[step % len(durations)]))
+        said.append("".join(TEXT.decode([token]) or "." for token in frame.tokens.tolist()))
         ends.append(cursor.may_end.tolist())
     return ["".join(row) for row in zip(*said, strict=True)], [
         list(row) for row in zip(*ends, strict=True)

@@ -6,8 +6,8 @@ from tiny_tts import TEXT, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig, SequenceDropout, TtsBatch, TtsOutput
-from moss_audio_tokenizer.tts.alignment import TokenAlignment
 from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
+from moss_audio_tokenizer.tts.text_alignment import TokenAlignment
 
 DRAWN_ROWS = 20_000
 

@@ -7,6 +7,8 @@ Source: the paper's appendix E.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +16,52 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers import PreTrainedConfig
 
+from ..codes.codec import Codec
 from ..errors import InputError
-from ..llm import (
-    ByteText,
-    CodeEmbedding,
-    TextCodec,
-    cache_argument,
-    made_language_model,
-    pad_left,
-)
-from ..llm.folder import FolderModel
-from ..llm.llm import checked_language_model
-from ..speech.asr_decoding import AsrFacts, transcribe_codes
-from .asr_config import CatAsrConfig
+from ..hf.torch_codec import TorchCodec
+from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
+from ..llm.folder_model import FolderModel
+from ..llm.llm import check_whole, checked_language_model, nested_config
+from ..model.inputs import require_device
+from ..speech.asr_decoding import transcribe_codes
+from ..speech.transcriber import Transcriber as SpeechTranscriber
 
 _STD = 0.02
+
+
+class CatAsrConfig(PreTrainedConfig):
+    """Sizes of a `CatAsr`.
+
+    Attributes:
+        text_config: configuration of the decoder-only language model, with its text tokens.
+        num_quantizers: number of codebooks that the model can read.
+        codebook_size: number of entries of each codebook.
+        code_rank: rank of the code embeddings (`CodeEmbedding`); 0 for full tables.
+        frame_scores: add a CTC head on the states of the frames, trained by a second loss
+            (`AsrOutput.frame_loss`) and decoded with ``num_beams=0``.
+        codec: identity of the codec whose codes the model reads; empty if unknown.
+
+    Raises:
+        ConfigError: a value is out of range, or the language model is unknown.
+    """
+
+    model_type = "cat-asr"
+
+    text_config: dict | PreTrainedConfig | None = None
+    num_quantizers: int = 32
+    codebook_size: int = 1024
+    code_rank: int = 0
+    frame_scores: bool = False
+    codec: str = ""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Parse the nested configuration and check all values."""
+        if self.text_config is not None:
+            self.text_config = nested_config(self.text_config)
+        super().__post_init__(**kwargs)
+        check_whole(self, {"num_quantizers": 1, "codebook_size": 1, "code_rank": 0})
 
 
 @dataclass
@@ -192,19 +223,6 @@ class CatAsr(FolderModel):
         scores: Tensor = self.frame_head(states).float().log_softmax(-1)
         return scores
 
-    @property
-    def facts(self) -> AsrFacts:
-        """Sizes of the model, as decoding needs them."""
-        config = self.config
-        most = int(getattr(self.language_model.config, "max_position_embeddings", 1 << 30))
-        return AsrFacts(
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            has_frame_scores=self.frame_head is not None,
-            codec=config.codec,
-            max_steps=most,
-        )
-
     def ctc_scores(
         self, codes: Int64[np.ndarray, "num_quantizers frames"]
     ) -> Float[np.ndarray, "steps classes"]:
@@ -242,14 +260,14 @@ class TorchAsrDecoder:
 
     @torch.no_grad()
     def __init__(self, model: CatAsr, prompts: Sequence[Float[Tensor, "steps width"]]) -> None:
-        self._model, self._cache = model, DynamicCache()
-        steps, self._mask = pad_left(prompts)
-        self._next = steps.new_zeros(0)
-        self._run(steps, (self._mask.cumsum(-1) - 1).clamp_min(0))
+        self._model = model
+        self._rows = CachedRows(model.language_model.base_model, prompts)
 
+    @torch.no_grad()
     def scores(self) -> Float[np.ndarray, "rows num_tokens"]:
         """Log-probabilities of the next token, of text tokens alone."""
-        logits = self._logits[:, : self._model.text.num_tokens].float()
+        logits = self._model.language_model.get_output_embeddings()(self._rows.last)
+        logits = logits[:, : self._model.text.num_tokens].float()
         scores: np.ndarray = logits.log_softmax(-1).cpu().numpy()
         return scores
 
@@ -257,21 +275,25 @@ class TorchAsrDecoder:
     def advance(self, tokens: np.ndarray, origins: np.ndarray) -> None:
         """Append a token to each row; row i continues row ``origins[i]`` of before."""
         device = self._model.device
-        order = torch.from_numpy(origins).to(device)
-        if len(origins) != len(self._mask) or (origins != np.arange(len(origins))).any():
-            self._cache.batch_select_indices(order)
-        self._mask, self._next = self._mask[order], self._next[order]
-        self._mask = torch.cat((self._mask, torch.ones_like(self._mask[:, :1])), 1)
+        self._rows.select(origins)
         embed = self._model.language_model.get_input_embeddings()
-        self._run(embed(torch.from_numpy(tokens).to(device))[:, None], self._next)
+        self._rows.append(embed(torch.from_numpy(tokens).to(device)))
 
-    def _run(self, steps: Tensor, positions: Tensor) -> None:
-        self._next = positions[:, -1:] + 1
-        language_model = self._model.language_model
-        states = language_model.base_model(
-            inputs_embeds=steps,
-            attention_mask=self._mask,
-            position_ids=positions,
-            **cache_argument(language_model, self._cache),
-        ).last_hidden_state[:, -1]
-        self._logits: Tensor = language_model.get_output_embeddings()(states)
+
+class Transcriber(SpeechTranscriber):
+    """A `speech.transcriber.Transcriber` that loads models of PyTorch."""
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, codec: str | Path | Codec = "bundled", device: str = "cpu"
+    ) -> "Transcriber":
+        """Load a model folder, and a codec by folder, hub id or "bundled".
+
+        Raises:
+            CheckpointError: one of them is missing or damaged.
+            ModelMismatchError: the model was trained on another codec.
+        """
+        model: Any = CatAsr.from_pretrained(path)
+        if isinstance(codec, str | Path):
+            codec = TorchCodec.from_pretrained(codec, parts="encoder", device=device)
+        return cls(model.to(require_device(device)), codec)

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import ConfigError
-from ..speech.codes_batch import check_codes
-from ..speech.ctc import token_steps
+from ..speech.model_facts import check_codes
+from ..speech.token_frames import token_steps
 from .cat_asr import CatAsr
 
 
@@ -39,7 +39,7 @@ class Aligner:
         that emitted the token before, to the one that emits it. Frames behind the last token have
         the number of tokens as their index, which is that of the end token.
         """
-        given = [check_codes(codes, self.model.config) for codes in clips]
+        given = [check_codes(codes, self.model.facts) for codes in clips]
         if not given:
             return []
         # One batch is faster on a GPU; on a CPU, clips by themselves give reproducible bits.

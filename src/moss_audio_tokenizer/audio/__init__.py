@@ -8,14 +8,13 @@ from .containers import SOUND_SUFFIXES
 from .cropping import crop_start, load_crop
 from .reading import (
     AudioInfo,
-    AudioSource,
     audio_info,
     load_audio,
     load_with_info,
     read_audio,
 )
-from .resampling import resample
-from .samples import as_float_audio, check_audio, convert_channels
+from .samples import as_float_audio, check_audio, convert_channels, resample
+from .sndfile import AudioSource
 from .writing import encode_audio, save_audio
 
 __all__ = [

@@ -10,10 +10,15 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from .decoder_messages import silenced
-from .reading import UNKNOWN_LENGTH, AudioSource, ForwardFile, load_audio, open_audio, source_name
-from .resampling import check_sampling_rate, resample
-from .samples import check_channels, check_finite, convert_channels
+from .reading import load_audio, open_audio
+from .samples import (
+    check_channels,
+    check_finite,
+    check_sampling_rate,
+    convert_channels,
+    resample,
+)
+from .sndfile import UNKNOWN_LENGTH, AudioSource, ForwardFile, silenced, source_name
 
 # Samples on either side that the resampler uses; measured, 256 are enough (at a ratio of 1).
 _REACH_SAMPLES = 1024
@@ -28,7 +33,7 @@ _OPUS_RUN_UP_SECONDS = 0.4
 
 
 def load_crop(
-    path: AudioSource, place: float, num_samples: int, sampling_rate: int, channels: int
+    path: AudioSource, position: float, num_samples: int, sampling_rate: int, channels: int
 ) -> Float[np.ndarray, "channels samples"]:
     """Some samples of what `load_audio` would give, at about the cost of decoding only these.
 
@@ -37,7 +42,7 @@ def load_crop(
 
     Args:
         path: the file, or a binary file object that can seek.
-        place: where: 0 is the start of the file, 1 the latest crop that fits.
+        position: where: 0 is the start of the file, 1 the latest crop that fits.
         num_samples: wanted, at ``sampling_rate``; a shorter file is given whole.
         sampling_rate: samples a second to resample to.
         channels: as for `load_audio`.
@@ -52,19 +57,19 @@ def load_crop(
         exact = file.format in _EXACT_FORMATS or file.subtype in _EXACT_SUBTYPES
         if exact and file.frames < UNKNOWN_LENGTH and isinstance(file, ForwardFile):
             total = -(-file.frames * sampling_rate // file.samplerate)
-            start = crop_start(total, num_samples, place)
+            start = crop_start(total, num_samples, position)
             part = _read_part(path, file, start, num_samples, sampling_rate, channels)
             if part is not None:
                 return part
     whole = load_audio(path, sampling_rate, channels)
-    start = crop_start(whole.shape[1], num_samples, place)
+    start = crop_start(whole.shape[1], num_samples, position)
     return whole[:, start : start + num_samples]
 
 
-def crop_start(total: int, num_samples: int, place: float) -> int:
-    """The first sample of a crop of ``num_samples`` at ``place`` (0 to 1) in ``total`` samples."""
+def crop_start(total: int, num_samples: int, position: float) -> int:
+    """The first sample of a crop of ``num_samples`` at a position (0 to 1) in ``total`` samples."""
     latest = max(0, total - num_samples)
-    return min(latest, int(place * (latest + 1)))
+    return min(latest, int(position * (latest + 1)))
 
 
 def _read_part(

@@ -7,17 +7,17 @@ get the name of the container, so that no file is taken for a playlist of other 
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import soundfile
 from jaxtyping import Float
 
 from ..errors import AudioFileError
@@ -26,7 +26,6 @@ from .containers import Kind
 # Containers state lengths in coarse units, and encoders pad: less may be missing than this.
 _TOLERANCE_SECONDS = 0.5
 _BLOCK_VALUES = 1 << 18
-_FLOAT_BYTES = 4
 _MAX_COMPLAINTS = 1 << 20
 
 _Blocks = Iterator[Float[np.ndarray, "samples channels"]]
@@ -160,68 +159,47 @@ def _opened_by_program(
         command: list[str | bytes] = [program, "-nostdin", "-hide_banner", "-nostats", "-xerror"]
         command += ["-v", "level+info"]
         command += ["-protocol_whitelist", "file,pipe", "-f", kind.demuxer, "-i", b"file:" + path]
-        command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        # AU has no limit of length; that of WAV is 4 GiB.
+        command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
         process = subprocess.Popen(  # noqa: S603 - the program that the user installed
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
         )
         output: Any = process.stdout
-        try:
-            rate, channels = _wav_header(output)
-            blocks = _blocks_of(process, complaints, rate, channels, name)
-            yield FFmpegSound(name, rate, blocks, kind)
-        finally:
-            output.close()
-            with suppress(OSError):
+        with process, output:
+            try:
+                sound = soundfile.SoundFile(output.fileno(), closefd=False)
+                blocks = _blocks_of(sound, process, complaints, name)
+                yield FFmpegSound(name, sound.samplerate, blocks, kind)
+            except soundfile.SoundFileError as problem:
+                process.wait()
+                raise _failure(complaints, name) from problem
+            finally:
                 process.kill()
-            process.wait()
-
-
-@contextmanager
-def _file_on_disk(file: BinaryIO) -> Iterator[bytes]:
-    """The path of a file, or of a temporary copy of one that is in memory."""
-    path = getattr(file, "name", None)
-    if isinstance(path, str | bytes) and os.path.isfile(path):  # noqa: PTH113 - it may be bytes
-        yield os.fsencode(os.path.abspath(path))  # noqa: PTH100 - the same
-        return
-    with tempfile.NamedTemporaryFile(prefix="moss-audio-") as copy:
-        shutil.copyfileobj(file, copy)
-        copy.flush()
-        yield os.fsencode(copy.name)
-
-
-def _wav_header(stream: Any) -> tuple[int, int]:
-    """Rate and channels of a WAV file that comes through a pipe, up to its samples; else zeros."""
-    stream.read(12)
-    rate = channels = 0
-    while len(chunk := stream.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            return rate, channels
-        content = stream.read(length + length % 2)
-        if name == b"fmt ":
-            _, channels, rate = struct.unpack("<HHI", content[:8])
-    return 0, 0
 
 
 def _blocks_of(
-    process: "subprocess.Popen[bytes]", complaints: Any, rate: int, channels: int, name: str
+    sound: soundfile.SoundFile, process: "subprocess.Popen[bytes]", complaints: Any, name: str
 ) -> _Blocks:
-    output: Any = process.stdout
-    num_samples = 0
-    size = max(1, _BLOCK_VALUES // max(1, channels)) * channels * _FLOAT_BYTES
-    while channels and (data := output.read(size)):
-        whole = len(data) // (channels * _FLOAT_BYTES) * channels * _FLOAT_BYTES
-        block = np.frombuffer(data[:whole], "<f4").astype(np.float32).reshape(-1, channels)
+    size, num_samples = max(1, _BLOCK_VALUES // sound.channels), 0
+    while len(block := sound.read(size, dtype="float32", always_2d=True)):
         num_samples += len(block)
         yield block
-    failed = process.wait() or not channels
+    if process.wait():
+        raise _failure(complaints, name)
+    _refuse_cut(name, num_samples / sound.samplerate, _printed_seconds(_lines(complaints)))
+
+
+def _lines(complaints: Any) -> list[str]:
     complaints.seek(0)
-    lines = complaints.read(_MAX_COMPLAINTS).decode(errors="replace").strip().splitlines()
-    if failed:
-        errors = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
-        reason = errors[-1] if errors else "it has no sound"
-        raise AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")
-    _refuse_cut(name, num_samples / rate, _printed_seconds(lines))
+    lines: list[str] = complaints.read(_MAX_COMPLAINTS).decode(errors="replace").splitlines()
+    return lines
+
+
+def _failure(complaints: Any, name: str) -> AudioFileError:
+    lines = [line for line in _lines(complaints) if line.strip()]
+    errors = [line for line in lines if "[error]" in line or "[fatal]" in line] or lines
+    reason = errors[-1].strip() if errors else "it has no sound"
+    return AudioFileError(f"{name} cannot be decoded by ffmpeg ({reason}); get a whole copy")
 
 
 def _printed_seconds(lines: list[str]) -> float:
@@ -235,3 +213,16 @@ def _printed_seconds(lines: list[str]) -> float:
         if found:
             seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
     return seconds if num_streams == 1 else 0.0
+
+
+@contextmanager
+def _file_on_disk(file: BinaryIO) -> Iterator[bytes]:
+    """The path of a file, or of a temporary copy of one that is in memory."""
+    path = getattr(file, "name", None)
+    if isinstance(path, str | bytes) and os.path.isfile(path):  # noqa: PTH113 - it may be bytes
+        yield os.fsencode(os.path.abspath(path))  # noqa: PTH100 - the same
+        return
+    with tempfile.NamedTemporaryFile(prefix="moss-audio-") as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield os.fsencode(copy.name)

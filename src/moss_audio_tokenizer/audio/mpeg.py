@@ -32,9 +32,9 @@ def mp3_links(file: BinaryIO, size: int) -> tuple[Links, str | None]:
     Tags of other kinds behind a stream (ID3v1, APE, Lyrics3) and padding belong to none.
     """
     links: list[tuple[int, int]] = []
-    place: int | None = 0
-    while place is not None:
-        first = place
+    position: int | None = 0
+    while position is not None:
+        first = position
         start, length = length_tag(file, first) or (first, 0)
         if not length:
             links.append((first, size - first))
@@ -43,8 +43,8 @@ def mp3_links(file: BinaryIO, size: int) -> tuple[Links, str | None]:
             damage = f"cut short: {size - start} bytes of MP3 where its header promises {length}"
             return tuple(links), damage
         end = start + length
-        place = _next_stream(file, end, size)
-        if place is None and not _is_no_sound(file, end):
+        position = _next_stream(file, end, size)
+        if position is None and not _is_no_sound(file, end):
             end = size
         links.append((first, end - first))
     return tuple(links), None
@@ -60,9 +60,9 @@ def length_tag(file: BinaryIO, first: int = 0) -> tuple[int, int] | None:
     if frame[36:40] == b"VBRI":
         return start, int.from_bytes(frame[46:50], "big")
     # behind side information of 9, 17 or 32 bytes, with or without a frame checksum of 2
-    for place in (13, 21, 36, 15, 23, 38):
-        if frame[place : place + 4] in (b"Xing", b"Info"):
-            return start, _xing_length(file, start, frame[place + 4 : place + 16])
+    for position in (13, 21, 36, 15, 23, 38):
+        if frame[position : position + 4] in (b"Xing", b"Info"):
+            return start, _xing_length(file, start, frame[position + 4 : position + 16])
     return None
 
 
@@ -74,74 +74,74 @@ def _xing_length(file: BinaryIO, start: int, fields: bytes) -> int:
     return _length_of_frames(file, start, first + 1) if flags & 1 else 0
 
 
-def _behind_id3(file: BinaryIO, place: int) -> int:
+def _behind_id3(file: BinaryIO, position: int) -> int:
     """The first byte behind ID3v2 tags, whose size is four bytes of seven bits each."""
     while True:
-        file.seek(place)
+        file.seek(position)
         head = file.read(10)
         if head[:3] != b"ID3" or len(head) < 10:
-            return place
+            return position
         shifts = (21, 14, 7, 0)
-        place += 10 + sum(byte << shift for byte, shift in zip(head[6:], shifts, strict=True))
+        position += 10 + sum(byte << shift for byte, shift in zip(head[6:], shifts, strict=True))
 
 
-def _next_stream(file: BinaryIO, place: int, size: int) -> int | None:
+def _next_stream(file: BinaryIO, position: int, size: int) -> int | None:
     """Where another stream begins behind one that has ended; None if there is none."""
-    place = _behind_trailing_tags(file, place)
-    file.seek(place)
+    position = _behind_trailing_tags(file, position)
+    file.seek(position)
     window = file.read(_SEARCH_BYTES)
     for offset in range(len(window)):
         if window[offset : offset + 3] == b"ID3":
-            frames = _behind_id3(file, place + offset)
+            frames = _behind_id3(file, position + offset)
         elif window[offset] == 0xFF:
-            frames = place + offset
+            frames = position + offset
         else:
             continue
         if frames < size and _is_stream(file, frames):
-            return place + offset
+            return position + offset
     return None
 
 
-def _is_no_sound(file: BinaryIO, place: int) -> bool:
+def _is_no_sound(file: BinaryIO, position: int) -> bool:
     """Whether tags or padding lie behind a stream.
 
     Else it may be the rest of the stream: some encoders do not count the tag's own frame.
     """
-    if _behind_trailing_tags(file, place) != place:
+    if _behind_trailing_tags(file, position) != position:
         return True
-    file.seek(place)
+    file.seek(position)
     rest = file.read(_SEARCH_BYTES)
     return len(rest) > _LONGEST_FRAME_BYTES and not any(rest)
 
 
-def _is_stream(file: BinaryIO, place: int) -> bool:
-    if length_tag(file, place) is not None:
+def _is_stream(file: BinaryIO, position: int) -> bool:
+    if length_tag(file, position) is not None:
         return True
-    return _length_of_frames(file, place, _CONVINCING_FRAMES) > 0
+    return _length_of_frames(file, position, _CONVINCING_FRAMES) > 0
 
 
-def _behind_trailing_tags(file: BinaryIO, place: int) -> int:
+def _behind_trailing_tags(file: BinaryIO, position: int) -> int:
     while True:
-        file.seek(place)
+        file.seek(position)
         head = file.read(32)
         if head[:3] == b"TAG":
-            place += 128
+            position += 128
         elif head[:8] == b"APETAGEX" and len(head) == 32:
-            place += 32 + int.from_bytes(head[12:16], "little")
+            position += 32 + int.from_bytes(head[12:16], "little")
         else:
-            return place
+            return position
 
 
-def _length_of_frames(file: BinaryIO, place: int, count: int) -> int:
-    """Bytes of so many frames from a place on; 0 if they are not all there."""
-    start = place
+def _length_of_frames(file: BinaryIO, position: int, count: int) -> int:
+    """Bytes of so many frames from a position on; 0 if they are not all there."""
+    start = position
     for _ in range(count):
-        file.seek(place)
+        file.seek(position)
         length = frame_length(file.read(4))
         if not length:
             return 0
-        place += length
-    return place - start
+        position += length
+    return position - start
 
 
 def frame_length(header: bytes) -> int:

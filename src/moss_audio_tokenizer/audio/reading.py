@@ -6,34 +6,34 @@ mixed and resampled as they come. It does not know models.
 """
 
 import os
-import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import soundfile
 from jaxtyping import Float
 
 from ..errors import AudioError, AudioFileError
-from ..files import PartOfFile, require_file
-from .containers import Kind, kind_of
-from .ffmpeg import open_with_ffmpeg
-from .integrity import Contents, examine
-from .mpeg import length_tag
-from .resampling import StreamResampler, check_sampling_rate
-from .samples import check_channels, check_finite, convert_channels
-
-_BLOCK_VALUES = 1 << 20
-UNKNOWN_LENGTH = 1 << 62
-
-
-# A path, or a binary file object that can seek, such as io.BytesIO.
-AudioSource: TypeAlias = str | os.PathLike[str] | BinaryIO
-_Blocks: TypeAlias = Iterator[Float[np.ndarray, "samples channels"]]
+from .containers import Contents, Kind, examine, kind_of
+from .ffmpeg import FFmpegSound, open_with_ffmpeg
+from .samples import (
+    StreamResampler,
+    check_channels,
+    check_finite,
+    check_sampling_rate,
+    convert_channels,
+)
+from .sndfile import (
+    UNKNOWN_LENGTH,
+    AudioSource,
+    ForwardFile,
+    JoinedSound,
+    bytes_of,
+    open_link,
+    source_name,
+)
 
 
 @dataclass(frozen=True)
@@ -58,77 +58,8 @@ class AudioInfo:
         return self.num_samples / self.sampling_rate
 
 
-class OpenedSound(Protocol):
-    """Sound that is read forward, whichever decoder stands behind it."""
-
-    samplerate: int
-    channels: int
-    frames: int
-    format: str
-    subtype: str
-
-    def blocks(self) -> _Blocks:
-        """All samples, in order.
-
-        Raises:
-            AudioFileError: there are fewer than the file declares.
-        """
-        ...
-
-
-class ForwardFile(soundfile.SoundFile):
-    """A sound file read once from start to end.
-
-    soundfile seeks after every read, which fails at the end of a FLAC file of unknown length,
-    and clips reads to the declared length, which can be wrong; for streams it does neither.
-    """
-
-    def seekable(self) -> bool:
-        """No, for soundfile's own bookkeeping; `seek` works all the same."""
-        return False
-
-    def blocks(self) -> _Blocks:
-        """All samples, block by block; the declared length is not trusted with an allocation."""
-        length, num_samples = max(1, _BLOCK_VALUES // self.channels), 0
-        while True:
-            block = self.read(length, dtype="float32", always_2d=True)
-            num_samples += len(block)
-            yield block
-            if len(block) < length:
-                break
-        if num_samples < self.frames < UNKNOWN_LENGTH:
-            raise AudioFileError(
-                f"it is damaged: {num_samples} of its {self.frames} samples can be decoded; "
-                "get a whole copy, or encode it again"
-            )
-
-
-class _JoinedSound:
-    """Several streams joined in one file, read one behind the other.
-
-    Args:
-        open_link: opens one of them.
-        links: first byte and size of each.
-    """
-
-    def __init__(self, open_link: Any, links: tuple[tuple[int, int], ...]) -> None:
-        self._open_link, self._links = open_link, links
-        with open_link(*links[0]) as first:
-            self.samplerate, self.channels = first.samplerate, first.channels
-            self.format, self.subtype = f"{first.format} ({len(links)} joined)", ""
-        self.frames = UNKNOWN_LENGTH
-
-    def blocks(self) -> _Blocks:
-        """All samples of all streams, in order."""
-        for number, link in enumerate(self._links, 1):
-            with self._open_link(*link) as sound:
-                if (sound.samplerate, sound.channels) != (self.samplerate, self.channels):
-                    raise AudioFileError(
-                        f"it holds {len(self._links)} streams, joined; stream {number} has "
-                        f"{sound.channels} channels at {sound.samplerate} Hz, the first "
-                        f"{self.channels} at {self.samplerate} Hz: join them by encoding again"
-                    )
-                yield from sound.blocks()
+# Sound that is read forward, whichever decoder stands behind it.
+OpenedSound: TypeAlias = ForwardFile | JoinedSound | FFmpegSound
 
 
 def load_audio(
@@ -234,13 +165,6 @@ def audio_info(path: AudioSource) -> AudioInfo:
         return AudioInfo(num_samples, sound.samplerate, sound.channels, sound.format)
 
 
-def source_name(source: AudioSource) -> str:
-    """What messages call a file."""
-    if isinstance(source, str | os.PathLike):
-        return repr(os.fspath(source))
-    return repr(getattr(source, "name", None) or "audio in memory")
-
-
 @contextmanager
 def open_audio(source: AudioSource) -> Iterator[OpenedSound]:
     """The file, after a look for damage; every complaint of a decoder as an AudioFileError.
@@ -252,7 +176,7 @@ def open_audio(source: AudioSource) -> Iterator[OpenedSound]:
     _check_source(source)
     name = source_name(source)
     try:
-        with _bytes_of(source) as (file, size):
+        with bytes_of(source) as (file, size):
             kind = _known_kind(file, name)
             contents = examine(file, size)
         if contents.damage:
@@ -299,82 +223,14 @@ def _decoder(
     if contents.num_parallel > 1:
         kind = Kind(f"Ogg with {contents.num_parallel} streams at once", "ogg")
     if kind.demuxer:
-        with _bytes_of(source) as (file, _), open_with_ffmpeg(file, name, kind) as sound:
+        with bytes_of(source) as (file, _), open_with_ffmpeg(file, name, kind) as sound:
             yield sound
         return
     if len(contents.links) == 1:
-        with _link(source, *contents.links[0]) as sound:
+        with open_link(source, *contents.links[0]) as sound:
             yield sound
         return
-    yield _JoinedSound(lambda first, size: _link(source, first, size), contents.links)
-
-
-@contextmanager
-def _bytes_of(source: AudioSource) -> Iterator[tuple[BinaryIO, int]]:
-    """A file's bytes from the start on, and their number; a file object keeps its position."""
-    if isinstance(source, str | os.PathLike):
-        size = require_file(source, error=AudioFileError)
-        with Path(source).open("rb") as file:
-            yield file, size
-        return
-    place = source.tell()
-    size = source.seek(0, os.SEEK_END)
-    if size == 0:
-        raise AudioFileError(f"{source_name(source)} is empty (0 bytes); it must be written again")
-    source.seek(0)
-    yield source, size
-    source.seek(place)
-
-
-@contextmanager
-def _link(source: AudioSource, first: int, size: int) -> Iterator[ForwardFile]:
-    """One stream of a file, which may be all there is."""
-    with _bytes_of(source) as (file, size_of_all):
-        states_length = length_tag(file, first) is not None
-        is_whole = (first, size) == (0, size_of_all)
-        file.seek(0)
-        part: Any = file if is_whole else PartOfFile(file, first, size)
-        if is_whole and isinstance(source, str | os.PathLike):
-            part = os.fsencode(source)  # names are bytes: they need not be UTF-8
-        with ForwardFile(part) as sound:
-            if sound.format != "MP3" or states_length:
-                yield sound
-                return
-    # Without a tag the length is guessed from the first frame, and reading stops there. From
-    # a pipe there is nothing to guess from, so the decoder reads to the end.
-    with (
-        _poured(source, first, size) as descriptor,
-        ForwardFile(descriptor, closefd=False) as sound,
-    ):
-        yield sound
-
-
-@contextmanager
-def _poured(source: AudioSource, first: int, size: int) -> Iterator[int]:
-    """The read end of a pipe that a thread fills with some bytes of a file."""
-    reader, writer = os.pipe()
-
-    problems: list[OSError] = []
-
-    def pour() -> None:
-        try:
-            # The pipe comes first, so that it is closed when the file does not open.
-            with os.fdopen(writer, "wb") as sink, _bytes_of(source) as (stream, _):
-                shutil.copyfileobj(PartOfFile(stream, first, size), sink)
-        except BrokenPipeError:
-            pass  # the reader has had enough
-        except OSError as problem:
-            problems.append(problem)
-
-    thread = threading.Thread(target=pour, daemon=True)
-    thread.start()
-    try:
-        yield reader
-    finally:
-        os.close(reader)
-        thread.join()
-    if problems:
-        raise problems[0]
+    yield JoinedSound(lambda first, size: open_link(source, first, size), contents.links)
 
 
 def _check_length(num_samples: int, rate: int, max_seconds: float | None) -> None:

@@ -15,9 +15,14 @@ from numpy.typing import ArrayLike
 
 from ..errors import AudioError, AudioFileError
 from ..files import atomic_path
-from .integrity import ogg_checksum
-from .resampling import check_sampling_rate
-from .samples import as_float_audio, check_audio, check_finite, check_shape
+from .containers import ogg_checksum
+from .samples import (
+    as_float_audio,
+    check_audio,
+    check_finite,
+    check_sampling_rate,
+    check_shape,
+)
 
 _SUBTYPES = {".wav": ("PCM_16", "PCM_24", "PCM_32", "FLOAT"), ".flac": ("PCM_16", "PCM_24")}
 # Bits of an integer that each subtype keeps; a float32 has 24.
@@ -35,7 +40,7 @@ def save_audio(
     *,
     subtype: str | None = None,
 ) -> None:
-    """Write a .wav or .flac file beside its place and move it there when it is complete.
+    """Write a .wav or .flac file beside its target and move it there when it is complete.
 
     Floats are rounded to the nearest PCM value, those beyond full scale are clipped to -1
     and 1 (only FLOAT keeps them); so what load_audio read from 16-bit PCM is written back
@@ -156,14 +161,10 @@ def _check_subtype(extension: str, subtype: str | None, samples: np.ndarray) -> 
             f"these int32 samples do not fit {subtype} of {extension} exactly: use .wav with "
             "PCM_32, or as_float_audio first to have them rounded"
         )
-    if extension == ".wav" and samples.size * 4 > _MAX_WAV_BYTES:
-        _check_wav_size(samples.size * max(_BITS[subtype], 32 if subtype == "FLOAT" else 0) // 8)
-    return subtype
-
-
-def _check_wav_size(num_bytes: int) -> None:
-    if num_bytes > _MAX_WAV_BYTES:
+    num_bytes = samples.size * (32 if subtype == "FLOAT" else _BITS[subtype]) // 8
+    if extension == ".wav" and num_bytes > _MAX_WAV_BYTES:
         raise AudioError(f"got {num_bytes} bytes of samples; wav holds 4 GiB: use .flac")
+    return subtype
 
 
 def _encode(samples: np.ndarray, sampling_rate: int, extension: str, subtype: str) -> io.BytesIO:
@@ -188,10 +189,5 @@ def _as_pcm(
         return block.astype(np.int32) << (32 - block.dtype.itemsize * 8)
     bits = _BITS[subtype]
     full_scale = 2.0 ** (bits - 1)
-    rounded = np.rint(_as_double(block) * full_scale)
+    rounded = np.rint(block.astype(np.float64) * full_scale)
     return np.clip(rounded, -full_scale, full_scale - 1).astype(np.int32) << (32 - bits)
-
-
-def _as_double(block: np.ndarray) -> Float[np.ndarray, "channels samples"]:
-    """float64, in which every 32-bit integer is exact."""
-    return block.astype(np.float64)

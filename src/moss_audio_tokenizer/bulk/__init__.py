@@ -2,31 +2,13 @@
 
 Everything follows from a plan (clip, shard, batch) that is made of the list of inputs alone, so
 that no kill, engine or number of workers changes a byte of the result. Speaks to models through
-the Codec protocol; `codec_choice.py` alone knows what runs them. Names load on first use.
+the Codec protocol; `codec_choice.py` alone knows what runs them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .code_statistics import shard_statistics
-    from .codec_choice import CodecChoice
-    from .detokenizing import detokenize
-    from .shard_plan import Tokenizing
-    from .tokenizing import tokenize
+from .codec_choice import CodecChoice
+from .detokenizing import detokenize
+from .shard_plan import Tokenizing
+from .shard_statistics import shard_statistics
+from .tokenizing import tokenize
 
 __all__ = ["CodecChoice", "Tokenizing", "detokenize", "shard_statistics", "tokenize"]
-
-_HOMES = {
-    "CodecChoice": ".codec_choice",
-    "Tokenizing": ".shard_plan",
-    "detokenize": ".detokenizing",
-    "shard_statistics": ".code_statistics",
-    "tokenize": ".tokenizing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,58 +1,27 @@
 """Opening the codec that a worker works with, and what to call its exact version.
 
-The one place of this package that knows which runtime stands behind the Codec protocol.
+The one module of this package that knows which runtime stands behind the Codec protocol.
 """
 
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ..codes import Codec
 from ..errors import ConfigError, MissingDependencyError
+from ..files import hash_file
 from ..onnx.folder import choose_backend, folder_path
 
 _HASHED_SUFFIXES = (".json", ".onnx", ".safetensors")
-_BLOCK_BYTES = 1 << 20
 _BACKENDS = ("onnx", "torch")
-
-
-class Choice(Protocol):
-    """What a worker opens: it travels to processes and machines, the codec does not."""
-
-    @property
-    def model(self) -> str:
-        """What the user calls the model."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where to compute."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """What to compute in."""
-        ...
-
-    @property
-    def runs_on(self) -> str:
-        """What runs it: "onnx", "torch", ...; codes of two runtimes may differ by rounding."""
-        ...
-
-    def open(self, parts: str) -> Codec:
-        """The codec, or its "encoder" or "decoder" alone."""
-        ...
-
-    def revision(self) -> str:
-        """Sixteen digits that differ between models whose codes may differ."""
-        ...
 
 
 @dataclass(frozen=True)
 class CodecChoice:
     """A model folder, a hub id, or "bundled", and how to run it.
+
+    It travels to processes and machines, which open the codec.
 
     Attributes:
         model: which.
@@ -103,9 +72,7 @@ class CodecChoice:
         return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
 
     def _open_graphs(self) -> Codec:
-        from ..onnx.codec import (
-            OnnxCodec,
-        )  # it loads encoder and decoder when they are first needed
+        from ..onnx.codec import OnnxCodec  # it loads encoder and decoder when first needed
 
         # One thread, as `use_one_thread` has it for PyTorch.
         return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
@@ -147,15 +114,10 @@ class CodecChoice:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; of a folder, that of the names and digests in it."""
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for item in sorted(path.iterdir()):
-            digest.update(f"{item.name} {file_digest(item)}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    if not path.is_dir():
+        return hash_file(path)
+    lines = [f"{item.name} {file_digest(item)}\n" for item in sorted(path.iterdir())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def use_one_thread() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import save_audio
-from ..codes import AudioCodes, Codec, CodecInfo
+from ..codes import Codec
 from ..codes.shards import CodedClip, read_shards
 from ..errors import (
     AudioFileError,
@@ -22,10 +22,8 @@ from ..errors import (
     ModelMismatchError,
 )
 from ..files import atomic_path
-from .codec_choice import Choice, CodecChoice, use_one_thread
-from .engines import Outcome, count_clips
-from .ray_engine import RayOptions
-from .tokenizing import check_engine, run_job
+from .codec_choice import CodecChoice, use_one_thread
+from .job_engines import Outcome, RayOptions, check_engine, count_clips, run_job
 
 AUDIO_FORMATS = ("flac", "wav")
 MANIFEST_NAME = "manifest.jsonl"
@@ -47,7 +45,7 @@ class DetokenizeJob:
 
     source: str
     output: Path
-    choice: Choice
+    choice: CodecChoice
     num_quantizers: int = 0
     audio_format: str = "flac"
 
@@ -76,9 +74,11 @@ class DetokenizeJob:
 
     def _write(self, opened: Codec, clip: CodedClip, path: Path) -> str:
         """Write a clip's sound, if it is not there yet; returns its line of the manifest."""
+        rate = opened.info.sampling_rate
         if not path.exists():  # complete, if it is there
-            save_audio(path, _sound(opened, clip.codes, self.num_quantizers), _rate(opened))
-        return _line(clip, path.relative_to(self.output), _rate(opened))
+            codes = clip.codes.first(self.num_quantizers) if self.num_quantizers else clip.codes
+            save_audio(path, opened.decode(codes.codes)[:, : codes.num_samples], rate)
+        return _line(clip, path.relative_to(self.output), rate)
 
     def _write_lines(self, path: Path, lines: Iterable[str]) -> None:
         with atomic_path(path, error=AudioFileError) as temporary:
@@ -110,7 +110,7 @@ class DetokenizeJob:
 def detokenize(
     source: str | Path,
     output: str | Path,
-    choice: Choice | None = None,
+    choice: CodecChoice | None = None,
     num_quantizers: int = 0,
     audio_format: str = "flac",
     splits: Sequence[str] = (),
@@ -184,7 +184,7 @@ def detokenize(
     }
 
 
-def _check(model: str, layers: int, wanted: int, choice: Choice) -> None:
+def _check(model: str, layers: int, wanted: int, choice: CodecChoice) -> None:
     """Refuse codes of another model, which would decode to noise, and too many layers."""
     if not 0 <= wanted <= layers:
         raise CodesError(f"got {wanted} quantizers; expected 1 to {layers}, which the shards have")
@@ -205,16 +205,6 @@ def _claim(output: Path, resume: bool) -> None:
         (output / "audio").mkdir(exist_ok=True)
     except OSError as error:
         raise BulkError(f"cannot write in {str(output)!r}: {error.strerror}") from error
-
-
-def _sound(codec: Codec, codes: AudioCodes, num_quantizers: int) -> Any:
-    kept = codes.first(num_quantizers) if num_quantizers else codes
-    return codec.decode(kept.codes)[:, : codes.num_samples]
-
-
-def _rate(codec: Codec) -> int:
-    info: CodecInfo = codec.info
-    return info.sampling_rate
 
 
 def _line(clip: CodedClip, path: Path, rate: int) -> str:

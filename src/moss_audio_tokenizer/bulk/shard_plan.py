@@ -24,18 +24,7 @@ from ..sources.tables import row_bytes
 _GUESSED_BYTES_A_SECOND = 32_000
 _LOOKING_THREADS = 16
 _KNOWN_KEYS = set("path text task speaker language domain split seconds".split())  # noqa: SIM905
-_STORED_KEYS = (
-    "path",
-    "name",
-    "domain",
-    "split",
-    "speaker",
-    "text",
-    "task",
-    "language",
-    "member",
-    "row",
-)
+_STORED_KEYS = "name domain split speaker text task language member row".split()  # noqa: SIM905
 
 BATCHINGS = ("exact", "together")
 # What is computed together on a CPU should fit its caches, on a GPU fill it; measured.
@@ -108,7 +97,7 @@ class PlannedClip:
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard: its clips in order, and the places of those that are decoded together."""
+    """A shard: its clips in order, and the positions of those that are decoded together."""
 
     name: str
     split: str
@@ -123,19 +112,16 @@ class PlannedShard:
 
 def plan_shards(lines: Sequence[Line], settings: Tokenizing) -> Iterator[PlannedShard]:
     """The shards of a data set, split by split, its clips sorted by where they are."""
-    clips = sorted(_clips(lines), key=_place)
+    clips = sorted(_clips(lines), key=_position)
     number = 0
     for split in sorted({clip.entry.split for clip in clips}):
         part = [clip for clip in clips if clip.entry.split == split]
         for group in _groups(part, settings.shard_hours * 3600, settings.shard_clips):
-            name = f"{_file_name(split)}-{number:06d}"
+            stem = re.sub(r"[^A-Za-z0-9_]+", "-", split).strip("-_")[:40] or "split"
+            name = f"{stem}-{number:06d}"
             batches = cut_batches([clip.seconds for clip in group], settings.batch_seconds)
             yield PlannedShard(name, split, tuple(group), tuple(map(tuple, batches)))
             number += 1
-
-
-def _file_name(split: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", split).strip("-_")[:40] or "split"
 
 
 def cut_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
@@ -144,16 +130,16 @@ def cut_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int
     A clip that is longer than a batch is one by itself.
     """
     batches: list[list[int]] = []
-    for place in sorted(range(len(seconds)), key=lambda place: (seconds[place], place)):
+    for position in sorted(range(len(seconds)), key=lambda position: (seconds[position], position)):
         # Sorted: this clip is the longest so far, so all are padded to it.
-        if batches and (len(batches[-1]) + 1) * seconds[place] <= batch_seconds:
-            batches[-1].append(place)
+        if batches and (len(batches[-1]) + 1) * seconds[position] <= batch_seconds:
+            batches[-1].append(position)
         else:
-            batches.append([place])
+            batches.append([position])
     return batches
 
 
-def _place(clip: PlannedClip) -> tuple[Any, ...]:
+def _position(clip: PlannedClip) -> tuple[Any, ...]:
     """What clips are sorted by: neighbours in an archive or table stay neighbours."""
     entry = clip.entry
     return str(entry.path), entry.member or (0, 0), entry.row or 0, entry.name
@@ -202,7 +188,7 @@ def write_planned(folder: Path, shard: PlannedShard) -> None:
     clips = [_as_json(clip) for clip in shard.clips]
     values = {"split": shard.split, "clips": clips, "batches": shard.batches}
     with atomic_path(folder / f"{shard.name}.json", error=BulkError) as temporary:
-        temporary.write_text(_json_text(values), encoding="utf-8")
+        temporary.write_text(json.dumps(values), encoding="utf-8")
 
 
 def read_planned(folder: Path, name: str) -> PlannedShard:
@@ -231,15 +217,5 @@ def _as_json(clip: PlannedClip) -> dict[str, Any]:
 def _from_json(item: dict[str, Any]) -> PlannedClip:
     seconds, extra = item.pop("seconds"), item.pop("extra", "")
     path, member = Path(item.pop("path")), item.pop("member", None)
-    place = (int(member[0]), int(member[1])) if member else None
-    return PlannedClip(ManifestEntry(path, member=place, **item), seconds, extra)
-
-
-def _json_text(values: Any) -> str:
-    """JSON in which names of files that are not UTF-8 are escaped."""
-    text = json.dumps(values, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(values)
-    return text
+    position = (int(member[0]), int(member[1])) if member else None
+    return PlannedClip(ManifestEntry(path, member=position, **item), seconds, extra)

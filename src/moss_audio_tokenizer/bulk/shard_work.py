@@ -19,11 +19,11 @@ from ..codes.codec import encode_clips
 from ..codes.shards import CodedClip, ShardHead, manifest_path, write_shard
 from ..errors import InputError, MossAudioError
 from ..manifest import ManifestEntry
-from ..sources.entries import explain, open_entry
-from .codec_choice import Choice, file_digest, use_one_thread
-from .engines import Outcome, count_clips
-from .run_folder import RunFolder
+from ..sources.recordings import explain, open_entry
+from .codec_choice import CodecChoice, file_digest, use_one_thread
+from .job_engines import Outcome, count_clips
 from .shard_plan import PlannedClip, PlannedShard, Tokenizing, cut_batches, read_planned
+from .tokenizing_folder import RunFolder
 
 _BATCHES_AHEAD = 2
 # The sound of a clip, or a line about what is wrong with it.
@@ -45,7 +45,7 @@ class TokenizeJob:
     """
 
     folder: RunFolder
-    choice: Choice
+    choice: CodecChoice
     settings: Tokenizing
     made: _Made
     loaders: int = 1
@@ -81,16 +81,16 @@ class TokenizeJob:
         """Codes and number of samples of every clip, or what is wrong with it."""
         found: list[tuple[np.ndarray, int] | str] = [""] * len(planned.clips)
         entries = [clip.entry for clip in planned.clips]
-        for places, sounds in _loaded(entries, planned.batches, codec.info, self.loaders):
+        for positions, sounds in _loaded(entries, planned.batches, codec.info, self.loaders):
             good = []
-            for place, sound in zip(places, sounds, strict=True):
+            for position, sound in zip(positions, sounds, strict=True):
                 if isinstance(sound, str):
-                    found[place] = sound
+                    found[position] = sound
                 else:
-                    good.append((place, sound))
-            for place, item in self._codes(codec, good, entries, clock):
-                found[place] = item
-            count_clips(len(places))
+                    good.append((position, sound))
+            for position, item in self._codes(codec, good, entries, clock):
+                found[position] = item
+            count_clips(len(positions))
         return found
 
     def _codes(
@@ -103,14 +103,14 @@ class TokenizeJob:
         """The codes of what is loaded, in batches by the lengths that it turned out to have."""
         lengths = [sound.shape[1] / codec.info.sampling_rate for _, sound in good]
         for batch in cut_batches(lengths, self.settings.batch_seconds):
-            places, sounds = zip(*(good[index] for index in batch), strict=True)
+            positions, sounds = zip(*(good[index] for index in batch), strict=True)
             with clock:
                 codes = self._encode(codec, list(sounds))
-            for place, sound, item in zip(places, sounds, codes, strict=True):
+            for position, sound, item in zip(positions, sounds, codes, strict=True):
                 if isinstance(item, Exception):
-                    yield place, _line(entries[place], item)
+                    yield position, _line(entries[position], item)
                 else:
-                    yield place, (item, sound.shape[1])
+                    yield position, (item, sound.shape[1])
 
     def _encode(self, codec: Codec, sounds: list[np.ndarray]) -> list[Any]:
         """Codes of every clip, or the error about it."""
@@ -186,7 +186,9 @@ def _loaded(
     with ThreadPoolExecutor(loaders) as pool:
         ahead = deque[tuple[tuple[int, ...], list[Future[_Loaded]]]]()
         for batch in batches:
-            ahead.append((batch, [pool.submit(_load, entries[place], info) for place in batch]))
+            ahead.append(
+                (batch, [pool.submit(_load, entries[position], info) for position in batch])
+            )
             if len(ahead) > _BATCHES_AHEAD:
                 yield _waited(ahead)
         while ahead:

@@ -1,10 +1,13 @@
 """Tokenizing a data set: the plan, the shards that are missing, and the summary.
 
-Owns the order of steps, so that a run that was killed at any moment resumes to the same result.
+Owns the order of steps, so that a run that was killed at any moment resumes to the same result, and
+the figures of how far a run is.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +15,94 @@ from ..codes import CodecInfo
 from ..codes.shards import ShardHead, require_format
 from ..errors import BulkError, CodesError, InputError
 from ..sources.recordings import find_recordings
-from .codec_choice import Choice, CodecChoice
-from .engines import Job, Outcome, Report, Tick, run_locally
-from .progress import Progress
-from .ray_engine import RayOptions, run_on_ray
-from .run_folder import RunFolder
+from .codec_choice import CodecChoice
+from .job_engines import Outcome, RayOptions, Report, Tick, check_engine, run_job
 from .shard_plan import Tokenizing, plan_shards
 from .shard_work import TokenizeJob
+from .tokenizing_folder import RunFolder
 
-ENGINES = ("local", "ray")
+_FIGURES = ("wall_seconds", "model_seconds", "cpu_seconds", "model_cpu_seconds")
+
+
+@dataclass
+class Progress:
+    """The sums of a run, added to shard by shard.
+
+    Attributes:
+        shards: number of shards of the run.
+        clips: number of clips of the run.
+        clips_done: clips of finished shards, those of earlier calls included.
+        clips_under_way: clips that are done in shards that are not finished.
+        earlier_seconds: seconds of audio that earlier calls have done.
+        done_seconds: seconds of audio that this call has done.
+        shards_done: finished shards, those of earlier calls included.
+        clips_before: clips that earlier calls have done.
+    """
+
+    shards: int
+    clips: int = 0
+    clips_done: int = 0
+    clips_under_way: int = 0
+    earlier_seconds: float = 0.0
+    done_seconds: float = 0.0
+    shards_done: int = 0
+    clips_before: int = 0
+    figures: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_FIGURES, 0.0))
+    _start: float = field(default_factory=time.perf_counter)
+
+    def add(self, outcome: Outcome) -> None:
+        """A shard is done."""
+        self.done_seconds += outcome["seconds"]
+        self.shards_done += 1
+        self.clips_done += outcome["counted"]
+        for key in _FIGURES:
+            self.figures[key] += outcome[key]
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the call began."""
+        return time.perf_counter() - self._start
+
+    @property
+    def hours_done(self) -> float:
+        """Hours of audio."""
+        return (self.earlier_seconds + self.done_seconds) / 3600
+
+    @property
+    def clips_so_far(self) -> int:
+        """Clips that are done, in shards that are not finished too."""
+        return min(self.clips, self.clips_done + self.clips_under_way)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest will take at the pace of this call; None while that is unknown."""
+        done = self.clips_so_far - self.clips_before
+        return self.elapsed_seconds / done * (self.clips - self.clips_so_far) if done > 0 else None
+
+    @property
+    def hours_per_hour(self) -> float:
+        """Audio hours that an hour gets done, of this call."""
+        return self.done_seconds / max(self.elapsed_seconds, 1e-9)
+
+    @property
+    def speed(self) -> dict[str, float]:
+        """Figures of this call: how fast, and what share of the workers' time is not the model."""
+        figures = self.figures
+        return {
+            "elapsed_seconds": round(self.elapsed_seconds, 3),
+            "audio_hours_per_hour": round(self.hours_per_hour, 2),
+            "audio_seconds_per_cpu_second": round(
+                self.done_seconds / max(figures["cpu_seconds"], 1e-9), 2
+            ),
+            "share_lost": _share(figures["model_seconds"], figures["wall_seconds"]),
+            "cpu_share_lost": _share(figures["model_cpu_seconds"], figures["cpu_seconds"]),
+        }
 
 
 def tokenize(
     settings: Tokenizing,
     output: str | Path,
-    choice: Choice | None = None,
+    choice: CodecChoice | None = None,
     engine: str = "local",
     workers: int = 2,
     loaders: int = 1,
@@ -60,46 +136,18 @@ def tokenize(
         info = _checked(choice.open("encoder").info, settings)
         made = {"name": choice.model, "revision": choice.revision(), "dtype": choice.dtype}
         made |= {"device": choice.device.partition(":")[0], "backend": choice.runs_on}
-        if attention := getattr(choice, "attention", None):
-            made |= {"attention": attention}
+        if choice.attention:
+            made |= {"attention": choice.attention}
         plan = _plan(folder, settings, info, made)
         names = [shard["name"] for shard in plan["shards"]]
         missing = [name for name in names if folder.manifest(name) is None]
         progress = _progress(plan, set(missing))
         folder.sweep()
         job = TokenizeJob(folder, choice, settings, made, loaders)
-        report, tick = _reporter(plan, progress, advance)
+        report, tick = _reporter(progress, advance)
         run_job(job, missing, engine, workers, report, ray_options, tick)
         folder.sweep()  # a worker of a killed run may have lived on for a moment
         return _finish(folder, plan, info, settings) | {"speed": progress.speed}
-
-
-def check_engine(engine: str) -> None:
-    """Check the name of an engine.
-
-    Raises:
-        InputError: there is no such engine.
-    """
-    if engine not in ENGINES:
-        raise InputError(f"got engine {engine!r}; expected {', '.join(ENGINES)}")
-
-
-def run_job(
-    job: Job,
-    names: list[str],
-    engine: str,
-    workers: int,
-    report: Report,
-    ray_options: RayOptions | None = None,
-    tick: Tick | None = None,
-) -> None:
-    """Do the tasks of a job on an engine, as `run_locally` or `run_on_ray` does."""
-    if not names:
-        return
-    if engine == "ray":
-        run_on_ray(job, names, workers, report, ray_options or RayOptions())
-    else:
-        run_locally(job, names, workers, report, tick)
 
 
 def _checked(info: CodecInfo, settings: Tokenizing) -> CodecInfo:
@@ -133,10 +181,8 @@ def _plan(
 
 def _progress(plan: dict[str, Any], missing: set[str]) -> Progress:
     earlier = [shard for shard in plan["shards"] if shard["name"] not in missing]
-    total = sum(shard["seconds"] for shard in plan["shards"])
     seconds, clips = (sum(shard[key] for shard in earlier) for key in ("seconds", "clips"))
     return Progress(
-        total,
         len(plan["shards"]),
         sum(shard["clips"] for shard in plan["shards"]),
         clips_done=clips,
@@ -147,12 +193,10 @@ def _progress(plan: dict[str, Any], missing: set[str]) -> Progress:
 
 
 def _reporter(
-    plan: dict[str, Any], progress: Progress, advance: Callable[[Progress], None] | None
+    progress: Progress, advance: Callable[[Progress], None] | None
 ) -> tuple[Report, Tick]:
-    planned = {shard["name"]: shard["seconds"] for shard in plan["shards"]}
-
     def report(outcome: Outcome) -> None:
-        progress.add(outcome, planned[outcome["name"]])
+        progress.add(outcome)
         if advance is not None:
             advance(progress)
 
@@ -182,7 +226,7 @@ def _finish(
         "format": settings.shard_format,
         "model": plan["settings"]["model"],
         "head": plan["settings"]["head"],
-        "sha256": _digest(item["sha256"] for item in manifests),
+        "sha256": sha256("\n".join(item["sha256"] for item in manifests).encode()).hexdigest(),
     }
     folder.write_results(summary, errors)
     if not clips:
@@ -203,6 +247,5 @@ def _whole(folder: RunFolder, name: str) -> dict[str, Any]:
     return manifest
 
 
-def _digest(digests: Iterable[str]) -> str:
-    """One hash for the contents of all shards, in order."""
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def _share(model: float, whole: float) -> float:
+    return round(1 - model / whole, 4) if whole else 0.0

@@ -44,15 +44,13 @@ def bench(
     ] = None,
     seconds: Annotated[
         list[float] | None,
-        typer.Option(
-            min=0.08, show_default="10", help="Lengths of whole clips in seconds; repeatable."
-        ),
+        options.at_least(0.08, "Lengths of whole clips in seconds; repeatable.", show_default="10"),
     ] = None,
-    num_steps: Annotated[int, typer.Option(min=5, help="Steps to time for each figure.")] = 120,
+    num_steps: Annotated[int, options.at_least(5, "Steps to time for each figure.")] = 120,
     dtype: Annotated[
         options.ComputeDtypeName, typer.Option(help="Precision to compute in.")
     ] = "fp32",
-    threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 2,
+    threads: Annotated[int, options.at_least(1, "Threads on a CPU.")] = 2,
     backend: Annotated[
         options.BackendName, typer.Option(help="What runs the model; onnx for what was exported.")
     ] = "torch",
@@ -109,11 +107,7 @@ def _in_torch(
 
 
 def _configuration(name: str) -> Any:
-    """A preset, or the codec of a released config.json.
-
-    Raises:
-        ConfigError, InputError: it is neither.
-    """
+    """A preset, or the codec of a released config.json."""
     from ..config import codec_config_from_released, preset
 
     path = Path(name)

@@ -130,10 +130,8 @@ def speak(
     ] = None,
     spelling: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Make up N texts of spelled letters, numbers, dates and commands.",
+        options.at_least(
+            1, "Make up N texts of spelled letters, numbers, dates and commands.", metavar="N"
         ),
     ] = None,
     voice: Annotated[
@@ -146,11 +144,8 @@ def speak(
     ] = None,
     speakers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            show_default="60, or all that the voices have",
-            help="Different speakers.",
+        options.at_least(
+            1, "Different speakers.", metavar="N", show_default="60, or all that the voices have"
         ),
     ] = None,
     valid_share: Annotated[
@@ -203,6 +198,4 @@ def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     else:
         display.print_table(GROUP_HEADINGS, group_rows(summary))
         display.print_facts(totals(summary))
-    if count := summary["errors"]:
-        where = output / ERRORS_NAME
-        display.print_progress_line(f"{count} recordings could not be used; {where} says why")
+    display.note_errors(summary["errors"], "recordings could not be used", output / ERRORS_NAME)

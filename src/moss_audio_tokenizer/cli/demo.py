@@ -3,13 +3,11 @@
 Owns the files of the site and their server. The page itself runs the codec.
 """
 
-import mimetypes
 import shutil
 from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,11 +84,7 @@ def site_files(model: str, runtime: Path) -> dict[str, Path]:
 
 
 def _in_folder(folder: Path, name: str) -> Path:
-    """A file of the model, which must lie in its folder: the site publishes it.
-
-    Raises:
-        CheckpointError: It lies elsewhere.
-    """
+    """A file of the model, which must lie in its folder: the site publishes it."""
     path = folder / name
     # A snapshot of the hub's cache links to the folder of blobs beside the snapshots.
     own = {folder.resolve(), folder.parent.parent.resolve() / "blobs"}
@@ -102,11 +96,7 @@ def _in_folder(folder: Path, name: str) -> Path:
 
 
 def write_site(files: dict[str, Path], output: Path) -> None:
-    """Copy the site into a new folder, whole or not at all.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
+    """Copy the site into a new folder, whole or not at all."""
     from ..files import atomic_path
 
     with atomic_path(output, error=InputError, replace_folder=False) as folder:
@@ -116,41 +106,32 @@ def write_site(files: dict[str, Path], output: Path) -> None:
 
 
 def make_server(files: dict[str, Path], port: int) -> ThreadingHTTPServer:
-    """Create a server of exactly these files, for this machine only.
-
-    Raises:
-        InputError: The port is in use.
-    """
+    """Create a server of exactly these files, for this machine only."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, files))
     except OSError as problem:
         raise InputError(f"port {port} cannot be used ({problem.strerror}); try --port 0") from None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Serves the files of a site."""
+class _Handler(SimpleHTTPRequestHandler):
+    """Serves the files of a site, by their paths in it."""
 
-    def __init__(self, files: dict[str, Path], *connection: object) -> None:
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | _TYPES
+
+    def __init__(self, files: dict[str, Path], *connection: Any) -> None:
         self._files = files
-        super().__init__(*connection)  # type: ignore[arg-type]
+        super().__init__(*connection)
 
-    def do_GET(self) -> None:
-        """Send a file of the site."""
-        name = self.path.partition("?")[0].lstrip("/") or "index.html"
-        source = self._files.get(name)
-        if source is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        kind = _TYPES.get(source.suffix) or mimetypes.guess_type(name)[0]
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", kind or "application/octet-stream")
-        self.send_header("Content-Length", str(source.stat().st_size))
-        # These two headers allow the page to use threads.
+    def translate_path(self, path: str) -> str:
+        """The file of a path; one that does not exist for every other path."""
+        name = path.partition("?")[0].lstrip("/") or "index.html"
+        return str(self._files.get(name, _PAGE / "no such file"))
+
+    def end_headers(self) -> None:
+        """Add the two headers that allow the page to use threads."""
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        self.end_headers()
-        with source.open("rb") as stream:
-            shutil.copyfileobj(stream, self.wfile)
+        super().end_headers()
 
     def log_message(self, *_: object) -> None:
         """Log nothing to the terminal."""

@@ -43,6 +43,12 @@ def print_result(as_json: bool, document: dict[str, Any], shown: Any = None) -> 
         print_facts(document if shown is None else shown)
 
 
+def note_errors(count: int, what: str, listed: Path) -> None:
+    """A line on stderr for items of a data set that were left out, if there are any."""
+    if count:
+        print_progress_line(f"{count} {what}; {listed} says why")
+
+
 def print_line(line: str) -> None:
     """A line of result, never wrapped or colored; each line of a text as it is."""
     sys.stdout.write("\n".join(map(printable, line.split("\n"))) + "\n")

@@ -85,11 +85,7 @@ def encode(
 def encode_file(
     codec: "Codec", path: Path, num_quantizers: int | None, chunk_duration: float | None
 ) -> "tuple[AudioCodes, dict[str, Any]]":
-    """The codes of a sound file, with all that decoding them takes, and what was mixed for it.
-
-    Raises:
-        AudioFileError, AudioError, InputError: see each message.
-    """
+    """The codes of a sound file, with all that decoding them takes, and what was mixed for it."""
     from ..audio import load_with_info
     from ..codes import AudioCodes
 
@@ -177,11 +173,7 @@ def _load_first(job: Job, num_quantizers: int | None) -> "AudioCodes":
 
 
 def load_codes(path: Path) -> "AudioCodes":
-    """The codes of a file, or of one that comes through a pipe.
-
-    Raises:
-        CodesFileError, InputError: see each message.
-    """
+    """The codes of a file, or of one that comes through a pipe."""
     from ..codes import AudioCodes
 
     source = opened(path)
@@ -197,11 +189,7 @@ def load_codes(path: Path) -> "AudioCodes":
 
 
 def check_same_model(codes: "AudioCodes", info: "CodecInfo", job: Job) -> None:
-    """Refuse codes of another model: they would decode to noise without any other sign.
-
-    Raises:
-        ModelMismatchError: the identities, or without one the rates, differ.
-    """
+    """Refuse codes of another model: they would decode to noise without any other sign."""
     if codes.model and codes.model != info.identity:
         made, here = f"model {codes.model}", f"model {info.identity}"
     elif _rates(codes) != _rates(info):

@@ -12,12 +12,11 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .failures import needs_extra
+from .failures import needs_extra, require_packages
 
 if TYPE_CHECKING:
     from ..evaluation.codecs import EvaluatedCodec
     from ..evaluation.run import Plan
-    from ..evaluation.scoring_models.registry import ScoringModelNames
 
 _NO_MODEL = "none"
 _SPEECH_PRESETS = ("table3", "table4")
@@ -143,8 +142,8 @@ def evaluate(
     Example: moss-audio eval data/manifest.jsonl --split valid --num-quantizers 8 -o runs/eval
     """
     openers = _models(model, num_quantizers, device)
-    names = _scoring_models(speaker_model, opinion_model, asr_model, text_normalization)
-    plan = _plan(manifest, (split, domain, limit), openers, metric, names, jobs, examples)
+    scoring = (speaker_model, opinion_model, asr_model, text_normalization)
+    plan = _plan(manifest, (split, domain, limit), openers, metric, scoring, jobs, examples)
     _run(plan, output, "Evaluation", as_json)
 
 
@@ -182,8 +181,8 @@ def compare(
         bitrates, metric, speaker_model = _table2(preset, metric, speaker_model)
     openers = [*_models(model, num_quantizers, device, bitrates)]
     openers += [partial(open_baseline, name) for name in codec or []]
-    names = _scoring_models(speaker_model, opinion_model, asr_model, text_normalization)
-    plan = _plan(manifest, (split, domain, limit), openers, metric, names, jobs, examples)
+    scoring = (speaker_model, opinion_model, asr_model, text_normalization)
+    plan = _plan(manifest, (split, domain, limit), openers, metric, scoring, jobs, examples)
     title = "Comparison of codecs" if preset is None else "Codecs as in Table 2 of the paper"
     _run(plan, output, title, as_json, published=preset is not None)
 
@@ -193,7 +192,7 @@ def _table2(
 ) -> tuple[tuple[int, ...], list[str], str]:
     """Bitrates, metrics and speaker model of the preset, unless others are given."""
     from ..evaluation.published import TABLE2_BITRATES, TABLE2_METRICS
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     if preset != "table2":
         raise InputError(f"--preset {preset!r} is unknown; expected table2, table3 or table4")
@@ -223,7 +222,7 @@ def _compare_speech(
             texts, output, list(models), text_normalization="whisper", **shared
         )
         return
-    from ..evaluation.scoring_models.registry import default_speaker_model
+    from ..evaluation.scoring_models import default_speaker_model
 
     evaluate_speech.evaluate_tts(
         texts,
@@ -259,28 +258,23 @@ def _models(
     ]
 
 
-def _scoring_models(
-    speaker_model: str, opinion_model: str, asr_model: str, text_normalization: str
-) -> "ScoringModelNames":
-    with needs_extra("eval", "measuring"):
-        from ..evaluation.scoring_models.registry import ScoringModelNames
-    return ScoringModelNames(speaker_model, opinion_model, asr_model, text_normalization)
-
-
 def _plan(
     manifest: Path,
     wanted: tuple[str | None, str | None, int | None],
     openers: "Sequence[Callable[[], EvaluatedCodec]]",
     metrics: Sequence[str] | None,
-    scoring_models: "ScoringModelNames",
+    scoring: tuple[str, str, str, str],
     jobs: int | None,
     examples: int,
 ) -> "Plan":
+    """What is measured: clips of (split, domain, at most), by metrics and scoring models."""
+    require_packages("eval", "measuring", "matplotlib", "pystoi", "scipy")
     from ..evaluation.metric_registry import ALL_METRICS
     from ..evaluation.run import Plan, default_jobs
+    from ..evaluation.scoring_models import ScoringModelNames
     from ..manifest import read_manifest
 
-    _require_eval()
+    names = ScoringModelNames(*scoring)
     for name in metrics or []:
         if name not in ALL_METRICS:
             raise InputError(f"--metric {name!r} is unknown; expected {', '.join(ALL_METRICS)}")
@@ -288,16 +282,8 @@ def _plan(
         raise InputError("there is nothing to measure; give a --model or a --codec")
     split, domain, limit = wanted
     clips = read_manifest(manifest, split, domain)[:limit]
-    names = tuple(metrics or ALL_METRICS)
-    return Plan(clips, openers, names, scoring_models, jobs or default_jobs(), examples)
-
-
-def _require_eval() -> None:
-    """Fail before the work, not after it, where its results cannot be written."""
-    with needs_extra("eval", "measuring"):
-        import matplotlib  # noqa: F401
-        import pystoi  # noqa: F401
-        import scipy  # noqa: F401
+    chosen = tuple(metrics or ALL_METRICS)
+    return Plan(clips, openers, chosen, names, jobs or default_jobs(), examples)
 
 
 def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool = False) -> None:
@@ -307,7 +293,7 @@ def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool 
     check_folder(output)
     with display.progress("measuring", len(plan.clips) * len(plan.openers)) as bar:
         outcome = run_evaluation(plan, output, display.follow(bar))
-    command = display.command_line()
     with display.progress("writing the report"):
+        command = display.command_line()
         text = write_results(output, outcome, plan.clips, title, command, published)
     display.show_results(text, output, as_json, all(row.error for row in outcome.rows))

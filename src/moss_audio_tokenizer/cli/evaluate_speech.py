@@ -12,13 +12,14 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
-from .failures import needs_extra
+from .failures import needs_extra, require_packages
 
 if TYPE_CHECKING:
     from ..codes import Codec
     from ..evaluation.datasets import SpeechItem
+    from ..evaluation.speech.asr_eval import AsrSystem
     from ..evaluation.speech.speech_rows import SpeechRow
-    from ..evaluation.speech.systems import AsrSystem, TtsSystem
+    from ..evaluation.speech.tts_eval import TtsSystem
 
 Models = Annotated[
     list[str],
@@ -84,20 +85,12 @@ def evaluate_asr(
     plan = AsrPlan(
         clips, coder, tuple(num_quantizers or ()), num_beams, batch_size, text_normalization
     )
-    systems = {
-        label: open_asr_system(name, coder, device) for label, name in labelled(model).items()
-    }
+    names = labelled(model)
+    systems = {label: open_asr_system(name, coder, device) for label, name in names.items()}
     with display.progress("transcribing", len(clips)) as bar:
         rows = run_asr(systems, plan, output, display.follow(bar))
-    _write(
-        output,
-        rows,
-        "Speech recognition on codes",
-        [],
-        as_json,
-        num_examples=examples,
-        published=published,
-    )
+    more = {"num_examples": examples, "published": published}
+    _write(output, rows, "Speech recognition on codes", [], as_json, **more)
 
 
 def evaluate_tts(
@@ -149,10 +142,8 @@ def evaluate_tts(
     ] = "mfcc",
     seed: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Random seed of the first text; the next text has the next seed.",
+        options.at_least(
+            0, "Random seed of the first text; the next text has the next seed.", metavar="N"
         ),
     ] = 0,
     temperature: options.Temperature = 1.0,
@@ -175,7 +166,7 @@ def evaluate_tts(
     """
     _prepare(output)
     from ..evaluation.datasets import read_test_items
-    from ..evaluation.scoring_models.registry import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
     from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
@@ -204,14 +195,14 @@ def evaluate_tts(
         rows = run_tts(systems, plan, output, display.follow(bar))
     notes = _scoring_notes(wanted, speaker_model, items)
     rate = systems[next(iter(systems))].kbps_per_quantizer
-    more = {"items": items, "num_examples": examples, "kbps_per_quantizer": rate}
-    more |= {"published": published}
+    more = {"num_examples": examples, "published": published}
+    more |= {"items": items, "kbps_per_quantizer": rate}
     _write(output, rows, "Speech synthesis on codes", notes, as_json, **more)
 
 
 def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
     """A CAT-ASR model."""
-    from ..evaluation.speech.systems import CatAsrSystem
+    from ..evaluation.speech.asr_eval import CatAsrSystem
 
     with needs_extra("torch", "running a model of speech recognition"):
         return CatAsrSystem(name, codec, device)
@@ -219,7 +210,7 @@ def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
 
 def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "TtsSystem":
     """A CAT-TTS model with its codec."""
-    from ..evaluation.speech.systems import CatTtsSystem
+    from ..evaluation.speech.tts_eval import CatTtsSystem
 
     with needs_extra("torch", "running a model of speech synthesis"):
         return CatTtsSystem(name, codec, device, **sampling)
@@ -229,9 +220,6 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
     """Models by what tells them apart in tables: the last folders of their paths that differ.
 
     ``runs/p0/final`` and ``runs/p1/final`` are p0/final and p1/final; ``a/b`` alone is b.
-
-    Raises:
-        InputError: a model is given twice.
     """
     parts = [Path(name).parts or (name,) for name in names]
     if len(set(parts)) < len(parts):
@@ -257,10 +245,7 @@ def asr_model_labels(names: Sequence[str]) -> dict[str, str]:
 
 def _prepare(output: Path) -> None:
     """Fail before the work, not after it, where its results cannot be written."""
-    with needs_extra("eval", "measuring"):
-        import jiwer  # noqa: F401
-        import matplotlib  # noqa: F401
-        import scipy  # noqa: F401
+    require_packages("eval", "measuring", "jiwer", "matplotlib", "scipy")
     from ..evaluation.speech.speech_rows import results_file
 
     if output.is_file():
@@ -293,6 +278,5 @@ def _write(
 ) -> None:
     from ..evaluation.speech.speech_report import write_results
 
-    command = display.command_line()
-    text = write_results(output, rows, title, command, notes, **more)
+    text = write_results(output, rows, title, display.command_line(), notes, **more)
     display.show_results(text, output, as_json, all(row.error for row in rows))

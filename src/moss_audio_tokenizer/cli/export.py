@@ -89,8 +89,9 @@ def export_to_onnx(
     """
     with needs_extra("export", "exporting"):
         from ..export.onnx_export import export_onnx
-        from ..export.speech_export import export_speech, is_speech_model
+        from ..export.speech_export import export_speech
         from ..export.whole_clip import export_whole_clip
+        from ..speech.model_facts import is_speech_model
     if is_speech_model(model):
         changed = encoder != "stored" or decoder != "stored" or codes_type != "int32"
         if int8 or changed or contract != "steps" or probe or force:

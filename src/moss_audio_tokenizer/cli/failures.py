@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from importlib import import_module
 
 from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError, shortened
 from ..files import is_machine_failure
@@ -59,6 +60,13 @@ def message_of(error: BaseException) -> str:
 def print_error(message: str) -> None:
     """One line on stderr, in the form of all command-line errors."""
     print_progress_line(f"moss-audio: error: {message}")
+
+
+def require_packages(extra: str, purpose: str, *packages: str) -> None:
+    """Fail before the work, not after it, where its results cannot be made."""
+    with needs_extra(extra, purpose):
+        for package in packages:
+            import_module(package)
 
 
 @contextmanager

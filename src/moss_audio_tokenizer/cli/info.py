@@ -3,7 +3,6 @@
 Owns only the looks; codes describe themselves, and models are `checkpoint.describe`'s.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, options
-from .failures import needs_extra
 from .file_jobs import CODES_SUFFIXES
 
 
@@ -34,25 +32,15 @@ def info(
     Example: moss-audio info speech.moss
     """
     path = Path(subject)
-    if _is_codes(path):
+    if path.suffix.lower() in CODES_SUFFIXES and not path.is_dir():
         facts = describe_codes(path)
     else:
         facts = _describe_sound(path) if path.is_file() else _describe_model(subject)
     display.print_result(as_json, facts, _for_people(facts, graphs))
 
 
-def _is_codes(path: Path) -> bool:
-    """Whether the name says codes."""
-    return path.suffix.lower() in CODES_SUFFIXES and not path.is_dir()
-
-
 def _describe_sound(path: Path) -> dict[str, Any]:
-    """What a sound file holds, and how long its codes would be.
-
-    Raises:
-        InputError: it is neither sound nor codes.
-        AudioFileError: it is sound, but cannot be read.
-    """
+    """What a sound file holds, and how long its codes would be."""
     from ..audio import audio_info
 
     try:
@@ -76,11 +64,7 @@ def _describe_sound(path: Path) -> dict[str, Any]:
 
 
 def describe_codes(path: Path) -> dict[str, Any]:
-    """What a codes file holds, as plain values.
-
-    Raises:
-        CodesFileError: it is missing, truncated, altered, or of another format.
-    """
+    """What a codes file holds, as plain values."""
     found = _codes_facts(path)
     rate, step = found["sampling_rate"], found["downsample_rate"]
     bits_a_second = found["num_quantizers"] * found["bits_per_code"] * rate / step
@@ -120,21 +104,11 @@ def _codes_facts(path: Path) -> dict[str, Any]:
 
 def _describe_model(name: str) -> dict[str, Any]:
     from ..checkpoint.describe import describe_model
+    from ..speech.model_facts import describe_speech_model, is_speech_model
 
-    if speaks_or_reads(Path(name)):
-        with needs_extra("torch", "models on codes"):
-            from ..llm import describe_language_folder
-        return describe_language_folder(Path(name))
+    if is_speech_model(name):
+        return describe_speech_model(Path(name))
     return describe_model(name) | _describe_graphs(name)
-
-
-def speaks_or_reads(folder: Path) -> bool:
-    """Whether a folder holds CAT-TTS or CAT-ASR."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("model_type") in ("cat-asr", "cat-tts")
 
 
 def _describe_graphs(name: str) -> dict[str, Any]:
@@ -152,7 +126,9 @@ def _for_people(facts: dict[str, Any], graphs: bool) -> dict[str, Any]:
     """The same facts with units, and sizes that can be read at a glance."""
     shown = dict(_with_unit(name, value) for name, value in facts.items())
     if "onnx" in shown:
-        shown["onnx"] = _graphs(facts["onnx"]) if graphs else _export_summary(facts["onnx"])
+        export = facts["onnx"]
+        listed = {name: _graph(graph) for name, graph in export.get("graphs", {}).items()}
+        shown["onnx"] = export | {"graphs": listed} if graphs else _export_summary(export)
     return shown
 
 
@@ -165,10 +141,6 @@ def _export_summary(export: dict[str, Any]) -> dict[str, Any]:
     if "codes_changed" in compared:
         shown["against_PyTorch"] = f"{compared['codes_changed']:.2%} of codes differ"
     return shown
-
-
-def _graphs(export: dict[str, Any]) -> dict[str, Any]:
-    return export | {"graphs": {name: _graph(graph) for name, graph in export["graphs"].items()}}
 
 
 def _with_unit(name: str, value: Any) -> tuple[str, Any]:
@@ -191,8 +163,7 @@ def _graph(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ports(ports: list[dict[str, Any]]) -> list[str]:
-    state = ("past_key_values.", "present.")
-    rings = [port for port in ports if port["name"].startswith(state)]
+    rings = [port for port in ports if port["name"].startswith(("past_key_values.", "present."))]
     lines = [_port(port) for port in ports if port not in rings]
     if len(rings) > 2:
         lines.append(f"{_port(rings[0])} to {rings[-1]['name']}")

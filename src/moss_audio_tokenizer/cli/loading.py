@@ -115,8 +115,8 @@ def _load_speech(
     kind: str, folder: str, device: str, backend: str | None, num_threads: int | None
 ) -> Any:
     """CAT-TTS or CAT-ASR; by its ONNX graphs where there are some and no backend was asked for."""
-    from ..speech.bundled import find_speech_model
-    from ..speech.onnx_models import OnnxAsr, OnnxTts, is_exported_speech
+    from ..speech.model_facts import find_speech_model, is_exported_speech
+    from ..speech.onnx_speech import OnnxAsr, OnnxTts
 
     found = find_speech_model(kind, folder)
     if backend == "onnx" or (backend is None and device == "cpu" and is_exported_speech(found)):
@@ -146,7 +146,7 @@ def check_speech_model(model: str, recipe: str) -> None:
     Raises:
         CheckpointError: there is no such folder, or no model in it.
     """
-    from ..speech.bundled import find_speech_model
+    from ..speech.model_facts import find_speech_model
 
     if model == "bundled":
         find_speech_model(recipe.partition("_")[0], model)
@@ -176,12 +176,7 @@ def _purpose(model: str, asked_for: bool) -> str:
 
 
 def num_quantizers_of(count: int | None, kbps: float | None, info: "CodecInfo") -> int | None:
-    """Layers of codes that the user asked for, by number or by bitrate; None for all.
-
-    Raises:
-        InputError: both were given.
-        CodesError: the model has fewer layers, or the bitrate is impossible.
-    """
+    """Layers of codes that the user asked for, by number or by bitrate; None for all."""
     counts, rates = [] if count is None else [count], [] if kbps is None else [kbps]
     found = several_num_quantizers(counts, rates, info)
     return found[0] if found else None
@@ -190,12 +185,7 @@ def num_quantizers_of(count: int | None, kbps: float | None, info: "CodecInfo") 
 def several_num_quantizers(
     counts: Sequence[int], kbps: Sequence[float], info: "CodecInfo"
 ) -> list[int]:
-    """Different numbers of layers that the user asked for, ascending; empty for all.
-
-    Raises:
-        InputError: numbers and bitrates were given.
-        CodesError: the model has fewer layers, or a bitrate is impossible.
-    """
+    """Different numbers of layers that the user asked for, ascending; empty for all."""
     if counts and kbps:
         raise InputError("got --num-quantizers and --kbps; give one of them")
     for count in counts:

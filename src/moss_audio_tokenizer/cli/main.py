@@ -90,7 +90,7 @@ app = typer.Typer(
 _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Use": {"encode": encode, "decode": decode, "reconstruct": reconstruct, "info": info},
     "Data sets": {"tokenize": tokenize, "detokenize": detokenize, "stats": stats},
-    "Train": {"study": study},
+    "Train": {"train": train, "study": study},
     "Measure": {
         "eval": evaluate,
         "compare": compare,
@@ -105,10 +105,9 @@ _GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Speech": {"tts": tts, "asr": asr},
 }
 for group, commands in _GROUPS.items():
-    if group == "Train":
-        app.command("train", cls=RecipeCommand, rich_help_panel=group)(train)
     for name, command in commands.items():
-        app.command(name, rich_help_panel=group)(command)
+        kind = RecipeCommand if name == "train" else None
+        app.command(name, cls=kind, rich_help_panel=group)(command)
 app.add_typer(data, rich_help_panel="Data sets")
 app.add_typer(export, name="export", rich_help_panel="Serve")
 

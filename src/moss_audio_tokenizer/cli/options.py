@@ -24,6 +24,11 @@ def output_option(metavar: str, text: str) -> Any:
     return typer.Option("--output", "-o", metavar=metavar, readable=False, help=text)
 
 
+def at_least(minimum: float, text: str, **more: Any) -> Any:
+    """An option that takes numbers from ``minimum`` on, named as its parameter."""
+    return typer.Option(min=minimum, help=text, **more)
+
+
 SOUND_FORMATS = (
     "wav, flac, ogg, opus, mp3 and aiff; m4a, aac, mp4, webm, mka and wma with ffmpeg or the "
     "formats extra"

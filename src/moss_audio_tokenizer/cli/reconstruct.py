@@ -15,7 +15,7 @@ import typer
 
 from ..errors import AudioFileError, InputError
 from . import display, loading, options
-from .failures import needs_extra
+from .failures import needs_extra, require_packages
 from .file_jobs import (
     AUDIO_SUFFIXES,
     Job,
@@ -33,7 +33,7 @@ from .file_jobs import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..codes import Codec
+    from ..codes import Codec, CodecInfo
 
 _REPORT_SUFFIXES = (".html", ".htm")
 _IN_TABLE = {"stoi": "STOI", "mel_distance": "mel distance"}
@@ -52,16 +52,22 @@ class Version:
 
 
 @dataclass(frozen=True)
-class _Original:
-    """A recording as the model takes it, and the channels that it had before."""
+class _Result:
+    """A recording as the model takes it, and what became of it.
 
+    Attributes:
+        source: the sound file.
+        codec: the facts of the codec.
+        samples: (channels, samples).
+        mixed: what a result says of the channels, if they were mixed to mono.
+        versions: by ascending number of layers.
+    """
+
+    source: Path
+    codec: "CodecInfo"
     samples: "np.ndarray"
-    num_channels: int
-
-    @property
-    def mixed(self) -> dict[str, int]:
-        """What a result says of it, if it was mixed to mono."""
-        return {"mixed_channels": self.num_channels} if self.num_channels > 1 else {}
+    mixed: dict[str, int]
+    versions: Sequence[Version]
 
 
 Report = Annotated[
@@ -119,16 +125,22 @@ def reconstruct(
     layers = loading.several_num_quantizers(counts, rates, codec.info)
     outputs = [_output_of(job.output, count, several) for job in jobs for count in layers or [0]]
     check_outputs(outputs, [job.source for job in jobs])
-    if len(jobs) == 1:
-        _one(codec, jobs[0], layers, several, model, report, domain, as_json)
+    if len(jobs) > 1:
+
+        def work(job: Job) -> dict[str, Any]:
+            return _described(_reconstruct(codec, job, layers, several, lambda _: nullcontext()))
+
+        work_through(jobs, "reconstructing", work, as_json)
         return
-
-    def work(job: Job) -> dict[str, Any]:
-        original, versions = _reconstruct(codec, job, layers, several, lambda _: nullcontext())
-        _save(versions, codec.info.sampling_rate)
-        return _described(job.source, codec, original, versions)
-
-    work_through(jobs, "reconstructing", work, as_json)
+    with display.progress("encoding", 1 + max(1, len(layers))) as bar:
+        result = _reconstruct(codec, jobs[0], layers, several, partial(display.one_of, bar))
+    if report:
+        result = _measured(result, domain)
+        _write_report(report, model, result)
+    if as_json:
+        display.print_json(_described(result) | {"report": str(report) if report else None})
+    elif not is_pipe(jobs[0].output):
+        _print(result, report)
 
 
 def _check(jobs: Sequence[Job], report: Path | None, num_versions: int, as_json: bool) -> None:
@@ -143,32 +155,7 @@ def _check(jobs: Sequence[Job], report: Path | None, num_versions: int, as_json:
     if len(jobs) > 1:
         raise InputError(f"--report shows one recording; got {len(jobs)}")
     check_outputs([report], [jobs[0].source])
-    _require_report()
-
-
-def _one(
-    codec: "Codec",
-    job: Job,
-    layers: Sequence[int],
-    several: bool,
-    model: str,
-    report: Path | None,
-    domain: str,
-    as_json: bool,
-) -> None:
-    """Reconstruct one recording, and show a table of it."""
-    with display.progress("encoding", 1 + max(1, len(layers))) as bar:
-        step = partial(display.one_of, bar)
-        original, versions = _reconstruct(codec, job, layers, several, step)
-    _save(versions, codec.info.sampling_rate)
-    if report:
-        versions = _measure(original.samples, versions, codec.info.sampling_rate, domain)
-        _write_report(report, job.source, model, codec, original.samples, versions)
-    if as_json:
-        facts = _described(job.source, codec, original, versions)
-        display.print_json(facts | {"report": str(report) if report else None})
-    elif not is_pipe(job.output):
-        _print(versions, original, report)
+    require_packages("eval", "--report", "matplotlib", "pystoi")
 
 
 def _reconstruct(
@@ -177,13 +164,12 @@ def _reconstruct(
     layers: Sequence[int],
     several: bool,
     step: Callable[[str], AbstractContextManager[None]],
-) -> "tuple[_Original, list[Version]]":
+) -> _Result:
     """Encode once with the most layers; fewer layers are the first of these codes."""
     from ..audio import load_with_info
 
     info = codec.info
     audio, sound = load_with_info(opened(job.source), info.sampling_rate, info.num_channels)
-    original = _Original(audio, sound.num_channels if info.num_channels == 1 else 1)
     layers = layers or [info.num_quantizers]
     versions = []
     with step("encoding"):
@@ -194,7 +180,10 @@ def _reconstruct(
         output = _output_of(job.output, count, several)
         kbps = info.bitrate(count) / 1000
         versions.append(Version(count, kbps, output, decoded, replaced=output.is_file()))
-    return original, versions
+    _save(versions, info.sampling_rate)
+    is_mixed = 1 == info.num_channels < sound.num_channels
+    mixed = {"mixed_channels": sound.num_channels} if is_mixed else {}
+    return _Result(job.source, info, audio, mixed, versions)
 
 
 def _output_of(output: Path, num_quantizers: int, several: bool) -> Path:
@@ -212,74 +201,60 @@ def _save(versions: Sequence[Version], sampling_rate: int) -> None:
         save_audio(version.output, version.audio, sampling_rate)
 
 
-def _require_report() -> None:
-    """Fail before the work, not after it, where the report cannot be made."""
-    with needs_extra("eval", "--report"):
-        import matplotlib  # noqa: F401
-        import pystoi  # noqa: F401
-
-
-def _measure(
-    original: "np.ndarray", versions: Sequence[Version], sampling_rate: int, domain: str
-) -> list[Version]:
+def _measured(result: _Result, domain: str) -> _Result:
+    """The same with metrics of every version."""
     from ..evaluation.metric_registry import DEFAULT_METRICS, measure, metrics_of
 
-    names = metrics_of(domain, DEFAULT_METRICS)
-
+    names, rate = metrics_of(domain, DEFAULT_METRICS), result.codec.sampling_rate
     with display.progress("measuring"):
-        return [
-            replace(version, metrics=measure(original, version.audio, sampling_rate, names))
-            for version in versions
+        versions = [
+            replace(version, metrics=measure(result.samples, version.audio, rate, names))
+            for version in result.versions
         ]
+    return replace(result, versions=versions)
 
 
-def _write_report(
-    path: Path,
-    source: Path,
-    model: str,
-    codec: "Codec",
-    original: "np.ndarray",
-    versions: Sequence[Version],
-) -> None:
-    from ..evaluation.exhibits import Reconstruction, build_report
+def _write_report(path: Path, model: str, result: _Result) -> None:
+    from ..evaluation import exhibits
     from ..files import atomic_path
 
-    rows = [
-        Reconstruction(one.num_quantizers, one.kbps, one.audio, one.metrics) for one in versions
+    name, rate = f"{model} ({result.codec.identity})", result.codec.sampling_rate
+    shown = [
+        exhibits.Version(
+            exhibits.quantizers(one.num_quantizers), one.kbps, one.audio, rate, one.metrics
+        )
+        for one in result.versions
     ]
-    command = display.command_line()
-    name = f"{model} ({codec.info.identity})"
+    title, command = result.source.name, display.command_line()
     with needs_extra("eval", "--report"), display.progress("writing the report"):
-        page = build_report(source.name, command, name, original, codec.info.sampling_rate, rows)
+        page = exhibits.build_report(title, command, name, result.samples, shown)
     make_folders([path])
     with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(page, encoding="utf-8")
     display.note_large_page(path, "that of a shorter recording is smaller")
 
 
-def _described(
-    source: Path, codec: "Codec", original: "_Original", versions: Sequence[Version]
-) -> dict[str, Any]:
-    num_samples = original.samples.shape[1]
+def _described(result: _Result) -> dict[str, Any]:
+    num_samples, rate = result.samples.shape[1], result.codec.sampling_rate
     return {
-        "input": str(source),
-        "model": codec.info.identity,
-        "sampling_rate": codec.info.sampling_rate,
+        "input": str(result.source),
+        "model": result.codec.identity,
+        "sampling_rate": rate,
         "num_samples": num_samples,
-        "duration_seconds": num_samples / codec.info.sampling_rate,
-        "kbps": versions[-1].kbps,
-        "reconstructions": [_facts(version) for version in versions],
-        **original.mixed,
+        "duration_seconds": num_samples / rate,
+        "kbps": result.versions[-1].kbps,
+        "reconstructions": [_facts(version) for version in result.versions],
+        **result.mixed,
     }
 
 
-def _print(versions: Sequence[Version], original: "_Original", report: Path | None) -> None:
-    found = versions[0].metrics if report else {}
+def _print(result: _Result, report: Path | None) -> None:
+    found = result.versions[0].metrics if report else {}
     measured = {name: title for name, title in _IN_TABLE.items() if name in found}
-    rows = [_row(version, measured) for version in versions]
+    rows = [_row(version, measured) for version in result.versions]
     display.print_table(("layers", "kbps", *measured.values(), "file"), rows)
-    replaced = any(version.replaced for version in versions)
-    for note in notes(original.mixed | {"replaced": replaced}):
+    replaced = any(version.replaced for version in result.versions)
+    for note in notes(result.mixed | {"replaced": replaced}):
         display.print_progress_line(note)
     if report:
         display.print_line(f"report: {report}")

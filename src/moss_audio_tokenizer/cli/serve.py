@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,9 +34,7 @@ def serve(
             help="CAT-ASR weights: also transcribe speech; 'none' for no transcripts.",
         ),
     ] = None,
-    max_streams: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Live streams at once.")
-    ] = 16,
+    max_streams: Annotated[int, options.at_least(1, "Live streams at once.", metavar="N")] = 16,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
@@ -45,37 +44,33 @@ def serve(
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, show_default="all cores but one", help="Threads on a CPU.")
+        int | None, options.at_least(1, "Threads on a CPU.", show_default="all cores but one")
     ] = None,
     voices: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Store codes of reference recordings there.")
     ] = None,
     voice_megabytes: Annotated[
         int,
-        typer.Option(
-            min=1, help="Largest size of that folder; the longest unused are deleted first."
-        ),
+        options.at_least(1, "Largest size of that folder; the longest unused are deleted first."),
     ] = 256,
     api_keys: Annotated[
         Path | None,
         typer.Option("--api-keys", metavar="FILE", help="Require a key of FILE, one a line."),
     ] = None,
-    max_clip_seconds: Annotated[float, typer.Option(min=0.1, help="Longest whole file.")] = 600.0,
-    max_speech_seconds: Annotated[float, typer.Option(min=0.1, help="Longest speech.")] = 20.0,
-    max_stream_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Longest live stream.")
-    ] = 14400.0,
+    max_clip_seconds: Annotated[float, options.at_least(0.1, "Longest whole file.")] = 600.0,
+    max_speech_seconds: Annotated[float, options.at_least(0.1, "Longest speech.")] = 20.0,
+    max_stream_seconds: Annotated[float, options.at_least(0.1, "Longest live stream.")] = 14400.0,
     max_speed: Annotated[
-        float, typer.Option(min=0.1, help="Times real time at which a stream may be fed.")
+        float, options.at_least(0.1, "Times real time at which a stream may be fed.")
     ] = 4.0,
     requests_a_minute: Annotated[
-        float, typer.Option(min=0, help="Requests and streams of one client; 0 for no limit.")
+        float, options.at_least(0, "Requests and streams of one client; 0 for no limit.")
     ] = 600.0,
     idle_seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long a client may send or take nothing.")
+        float, options.at_least(0.1, "How long a client may send or take nothing.")
     ] = 30.0,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="How long streams may continue after SIGTERM.")
+        float, options.at_least(0, "How long streams may continue after SIGTERM.")
     ] = 30.0,
     cors: Annotated[
         list[str] | None,
@@ -95,7 +90,7 @@ def serve(
         bool, typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For.")
     ] = False,
     streams_a_client: Annotated[
-        int, typer.Option(min=0, help="Live streams of one client; 0 for no limit.")
+        int, options.at_least(0, "Live streams of one client; 0 for no limit.")
     ] = 0,
 ) -> None:
     """Serve the codec over HTTP and WebSockets.
@@ -133,35 +128,29 @@ def serve(
     # Two threads that import transformers at the same time fail.
     opening = threading.Lock()
 
-    def open_codec() -> Any:
-        """Open the codec, on the thread that will step it."""
-        with opening:
-            return loading.load_codec(
-                model, "all", device, False, backend, num_threads, compute_dtype, attention
-            )
+    def opener(load: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        """What opens a model, on the thread that will run it."""
 
-    def open_synthesizer() -> Any:
-        """Open the TTS model, on the thread that will run it."""
-        with opening:
-            return loading.load_speaker(str(tts), model, device, backend, num_threads)
+        def open_model() -> Any:
+            with opening:
+                return load(*arguments)
 
-    def open_transcriber() -> Any:
-        """Open the ASR model, on the thread that will run it."""
-        with opening:
-            return loading.load_transcriber(str(asr), model, device, backend, num_threads)
+        return open_model
 
+    codec = (model, "all", device, False, backend, num_threads, compute_dtype, attention)
+    speech = (model, device, backend, num_threads)
     server = CodecServer(
-        open_codec,
+        opener(loading.load_codec, *codec),
         settings,
-        None if tts is None else open_synthesizer,
-        None if asr is None else open_transcriber,
+        opener(loading.load_speaker, tts, *speech) if tts else None,
+        opener(loading.load_transcriber, asr, *speech) if asr else None,
     )
     run(server, host, port, _announce)
 
 
 def _speech_model(kind: str, name: str | None, codec: str) -> str | None:
     """The speech model to serve; installed ones know the codes of the bundled codec alone."""
-    from ..speech.bundled import is_installed
+    from ..speech.model_facts import is_installed
 
     if name is None:
         return "bundled" if codec == "bundled" and is_installed(kind) else None
@@ -185,11 +174,7 @@ def _allowed_hosts(host: str, names: list[str]) -> frozenset[str] | None:
 
 
 def _read_keys(path: Path | None) -> frozenset[str]:
-    """Read API keys from a file, one a line.
-
-    Raises:
-        InputError: The file cannot be read or has no key.
-    """
+    """Read API keys from a file, one a line."""
     if path is None:
         return frozenset()
     try:

@@ -264,7 +264,7 @@ def _codes(
     """Codes of one input, of the codebooks that the model can read; None for silence."""
     from ..audio import load_audio
     from ..codes import AudioCodes
-    from ..speech.codes_batch import check_codes
+    from ..speech.model_facts import check_codes
     from ..speech.transcriber import is_audible
 
     info = transcriber.codec.info

@@ -3,6 +3,7 @@
 Owns options and looks; the work is `bulk`'s.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,10 @@ import typer
 from . import display, loading, options
 
 if TYPE_CHECKING:
-    from ..bulk.progress import Progress
+    from ..bulk.tokenizing import Progress
+
+_ERRORS_NAME = "errors.jsonl"
+_NOT_SHOWN = ("head", "sha256", "speed", "hours")
 
 
 def tokenize(
@@ -29,7 +33,7 @@ def tokenize(
     ] = "parquet",
     workers: options.Workers = None,
     loaders: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Threads of each worker that decode sound.")
+        int, options.at_least(1, "Threads of each worker that decode sound.", metavar="N")
     ] = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
@@ -46,17 +50,15 @@ def tokenize(
     ] = None,
     batch_seconds: Annotated[
         float | None,
-        typer.Option(
+        options.at_least(
+            0.08,
+            "Audio that is loaded, and computed together, at once.",
             metavar="S",
-            min=0.08,
             show_default="16; 120 on a GPU",
-            help="Audio that is loaded, and computed together, at once.",
         ),
     ] = None,
     shard_hours: Annotated[float, typer.Option(metavar="H", help="Audio in a shard.")] = 0.5,
-    shard_clips: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Most clips in a shard.")
-    ] = 5000,
+    shard_clips: Annotated[int, options.at_least(1, "Most clips in a shard.", metavar="N")] = 5000,
     domain: options.Domain = "speech",
     ray_address: options.RayAddress = "",
     gpus: options.Gpus = None,
@@ -141,15 +143,10 @@ def detokenize(
             ray_options(ray_address, gpus, device, 1),
             display.count_up(bar),
         )
-    if as_json:
-        display.print_json(summary)
-    else:
-        hours = summary.pop("hours")
-        display.print_facts(summary | {"audio": display.duration(hours * 3600)})
-    if count := summary["errors"]:
-        display.print_progress_line(
-            f"{count} clips could not be read; {output / 'errors.jsonl'} says why"
-        )
+    shown = {name: value for name, value in summary.items() if name != "hours"}
+    shown["audio"] = display.duration(summary["hours"] * 3600)
+    display.print_result(as_json, summary, shown)
+    display.note_errors(summary["errors"], "clips could not be read", output / _ERRORS_NAME)
 
 
 def choose(
@@ -174,8 +171,6 @@ def _layers(choice: Any, parts: str, num_quantizers: int | None, kbps: float | N
 
 def default_workers(device: str) -> int:
     """A process for each core that this one may use; on a GPU one, which is enough to fill it."""
-    import os
-
     if device != "cpu":
         return 1
     affinity = getattr(os, "sched_getaffinity", None)
@@ -184,7 +179,7 @@ def default_workers(device: str) -> int:
 
 def ray_options(address: str, gpus: float | None, device: str, cpus: int) -> Any:
     """Where actors of Ray run, and on what."""
-    from ..bulk.ray_engine import RayOptions
+    from ..bulk.job_engines import RayOptions
 
     share = gpus if gpus is not None else 0.0 if device == "cpu" else 1.0
     return RayOptions(address, float(cpus), share)
@@ -200,20 +195,13 @@ def _described(progress: "Progress") -> str:
 
 
 def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
-    if as_json:
-        display.print_json(summary)
-    else:
-        named = {k: v for k, v in summary.items() if k not in ("head", "sha256", "speed", "hours")}
-        speed = summary["speed"]["audio_hours_per_hour"]
-        named |= {
-            "bytes": display.file_size(summary["bytes"]),
-            "audio": display.duration(summary["hours"] * 3600),
-            "speed": f"{speed:,.0f} times real time",
-        }
-        display.print_facts(named)
-    if count := summary["errors"]:
-        where = output / "errors.jsonl"
-        display.print_progress_line(f"{count} recordings could not be used; {where} says why")
+    shown = {name: value for name, value in summary.items() if name not in _NOT_SHOWN} | {
+        "bytes": display.file_size(summary["bytes"]),
+        "audio": display.duration(summary["hours"] * 3600),
+        "speed": f"{summary['speed']['audio_hours_per_hour']:,.0f} times real time",
+    }
+    display.print_result(as_json, summary, shown)
+    display.note_errors(summary["errors"], "recordings could not be used", output / _ERRORS_NAME)
 
 
 def stats(
@@ -234,32 +222,15 @@ def stats(
         found = shard_statistics(source, tuple(split or ()), verify, display.count_up(bar))
     if as_json:
         display.print_json(found)
-    else:
-        _show_statistics(found)
-
-
-def _show_statistics(found: dict[str, Any]) -> None:
+        return
     layers, groups = found.pop("layers"), found.pop("groups")
     display.print_facts(found)
     display.print_line("")
-    display.print_table(
-        ("clips", "hours", "split", "domain", "language"),
-        [
-            (
-                f"{group['clips']:,}",
-                f"{group['hours']:.2f}",
-                group["split"],
-                group["domain"],
-                group["language"] or "-",
-            )
-            for group in groups
-        ],
-    )
+    named = [(group["split"], group["domain"], group["language"] or "-") for group in groups]
+    sums = [(f"{group['clips']:,}", f"{group['hours']:.2f}") for group in groups]
+    rows = [(*sum_, *names) for sum_, names in zip(sums, named, strict=True)]
+    display.print_table(("clips", "hours", "split", "domain", "language"), rows)
     display.print_line("")
-    display.print_table(
-        ("layer", "bits a code", "entries in use"),
-        [
-            (str(number), f"{layer['bits']:.2f}", f"{layer['used']:.1%}")
-            for number, layer in enumerate(layers, 1)
-        ],
-    )
+    numbers = [(f"{layer['bits']:.2f}", f"{layer['used']:.1%}") for layer in layers]
+    by_layer = [(str(number), *row) for number, row in enumerate(numbers, 1)]
+    display.print_table(("layer", "bits a code", "entries in use"), by_layer)

@@ -59,8 +59,8 @@ def train(
     All keys of a recipe: moss-audio train decoder --show
     """
     with needs_extra("train", "training"):
-        from ..training.overrides import override, recipe_lines
         from ..training.recipes import recipe as find_recipe
+        from ..training.run_config import override, recipe_lines
 
     config = override(find_recipe(recipe), assignments or [])
     if show:
@@ -71,18 +71,14 @@ def train(
 
 
 def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
-    """A trainer that is ready to run.
-
-    Raises:
-        InputError: the folder or the data cannot be used: unlike what breaks off a run later,
-            the user repairs that by giving something else.
-    """
+    """A trainer that is ready to run."""
     with needs_extra("train", "training"):
-        from ..training.build import trainer_for
-    try:
-        return trainer_for(config, resume, report=display.print_progress_line)
-    except TrainingError as error:
-        raise InputError(str(error)) from error
+        from ..training.recipes import trainer_for
+
+        try:
+            return trainer_for(config, resume, report=display.print_progress_line)
+        except TrainingError as error:
+            raise InputError(str(error)) from error
 
 
 def study(
@@ -106,11 +102,12 @@ def study(
     """
     with needs_extra("train", "training"):
         from ..training.studies import run_study
-    keys = list(assignments or [])
-    outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
-    others = [key for key in keys if not key.startswith("output=")]
-    try:
-        folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
-    except TrainingError as error:
-        raise InputError(str(error)) from error
+
+        keys = list(assignments or [])
+        outputs = [key.removeprefix("output=") for key in keys if key.startswith("output=")]
+        others = [key for key in keys if not key.startswith("output=")]
+        try:
+            folder = run_study(name, "".join(outputs[-1:]), others, display.print_progress_line)
+        except TrainingError as error:
+            raise InputError(str(error)) from error
     display.print_line(str(folder))

@@ -6,7 +6,7 @@ the clip's name. The results file is `results_file.py`'s, averages are `summary.
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,18 @@ import numpy as np
 
 from ..audio import convert_channels, read_audio, save_audio
 from ..manifest import ManifestEntry
+from ..metrics.delays import without_delay
 from ..metrics.signals import MEASURED_RATE
-from .alignment import without_delay
 from .codecs import CodedClip, EvaluatedCodec
 from .metric_registry import METRICS
 from .results_file import (
     Key,
     ResultRow,
     as_count,
-    as_number,
     as_text,
     checked,
     number_or_nan,
     number_or_null,
-    or_null,
     parsing,
 )
 
@@ -96,24 +94,6 @@ class Row(ResultRow):
         return found
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "path": as_text,
-    "domain": as_text,
-    "language": lambda value: "" if value is None else as_text(value),
-    "model": as_text,
-    "identity": as_text,
-    "num_quantizers": or_null(as_count),
-    "kbps": as_number,
-    "actual_kbps": as_number,
-    "delay_ms": as_number,
-    "error": as_text,
-    "num_words": as_count,
-    "num_characters": as_count,
-    "transcript": or_null(as_text),
-    "text": or_null(as_text),
-}
-
-
 def row_from_json(item: Mapping[str, Any]) -> Row:
     """The row that `Row.as_json` was made from.
 
@@ -121,8 +101,8 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
         EvaluationError: it was made from something else, such as a row of a speech model's.
     """
     with parsing(item):
-        values = checked(item, _FIELDS)
-        values["metrics"] = checked(item, dict.fromkeys(METRICS, number_or_nan))
+        values = checked(item, Row, language=lambda value: as_text(value or ""))
+        values["metrics"] = {name: number_or_nan(item[name]) for name in METRICS if name in item}
         values["scoring_models"] = {
             name: as_text(model) for name, model in item.get("scorers", {}).items()
         }
@@ -169,7 +149,7 @@ def without_changed(
 
 
 def _forget(folder: Path, clip: ManifestEntry) -> None:
-    shutil.rmtree(audio_folder(folder, clip), ignore_errors=True)
+    shutil.rmtree(version_file(folder, clip).parent, ignore_errors=True)
     for path in folder.glob(f"codes/*/{name_slug(clip.name)}.npy"):
         path.unlink()
 
@@ -195,29 +175,23 @@ def save_decoded_audio(
     rate = codec.sampling_rate
     late = round(delay * rate / MEASURED_RATE)
     rows = [without_delay(channel, late, num_samples) for channel in coded_clip.audio]
-    name = f"{slug(codec.name, coded_clip.num_quantizers)}.flac"
-    path = audio_folder(folder, clip) / name
+    path = version_file(folder, clip, slug(codec.name, coded_clip.num_quantizers))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_audio(path, np.stack(rows), rate)
 
 
 def save_reference(folder: Path, clip: ManifestEntry) -> None:
     """The original in mono beside what codecs made of it."""
-    path = reference_file(folder, clip)
+    path = version_file(folder, clip)
     samples, rate = read_audio(clip.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written again for every codec: the file there may be of another clip of this name.
     save_audio(path, convert_channels(samples, 1), rate)
 
 
-def reference_file(folder: Path, clip: ManifestEntry) -> Path:
-    """Where the original of a clip lies."""
-    return audio_folder(folder, clip) / "reference.flac"
-
-
-def audio_folder(folder: Path, clip: ManifestEntry) -> Path:
-    """Where the versions of a clip lie."""
-    return folder / "audio" / name_slug(clip.name)
+def version_file(folder: Path, clip: ManifestEntry, version: str = "reference") -> Path:
+    """Where a version of a clip lies: what a codec made of it, or the original."""
+    return folder / "audio" / name_slug(clip.name) / f"{version}.flac"
 
 
 def name_slug(name: str) -> str:

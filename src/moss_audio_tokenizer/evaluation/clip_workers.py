@@ -1,8 +1,8 @@
 """Clips through codecs, measured: in one process or in several, with the same results.
 
-Owns the work on one clip and its spreading over processes; rows are `result_rows.py`'s, the output
-folder `run.py`'s, artifacts `artifacts.py`'s. Everything is measured in mono at 16 kHz,
-after `alignment.py`'s rule.
+Owns the work on one clip and its spreading over processes; what is left of a clip is
+`clip_results.py`'s, the output folder `run.py`'s. Everything is measured in mono at 16 kHz, after
+`metrics.delays` has taken the delay away.
 """
 
 import os
@@ -20,13 +20,13 @@ import numpy as np
 from ..audio import load_audio, resample
 from ..errors import EvaluationError, MissingDependencyError, MossAudioError
 from ..manifest import ManifestEntry
+from ..metrics.delays import find_delay, without_delay
 from ..metrics.signals import MEASURED_RATE
 from ..workers import prepare_worker
-from .alignment import find_delay, without_delay
 from .clip_results import Row, content_of, save_codes, save_decoded_audio, save_reference
 from .codecs import CodedClip, EvaluatedCodec, Opener
 from .metric_registry import measure_mono, metrics_of, missing_packages
-from .scoring_models.registry import ScoringModelNames, ScoringModels
+from .scoring_models import ScoringModelNames, ScoringModels
 
 # Libraries that would each start a thread for every core, in each of several processes.
 _THREAD_VARIABLES = tuple(
@@ -36,13 +36,7 @@ _THREAD_VARIABLES = tuple(
 
 @dataclass(frozen=True)
 class Task:
-    """One clip through one codec.
-
-    Attributes:
-        clip: from the manifest.
-        codec: index of the codec in the work.
-        save_audio: whether the decoded audio is stored.
-    """
+    """One clip through one codec, which is named by its index in the work."""
 
     clip: ManifestEntry
     codec: int
@@ -51,14 +45,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Work:
-    """What every process must know.
-
-    Attributes:
-        openers: one for each codec.
-        metrics: names of what is measured.
-        scoring_models: names of the scoring models.
-        folder: where audio and codes of clips are stored.
-    """
+    """What every process must know; audio and codes of clips go to the folder."""
 
     openers: tuple[Opener, ...]
     metrics: tuple[str, ...]
@@ -75,14 +62,10 @@ class Opened:
 
 
 class Worker:
-    """Does tasks one after the other; a codec is opened at its first task.
-
-    Args:
-        work: what to do.
-        opened: what is open already.
+    """Does tasks one after the other; a codec that is not open yet is opened at its first task.
 
     Raises:
-        CheckpointError, InputError: a model that scores cannot be loaded.
+        CheckpointError, InputError: a scoring model cannot be loaded.
     """
 
     def __init__(self, work: Work, opened: Opened | None = None) -> None:
@@ -91,7 +74,6 @@ class Worker:
         self._scoring_models = (
             opened.scoring_models if opened else ScoringModels(work.scoring_models)
         )
-        self._missing = dict.fromkeys(missing_packages(work.metrics), nan)
 
     def rows(self, task: Task) -> list[Row]:
         """A row for every number of quantizers; a clip that fails costs its own rows only.
@@ -99,7 +81,9 @@ class Worker:
         Raises:
             MissingDependencyError: every clip would fail the same way.
         """
-        codec = self._codec(task.codec)
+        if task.codec not in self._codecs:
+            self._codecs[task.codec] = self._work.openers[task.codec]()
+        codec = self._codecs[task.codec]
         try:
             return self._measure(task, codec)
         except MissingDependencyError:
@@ -107,11 +91,6 @@ class Worker:
         except Exception as error:  # of any kind: a codec under test may raise what it likes
             message = str(error) if isinstance(error, MossAudioError) else repr(error)
             return _failed_rows(task, codec, message)
-
-    def _codec(self, index: int) -> EvaluatedCodec:
-        if index not in self._codecs:
-            self._codecs[index] = self._work.openers[index]()
-        return self._codecs[index]
 
     def _measure(self, task: Task, codec: EvaluatedCodec) -> list[Row]:
         clip, folder = task.clip, self._work.folder
@@ -159,22 +138,24 @@ class Worker:
         if clip.domain != "speech":
             return replace(row, metrics=_finite(values))
         scores = self._scoring_models.score(original, estimate, clip.text, clip.language)
-        return replace(
+        row = replace(
             row,
             metrics=_finite(values | scores.values),
-            num_words=scores.num_words,
-            num_characters=scores.num_characters,
-            transcript=scores.transcript,
-            text=clip.text if scores.transcript is not None else None,
             scoring_models=self._work.scoring_models.by_metric,
+        )
+        found = scores.transcript
+        if found is None:
+            return row
+        words = found.num_words, found.num_characters
+        return replace(
+            row, num_words=words[0], num_characters=words[1], transcript=found.read, text=clip.text
         )
 
     def _values(self, domain: str, original: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
         names = metrics_of(domain, self._work.metrics)
-        values = {name: self._missing[name] for name in names if name in self._missing}
-        return values | measure_mono(
-            original, estimate, [one for one in names if one not in values]
-        )
+        missing = missing_packages(names)
+        measured = measure_mono(original, estimate, [one for one in names if one not in missing])
+        return {name: measured.get(name, nan) for name in names}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

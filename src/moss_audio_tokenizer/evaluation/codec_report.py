@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from ..manifest import ManifestEntry
-from .clip_results import Row, audio_folder, name_slug, read_codes, reference_file, slug
+from .clip_results import Row, name_slug, read_codes, slug, version_file
 from .exhibits import Version, beginning, describe, exhibit_html, original_version, quantizers
 from .metric_registry import METRICS
 from .pages import Figure, Report, Section
@@ -218,15 +218,17 @@ def _remarks(outcome: Outcome, summaries: Sequence[Summary]) -> list[str]:
 def _exhibit(folder: Path, outcome: Outcome, clip: ManifestEntry) -> Section:
     rows = [row for row in outcome.rows if row.path == clip.name and not row.error]
     # The clip may have been deleted since it was measured; its artifacts are still there.
-    source = clip.path if clip.path.is_file() else reference_file(folder, clip)
+    source = clip.path if clip.path.is_file() else version_file(folder, clip)
     if not rows or not source.is_file():
         reason = "was deleted, and its sound was not stored" if rows else "failed"
         return Section(clip.name, html=f'<p class="note">This clip {reason}.</p>')
     audio, rate = beginning(source, _MOST_SECONDS)
     said = f" · “{clip.text}”" if clip.text else ""
     note = escape(f"{clip.domain}, {describe(audio, rate)}{said}")
-    files = {row.key: _version_file(folder, clip, row) for row in rows}
-    versions = [_version(files[row.key], row) for row in rows if files[row.key].is_file()]
+    files = [version_file(folder, clip, slug(row.model, row.num_quantizers)) for row in rows]
+    versions = [
+        _version(file, row) for file, row in zip(files, rows, strict=True) if file.is_file()
+    ]
     cards = exhibit_html(original_version(audio, rate), versions)
     return Section(clip.name, html=f'<p class="note">{note}</p>\n{cards}')
 
@@ -236,7 +238,3 @@ def _version(file: Path, row: Row) -> Version:
     count = "" if row.num_quantizers is None else f", {quantizers(row.num_quantizers)}"
     note = f"understood as “{row.transcript}”" if row.transcript else ""
     return Version(f"{row.model}{count}", row.actual_kbps, audio, rate, row.metrics, note)
-
-
-def _version_file(folder: Path, clip: ManifestEntry, row: Row) -> Path:
-    return audio_folder(folder, clip) / f"{slug(row.model, row.num_quantizers)}.flac"

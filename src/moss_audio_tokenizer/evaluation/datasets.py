@@ -20,17 +20,11 @@ _SEED_TTS_ROW = "name|prompt text|prompt path|text"
 _AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a")
 
 Line = dict[str, Any]
-Pairs = list[tuple["SpeechItem", ManifestEntry | None]]
 
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """What a manifest holds.
-
-    Attributes:
-        num_clips: lines of the manifest.
-        absent: names in the set's own lists that have no recording in the folder.
-    """
+    """How many clips a manifest has, and which ones of the set's own lists are not there."""
 
     num_clips: int
     absent: tuple[str, ...]
@@ -49,31 +43,25 @@ def write_manifest(name: str, folder: Path, output: Path) -> PreparedSet:
     """
     if name not in DATASETS:
         raise InputError(f"the data set {name!r} is unknown; expected {', '.join(DATASETS)}")
+    read, layout = DATASETS[name]
     if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is not a folder; expected {_LAYOUTS[name]}")
-    lines, absent = [], []
-    for line in DATASETS[name](folder):
+        raise InputError(f"{str(folder)!r} is not a folder; expected {layout}")
+    lines, absent, start = [], [], output.parent.absolute()
+    for line in read(folder):
         # Seed-TTS-Eval's recordings of the texts themselves are not needed, and often not there.
         if name != "seed-tts-eval" and not line["path"].is_file():
             absent.append(str(line["path"].stem))
             continue
-        lines.append({**line, **_relative(line, output)})
+        for key in {"path", "prompt_path"} & line.keys():
+            line[key] = Path(os.path.relpath(line[key].absolute(), start)).as_posix()
+        lines.append(line)
     if not lines:
-        raise InputError(f"{str(folder)!r} is not laid out as {name}: expected {_LAYOUTS[name]}")
+        raise InputError(f"{str(folder)!r} is not laid out as {name}: expected {layout}")
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as beside:
         beside.write_text(text, encoding="utf-8")
     return PreparedSet(len(lines), tuple(absent))
-
-
-def _relative(line: Line, output: Path) -> dict[str, str]:
-    start = output.parent.absolute()
-    return {
-        name: Path(os.path.relpath(line[name].absolute(), start)).as_posix()
-        for name in ("path", "prompt_path")
-        if name in line
-    }
 
 
 def _librispeech(folder: Path) -> Iterator[Line]:
@@ -101,24 +89,19 @@ def _aishell2(folder: Path) -> Iterator[Line]:
 
 def _audioset(folder: Path) -> Iterator[Line]:
     """``eval_segments.csv`` names clips of 10 s by YouTube's identifiers; files carry these."""
-    listed = sorted(folder.glob("*segments*.csv"))
     files = {
         path.stem: path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in _AUDIO_SUFFIXES
     }
-    for table in listed:
+    for table in sorted(folder.glob("*segments*.csv")):
         for row in text_lines(table, "a table of segments"):
             if row.startswith("#"):
                 continue
             name, start = (cell.strip() for cell in row.split(",")[:2])
-            path = _first(files, name, f"Y{name}", f"{name}_{start}", f"{name}_{float(start):.0f}")
-            found = path or folder / f"{name}.wav"
+            names = name, f"Y{name}", f"{name}_{start}", f"{name}_{float(start):.0f}"
+            found = next((files[one] for one in names if one in files), folder / f"{name}.wav")
             yield {"path": found, "domain": "sound", "split": table.stem.split("_")[0]}
-
-
-def _first(files: dict[str, Path], *names: str) -> Path | None:
-    return next((files[name] for name in names if name in files), None)
 
 
 def _musdb(folder: Path) -> Iterator[Line]:
@@ -161,22 +144,14 @@ def _named_texts(path: Path) -> Iterator[tuple[str, str]]:
         yield name, text.strip()
 
 
-DATASETS: dict[str, Callable[[Path], Iterator[Line]]] = {
-    "librispeech": _librispeech,
-    "aishell2": _aishell2,
-    "audioset": _audioset,
-    "musdb": _musdb,
-    "seed-tts-eval": _seed_tts_eval,
+DATASETS: dict[str, tuple[Callable[[Path], Iterator[Line]], str]] = {
+    "librispeech": (_librispeech, "test-clean/SPEAKER/CHAPTER/ with .flac files and a .trans.txt"),
+    "aishell2": (_aishell2, "iOS/test/ with trans.txt, wav.scp and wav/"),
+    "audioset": (_audioset, "eval_segments.csv and sound files named by YouTube's identifiers"),
+    "musdb": (_musdb, "MUSDB18-HQ: test/TRACK/mixture.wav (not the .stem.mp4 files of MUSDB18)"),
+    "seed-tts-eval": (_seed_tts_eval, "en/meta.lst and zh/meta.lst with prompt-wavs/"),
 }
-"""Readers of the layouts, by the names that `moss-audio data prepare` takes."""
-
-_LAYOUTS = {
-    "librispeech": "test-clean/SPEAKER/CHAPTER/ with .flac files and a .trans.txt",
-    "aishell2": "iOS/test/ with trans.txt, wav.scp and wav/",
-    "audioset": "eval_segments.csv and sound files named by YouTube's identifiers",
-    "musdb": "MUSDB18-HQ: test/TRACK/mixture.wav (not the .stem.mp4 files of MUSDB18)",
-    "seed-tts-eval": "en/meta.lst and zh/meta.lst with prompt-wavs/",
-}
+"""Readers and layouts, by the names that `moss-audio data prepare` takes."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +159,11 @@ class SpeechItem:
     """A text to synthesize, and the recording that prompts the voice.
 
     Attributes:
-        name: name of the item, unique among the items.
-        text: text to synthesize.
-        prompt: path of the recording, or None.
-        prompt_name: path of the recording as the list has it.
+        name: unique among the items.
+        prompt: path of the recording, or None; prompt_name is the path as the list has it.
         prompt_text: transcript of the recording.
-        language: language of the text, such as "en" or "zh"; "" where that is not known.
+        language: of the text, such as "en" or "zh"; "" where that is not known.
+        speaker, recording: who says the text in which file, where that is known.
     """
 
     name: str
@@ -198,6 +172,8 @@ class SpeechItem:
     prompt_name: str = ""
     prompt_text: str = ""
     language: str = ""
+    speaker: str = ""
+    recording: Path | None = None
 
 
 def read_test_items(
@@ -218,46 +194,33 @@ def read_test_items(
         InputError: a file cannot be read, has no texts, or has prompts without text.
     """
     readers = {".jsonl": _of_manifest, ".lst": _of_list}
-    pairs = readers.get(path.suffix, _of_lines)(path, split)[:limit]
-    items = [item for item, _ in pairs]
+    items = list(readers.get(path.suffix, _of_lines)(path, split))[:limit]
     if not items:
         raise InputError(f"{str(path)!r} has no texts; expected at least one")
-    _check_names(items, path)
+    names = [item.name for item in items]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{str(path)!r} has {twice!r} twice; expected each once")
     if prompts is None:
         return items
     clips = [clip for clip in read_manifest(prompts, split, "speech") if clip.text]
     if not clips:
         raise InputError(f"{str(prompts)!r} has no speech with a text; prompts need what they say")
     return [
-        item if item.prompt else _prompted(item, _chosen(index, entry, clips))
-        for index, (item, entry) in enumerate(pairs)
+        item if item.prompt else _prompted(item, index, clips) for index, item in enumerate(items)
     ]
 
 
-def _check_names(items: Sequence[SpeechItem], path: Path) -> None:
-    names = [item.name for item in items]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{str(path)!r} has {twice!r} twice; expected each once")
-
-
-def _chosen(
-    index: int, entry: ManifestEntry | None, clips: Sequence[ManifestEntry]
-) -> ManifestEntry:
-    others = [
+def _prompted(item: SpeechItem, index: int, clips: Sequence[ManifestEntry]) -> SpeechItem:
+    own = [
         clip
         for clip in clips
-        if entry and entry.speaker and clip.speaker == entry.speaker and clip.path != entry.path
+        if item.speaker and clip.speaker == item.speaker and clip.path != item.recording
     ]
-    return (others or clips)[index % len(others or clips)]
-
-
-def _prompted(item: SpeechItem, clip: ManifestEntry) -> SpeechItem:
+    clip = (own or clips)[index % len(own or clips)]
     return replace(item, prompt=clip.path, prompt_name=clip.name, prompt_text=clip.text)
 
 
-def _of_manifest(path: Path, split: str | None) -> Pairs:
-    pairs = Pairs()
+def _of_manifest(path: Path, split: str | None) -> Iterator[SpeechItem]:
     for number, found in manifest_lines(path):
         if isinstance(found, InputError):
             raise found
@@ -271,24 +234,20 @@ def _of_manifest(path: Path, split: str | None) -> Pairs:
                 "expected texts, both or none"
             )
         prompt = path.parent.absolute() / name if name else None
-        pairs.append(
-            (SpeechItem(entry.name, entry.text, prompt, name, text, entry.language), entry)
-        )
-    return pairs
+        whose = entry.language, entry.speaker, entry.path
+        yield SpeechItem(entry.name, entry.text, prompt, name, text, *whose)
 
 
-def _of_list(path: Path, split: str | None) -> Pairs:
+def _of_list(path: Path, split: str | None) -> Iterator[SpeechItem]:
     del split  # the format has none
-    folder, pairs = path.parent.absolute(), Pairs()
+    folder = path.parent.absolute()
     for name, prompt_text, prompt, text in _seed_tts_rows(path):
         # The set does not name its two languages: a text with a Han character is Chinese.
         language = "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in text) else "en"
-        item = SpeechItem(name, text, folder / prompt, prompt, prompt_text, language)
-        pairs.append((item, None))
-    return pairs
+        yield SpeechItem(name, text, folder / prompt, prompt, prompt_text, language)
 
 
-def _of_lines(path: Path, split: str | None) -> Pairs:
+def _of_lines(path: Path, split: str | None) -> Iterator[SpeechItem]:
     del split
     lines = text_lines(path, "a text a line, or a .jsonl manifest")
-    return [(SpeechItem(f"text {number}", line), None) for number, line in enumerate(lines, 1)]
+    yield from (SpeechItem(f"text {number}", line) for number, line in enumerate(lines, 1))

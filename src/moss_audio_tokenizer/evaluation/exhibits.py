@@ -6,9 +6,9 @@ codecs.
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from ..audio import convert_channels, read_audio, resample, save_audio
 from ..errors import AudioError
-from .metric_registry import DEFAULT_METRICS, METRICS, measure
+from .metric_registry import METRICS
 from .pages import Report, Section, Table, data_url
 from .spectrograms import (
     DIFFERENCE_DECIBELS,
@@ -32,31 +32,12 @@ _MOST_TICKS_SECONDS = 6
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """A clip after a codec.
-
-    Attributes:
-        num_quantizers: layers of the quantizer that were decoded.
-        kbps: nominal bitrate, in kilobits a second.
-        audio: samples, in -1 .. 1, at the rate of the original.
-        values: metrics of `metric_registry.DEFAULT_METRICS` by name; measured here when None.
-    """
-
-    num_quantizers: int
-    kbps: float
-    audio: Float[np.ndarray, "channels samples"]
-    values: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True)
 class Version:
     """What a page shows of one version of a clip.
 
     Attributes:
         name: such as "Original" or "opus:6".
-        kbps: bitrate, in kilobits a second.
         audio: samples, in -1 .. 1.
-        sampling_rate: samples a second of the audio.
         values: metrics by name; none for the original.
         note: shown below the values.
     """
@@ -74,52 +55,39 @@ def build_report(
     command: str,
     model: str,
     original: Float[np.ndarray, "channels samples"],
-    sampling_rate: int,
-    reconstructions: Sequence[Reconstruction],
+    versions: Sequence[Version],
 ) -> str:
-    """The page of one clip as HTML text; reconstructions appear in their order.
+    """The page of one clip as HTML text; versions appear in their order.
 
     Args:
         title: what was reconstructed, such as the file name.
         command: the command line that made the page.
         model: name and identity of the model.
-        original: samples, in -1 .. 1.
-        sampling_rate: samples a second of everything.
-        reconstructions: what the codec made of it.
+        original: samples, in -1 .. 1, at the rate of the versions.
+        versions: what the codec made of it; what goes past its end is neither shown nor played.
 
     Raises:
         AudioError: a clip without samples, or with samples that are not finite.
-        MissingDependencyError: matplotlib or pystoi is not installed.
+        MissingDependencyError: matplotlib is not installed.
     """
     if not (original.size and np.isfinite(original).all()):
         raise AudioError(
             f"the original has shape {original.shape}; expected finite samples, at least one"
         )
-    versions = [_measured(item, original, sampling_rate) for item in reconstructions]
-    names = [name for name in DEFAULT_METRICS if any(name in one.values for one in versions)]
+    rate = versions[0].sampling_rate
+    versions = [replace(one, audio=one.audio[:, : original.shape[1]]) for one in versions]
+    names = [name for name in METRICS if any(name in one.values for one in versions)]
     rows = [
-        [
-            one.name,
-            f"{one.kbps:.3f}",
-            *(shown_value(one.values.get(name, nan), name) for name in names),
-        ]
+        [one.name, f"{one.kbps:.3f}", *(shown_value(one.values[name], name) for name in names)]
         for one in versions
     ]
-    headings = ("quantizers", "kbps", *(METRICS[name].heading for name in names))
+    headings = ("version", "kbps", *(METRICS[name].heading for name in names))
     caption = "Measured on the mean of the channels, at 16 kHz. Arrows point to better."
     if any(METRICS[name].spoken for name in names):
         caption += " STOI and pitch error are for speech only."
-    exhibit = exhibit_html(original_version(original, sampling_rate), versions)
+    exhibit = exhibit_html(original_version(original, rate), versions)
     sections = [Section(table=Table(headings, rows, caption)), Section(html=exhibit)]
-    scope = f"{describe(original, sampling_rate)} · model {model}"
-    return Report(title, command, scope, sections).html()
-
-
-def _measured(item: Reconstruction, original: np.ndarray, sampling_rate: int) -> Version:
-    # A codec answers in whole frames: what it adds past the end is neither shown nor played.
-    audio = item.audio[:, : original.shape[1]]
-    values = measure(original, audio, sampling_rate) if item.values is None else item.values
-    return Version(quantizers(item.num_quantizers), item.kbps, audio, sampling_rate, values)
+    return Report(title, command, f"{describe(original, rate)} · model {model}", sections).html()
 
 
 def quantizers(count: int) -> str:

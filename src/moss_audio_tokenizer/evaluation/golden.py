@@ -1,10 +1,10 @@
-"""Golden vectors: whether something computes what a codec must.
+"""Whether something computes what a codec must; for people who reimplement it.
 
-Owns the comparison; the file is `golden_file`'s. What is compared is a `Subject`: a codec of this
-package, or a port of it behind a server. For people who reimplement the codec.
+What is compared with golden vectors is a `Subject`: a codec of this package, or a port of it behind
+a server.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..codes import Codec, CodecInfo
 from ..errors import InputError
-from .golden_vectors import Clip, Codes, Decoding, Encoding, GoldenVectors
+from .golden_vectors import Clip, Codes, GoldenVectors, Vector
 
 # Share of the codes that may differ: nearly equal distances fall either way in float32.
 CODES_TOLERANCE = 1e-3
@@ -23,9 +23,12 @@ _LEAST_STEPS = 100
 
 
 class Subject(Protocol):
-    """What is verified; a clip at a time."""
+    """What is verified; a clip at a time.
 
-    # Of whole audio: 1/32768 where it comes in 16 bits, 0 where it comes in floats.
+    Attributes:
+        audio_step: of whole audio: 1/32768 where it comes in 16 bits, 0 where it comes in floats.
+    """
+
     audio_step: float
 
     @property
@@ -52,14 +55,7 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison.
-
-    Attributes:
-        name: what was compared.
-        passed: whether it is close enough.
-        found: how close it is.
-        expected: what would do.
-    """
+    """One comparison: how close something is, and how close it must be."""
 
     name: str
     passed: bool
@@ -74,22 +70,12 @@ class LocalSubject:
 
     def __init__(self, codec: Any) -> None:
         self._codec = codec
-
-    @property
-    def info(self) -> CodecInfo:
-        """Facts about the codec."""
-        info: CodecInfo = self._codec.info
-        return info
+        self.info: CodecInfo = codec.info
+        self.decode = codec.decode
 
     def encode(self, audio: Clip, num_quantizers: int) -> Codes:
         """Codes of a complete clip."""
-        codes: Codes = self._codec.encode(audio, num_quantizers=num_quantizers)
-        return codes
-
-    def decode(self, codes: Codes) -> Clip:
-        """Audio of complete codes."""
-        audio: Clip = self._codec.decode(codes)
-        return audio
+        return self._codec.encode(audio, num_quantizers=num_quantizers)
 
     def encode_live(self, audio: Clip) -> Codes:
         """Codes of a clip that is streamed."""
@@ -114,21 +100,15 @@ def make_vectors(codec: Codec, source: str) -> GoldenVectors:
     clips = [_probe(info, seconds, seed) for seed, seconds in enumerate((2.0, 1.37))]
     whole = [codec.encode(clip) for clip in clips]
     few = min(3, info.num_quantizers)
-    encodings = [
-        Encoding(f"codes of clip {row + 1}", clip, codes)
-        for row, (clip, codes) in enumerate(zip(clips, whole, strict=True))
-    ]
-    encodings.append(
-        Encoding(
-            f"codes of clip 1, {few} layers", clips[0], codec.encode(clips[0], num_quantizers=few)
-        )
-    )
+    first = codec.encode(clips[0], num_quantizers=few)
+    encodings = [*map(Vector, ("codes of clip 1", "codes of clip 2"), clips, whole)]
+    encodings.append(Vector(f"codes of clip 1, {few} layers", clips[0], first))
     decodings = [
-        Decoding(f"audio of codes {row + 1}", codes, codec.decode(codes))
+        Vector(f"audio of codes {row + 1}", codec.decode(codes), codes)
         for row, codes in enumerate(whole)
     ]
-    first = whole[0][:few]
-    decodings.append(Decoding(f"audio of codes 1, {few} layers", first, codec.decode(first)))
+    start = whole[0][:few]
+    decodings.append(Vector(f"audio of codes 1, {few} layers", codec.decode(start), start))
     return GoldenVectors(source, tuple(encodings), tuple(decodings))
 
 
@@ -141,34 +121,18 @@ def _probe(info: CodecInfo, seconds: float, seed: int) -> Clip:
     return clip.astype(np.float32)
 
 
-def verify(
-    subject: Subject, vectors: GoldenVectors, advance: Callable[[Check], None] | None = None
-) -> list[Check]:
-    """Compare a codec, whole clips and streams, with golden vectors.
-
-    Args:
-        subject: what is verified.
-        vectors: what it must compute.
-        advance: called after each check.
-
-    Raises:
-        InputError: the vectors are of a codec of another shape, or too quiet for 16 bits.
-    """
-    _check_shape(subject, vectors)
-    checks = []
-    for check in _checks(subject, vectors):
-        checks.append(check)
-        if advance is not None:
-            advance(check)
-    return checks
-
-
 def num_checks(vectors: GoldenVectors) -> int:
     """How many comparisons `verify` makes."""
     return len(vectors.encodings) + len(vectors.decodings) + 2
 
 
-def _checks(subject: Subject, vectors: GoldenVectors) -> Iterator[Check]:
+def verify(subject: Subject, vectors: GoldenVectors) -> Iterator[Check]:
+    """Compare a codec, whole clips and streams, with golden vectors.
+
+    Raises:
+        InputError: the vectors are of a codec of another shape, or too quiet for 16 bits.
+    """
+    _check_shape(subject, vectors)
     step = vectors.shape[2]
     for encoding in vectors.encodings:
         got = subject.encode(encoding.audio, len(encoding.codes))
@@ -205,7 +169,7 @@ def _level(audio: Clip) -> float:
     return float(np.sqrt(np.square(audio, dtype=np.float64).mean()))
 
 
-def _codes_check(name: str, got: Codes, encoding: Encoding, samples_per_frame: int) -> Check:
+def _codes_check(name: str, got: Codes, encoding: Vector, samples_per_frame: int) -> Check:
     expected = encoding.codes
     # All that the clip has; vectors may know fewer.
     frames = max(expected.shape[1], -(-encoding.audio.shape[1] // samples_per_frame))

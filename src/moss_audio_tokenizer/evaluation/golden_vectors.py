@@ -1,7 +1,6 @@
-"""The file of golden vectors: that of the reference's, ``io.safetensors``.
+"""Golden vectors: the file of the reference, ``io.safetensors``; `golden` compares.
 
-Owns its tensors and what they must be like; `golden` compares. Every tensor is checked before
-anything is computed, so that what fails later is the codec's fault.
+Every tensor is checked before anything is computed, so that what fails later is the codec's fault.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,48 +24,24 @@ Tensors = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Encoding:
-    """A clip, and the codes of its first frames.
-
-    Attributes:
-        name: of the check.
-        audio: what is encoded.
-        codes: what comes out, of as many layers as are asked for.
-    """
+class Vector:
+    """A clip and the codes of its first frames, or codes and the audio that they become."""
 
     name: str
     audio: Clip
     codes: Codes
-
-
-@dataclass(frozen=True, eq=False)
-class Decoding:
-    """Codes, and the audio that they become.
-
-    Attributes:
-        name: of the check.
-        codes: what is decoded.
-        audio: what comes out.
-    """
-
-    name: str
-    codes: Codes
-    audio: Clip
 
 
 @dataclass(frozen=True)
 class GoldenVectors:
-    """What a codec must compute.
+    """What a codec must compute; the first encoding has all layers.
 
-    Attributes:
-        source: where they are from.
-        encodings: in the order of the checks; the first is of all layers.
-        decodings: likewise.
+    The source says where the vectors are from.
     """
 
     source: str
-    encodings: tuple[Encoding, ...]
-    decodings: tuple[Decoding, ...]
+    encodings: tuple[Vector, ...]
+    decodings: tuple[Vector, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -144,27 +119,27 @@ def _tensor(tensors: Tensors, name: str, num_axes: int, kinds: str) -> np.ndarra
     return found
 
 
-def _encodings(tensors: Tensors) -> Iterator[Encoding]:
+def _encodings(tensors: Tensors) -> Iterator[Vector]:
     rows = zip(tensors["wav"], tensors["lengths"], tensors["codes_lengths"], strict=True)
     for row, (wav, samples, frames) in enumerate(rows):
         codes = tensors["codes"][:, row, : int(frames)]
-        yield Encoding(f"codes of clip {row + 1}", wav[:, : int(samples)], codes)
+        yield Vector(f"codes of clip {row + 1}", wav[:, : int(samples)], codes)
     if "codes_first3" in tensors:
         # The reference computes it over all of the tensor; only whole frames are compared.
         few = tensors["codes_first3"][:, 0, : int(tensors["codes_lengths"][0])]
-        yield Encoding(f"codes of clip 1, {len(few)} layers", tensors["wav"][0], few)
+        yield Vector(f"codes of clip 1, {len(few)} layers", tensors["wav"][0], few)
 
 
-def _decodings(tensors: Tensors) -> Iterator[Decoding]:
+def _decodings(tensors: Tensors) -> Iterator[Vector]:
     codes, audio = tensors["dec_codes"], tensors["audio"]
     for row in range(len(audio)):
-        yield Decoding(f"audio of codes {row + 1}", codes[:, row], audio[row])
+        yield Vector(f"audio of codes {row + 1}", audio[row], codes[:, row])
     if "audio_first3" in tensors:
         start = tensors["audio_first3"][0]
         # It may be cut off: a causal decoder's start is that of the whole.
         frames = start.shape[1] * codes.shape[2] // audio.shape[2]
         few = codes[:3, 0, :frames]
-        yield Decoding(f"audio of codes 1, {len(few)} layers", few, start)
+        yield Vector(f"audio of codes 1, {len(few)} layers", start, few)
 
 
 def write_vectors(path: Path, vectors: GoldenVectors, info: CodecInfo) -> None:
@@ -175,14 +150,12 @@ def write_vectors(path: Path, vectors: GoldenVectors, info: CodecInfo) -> None:
     """
     *rows, few = vectors.encodings
     *spoken, first = vectors.decodings
-    longest = max(row.audio.shape[1] for row in rows)
-    frames = max(row.codes.shape[1] for row in rows)
     shortest = min(item.codes.shape[1] for item in spoken)
     samples = shortest * info.downsample_rate
     tensors = {
-        "wav": _padded([row.audio for row in rows], longest),
+        "wav": _padded([row.audio for row in rows]),
         "lengths": np.array([row.audio.shape[1] for row in rows]),
-        "codes": _padded([row.codes for row in rows], frames).swapaxes(0, 1),
+        "codes": _padded([row.codes for row in rows]).swapaxes(0, 1),
         "codes_lengths": np.array([row.codes.shape[1] for row in rows]),
         "codes_first3": few.codes[:, None],
         "dec_codes": np.stack([item.codes[:, :shortest] for item in spoken], 1),
@@ -194,5 +167,6 @@ def write_vectors(path: Path, vectors: GoldenVectors, info: CodecInfo) -> None:
         temporary.write_bytes(save(arrays, {"identity": info.identity}))
 
 
-def _padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
-    return np.stack([np.pad(row, ((0, 0), (0, length - row.shape[1]))) for row in rows])
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    longest = max(row.shape[1] for row in rows)
+    return np.stack([np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows])

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,36 @@ from ..errors import CheckpointError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
+
+
+def import_package(module: str, purpose: str, package: str = "", extra: str = "") -> Any:
+    """A module of an optional package.
+
+    Args:
+        module: to import.
+        purpose: what needs it, for the message.
+        package: name of the package where it is not the module's.
+        extra: extra that brings it; "" for a package that no extra brings.
+
+    Raises:
+        MissingDependencyError: it, or what it imports, is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = package or module.partition(".")[0]
+        install = f"'moss-audio-tokenizer[{extra}]'" if extra else package
+        raise MissingDependencyError(
+            f"{purpose} needs {package} ({error}): pip install {install}"
+        ) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is loaded, and stands in for the real one
+        return True
 
 
 def is_function_name(spec: str) -> bool:
@@ -91,16 +122,14 @@ def transformers_class(name: str) -> Any:
     Raises:
         MissingDependencyError: transformers is not installed, or has no such class.
     """
-    try:
-        import transformers
-
-        # Workers share one terminal, which has a bar of its own.
-        transformers.utils.logging.disable_progress_bar()
-        return getattr(transformers, name)
-    except (ImportError, AttributeError) as error:
+    module = import_package("transformers", name, extra="torch")
+    # Workers share one terminal, which has a bar of its own.
+    module.utils.logging.disable_progress_bar()
+    if not hasattr(module, name):
         raise MissingDependencyError(
-            f"{name} needs transformers (a recent one): pip install 'moss-audio-tokenizer[torch]'"
-        ) from error
+            f"{name} needs a later transformers: pip install -U transformers"
+        )
+    return getattr(module, name)
 
 
 def fingerprint(model: "torch.nn.Module") -> str:

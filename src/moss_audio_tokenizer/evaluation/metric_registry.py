@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from .. import metrics
 from ..metrics.signals import MEASURED_RATE, at_measured_rate
+from .loading import is_installed
 
 Function = Callable[[np.ndarray, np.ndarray, int], float]
 
@@ -75,7 +75,7 @@ METRICS: dict[str, Metric] = {
         bounds=(1, 4.55),
     ),
     "pitch_error": _spoken(
-        *("pitch error", metrics.gross_pitch_error, "share of voiced frames off by 50 cents"),
+        *("pitch error", metrics.gross_pitch_error, "share of voiced frames"),
         better="lower",
         bounds=(0, 1),
     ),
@@ -115,14 +115,7 @@ def metrics_of(domain: str, names: Sequence[str]) -> list[str]:
 def missing_packages(names: Sequence[str]) -> dict[str, str]:
     """The metrics that cannot be computed here, and the package that each lacks."""
     packages = {name: METRICS[name].package for name in names}
-    return {name: package for name, package in packages.items() if package and not _found(package)}
-
-
-def _found(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ValueError:  # a module that a test has put out of reach
-        return False
+    return {name: one for name, one in packages.items() if one and not is_installed(one)}
 
 
 def measure(

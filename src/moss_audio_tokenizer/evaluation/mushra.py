@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import EvaluationError, InputError
-from .baselines.registry import low_pass
+from .baselines import low_pass
 from .exhibits import beginning, flac
 from .pages import page, pipe_table
 from .summary import average
@@ -120,10 +120,9 @@ class Session:
     """One listener's test.
 
     Attributes:
-        listener: name or pseudonym.
         test: which test it was, so that two are not mixed.
         ratings: by clip, then by system, 0 to 100.
-        digest: of the file, so that one given twice does not count twice; "" where unknown.
+        digest: of the file, so that one given twice does not count twice.
     """
 
     listener: str
@@ -142,15 +141,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class SystemRatings:
-    """One system over all clips, or one clip of it.
+    """Ratings of one system over all clips (clip is ""), or of one clip of it.
 
-    Attributes:
-        system: its name.
-        clip: which clip; "" for all.
-        mean: of all ratings.
-        interval: half width of its 95% interval; None of a single rating.
-        median, lower_quartile, upper_quartile: of all ratings.
-        num_ratings: how many those are.
+    The interval is half the width of the mean's 95% interval, by Student's t; None of one rating.
+    Ratings are seldom normally distributed, which is why medians and quartiles stand beside.
     """
 
     system: str

@@ -42,13 +42,7 @@ _EMPTY = ' class="empty"'
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; the first of each row names it.
-
-    Attributes:
-        headings: one for each column.
-        rows: as many cells each.
-        caption: below the table.
-    """
+    """Cells of text, the first of each row its name, and a caption below."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -57,12 +51,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot twice, for light and for dark pages, as PNG.
-
-    Attributes:
-        file: name below ``plots``, without its ending.
-        title: what it shows, for those who cannot see it.
-    """
+    """A plot twice, for light and for dark pages, as PNG; its file lies below ``plots``."""
 
     file: str
     title: str
@@ -107,14 +96,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run has found.
-
-    Attributes:
-        title: heading of the page.
-        command: command line that made it.
-        scope: one line on what was measured.
-        sections: in their order.
-    """
+    """What a run has found: its command, a line on its scope, and sections."""
 
     title: str
     command: str

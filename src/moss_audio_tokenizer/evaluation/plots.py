@@ -3,11 +3,12 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
-from ..errors import MissingDependencyError
+from .loading import import_package
 from .pages import Figure
 
 # Okabe and Ito's colors, which color-blind readers can distinguish; markers do so again.
@@ -16,6 +17,8 @@ _MARKERS = "osD^vPX*"
 # Paper, ink and grid.
 _THEMES = (("#ffffff", "#1b1c20", "#dedfe5"), ("#1d1f25", "#e9eaee", "#33363f"))
 _INCHES = (6.4, 4.4)
+# Longer titles go on in a second line.
+_TITLE_LETTERS = 56
 # The share of the plot that is left free above and below the means.
 _MARGIN = 0.12
 
@@ -53,7 +56,7 @@ def draw_figure(
         file: name below ``plots``, without its ending.
         title: above the plot.
         x_label: below the axis.
-        curves: to draw.
+        curves: in the order of the legend.
         ticks: of the axis; those outside the curves are left out.
         bounds: values beyond which the axis does not go, for intervals may.
 
@@ -74,19 +77,14 @@ def _png(
     ink: str,
     grid: str,
 ) -> bytes:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as Plot
-    except ImportError as error:
-        raise MissingDependencyError(
-            "plots need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
-    plot = Plot(figsize=_INCHES, dpi=130, facecolor=paper, layout="constrained")
-    canvas, axes = FigureCanvasAgg(plot), plot.add_subplot(facecolor=paper)
+    backend = import_package("matplotlib.backends.backend_agg", "a plot", extra="eval")
+    figure = import_package("matplotlib.figure", "a plot", extra="eval")
+    plot = figure.Figure(figsize=_INCHES, dpi=130, facecolor=paper, layout="constrained")
+    canvas, axes = backend.FigureCanvasAgg(plot), plot.add_subplot(facecolor=paper)
     for curve in curves:
         if curve.points:
             _draw(axes, curve, ink)
-    axes.set_title(title, fontsize=14, loc="left", color=ink)
+    axes.set_title(fill(title, _TITLE_LETTERS), fontsize=14, loc="left", color=ink)
     axes.set_xlabel(x_label, fontsize=12, color=ink)
     _set_axes(axes, [point for curve in curves for point in curve.points], ticks, bounds)
     axes.tick_params(labelcolor=ink, labelsize=12, color=grid)

@@ -24,20 +24,6 @@ TABLE2_METRICS = ("stoi", "pesq_nb", "pesq_wb", "mel_distance", "stft_distance")
 OURS = "MOSS-Audio-Tokenizer"
 """The paper's own codec among the published rows."""
 
-_SYNTHESIS_COLUMNS = {
-    "system": "system",
-    "group": "group",
-    "wer_en": "EN WER % \u2193",
-    "similarity_en": "EN SIM \u2191",
-    "cer_zh": "ZH CER % \u2193",
-    "similarity_zh": "ZH SIM \u2191",
-}
-_RECOGNITION_COLUMNS = {
-    "system": "system",
-    "size": "parameters",
-    "wer_en": "EN WER % \u2193",
-    "cer_zh": "ZH CER % \u2193",
-}
 # Names that manifests give to AudioSet's kind of clips.
 _SOUND_DOMAINS = ("sound", "audio")
 
@@ -97,10 +83,9 @@ def _summary(row: dict[str, Any], domain: str, kind: str, data: str) -> Summary:
 def published_speech(name: str) -> Table:
     """Table 3 (speech synthesis) or Table 4 (speech recognition), by "table3" or "table4"."""
     document = _document()
-    rows = document[name]
     caption = f"{PUBLISHED}: {document['data'][name]} ({document['source']})"
-    columns = _SYNTHESIS_COLUMNS if name == "table3" else _RECOGNITION_COLUMNS
-    cells = tuple(tuple(_cell(row[key]) for key in columns) for row in rows)
+    columns = document["columns"][name]
+    cells = tuple(tuple(_cell(row[key]) for key in columns) for row in document[name])
     return Table(tuple(columns.values()), cells, caption)
 
 
@@ -111,5 +96,4 @@ def _cell(value: Any) -> str:
 @lru_cache(maxsize=1)
 def _document() -> dict[str, Any]:
     text = files(__package__).joinpath("published.json").read_text("utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
+    return json.loads(text)

@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -71,11 +71,7 @@ class ResultsFile(Generic[RowType]):
         return self.folder / RESULTS
 
     def check(self) -> None:
-        """Refuse a folder that holds something, but no results of such a run.
-
-        Raises:
-            EvaluationError: see above.
-        """
+        """Raise EvaluationError for a folder that holds something, but no results of such a run."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         if any(path.name != _LOCK for path in found) and not self.path.is_file():
             raise EvaluationError(
@@ -174,9 +170,21 @@ def parsing(item: Mapping[str, Any]) -> Iterator[None]:
         ) from problem
 
 
-def checked(item: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    """The fields that an object has, each after its check, which may raise ValueError."""
-    return {name: check(item[name]) for name, check in checks.items() if name in item}
+def checked(
+    item: Mapping[str, Any], kind: type[Any], **special: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """The fields of a dataclass that an object has, each after the check of its type.
+
+    Args:
+        item: the object.
+        kind: the dataclass; fields of containers are left out.
+        special: checks of fields that differ from those of their types.
+
+    Raises:
+        ValueError: a value is of another type.
+    """
+    checks = {one.name: special.get(one.name) or _CHECKS.get(one.type) for one in fields(kind)}
+    return {name: check(item[name]) for name, check in checks.items() if check and name in item}
 
 
 def or_null(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -193,14 +201,14 @@ def as_text(value: Any) -> str:
 
 def as_number(value: Any) -> float:
     """A field that must be a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if type(value) not in (int, float) or not isfinite(value):
         raise ValueError(f"{value!r} where a number was expected")
     return float(value)
 
 
 def as_count(value: Any) -> int:
     """A field that must be an integer from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} where a count was expected")
     return value
 
@@ -213,3 +221,13 @@ def number_or_nan(value: Any) -> float:
 def number_or_null(value: float) -> float | None:
     """A number as JSON has it: null for NaN and infinity."""
     return value if isfinite(value) else None
+
+
+_CHECKS: dict[Any, Callable[[Any], Any]] = {
+    str: as_text,
+    int: as_count,
+    float: as_number,
+    bool: bool,
+    str | None: or_null(as_text),
+    int | None: or_null(as_count),
+}

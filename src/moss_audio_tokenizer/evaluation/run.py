@@ -1,33 +1,29 @@
 """A run: clips through codecs into a folder of results; an interrupted run can be resumed.
 
 Owns which tasks are done and which are left; the work on a clip is `clip_workers.py`'s, the files
-at the end are `results.py`'s. A row counts as done when its codec, its clip's content and text and
-its scoring models are unchanged, nothing failed, and every metric that is asked for is there.
+at the end are `codec_report.py`'s. A row counts as done when its codec, its clip's content and text
+and its scoring models are unchanged, nothing failed, and every metric that is asked for is there.
 """
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import isnan
 from pathlib import Path
 
 from ..errors import InputError
 from ..manifest import ManifestEntry
-from .clip_results import Key, Row, audio_folder, row_from_json, slug, without_changed
+from .clip_results import Row, row_from_json, slug, version_file, without_changed
 from .clip_workers import Opened, Task, Work, run_tasks
-from .codecs import EvaluatedCodec, Opener
+from .codecs import Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
-from .results_file import ResultsFile
-from .scoring_models.registry import ScoringModelNames, ScoringModels
+from .results_file import Key, ResultsFile
+from .scoring_models import ScoringModelNames, ScoringModels
 
 
 @dataclass(frozen=True)
 class EvaluatedCodecInfo:
-    """What a run records of an opened codec.
-
-    Attributes:
-        name, identity, quantizer_counts, sampling_rate, codebook_size: see `EvaluatedCodec`.
-    """
+    """What a run records of an `EvaluatedCodec`."""
 
     name: str
     identity: str
@@ -38,13 +34,11 @@ class EvaluatedCodecInfo:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """What is to be measured, and how.
 
     Attributes:
-        clips: of a manifest.
         openers: make the codecs.
         metrics: names of what is measured.
-        scoring_models: names of the scoring models.
         jobs: processes.
         num_examples: clips whose audio is stored, to listen to.
     """
@@ -89,7 +83,8 @@ def run_evaluation(plan: Plan, folder: Path, on_progress: Callable[[int, int], N
         MissingDependencyError: a program or package is not installed.
     """
     opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scoring_models))
-    codecs = [_codec_info(one) for one in opened.codecs]
+    facts = [one.name for one in fields(EvaluatedCodecInfo)]
+    codecs = [EvaluatedCodecInfo(*(getattr(one, name) for name in facts)) for one in opened.codecs]
     _check_names([slug(one.name) for one in codecs], "codec")
     _check_names([clip.name for clip in plan.clips], "clip")
     alone = opened if plan.jobs <= 1 else None
@@ -109,7 +104,11 @@ def _run_locked(
     examples = choose_examples(plan.clips, plan.num_examples)
     folder = results.folder
     rows = without_changed(folder, plan.clips, results.read())
-    tasks = _tasks(plan, codecs, examples)
+    tasks = [
+        Task(clip, index, number in examples)
+        for number, clip in enumerate(plan.clips)
+        for index in range(len(codecs))
+    ]
     left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
     results.write(rows.values())  # without a last line that broke off
     work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scoring_models, folder)
@@ -123,12 +122,6 @@ def _run_locked(
     # Rows of other clips and models, from another run into this folder, stay at the end.
     results.write([*ordered, *rows.values()])
     return Outcome(ordered, codecs, examples, _notes(plan.metrics))
-
-
-def _codec_info(one: EvaluatedCodec) -> EvaluatedCodecInfo:
-    return EvaluatedCodecInfo(
-        one.name, one.identity, one.quantizer_counts, one.sampling_rate, one.codebook_size
-    )
 
 
 def _check_names(names: Sequence[str], kind: str) -> None:
@@ -153,14 +146,6 @@ def choose_examples(clips: Sequence[ManifestEntry], count: int) -> list[int]:
     )
 
 
-def _tasks(plan: Plan, codecs: Sequence[EvaluatedCodecInfo], examples: Sequence[int]) -> list[Task]:
-    return [
-        Task(clip, index, number in examples)
-        for number, clip in enumerate(plan.clips)
-        for index in range(len(codecs))
-    ]
-
-
 def _keys(task: Task, codecs: Sequence[EvaluatedCodecInfo]) -> list[Key]:
     codec = codecs[task.codec]
     return [(task.clip.name, codec.name, count) for count in codec.quantizer_counts]
@@ -173,29 +158,25 @@ def _is_done(
     plan: Plan,
     folder: Path,
 ) -> bool:
-    codec = codecs[task.codec]
-    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scoring_models.metrics))
-    for key in _keys(task, codecs):
-        row = rows.get(key)
-        if row is None or row.error or row.identity != codec.identity:
-            return False
-        if row.text not in (None, task.clip.text):
-            return False
-        if not all(_is_measured(row, name, plan.scoring_models) for name in names):
-            return False
-        # A deleted clip cannot be decoded again, but its figures are still valid.
-        if (
-            task.save_audio
-            and task.clip.path.is_file()
-            and not _is_stored(folder, task, slug(codec.name, key[2]))
-        ):
-            return False
-    return True
+    found = [rows.get(key) for key in _keys(task, codecs)]
+    names = metrics_of(task.clip.domain, (*plan.metrics, *plan.scoring_models.by_metric))
+    return all(
+        row is not None
+        and not row.error
+        and row.identity == codecs[task.codec].identity
+        and row.text in (None, task.clip.text)
+        and all(_is_measured(row, name, plan.scoring_models) for name in names)
+        and _is_stored(row, task, folder)
+        for row in found
+    )
 
 
-def _is_stored(folder: Path, task: Task, version: str) -> bool:
-    stored = audio_folder(folder, task.clip)
-    return all((stored / f"{name}.flac").is_file() for name in (version, "reference"))
+def _is_stored(row: Row, task: Task, folder: Path) -> bool:
+    # A deleted clip cannot be decoded again, but its figures are still valid.
+    if not task.save_audio or not task.clip.path.is_file():
+        return True
+    version = slug(row.model, row.num_quantizers)
+    return all(version_file(folder, task.clip, one).is_file() for one in (version, "reference"))
 
 
 def _is_measured(row: Row, name: str, scoring_models: ScoringModelNames) -> bool:
@@ -221,9 +202,5 @@ def default_jobs() -> int:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something, but no results of such a run.
-
-    Raises:
-        EvaluationError: see above.
-    """
+    """Raise EvaluationError for a folder that holds something, but no results of such a run."""
     ResultsFile(folder, row_from_json).check()

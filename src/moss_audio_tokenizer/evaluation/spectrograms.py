@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..errors import MissingDependencyError
 from ..metrics.signals import hertz_to_mel, magnitude_blocks, mel_filters
+from .loading import import_package
 
 RANGE_DECIBELS = 80.0
 DIFFERENCE_DECIBELS = 30.0
@@ -82,14 +82,8 @@ def _indexed(shares: Float[np.ndarray, "mels columns"]) -> UInt8[np.ndarray, "me
 
 @lru_cache(maxsize=1)
 def _magma() -> bytes:
-    try:
-        from matplotlib import colormaps
-    except ImportError as error:
-        raise MissingDependencyError(
-            "spectrograms need matplotlib: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
-    colors: bytes = colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes()
-    return colors
+    matplotlib = import_package("matplotlib", "a spectrogram", extra="eval")
+    return matplotlib.colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes()
 
 
 @lru_cache(maxsize=1)

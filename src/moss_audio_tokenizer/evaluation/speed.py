@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from ..codes import CodecInfo, StreamingCodec
 from ..config import CodecConfig, TransformerStage
 from ..config.costs import SIDES, Cost, clip_costs, step_costs
+from .pages import pipe_table
 
 # Enough for a 99th percentile that is not just the slowest.
 _STEPS = 120
@@ -53,8 +55,7 @@ class StepSpeed:
 
     Attributes:
         side: "encode" or "decode".
-        chunk_frames: frames of each stream in a step.
-        num_streams: that step together.
+        chunk_frames, num_streams: frames of each stream in a step, and streams together.
         when: "start" of the streams, or "past" every attention window.
         p50_ms: median over steps; p95_ms and p99_ms are percentiles.
         real_time_factor: median step over the audio's duration.
@@ -80,15 +81,7 @@ class StepSpeed:
 
 @dataclass(frozen=True)
 class ClipSpeed:
-    """Cost of whole clips.
-
-    Attributes:
-        side: "encode" or "decode".
-        seconds: length of the clip.
-        real_time_factor: median of several runs over the clip's length.
-        floor: the least real-time factor.
-        times_floor: the one over the other.
-    """
+    """Cost of whole clips: the median real-time factor, and the least that there could be."""
 
     side: str
     seconds: float
@@ -108,9 +101,10 @@ def measure_steps(
     """Both sides, at the start of the streams and past every window."""
     for side in SIDES:
         make = codec.encoder_stream if side == "encode" else codec.decoder_stream
-        stream = make(num_streams, chunk_frames)
+        stream: Any = make(num_streams, chunk_frames)
         chunk = _chunk(codec.info, side, chunk_frames)
-        step = _stepping(stream, chunk, num_streams)
+        chunks = {stream.open(): chunk for _ in range(num_streams)}
+        step = partial(stream.step, chunks)
         _timed(step, 3)  # compiles, allocates
         for slot in stream.open_slots:
             stream.reset(slot)
@@ -120,39 +114,16 @@ def measure_steps(
         late = _timed(step, num_steps)
         costs = step_costs(config, side, chunk_frames, num_streams, machine.bytes_a_value)
         floor = machine.floor_seconds(costs)
-        megabytes = stream.engine.num_bytes() / num_streams / 1e6
         for when, times in (("start", early), ("past", late)):
-            yield _step_speed(
-                codec.info, side, chunk_frames, num_streams, when, times, megabytes, floor
+            p50, p95, p99 = np.percentile(times, [50, 95, 99])
+            factor = p50 * codec.info.frame_rate / chunk_frames
+            yield StepSpeed(
+                *(side, chunk_frames, num_streams, when, p50 * 1e3, p95 * 1e3, p99 * 1e3, factor),
+                streams_at_real_time=num_streams / factor,
+                stream_megabytes=stream.engine.num_bytes() / num_streams / 1e6,
+                floor_ms=floor * 1e3,
+                times_floor=p50 / floor,
             )
-
-
-def _step_speed(
-    info: CodecInfo,
-    side: str,
-    chunk_frames: int,
-    num_streams: int,
-    when: str,
-    times: list[float],
-    megabytes: float,
-    floor: float,
-) -> StepSpeed:
-    p50, p95, p99 = np.percentile(times, [50, 95, 99])
-    factor = p50 * info.frame_rate / chunk_frames
-    return StepSpeed(
-        side=side,
-        chunk_frames=chunk_frames,
-        num_streams=num_streams,
-        when=when,
-        p50_ms=p50 * 1e3,
-        p95_ms=p95 * 1e3,
-        p99_ms=p99 * 1e3,
-        real_time_factor=factor,
-        streams_at_real_time=num_streams / factor,
-        stream_megabytes=megabytes,
-        floor_ms=floor * 1e3,
-        times_floor=p50 / floor,
-    )
 
 
 def _window_steps(config: CodecConfig, chunk_frames: int) -> int:
@@ -175,11 +146,6 @@ def _chunk(info: CodecInfo, side: str, num_frames: int) -> np.ndarray:
     return (0.1 * random.standard_normal(shape)).astype(np.float32)
 
 
-def _stepping(stream: Any, chunk: np.ndarray, num_streams: int) -> Callable[[], object]:
-    chunks = {stream.open(): chunk for _ in range(num_streams)}
-    return lambda: stream.step(chunks)
-
-
 def _timed(work: Callable[[], object], runs: int) -> list[float]:
     times = []
     for _ in range(runs):
@@ -190,14 +156,13 @@ def _timed(work: Callable[[], object], runs: int) -> list[float]:
 
 
 def measure_clips(
-    codec: StreamingCodec, config: CodecConfig, machine: Machine, seconds: float, runs: int = 5
+    codec: StreamingCodec, config: CodecConfig, machine: Machine, seconds: float
 ) -> Iterator[ClipSpeed]:
-    """Both sides of a clip of noise."""
+    """Both sides of a clip of noise, the median of five runs."""
     frames = round(seconds * config.frame_rate)
     for side in SIDES:
         verb = codec.encode if side == "encode" else codec.decode
-        clip = _chunk(codec.info, side, frames)
-        times = _timed(lambda verb=verb, clip=clip: verb(clip), runs + 1)[1:]  # type: ignore[misc]
+        times = _timed(partial(verb, _chunk(codec.info, side, frames)), 6)[1:]
         factor = float(np.median(times)) / seconds
         costs = clip_costs(config, side, frames, machine.bytes_a_value)
         floor = machine.floor_seconds(costs) / seconds
@@ -217,50 +182,45 @@ def as_json(
 
 def as_markdown(machine: Machine, clips: Sequence[ClipSpeed], steps: Sequence[StepSpeed]) -> str:
     """Two tables and what they were measured on."""
-    lines = [
+    parts = [
         f"{machine.name}: reads {machine.bytes_a_second / 1e9:.0f} GB/s, "
-        f"{machine.operations_a_second / 1e9:.0f} GFLOP/s.",
+        f"{machine.operations_a_second / 1e9:.0f} GFLOP/s."
     ]
     if clips:
-        lines += ["", "| clip | side | RTF | floor | x floor |", "| --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {clip.seconds:g} s | {clip.side} | {clip.real_time_factor:.4f} | {clip.floor:.4f} | "
-        f"{clip.times_floor:.1f} |"
-        for clip in clips
-    ]
+        rows = [
+            [
+                *(f"{one.seconds:g} s", one.side, f"{one.real_time_factor:.4f}"),
+                *(f"{one.floor:.4f}", f"{one.times_floor:.1f}"),
+            ]
+            for one in clips
+        ]
+        parts.append(pipe_table(("clip", "side", "RTF", "floor", "x floor"), rows))
     if steps:
-        heads = "side | frames | streams | when | p50 ms | p95 | p99 | floor ms | x floor | RTF"
-        heads += " | streams at real time | MB a stream"
-        lines += ["", f"| {heads} |", "| " + "--- | " * (heads.count("|") + 1)]
-    lines += [_markdown_row(step) for step in steps]
-    return "\n".join(lines).rstrip() + "\n"
+        heads = ["side", "frames", "streams", "when", "p50 ms", "p95", "p99", "floor ms", "x floor"]
+        heads += ["RTF", "streams at real time", "MB a stream"]
+        parts.append(pipe_table(heads, map(_cells, steps)))
+    return "\n\n".join(parts) + "\n"
 
 
-def _markdown_row(step: StepSpeed) -> str:
-    return (
-        f"| {step.side} | {step.chunk_frames} | {step.num_streams} | {step.when} | "
-        f"{step.p50_ms:.2f} | {step.p95_ms:.2f} | {step.p99_ms:.2f} | {step.floor_ms:.2f} | "
-        f"{step.times_floor:.1f} | {step.real_time_factor:.3f} | "
-        f"{step.streams_at_real_time:.0f} | {step.stream_megabytes:.1f} |"
-    )
+def _cells(step: StepSpeed) -> list[str]:
+    facts = [step.side, f"{step.chunk_frames}", f"{step.num_streams}", step.when]
+    times = [f"{one:.2f}" for one in (step.p50_ms, step.p95_ms, step.p99_ms, step.floor_ms)]
+    rest = [f"{step.times_floor:.1f}", f"{step.real_time_factor:.3f}"]
+    return [
+        *facts,
+        *times,
+        *rest,
+        f"{step.streams_at_real_time:.0f}",
+        f"{step.stream_megabytes:.1f}",
+    ]
 
 
 def measure_machine(num_threads: int) -> Machine:
     """Ceilings in float32 of so many threads, each on one core; takes about a second."""
     with ThreadPoolExecutor(num_threads) as pool:  # NumPy lets go of the interpreter's lock
         parts = np.array_split(np.ones(_READ_BYTES // 4, np.float32), num_threads)
-        reading = _READ_BYTES / _best_seconds(lambda: list(pool.map(np.sum, parts)))
+        reading = _READ_BYTES / min(_timed(lambda: list(pool.map(np.sum, parts)), _RUNS))
     # Products take the threads of NumPy's own library, which are set when that is loaded.
     left = np.random.default_rng(0).standard_normal((_MATRIX, _MATRIX), np.float32)
-    computing = 2 * _MATRIX**3 / _best_seconds(lambda: left @ left)
+    computing = 2 * _MATRIX**3 / min(_timed(lambda: left @ left, _RUNS))
     return Machine(f"{num_threads} threads, fp32 (NumPy's ceilings)", reading, computing, 4)
-
-
-def _best_seconds(work: Callable[[], object]) -> float:
-    """The fastest of several runs: a ceiling is wanted, not an average."""
-    best = float("inf")
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best

@@ -6,15 +6,14 @@ Also as tables and as CSV. Knows no codecs.
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite, nan
-from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
-from ..errors import MissingDependencyError
 from .clip_results import Row
+from .loading import import_package
 from .metric_registry import METRICS
 from .pages import Table
 
@@ -43,18 +42,11 @@ class Summary:
     """All clips of one domain and language through one model at one bitrate.
 
     Attributes:
-        model: the codec's name.
-        num_quantizers: layers, or None.
-        domain: of the clips.
         language: of the clips; "" for all together.
-        kbps: nominal.
-        actual_kbps: mean over clips.
-        delay_ms: median over clips.
-        num_clips: that went through.
-        num_failed: that did not.
+        kbps: nominal; actual_kbps is the mean and delay_ms the median over clips.
+        num_clips: that went through; num_failed did not.
         metrics: averages by name; what is undefined for all clips is left out.
-        published: the data that the paper measured on, for a row of the paper; "" for a
-            measured one.
+        published: the data that the paper measured on; "" for a measured summary.
     """
 
     model: str
@@ -68,10 +60,6 @@ class Summary:
     num_failed: int
     metrics: dict[str, Average]
     published: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def summarize(rows: Iterable[Row], by_language: bool = False) -> list[Summary]:
@@ -98,16 +86,17 @@ def _summary(language: str, rows: Sequence[Row]) -> Summary:
     good = [row for row in rows if not row.error]
     first = (good or rows)[0]
     return Summary(
-        model=first.model,
-        num_quantizers=first.num_quantizers,
-        domain=first.domain,
-        language=language,
-        kbps=first.kbps,
+        *(first.model, first.num_quantizers, first.domain, language, first.kbps),
         actual_kbps=float(np.mean([row.actual_kbps for row in good])) if good else 0.0,
         delay_ms=float(np.median([row.delay_ms for row in good])) if good else 0.0,
         num_clips=len(good),
         num_failed=len(rows) - len(good),
-        metrics=_averages(good),
+        metrics=averages(
+            {
+                name: [(row.metrics.get(name, nan), _weight(row, name)) for row in good]
+                for name in dict.fromkeys(name for row in good for name in row.metrics)
+            }
+        ),
     )
 
 
@@ -155,13 +144,6 @@ def csv_table(summaries: Sequence[Summary]) -> str:
     return text.getvalue()
 
 
-def _averages(rows: Sequence[Row]) -> dict[str, Average]:
-    names = dict.fromkeys(name for row in rows for name in row.metrics)
-    return averages(
-        {name: [(row.metrics.get(name, nan), _weight(row, name)) for row in rows] for name in names}
-    )
-
-
 def averages(figures: Mapping[str, Iterable[tuple[float, float]]]) -> dict[str, Average]:
     """Weighted means by name, from (value, weight) pairs; undefined values are left out."""
     found = {}
@@ -197,22 +179,15 @@ def average(values: Sequence[float], weights: Sequence[float] | None = None) -> 
 
 def _student_t(degrees_of_freedom: int) -> float:
     """The factor of a two-sided 95% interval: 1.96 for many clips, 3.18 for four."""
-    try:
-        from scipy.special import stdtrit
-    except ImportError as error:
-        raise MissingDependencyError(
-            "confidence intervals need SciPy: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
-    return float(stdtrit(degrees_of_freedom, 0.975))
+    special = import_package("scipy.special", "a confidence interval", extra="eval")
+    return float(special.stdtrit(degrees_of_freedom, 0.975))
 
 
 @dataclass(frozen=True)
 class CodeStatistics:
-    """Codes of one model, counted.
+    """Codes of one model, counted; the entropy is too low where frames are few.
 
     Attributes:
-        num_frames: frames that were counted.
-        codebook_size: entries of each codebook.
         used: share of the entries that occur, for each layer.
         perplexity: 2 to the entropy, for each layer: the entries that would do if all were equal.
         entropy_bits: bits a code and layer.
@@ -227,10 +202,6 @@ class CodeStatistics:
     entropy_bits: tuple[float, ...]
     nominal_kbps: float
     achievable_kbps: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def code_statistics(
@@ -270,5 +241,5 @@ def statistics_table(statistics: Mapping[str, CodeStatistics]) -> Table:
         f"layer by layer; {one.nominal_kbps:.2f} kbps as stored."
         for name, one in statistics.items()
     ]
-    heads = ("model", "layer", "used", "perplexity", "entropy, bits", "of")
+    heads = ("model", "layer", "entries used", "perplexity", "entropy, bits", "bits stored")
     return Table(heads, rows, " ".join(totals))

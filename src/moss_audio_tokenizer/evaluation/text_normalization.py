@@ -9,10 +9,13 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from math import nan
 from pathlib import Path
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import InputError
+from .loading import import_package
 
 NORMALIZATIONS = ("plain", "whisper", "seed-tts")
 
@@ -71,18 +74,13 @@ def normalizer(name: str, language: str = "") -> Callable[[str], str]:
 
 @lru_cache(maxsize=16)
 def _whisper(language: str) -> Callable[[str], str]:
-    try:
-        from whisper_normalizer.basic import BasicTextNormalizer
-        from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Whisper's text normalization needs whisper-normalizer: "
-            "pip install 'moss-audio-tokenizer[judges]'"
-        ) from error
+    purpose, package = "Whisper's text normalization", "whisper-normalizer"
+    basic = import_package("whisper_normalizer.basic", purpose, package, "judges")
     if language in ("", "en") or language.startswith("en-"):
-        normalize: Callable[[str], str] = EnglishTextNormalizer()
+        english = import_package("whisper_normalizer.english", purpose, package, "judges")
+        normalize = english.EnglishTextNormalizer()
     else:
-        normalize = BasicTextNormalizer(split_letters=language.startswith(_SPACELESS))
+        normalize = basic.BasicTextNormalizer(split_letters=language.startswith(_SPACELESS))
     return lambda text: " ".join(normalize(text).split())
 
 
@@ -96,29 +94,40 @@ def _seed_tts_chinese(text: str) -> str:
 
 def _without_punctuation(text: str) -> str:
     """Deletes all punctuation but the apostrophe, as Seed-TTS-Eval does; words it joined merge."""
-    return "".join(letter for letter in text if letter == "'" or not _is_punctuation(letter))
+    return "".join(
+        letter
+        for letter in text
+        if letter == "'"
+        or not (letter in string.punctuation or unicodedata.category(letter).startswith("P"))
+    )
 
 
-def _is_punctuation(letter: str) -> bool:
-    return letter in string.punctuation or unicodedata.category(letter).startswith("P")
+@dataclass(frozen=True)
+class Transcript:
+    """What an ASR model understood (``read``), and how far off it is.
+
+    Rates are NaN without a text; the words and characters of the normalized text weigh them. Spaces
+    are no characters.
+    """
+
+    read: str
+    wer: float
+    cer: float
+    num_words: int
+    num_characters: int
 
 
-def error_rates(reference: str, hypothesis: str) -> dict[str, float]:
-    """Word and character error rates; NaN for an empty reference. Spaces are no characters.
+def compare(text: str, hypothesis: str, normalize: Callable[[str], str] = normalized) -> Transcript:
+    """A transcript with its word and character error rates against a text.
 
     Raises:
         MissingDependencyError: jiwer is not installed.
     """
-    try:
-        import jiwer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "word error rates need jiwer: pip install 'moss-audio-tokenizer[eval]'"
-        ) from error
+    jiwer = import_package("jiwer", "a word error rate", extra="eval")
+    reference, found = normalize(text), normalize(hypothesis)
+    letters = reference.replace(" ", "")
     if not reference:
-        return {"wer": float("nan"), "cer": float("nan")}
-    letters, found = reference.replace(" ", ""), hypothesis.replace(" ", "")
-    return {
-        "wer": float(jiwer.wer(reference, hypothesis)),
-        "cer": float(jiwer.cer(letters, found)),
-    }
+        return Transcript(hypothesis, nan, nan, 0, 0)
+    wer = float(jiwer.wer(reference, found))
+    cer = float(jiwer.cer(letters, found.replace(" ", "")))
+    return Transcript(hypothesis, wer, cer, len(reference.split()), len(letters))

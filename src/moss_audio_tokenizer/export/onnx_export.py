@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ from ..checkpoint.key_names import codes_identity
 from ..checkpoint.stored_weights import CONFIG_NAME, StoredWeights
 from ..config import released_from_codec_config
 from ..errors import CheckpointError, InputError
-from ..files import atomic_path
+from ..files import atomic_path, hash_file
 from ..graphs.graph import OPSET, TYPES
 from ..graphs.onnx_models import build_model
 from ..onnx.codec import OnnxCodec
-from ..onnx.folder import folder_path, hash_file
+from ..onnx.folder import folder_path
 from ..onnx.manifest import CODES_TYPES, FORMAT, MANIFEST_NAME, sealed
 from ..onnx.shapes import GRAPHS
-from .quantize import write_weights
-from .verify import Distance, Verbs, compare, probe, require_pytorch_results
+from .precision import Distance, compare, probe, require_pytorch_results, write_weights
 
 PRODUCER = "moss-audio-tokenizer"
 _MOST_CHANGED_CODES = 0.01
@@ -45,7 +45,7 @@ def export_onnx(
     Args:
         model: a folder with config.json and safetensors.
         output: a folder that is empty or not there yet; or the model's own, which gets the graphs.
-        encoder: precision of its weights, one of `quantize.PRECISIONS`.
+        encoder: precision of its weights, one of `precision.PRECISIONS`.
         decoder: likewise.
         codes_type: "int32" or "int64".
         clips: to compare on, at the model's rate and channels (default: a synthetic one).
@@ -84,19 +84,15 @@ def _write_checked(
 ) -> dict[str, Any]:
     """Write everything into an empty folder; returns what was found out about it."""
     write_folder(weights, folder, precisions, codes_type)
-    stored = {"encoder": "stored", "decoder": "stored"}
+    stored, opened = {"encoder": "stored", "decoder": "stored"}, OnnxCodec.from_pretrained
     if precisions == stored:
-        return {"pytorch": require_pytorch_results(weights.folder, _codec(folder), clips)}
+        return {"pytorch": require_pytorch_results(weights.folder, opened(folder), clips)}
     with tempfile.TemporaryDirectory(dir=folder.parent) as plain:
         write_folder(weights, Path(plain), stored, codes_type)
-        exact = require_pytorch_results(weights.folder, _codec(Path(plain)), clips)
-        distance = compare(OnnxCodec.from_pretrained(plain), _codec(folder), clips)
+        exact = require_pytorch_results(weights.folder, opened(plain), clips)
+        distance = compare(opened(plain), opened(folder), clips)
     _check_precision(distance, force)
-    return {"pytorch": exact, "precision": distance.as_json()}
-
-
-def _codec(folder: Path) -> Verbs:
-    return OnnxCodec.from_pretrained(folder)
+    return {"pytorch": exact, "precision": asdict(distance)}
 
 
 def write_folder(

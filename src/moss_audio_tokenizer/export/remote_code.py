@@ -105,7 +105,8 @@ def write_remote_code(folder: Path) -> None:
         (MODELING, MODELING_SOURCES),
         (FEATURE_EXTRACTION, FEATURE_EXTRACTION_SOURCES),
     ):
-        shared = ", ".join(sorted(_public_names(configuration) & _used_names(sources)))
+        public = {name for name in _top_names(configuration) if not name.startswith("_")}
+        shared = ", ".join(sorted(public & _used_names(sources)))
         text = joined_sources(sources, f"from .{CONFIGURATION} import {shared}")
         texts[f"{name}.py"] = text
     texts |= {
@@ -170,19 +171,13 @@ def _split_imports(text: str) -> tuple[set[str], str]:
     """The statements that import from elsewhere, and the text without any top-level import."""
     lines, outside = text.splitlines(keepends=True), set()
     for node in reversed(ast.parse(text).body):
-        if isinstance(node, ast.Import | ast.ImportFrom) or _is_type_checking(node):
-            outside |= {ast.unparse(item) for item in _imports(node) if _comes_along(item)}
+        is_checking = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if is_checking or isinstance(node, ast.Import | ast.ImportFrom):
+            imports = node.body if isinstance(node, ast.If) else [node]
+            outside |= {ast.unparse(item) for item in imports if _comes_along(item)}
             del lines[node.lineno - 1 : node.end_lineno]
     body = _SPLIT_SHAPED.sub("Tensor", _SHAPED.sub("Tensor", "".join(lines)))
     return outside, body.strip() + "\n\n"
-
-
-def _is_type_checking(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-
-
-def _imports(node: ast.stmt) -> list[ast.stmt]:
-    return node.body if isinstance(node, ast.If) else [node]
 
 
 def _comes_along(node: ast.stmt) -> bool:
@@ -202,10 +197,6 @@ def _top_names(text: str) -> set[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {item.id for item in targets if isinstance(item, ast.Name)}
     return names
-
-
-def _public_names(text: str) -> set[str]:
-    return {name for name in _top_names(text) if not name.startswith("_")}
 
 
 def _used_names(sources: Iterable[str]) -> set[str]:

@@ -16,23 +16,14 @@ from ..checkpoint.key_names import SCALES_SUFFIX
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
-from ..speech.onnx_models import GRAPHS
+from ..speech.model_facts import GRAPHS
 from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
-from .quantize import as_float16
+from .precision import as_float16
 from .speech_graphs import speech_graphs
 
 WEIGHT_TYPES = ("float32", "float16", "int8")
 # Shorter rows stay in float32: the scale of a row in 8 bits takes 4 bytes itself.
-_SHORTEST_ROW = 16
-
-
-def is_speech_model(folder: str | Path) -> bool:
-    """Whether a folder holds CAT-TTS or CAT-ASR."""
-    try:
-        values = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
-        return isinstance(values, dict) and values.get("model_type") in GRAPHS
-    except (OSError, ValueError, RecursionError):
-        return False
+_SHORTEST_ROW = 8
 
 
 def export_speech(

@@ -2,74 +2,36 @@
 
 ``temporal.onnx`` is the decoder-only model of either (without its embeddings and output layer),
 ``depth.onnx`` the depth Transformer of CAT-TTS. Weights stay in model.safetensors. Embeddings,
-output layers and the loop are computed in NumPy (`speech.onnx_models`).
+output layers and the loop are computed in NumPy (`speech.onnx_speech`).
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
 from .. import __version__
 from ..checkpoint.stored_weights import StoredTensor
 from ..errors import CheckpointError, InputError
-from ..graphs.graph import IR_VERSION, OPSET, Graph, value_info
-from ..speech.onnx_models import PREFIXES
+from ..graphs.graph import Graph, value_info
+from ..graphs.onnx_models import finish_model
 
-_PRODUCER = "moss-audio-tokenizer"
+# The prefix of the decoder-only model's weights.
+_PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
 _LANGUAGE_MODELS = ("qwen2", "qwen3", "llama")
-
-
-@dataclass(frozen=True)
-class BlockNames:
-    """Names of the weights of a Transformer block, behind its prefix.
-
-    Attributes:
-        attention_norm: RMS norm before attention.
-        queries, keys, values, output: projections of attention.
-        query_norm, key_norm: RMS norms of heads; used where the weights exist.
-        feedforward_norm: RMS norm before the feed-forward layer.
-        gates: projections to gates and values: one, or one for both.
-        down: projection back.
-    """
-
-    attention_norm: str
-    queries: str
-    keys: str
-    values: str
-    output: str
-    query_norm: str
-    key_norm: str
-    feedforward_norm: str
-    gates: tuple[str, ...]
-    down: str
-
-
-_TEMPORAL = BlockNames(
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "self_attn.q_norm",
-    "self_attn.k_norm",
-    "post_attention_layernorm",
-    ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.down_proj",
-)
-_DEPTH = BlockNames(
-    "attention_norm",
-    "queries",
-    "keys",
-    "values",
-    "output",
-    "query_norm",
-    "key_norm",
-    "feedforward_norm",
-    ("feedforward.entrance",),
-    "feedforward.exit",
-)
+# What the weights of a block are called in the depth Transformer, by their names in a Qwen model.
+_DEPTH_NAMES = {
+    "input_layernorm": "attention_norm",
+    "self_attn.q_proj": "queries",
+    "self_attn.k_proj": "keys",
+    "self_attn.v_proj": "values",
+    "self_attn.o_proj": "output",
+    "self_attn.q_norm": "query_norm",
+    "self_attn.k_norm": "key_norm",
+    "post_attention_layernorm": "feedforward_norm",
+    "mlp.down_proj": "feedforward.exit",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +45,7 @@ class Sizes:
         head_dim: channels of a head.
         num_layers: blocks.
         epsilon: of RMS norms.
-        rotary: whether positions are encoded.
+        rotary: whether positions are encoded, as in the decoder-only model alone.
     """
 
     width: int
@@ -102,13 +64,10 @@ class TransformerWriter:
         graph: graph to write to.
         tensors: weights by name.
         sizes: sizes of the Transformer.
-        names: names of the weights of a block.
     """
 
-    def __init__(
-        self, graph: Graph, tensors: dict[str, StoredTensor], sizes: Sizes, names: BlockNames
-    ) -> None:
-        self._graph, self._tensors, self._sizes, self._names = graph, tensors, sizes, names
+    def __init__(self, graph: Graph, tensors: dict[str, StoredTensor], sizes: Sizes) -> None:
+        self._graph, self._tensors, self._sizes = graph, tensors, sizes
 
     def blocks(self, x: str, prefix: str) -> str:
         """All blocks: (batch, steps, width) to the same."""
@@ -146,20 +105,22 @@ class TransformerWriter:
             raise CheckpointError(f"the model has no tensor {name!r}; its config.json does not fit")
         return self._graph.stored_float32(name, self._tensors[name])
 
+    def _name(self, prefix: str, name: str) -> str:
+        return f"{prefix}.{name if self._sizes.rotary else _DEPTH_NAMES[name]}"
+
     def _block(self, x: str, prefix: str, layer: int) -> str:
-        names, graph = self._names, self._graph
-        attended = self._attend(self.norm(x, f"{prefix}.{names.attention_norm}"), prefix, layer)
-        x = graph.op("Add", x, attended)
-        normed = self.norm(x, f"{prefix}.{names.feedforward_norm}")
-        gates = tuple(f"{prefix}.{name}" for name in names.gates)
-        return str(graph.op("Add", x, self.gated(normed, gates, f"{prefix}.{names.down}")))
+        normed = self.norm(x, self._name(prefix, "input_layernorm"))
+        x = self._graph.op("Add", x, self._attend(normed, prefix, layer))
+        normed = self.norm(x, self._name(prefix, "post_attention_layernorm"))
+        gates = tuple(f"{prefix}.mlp.{name}_proj" for name in ("gate", "up"))
+        gates = gates if self._sizes.rotary else (f"{prefix}.feedforward.entrance",)
+        fed = self.gated(normed, gates, self._name(prefix, "mlp.down_proj"))
+        return str(self._graph.op("Add", x, fed))
 
     def _attend(self, x: str, prefix: str, layer: int) -> str:
         """Queries of a group of heads share one head of keys and values."""
-        graph, sizes, names = self._graph, self._sizes, self._names
-        query = self._heads(x, f"{prefix}.{names.queries}", f"{prefix}.{names.query_norm}")
-        key = self._heads(x, f"{prefix}.{names.keys}", f"{prefix}.{names.key_norm}")
-        value = self._heads(x, f"{prefix}.{names.values}", "")
+        graph, sizes = self._graph, self._sizes
+        query, key, value = (self._heads(x, prefix, kind) for kind in "qkv")
         keys = self._cached(key, layer, "key")
         values = self._cached(value, layer, "value")
         group = sizes.num_heads // sizes.num_pairs
@@ -178,15 +139,19 @@ class TransformerWriter:
         attended = graph.op("Reshape", attended, merged)
         attended = graph.op("Transpose", attended, perm=[0, 2, 1, 3])
         flat = graph.op("Concat", batch, graph.ints(-1, sizes.num_heads * sizes.head_dim), axis=0)
-        return self.linear(graph.op("Reshape", attended, flat), f"{prefix}.{names.output}")
+        return self.linear(
+            graph.op("Reshape", attended, flat), self._name(prefix, "self_attn.o_proj")
+        )
 
-    def _heads(self, x: str, name: str, norm: str) -> str:
+    def _heads(self, x: str, prefix: str, kind: str) -> str:
         """(batch, heads, steps, head_dim), normalized and rotated where the model does so."""
         graph, width = self._graph, self._sizes.head_dim
+        name = self._name(prefix, f"self_attn.{kind}_proj")
         count = self._tensors[f"{name}.weight"].shape[0] // width
         shape = graph.op("Concat", graph.size(x, 0), graph.ints(-1, count, width), axis=0)
         heads = graph.op("Reshape", self.linear(x, name), shape)
-        if norm and f"{norm}.weight" in self._tensors:
+        norm = "" if kind == "v" else self._name(prefix, f"self_attn.{kind}_norm")
+        if f"{norm}.weight" in self._tensors:
             heads = self.norm(heads, norm)
         heads = graph.op("Transpose", heads, perm=[0, 2, 1, 3])
         return self._rotated(heads) if norm and self._sizes.rotary else str(heads)
@@ -218,7 +183,7 @@ def speech_graphs(
         InputError: its language model is of a kind that is not supported.
     """
     kind = config["model_type"]
-    built = {"temporal.onnx": _temporal(config["text_config"], tensors, PREFIXES[kind])}
+    built = {"temporal.onnx": _temporal(config["text_config"], tensors, _PREFIXES[kind])}
     if kind == "cat-tts":
         built["depth.onnx"] = _depth(config, tensors)
     return built
@@ -227,7 +192,7 @@ def speech_graphs(
 def _temporal(config: dict[str, Any], tensors: dict[str, StoredTensor], prefix: str) -> ModelProto:
     sizes = _temporal_sizes(config)
     graph = Graph()
-    writer = TransformerWriter(graph, tensors, sizes, _TEMPORAL)
+    writer = TransformerWriter(graph, tensors, sizes)
     x = writer.blocks("embeds", f"{prefix}layers")
     graph.op("Identity", writer.norm(x, f"{prefix}norm"), outputs=["hidden"])
     rotations: list[int | str] = ["batch", "steps", sizes.head_dim]
@@ -275,7 +240,7 @@ def _depth(config: dict[str, Any], tensors: dict[str, StoredTensor]) -> ModelPro
         float(np.finfo(np.float32).eps),
         False,
     )
-    writer, x = TransformerWriter(graph, tensors, sizes, _DEPTH), "embeds"
+    writer, x = TransformerWriter(graph, tensors, sizes), "embeds"
     entrance = "depth.entrance"
     if f"{entrance}.entrance.weight" in tensors:
         x = writer.gated(x, (f"{entrance}.entrance",), f"{entrance}.exit")
@@ -297,10 +262,4 @@ def _model(
             given.append(value_info(f"past.{layer}.{kind}", "float32", shape))
             shape = ["batch", sizes.num_pairs, "total", sizes.head_dim]
             results.append(value_info(f"present.{layer}.{kind}", "float32", shape))
-    return helper.make_model(
-        graph.body(name, given, results),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name=_PRODUCER,
-        producer_version=__version__,
-    )
+    return finish_model(graph, name, (given, results), ("moss-audio-tokenizer", __version__))

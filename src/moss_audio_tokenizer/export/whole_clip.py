@@ -27,8 +27,7 @@ from ..graphs.graph import Graph, value_info
 from ..graphs.onnx_models import CodecWriter, Values, finish_model, write_whole_clip
 from ..onnx.folder import folder_path
 from ..onnx.graph_pair import GraphPair
-from .quantize import write_weights
-from .verify import probe, require_pytorch_results
+from .precision import probe, require_pytorch_results, write_weights
 
 CONTRACTS = ("whole-clip", "n-quantizers")
 _TYPES = {
@@ -53,7 +52,7 @@ def export_whole_clip(
         model: a folder with config.json and safetensors, or "bundled".
         output: a folder that is not there yet.
         contract: one of `CONTRACTS`.
-        encoder: precision of its weights, one of `quantize.PRECISIONS`.
+        encoder: precision of its weights, one of `precision.PRECISIONS`.
         decoder: likewise.
         clips: to compare with PyTorch on, where that is installed (default: a synthetic one).
 
@@ -74,7 +73,8 @@ def export_whole_clip(
         if encoder == decoder == "stored":
             pair = GraphPair(folder / "encoder.onnx", folder / "decoder.onnx", use_gpu=False)
             clips = list(clips) or [probe(weights.config)]
-            require_pytorch_results(weights.folder, _Verbs(pair), clips)
+            export: Any = _PairCodec(pair)
+            require_pytorch_results(weights.folder, export, clips)
     files = sorted(path.name for path in Path(output).iterdir())
     return {"contract": contract, "files": files}
 
@@ -143,8 +143,8 @@ def _outputs(graph: Graph, found: dict[str, Any]) -> Values:
     return [value_info(name, kind, axes) for name, (_, kind, axes) in found.items()]
 
 
-class _Verbs:
-    """A pair of graphs as `verify.compare` calls it."""
+class _PairCodec:
+    """A pair of graphs as `precision.compare` calls it."""
 
     def __init__(self, pair: GraphPair) -> None:
         self._pair = pair

@@ -5,31 +5,29 @@ Owns text tokens, decoder-only language models, embeddings of codes, and model f
 
 from ..speech.tokens import ByteText, CharacterText, TextCodec
 from .code_embedding import CodeEmbedding
-from .folder import describe_language_folder
+from .folder_model import PretrainedText, load_text, make_text, save_text
 from .llm import (
+    CachedRows,
     cache_argument,
     language_model_config,
     load_language_model,
     made_language_model,
-    pad_left,
     random_language_model,
 )
-from .text import PretrainedText, load_text, make_text, save_text
 
 __all__ = [
     "ByteText",
+    "CachedRows",
     "CharacterText",
     "CodeEmbedding",
     "PretrainedText",
     "TextCodec",
     "cache_argument",
-    "describe_language_folder",
     "language_model_config",
     "load_language_model",
     "load_text",
     "made_language_model",
     "make_text",
-    "pad_left",
     "random_language_model",
     "save_text",
 ]

@@ -6,8 +6,9 @@ KV cache argument, whose name changed between versions of transformers.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -21,15 +22,10 @@ from transformers import (
 )
 
 from ..errors import ConfigError
+from ..speech.tokens import TextCodec
 
 # Keys that could make transformers load foreign code or kernels.
 _LEFT_OUT = ("attn_implementation", "_attn_implementation", "auto_map", "quantization_config")
-
-
-class Tokens(Protocol):
-    """Tokens of texts, as far as their number goes."""
-
-    num_tokens: int
 
 
 def check_whole(config: Any, least: dict[str, int], most: int = 1 << 20) -> None:
@@ -44,7 +40,7 @@ def check_whole(config: Any, least: dict[str, int], most: int = 1 << 20) -> None
             raise ConfigError(f"{name} is {value!r}; expected a whole number, {lowest} to {most}")
 
 
-def checked_language_model(values: Any, text: Tokens) -> PreTrainedConfig:
+def checked_language_model(values: Any, text: TextCodec) -> PreTrainedConfig:
     """The nested configuration of a language model that has all tokens of a text.
 
     Raises:
@@ -152,13 +148,46 @@ def cache_argument(model: nn.Module, cache: DynamicCache) -> dict[str, Any]:
     return {"cache" if "cache" in known else "past_key_values": cache, "use_cache": True}
 
 
-def pad_left(
-    rows: Sequence[Float[Tensor, "_ width"]],
-) -> tuple[Float[Tensor, "batch steps width"], Int64[Tensor, "batch steps"]]:
-    """Left-padded rows, and their attention mask."""
-    longest = max(map(len, rows))
-    missing = [longest - len(row) for row in rows]
-    padded = [F.pad(row, (0, 0, count, 0)) for row, count in zip(rows, missing, strict=True)]
-    first = torch.tensor(missing, device=rows[0].device)
-    mask = torch.arange(longest, device=rows[0].device) >= first[:, None]
-    return torch.stack(padded), mask.long()
+class CachedRows:
+    """Rows of a decoder-only model with their KV cache.
+
+    Args:
+        model: the decoder-only model, without its output layer.
+        rows: input vectors of each row; shorter rows are padded on the left.
+
+    Attributes:
+        last: states of the newest step.
+    """
+
+    last: Float[Tensor, "rows width"]
+    _next: Int64[Tensor, "rows 1"]
+
+    def __init__(self, model: nn.Module, rows: Sequence[Float[Tensor, "_ width"]]) -> None:
+        self._model, self._cache = model, DynamicCache()
+        longest = max(map(len, rows))
+        padded = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        missing = torch.tensor([longest - len(row) for row in rows], device=padded.device)
+        self._mask = (torch.arange(longest, device=padded.device) >= missing[:, None]).long()
+        self._run(padded, (self._mask.cumsum(-1) - 1).clamp_min(0))
+
+    def append(self, step: Float[Tensor, "rows width"]) -> None:
+        """Feed one more step to every row."""
+        self._mask = torch.cat((self._mask, torch.ones_like(self._mask[:, :1])), 1)
+        self._run(step[:, None], self._next)
+
+    def select(self, rows: Int64[np.ndarray, "_"]) -> None:
+        """Keep these rows, in this order."""
+        if np.array_equal(rows, np.arange(len(self._mask))):
+            return
+        order = torch.from_numpy(rows).to(self._mask.device)
+        self._cache.batch_select_indices(order)
+        self._mask, self._next = self._mask[order], self._next[order]
+
+    def _run(self, steps: Tensor, positions: Tensor) -> None:
+        self._next = positions[:, -1:] + 1
+        self.last = self._model(
+            inputs_embeds=steps,
+            attention_mask=self._mask,
+            position_ids=positions,
+            **cache_argument(self._model, self._cache),
+        ).last_hidden_state[:, -1]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..codes.codec import CodecInfo
 from ..errors import CheckpointError
-from ..files import require_file
+from ..files import hash_file, require_file
 from .manifest import MANIFEST_NAME, read_manifest
 from .pointers import weights_files
 from .shapes import facts_of
@@ -113,15 +113,6 @@ class OnnxFolder:
                 "or copy the whole folder again"
             )
         return path
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def is_exported(name: str | Path) -> bool:

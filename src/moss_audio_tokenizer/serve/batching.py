@@ -24,6 +24,7 @@ from ..streaming import DecoderStream, EncoderStream, Slot
 from .metrics import Metrics
 from .settings import GATHER_SECONDS, ServerSettings
 
+_STOP_SECONDS = 5.0
 Chunk = Shaped[np.ndarray, "rows entries"]
 
 
@@ -151,11 +152,7 @@ class StreamBatch:
     streams: list[QueuedStream] = field(default_factory=list)
 
     def admit(self, stream: QueuedStream) -> None:
-        """Assign a batch slot to a stream.
-
-        Raises:
-            SlotsFull: All slots are taken.
-        """
+        """Assign a batch slot to a stream."""
         stream.slot = self.session.open()
         self.streams.append(stream)
 
@@ -225,9 +222,6 @@ class StreamBatch:
             StepResult(stream, np.asarray(results[slot]), batch[stream].shape[1] // self.unit)
             for slot, stream in slots.items()
         ]
-
-
-_STOP_SECONDS = 5.0
 
 
 class ModelThread:
@@ -308,9 +302,9 @@ class ModelThread:
             stream.num_owed -= num_frames
             self._changed.notify()
 
-    def num_open(self) -> dict[tuple[str, bool], int]:
-        """Open slots of the sessions, by batch."""
-        return {key: len(batch.session.open_slots) for key, batch in self._batches.items()}
+    def num_slots(self) -> int:
+        """Open slots of the sessions; 0 when nothing is streamed."""
+        return sum(len(batch.session.open_slots) for batch in self._all())
 
     def waiting_frames(self) -> float:
         """Frames that wait for a step."""
@@ -347,18 +341,15 @@ class ModelThread:
         settings, info = self._settings, codec.info
         batches = {}
         for is_live in (True, False):
-            slots = settings.max_streams if is_live else settings.max_clips
-            frames = settings.step_frames if is_live else settings.clip_step_frames
-            owed = max(1, settings.max_ahead_seconds * info.frame_rate)
-            # Results of a whole file are read as they come and never pause the file.
-            shape = (frames, owed if is_live else float("inf"))
-            encoder, decoder = (
-                codec.encoder_stream(slots, frames),
-                codec.decoder_stream(slots, frames),
-            )
-            unit = info.downsample_rate
-            batches["encode", is_live] = StreamBatch("encode", is_live, encoder, unit, *shape)
-            batches["decode", is_live] = StreamBatch("decode", is_live, decoder, 1, *shape)
+            size = (settings.max_clips, settings.clip_step_frames)
+            owed = float("inf")  # results of a whole file are read as they come
+            if is_live:
+                size = (settings.max_streams, settings.step_frames)
+                owed = max(1, settings.max_ahead_seconds * info.frame_rate)
+            sessions: Any = codec.encoder_stream(*size), codec.decoder_stream(*size)
+            units = info.downsample_rate, 1
+            for name, session, unit in zip(("encode", "decode"), sessions, units, strict=True):
+                batches[name, is_live] = StreamBatch(name, is_live, session, unit, size[1], owed)
         self._frame_seconds = 1 / info.frame_rate
         return batches
 

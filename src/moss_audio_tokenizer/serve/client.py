@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import httpx
@@ -47,6 +47,7 @@ _MOST = {
     "codebook_size": 1 << 16,
 }
 _Connect = Callable[[], AbstractContextManager[ClientConnection]]
+Recording: TypeAlias = str | Path | bytes
 _Self = TypeVar("_Self", bound="_LiveStream")
 
 
@@ -83,9 +84,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         """The codec's facts and the server's limits."""
         return _document(self._request("GET", "/v1/model"))
 
-    def encode(
-        self, recording: str | Path | bytes, num_quantizers: int | None = None
-    ) -> AudioCodes:
+    def encode(self, recording: Recording, num_quantizers: int | None = None) -> AudioCodes:
         """Encode a sound file, given as a path or as bytes."""
         return _codes(self._request("POST", "/v1/encode", _bytes_of(recording), num_quantizers))
 
@@ -96,11 +95,8 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         where = f"/v1/decode?format={audio_format}"
         return self._request("POST", where, to_bytes(codes), num_quantizers, "audio/")
 
-    def add_voice(self, recording: str | Path | bytes, text: str = "") -> dict[str, Any]:
-        """Upload a reference recording; "voice" of the answer is its name.
-
-        To `speak` in this voice, ``text`` must be the transcript of the recording.
-        """
+    def add_voice(self, recording: Recording, text: str = "") -> dict[str, Any]:
+        """Upload a recording and, to `speak` in it, its text; "voice" of the answer is its name."""
         where = f"/v1/voices?{urlencode({'text': text})}" if text else "/v1/voices"
         return _document(self._request("POST", where, _bytes_of(recording)))
 
@@ -139,7 +135,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         except httpx.HTTPError as problem:
             raise ServerError(f"no speech from {self._url}: {problem}") from problem
 
-    def transcribe(self, recording: str | Path | bytes) -> dict[str, Any]:
+    def transcribe(self, recording: Recording) -> dict[str, Any]:
         """Transcribe a sound file: its "text", and "words" with "start" and "end" in seconds."""
         request = self._http.build_request(
             "POST",
@@ -367,7 +363,7 @@ def _samples(chunks: Iterable[bytes]) -> Iterator[Float[np.ndarray, " samples"]]
             yield np.frombuffer(whole[:end], "<i2").astype(np.float32) / 32768
 
 
-def _bytes_of(recording: str | Path | bytes) -> bytes:
+def _bytes_of(recording: Recording) -> bytes:
     return recording if isinstance(recording, bytes) else Path(recording).read_bytes()
 
 

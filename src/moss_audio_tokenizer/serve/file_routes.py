@@ -160,11 +160,7 @@ async def decode_clip(
 
 
 def require_model(codes: ClipCodes, info: CodecInfo) -> None:
-    """Refuse codes of another model.
-
-    Raises:
-        ModelMismatchError: Another model produced the codes.
-    """
+    """Refuse codes of another model."""
     if codes.model and codes.model != info.identity:
         raise ModelMismatchError(
             f"these codes were made by model {codes.model}; this server runs {info.identity}"

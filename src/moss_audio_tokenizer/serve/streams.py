@@ -96,6 +96,10 @@ class Streams(ModelService):
         open_codec: Opens the codec, on the model thread.
         settings: The server's limits.
         metrics: The server's counters.
+
+    Attributes:
+        num_clips: Whole files in progress or waiting.
+        num_slots, num_bytes, waiting_frames: Functions of the `ModelThread`.
     """
 
     def __init__(
@@ -104,6 +108,9 @@ class Streams(ModelService):
         self._model_thread = ModelThread(open_codec, settings, metrics, self._deliver)
         super().__init__("model", self._model_thread.opened, settings, metrics)
         self.num_clips = 0
+        self.num_slots = self._model_thread.num_slots
+        self.num_bytes = self._model_thread.num_bytes
+        self.waiting_frames = self._model_thread.waiting_frames
 
     def start(self) -> None:
         """Start to load the codec; `opened` waits for it."""
@@ -139,18 +146,6 @@ class Streams(ModelService):
     def num_live(self) -> int:
         """The number of live streams."""
         return len(self._open_work)
-
-    def num_slots(self) -> int:
-        """Open slots of the sessions; 0 when nothing is streamed."""
-        return sum(self._model_thread.num_open().values())
-
-    def waiting_frames(self) -> float:
-        """Frames that wait for a step."""
-        return self._model_thread.waiting_frames()
-
-    def num_bytes(self) -> int:
-        """Memory of all slots in bytes."""
-        return self._model_thread.num_bytes()
 
     @asynccontextmanager
     async def live(self, name: str, client: str) -> AsyncIterator[Stream]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ..speech.ctc import Word
+from ..speech.token_frames import Word
 from ..speech.transcriber import Transcript
 from .admission import Gate, Refused, client_of
 from .model_service import Transcriptions

@@ -30,22 +30,12 @@ _MAX_OPUS_BYTES = 3 * 1275 + 7
 
 
 def audio_reader(audio_format: str, info: CodecInfo) -> "PcmReader | OpusDecoder":
-    """Create the decoder of one stream's audio messages.
-
-    Raises:
-        InputError: The format is unknown.
-        MissingDependencyError: Opus needs a package that is not installed.
-    """
+    """Create the decoder of one stream's audio messages."""
     return OpusDecoder(info) if audio_format == "opus" else PcmReader(audio_format, info)
 
 
 def audio_writer(audio_format: str, info: CodecInfo, bitrate: int) -> "PcmWriter | OpusEncoder":
-    """Create the encoder of one stream's audio messages; the bitrate in bit/s is for Opus only.
-
-    Raises:
-        InputError: The format is unknown, or the bitrate is outside Opus's range.
-        MissingDependencyError: Opus needs a package that is not installed.
-    """
+    """Create the encoder of one stream's audio messages; the bitrate in bit/s is for Opus only."""
     return OpusEncoder(info, bitrate) if audio_format == "opus" else PcmWriter(audio_format)
 
 

@@ -1,24 +1,30 @@
 """What a data set consists of: the lines of a manifest, files in a folder, shards, tables.
 
-Owns finding them; opens no sound.
+Owns finding recordings, and opening the bytes of one: a file, a part of an archive, a row of a
+table. It decodes none.
 """
 
 import csv
+import io
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import MALFORMED, InputError
-from ..files import printable_path
+from ..audio import AudioSource
+from ..errors import MALFORMED, AudioFileError, InputError
+from ..files import PartOfFile, printable_path
 from ..manifest import ManifestEntry, make_entry, manifest_lines
-from .tables import find_tables, table_entries
+from .tables import find_tables, open_row, table_entries
 from .tar_shards import AUDIO_SUFFIXES, find_shards, packed_shards, read_shards
 
 # Beside the sound files of a Hugging Face "audiofolder": a line for each, by its file_name.
 _FOLDER_LISTS = ("metadata.jsonl", "metadata.csv")
 _TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence")
+_BUFFER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def _entries_of(
 
 
 def _has_tars(folder: Path) -> bool:
-    return any(any(place.glob("*.tar")) for place in (folder, folder / "shards"))
+    return any(any(root.glob("*.tar")) for root in (folder, folder / "shards"))
 
 
 def _problem(text: str, line: int | None = None) -> Problem:
@@ -223,3 +229,46 @@ def _manifest_lines(manifest: Path) -> tuple[list[Line], list[Problem]]:
         else:
             lines.append(Line(*found))
     return lines, errors
+
+
+@contextmanager
+def open_entry(entry: ManifestEntry) -> Iterator[AudioSource]:
+    """What to read an entry's sound from: its path, its part of an archive, its row of a table.
+
+    Raises:
+        AudioFileError: the archive or table cannot be read, or ends before the recording does.
+    """
+    if entry.row is not None:
+        yield open_row(entry)
+        return
+    if entry.member is None:
+        yield entry.path
+        return
+    try:
+        archive = entry.path.open("rb", buffering=0)
+    except OSError as error:
+        raise AudioFileError(f"'{location(entry)}' cannot be read ({error})") from error
+    first, size = entry.member
+    with archive:
+        there = archive.seek(0, os.SEEK_END) - first
+        if there < size:
+            raise AudioFileError(
+                f"'{location(entry)}' is cut short: {max(0, there)} of its {size} bytes are there; "
+                "get a whole copy of the shard"
+            )
+        part = PartOfFile(archive, first, size, location(entry))
+        with io.BufferedReader(part, _BUFFER_BYTES) as file:
+            yield file
+
+
+def location(entry: ManifestEntry) -> str:
+    """Where an entry's recording is, to tell people."""
+    if entry.row is not None:
+        return str(entry.path / str(entry.row))
+    return str(entry.path if entry.member is None else entry.path.parent / entry.name)
+
+
+def explain(entry: ManifestEntry, error: Exception) -> str:
+    """A line that says what is wrong with an entry's recording, and which it is."""
+    where = location(entry)
+    return str(error) if where in str(error) else f"{where!r}: {error}"

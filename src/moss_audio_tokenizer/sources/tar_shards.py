@@ -1,22 +1,23 @@
 """WebDataset shards: tar files of recordings, each beside a JSON file with a manifest's keys.
 
 Owns the index that makes a tar readable at random: it is built by going through the tar's headers
-once and kept beside it, in ``NAME.tar.index.json``, where the folder can be written. It opens no
-sound.
+once and kept beside it, in ``NAME.tar.index.json``, where the folder can be written. Owns writing
+too: the same bytes for the same clips, each shard whole or not there. It opens no sound.
 """
 
+import io
 import json
 import tarfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..audio import SOUND_SUFFIXES
-from ..errors import MALFORMED, InputError
-from ..files import atomic_path, printable_path
+from ..errors import MALFORMED, AudioFileError, InputError
+from ..files import atomic_path, hash_file, printable_path
 from ..manifest import ManifestEntry, make_entry
 
 AUDIO_SUFFIXES = SOUND_SUFFIXES
@@ -26,17 +27,7 @@ _BLOCK_BYTES = 512
 # Files beside a sound that say something of it.
 _TEXT_SUFFIXES = ("json", "txt")
 _MAX_TEXT_BYTES = 16 << 20
-_KEPT_KEYS = (
-    "path",
-    "domain",
-    "split",
-    "speaker",
-    "text",
-    "task",
-    "language",
-    "seconds",
-    "duration",
-)
+_KEPT_KEYS = "path domain split speaker text task language seconds duration".split()  # noqa: SIM905
 
 
 def has_shards(path: str | Path) -> bool:
@@ -51,8 +42,8 @@ def find_shards(folder: str | Path) -> list[Path]:
         InputError: there are none.
     """
     root = Path(folder)
-    for place in (root, root / "shards"):
-        if found := sorted(place.glob("*.tar")):
+    for parent in (root, root / "shards"):
+        if found := sorted(parent.glob("*.tar")):
             return found
     if packed := packed_shards(root):
         raise InputError(
@@ -228,3 +219,78 @@ def _described(path: Path, name: str, shown: str, found: _Members) -> dict[str, 
     except (ValueError, RecursionError) as error:
         return f"{where} is not JSON ({error}); expected an object"
     return {name: item[name] for name in _KEPT_KEYS if item.get(name) is not None}
+
+
+class ShardWriter:
+    """Writes the shards of one split; a context manager, which drops an unfinished one on an error.
+
+    A clip is ``NNNNNNNN.EXTENSION`` and ``NNNNNNNN.json``; clips are numbered within their split.
+
+    Args:
+        folder: the folder to write to, which must exist.
+        split: the split, with which names of shards begin.
+        shard_seconds: a shard is full once it has so many seconds.
+        shard_bytes: and no larger than this, unless a single clip is.
+
+    Attributes:
+        shards: what has been written: name, clips, seconds, bytes and SHA-256 of each.
+    """
+
+    def __init__(self, folder: Path, split: str, shard_seconds: float, shard_bytes: int) -> None:
+        self._folder, self._split = folder, split
+        self._shard_seconds, self._shard_bytes = shard_seconds, shard_bytes
+        self.shards: list[dict[str, Any]] = []
+        self._number = 0
+        self._opened: ExitStack | None = None
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._opened is not None and kind is not None:
+            self._opened.__exit__(kind, error, trace)
+            self._opened = None
+        self._finish()
+
+    def add(self, extension: str, audio: bytes, seconds: float, keys: dict[str, Any]) -> None:
+        """Add a clip: its sound file's bytes, and what its JSON says."""
+        size = len(audio)
+        if self._opened is not None and self._bytes + size > self._shard_bytes:
+            self._finish()
+        if self._opened is None:
+            self._begin()
+        text = json.dumps(keys, ensure_ascii=False, sort_keys=True).encode()
+        self._write(f"{self._number:08d}{extension}", audio)
+        self._write(f"{self._number:08d}.json", text)
+        self._number += 1
+        self._clips += 1
+        self._seconds += seconds
+        self._bytes += size + len(text)
+        if self._seconds >= self._shard_seconds:
+            self._finish()
+
+    def _begin(self) -> None:
+        self._clips, self._seconds, self._bytes = 0, 0.0, 0
+        name = f"{self._split}-{len(self.shards):06d}.tar"
+        self._path = self._folder / name
+        opened = ExitStack()
+        temporary = opened.enter_context(atomic_path(self._path, error=AudioFileError))
+        self._file = opened.enter_context(temporary.open("wb"))
+        tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = opened.enter_context(tar)
+        self._opened = opened
+
+    def _write(self, name: str, data: bytes) -> None:
+        header = tarfile.TarInfo(name)  # of no time and no owner
+        header.size, header.mode = len(data), 0o644
+        self._tar.addfile(header, io.BytesIO(data))
+
+    def _finish(self) -> None:
+        if self._opened is None:
+            return
+        opened, self._opened = self._opened, None
+        opened.close()
+        facts = {"name": self._path.name, "clips": self._clips, "seconds": round(self._seconds, 3)}
+        self.shards.append(
+            facts | {"bytes": self._path.stat().st_size, "sha256": hash_file(self._path)}
+        )

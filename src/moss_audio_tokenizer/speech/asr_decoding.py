@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import InputError
-from .codes_batch import check_codes
-from .ctc import greedy_tokens
+from .model_facts import ModelFacts, check_codes
+from .token_frames import greedy_tokens
 from .tokens import TextCodec
 
 MOST_BEAMS = 64
@@ -22,25 +22,6 @@ MOST_BEAMS = 64
 _TOKENS_PER_FRAME, _SPARE_TOKENS = 4, 8
 # So many repetitions of a cycle, together of so many tokens, are no speech.
 _LONGEST_CYCLE, _MOST_CYCLES, _LEAST_REPEATED = 24, 6, 18
-
-
-@dataclass(frozen=True)
-class AsrFacts:
-    """Sizes of a CAT-ASR model.
-
-    Attributes:
-        num_quantizers: number of codebooks that it can read.
-        codebook_size: number of entries of each.
-        has_frame_scores: whether it has a CTC head.
-        codec: identity of its codec; empty if unknown.
-        max_steps: most steps of the language model.
-    """
-
-    num_quantizers: int
-    codebook_size: int
-    has_frame_scores: bool
-    codec: str
-    max_steps: int
 
 
 class AsrDecoder(Protocol):
@@ -61,7 +42,7 @@ class AsrModel(Protocol):
     """A CAT-ASR model, by PyTorch or onnxruntime."""
 
     @property
-    def facts(self) -> AsrFacts:
+    def facts(self) -> ModelFacts:
         """Sizes of the model."""
         ...
 
@@ -113,7 +94,9 @@ def transcribe_codes(
     longest = max(codes.shape[1] for codes in given) + 1
     _require_room(model.facts, longest + (max_tokens if num_beams else 0))
     if not num_beams:
-        return [model.text.decode(_ctc_tokens(model, codes)) for codes in given]
+        blank = model.text.num_tokens
+        found = [greedy_tokens(model.ctc_scores(codes), blank) for codes in given]
+        return [model.text.decode(ids) for ids in found]
     limits = [_limit(codes, max_tokens) for codes in given]
     if num_beams == 1:
         rows = _greedy(model, given, limits)
@@ -127,16 +110,12 @@ def _limit(codes: np.ndarray, max_tokens: int) -> int:
     return min(max_tokens, _TOKENS_PER_FRAME * codes.shape[1] + _SPARE_TOKENS)
 
 
-def _require_room(facts: AsrFacts, steps: int) -> None:
+def _require_room(facts: ModelFacts, steps: int) -> None:
     if steps > facts.max_steps:
         raise InputError(
             f"the longest clip and its text take {steps} steps, and this model has "
             f"{facts.max_steps}; cut the recording"
         )
-
-
-def _ctc_tokens(model: AsrModel, codes: np.ndarray) -> list[int]:
-    return greedy_tokens(model.ctc_scores(codes), model.text.num_tokens)
 
 
 def _greedy(model: AsrModel, clips: Sequence[np.ndarray], limits: Sequence[int]) -> list[list[int]]:

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..audio import check_audio, convert_channels, resample
-from ..codes import CodecInfo, StreamingCodec
+from ..codes import StreamingCodec
 from ..errors import InputError, ModelMismatchError
 from ..streaming import DecoderStream
-from .codes_batch import check_codes
+from .model_facts import check_codec, check_codes, encode_recording
 from .sampling import SpeechSampling, checked_num_quantizers
 from .text_preparation import prepare_text
 from .tts_generation import Prompt, TtsModel, frames, generate
@@ -120,7 +119,7 @@ class Synthesizer:
     def __init__(self, model: TtsModel, codec: StreamingCodec) -> None:
         self.model, self.codec = model, codec
         facts = model.facts
-        check_codec(facts.codec, facts.codebook_size, codec.info)
+        check_codec(facts, codec.info)
         if codec.info.num_quantizers < facts.num_quantizers:
             raise ModelMismatchError(
                 f"the model predicts {facts.num_quantizers} codebooks, and the codec has "
@@ -239,11 +238,7 @@ class Synthesizer:
         if codes is None and request.prompt_audio is None:
             return _Voice(None, "")
         if codes is None:
-            samples, rate = _recording(request.prompt_audio)
-            info = self.codec.info
-            audio = resample(check_audio(samples), rate, info.sampling_rate)
-            fitting = convert_channels(audio, info.num_channels)
-            codes = self.codec.encode(fitting, num_quantizers=num_quantizers)
+            codes = encode_recording(self.codec, *_recording(request.prompt_audio), num_quantizers)
         checked = check_codes(np.asarray(codes), self.model.facts, num_quantizers)
         return _Voice(checked, self._transcript(request))
 
@@ -256,29 +251,6 @@ class Synthesizer:
         samples = _mono(self.codec.decode(given))
         length = codes.shape[1] * self.codec.info.downsample_rate
         return Speech(samples[-length:], rate, codes, finished)
-
-
-def check_codec(identity: str, codebook_size: int, info: CodecInfo) -> None:
-    """Check that a model was trained on the codes of a codec.
-
-    Args:
-        identity: identity of the codec that the model was trained on; empty if unknown.
-        codebook_size: number of entries of the codebooks that the model knows.
-        info: facts of the codec that it is used with.
-
-    Raises:
-        ModelMismatchError: it was trained on another codec.
-    """
-    if identity and identity != info.identity:
-        raise ModelMismatchError(
-            f"the model knows codes of the codec {identity}, and this one is {info.identity}; "
-            "name the codec that it was trained on"
-        )
-    if info.codebook_size != codebook_size:
-        raise ModelMismatchError(
-            f"the model knows codebooks of {codebook_size} entries, and the codec has "
-            f"{info.codebook_size}; name the codec that it was trained on"
-        )
 
 
 def _recording(given: Any) -> tuple[np.ndarray, int]:

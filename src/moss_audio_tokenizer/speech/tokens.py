@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import CheckpointError, ConfigError, InputError, MissingDependencyError
-from .normalization import normalize
 
 TEXT_NAME = "text.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -28,10 +27,6 @@ class TextCodec(Protocol):
     end: int
     num_tokens: int
 
-    def spell(self, text: str) -> str | None:
-        """A training text reduced to what the tokens can express; None where they cannot."""
-        ...
-
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without the end."""
         ...
@@ -46,10 +41,6 @@ class ByteText:
 
     end = 256
     num_tokens = 257
-
-    def spell(self, text: str) -> str | None:
-        """The text unchanged."""
-        return text
 
     def encode(self, text: str) -> list[int]:
         """One id for each byte."""
@@ -87,23 +78,7 @@ class CharacterText:
         self.num_tokens = self.end + 1
         self._ids = {character: index for index, character in enumerate(alphabet)}
         self._word_ids = {word: len(alphabet) + index for index, word in enumerate(words)}
-        self._is_small = alphabet == alphabet.lower()
-
-    @property
-    def knows_english(self) -> bool:
-        """Whether the alphabet has all letters of English."""
-        return set(LETTERS.strip()) - {"'", " "} <= set(self.alphabet)
-
-    def spell(self, text: str) -> str | None:
-        """Without unknown signs; None where there are unknown letters or digits.
-
-        With all letters of English, numbers and abbreviations become words first.
-        """
-        text = normalize(text) if self.knows_english else text
-        plain = text.lower() if self._is_small else text
-        if any(c.isalnum() and c not in self._ids for c in plain):
-            return None
-        return " ".join("".join(c if c in self._ids else " " for c in plain).split())
+        self.is_lower = alphabet == alphabet.lower()
 
     def encode(self, text: str) -> list[int]:
         """One id for each character or known word; runs of blanks count as one.
@@ -112,7 +87,7 @@ class CharacterText:
             InputError: a character is not in the alphabet.
         """
         plain = " ".join(text.split())
-        plain = plain.lower() if self._is_small else plain
+        plain = plain.lower() if self.is_lower else plain
         unknown = sorted(set(plain) - set(self._ids))
         if unknown:
             raise InputError(
@@ -222,10 +197,6 @@ class StoredTokenizer:
             raise ConfigError(f"the tokenizer at {folder} has no end-of-text token")
         self.end = int(found)
         self.num_tokens = int(self._tokenizer.get_vocab_size())
-
-    def spell(self, text: str) -> str | None:
-        """The text unchanged."""
-        return text
 
     def encode(self, text: str) -> list[int]:
         """The tokenizer's ids, without special tokens."""

@@ -10,12 +10,10 @@ from difflib import SequenceMatcher
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..audio import check_audio, convert_channels, resample
 from ..codes.codec import Codec
 from .asr_decoding import AsrModel, transcribe_codes
-from .codes_batch import check_codes
-from .ctc import Word, greedy_tokens, word_times
-from .synthesizer import check_codec
+from .model_facts import check_codec, check_codes, encode_recording
+from .token_frames import Word, greedy_tokens, word_times
 
 # Clips of similar length are decoded together, so many at once.
 _BATCH = 16
@@ -53,7 +51,7 @@ class Transcriber:
 
     def __init__(self, model: AsrModel, codec: Codec) -> None:
         self.model, self.codec = model, codec
-        check_codec(model.facts.codec, model.facts.codebook_size, codec.info)
+        check_codec(model.facts, codec.info)
 
     def transcribe(
         self,
@@ -82,10 +80,7 @@ class Transcriber:
         self, samples: Float[np.ndarray, "..."], sampling_rate: int, num_quantizers: int | None
     ) -> Integer[np.ndarray, "num_quantizers frames"]:
         """Codes of one recording, of any rate and channels."""
-        info = self.codec.info
-        audio = resample(check_audio(samples), sampling_rate, info.sampling_rate)
-        fitting = convert_channels(audio, info.num_channels)
-        return self.codec.encode(fitting, num_quantizers=num_quantizers)
+        return encode_recording(self.codec, samples, sampling_rate, num_quantizers)
 
     def transcribe_codes(
         self,
@@ -156,19 +151,19 @@ class Transcriber:
         timed: list[Word] = []
         for start, codes, text in chunks:
             cut = start / rate + (_OVERLAP_SECONDS / 2 if start else 0.0)
-            own = [_moved(word, start / rate) for word in self._words(codes, text)]
+            own = self._words(codes, text, start / rate)
             timed = [word for word in timed if word.end_seconds <= cut]
             timed += [word for word in own if word.end_seconds > cut or not start]
         text = " ".join(word.text for word in timed)
         whole = chunks[0][2] if len(chunks) == 1 and timed else text
         return Transcript(whole, tuple(timed), frames / rate)
 
-    def _words(self, codes: np.ndarray, text: str) -> list[Word]:
+    def _words(self, codes: np.ndarray, text: str, start: float) -> list[Word]:
         """Words with their times; none where the frames emit no token, as in noise."""
         scores = self.model.ctc_scores(codes)
         if not text.strip() or not greedy_tokens(scores, self.model.text.num_tokens):
             return []
-        return word_times(text, scores, self.model.text, self.codec.info.frame_rate)
+        return word_times(text, scores, self.model.text, self.codec.info.frame_rate, start)
 
 
 def is_audible(samples: Float[np.ndarray, "..."]) -> bool:
@@ -185,7 +180,3 @@ def join_words(before: list[str], after: list[str]) -> list[str]:
     if not match.size:
         return before + after
     return before[: len(before) - size + match.a + match.size] + after[match.b + match.size :]
-
-
-def _moved(word: Word, seconds: float) -> Word:
-    return Word(word.text, word.start_seconds + seconds, word.end_seconds + seconds)

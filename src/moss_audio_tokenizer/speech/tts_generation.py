@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from ..errors import InputError
-from .codes_batch import check_codes
+from .model_facts import ModelFacts, check_codes
 from .sampling import CodeSampler, SpeechSampling, checked_num_quantizers
-from .text_cursor import FrameAlignment, TextCursor
+from .token_frames import FrameAlignment, TextCursor
 from .tokens import TextCodec
 
 END, CONTINUE = 0, 1
@@ -75,7 +75,7 @@ class TtsModel(Protocol):
     """A CAT-TTS model, by PyTorch or onnxruntime."""
 
     @property
-    def facts(self) -> "TtsFacts":
+    def facts(self) -> ModelFacts:
         """Sizes of the model."""
         ...
 
@@ -87,27 +87,6 @@ class TtsModel(Protocol):
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> TtsDecoder:
         """Start a batch; ``guided`` adds unconditioned copies of all rows."""
         ...
-
-
-@dataclass(frozen=True)
-class TtsFacts:
-    """Sizes of a CAT-TTS model.
-
-    Attributes:
-        num_quantizers: number of codebooks that it predicts.
-        codebook_size: number of entries of each.
-        has_alignment: whether it is conditioned on the current text token.
-        guidance: default classifier-free guidance scale.
-        codec: identity of its codec; empty if unknown.
-        max_steps: most steps of the temporal Transformer.
-    """
-
-    num_quantizers: int
-    codebook_size: int
-    has_alignment: bool
-    guidance: float
-    codec: str
-    max_steps: int
 
 
 @dataclass(frozen=True)
@@ -156,7 +135,6 @@ def generate(
     texts: Sequence[str],
     prompts: Sequence[Prompt | None] | None = None,
     sampling: SpeechSampling | None = None,
-    streamer: Any = None,
     **changes: Any,
 ) -> GeneratedSpeech:
     """Generate speech of several texts as one batch.
@@ -166,21 +144,17 @@ def generate(
         texts: complete texts, each beginning with that of its prompt.
         prompts: prompt of each row, of at least as many codebooks as are generated.
         sampling: settings of generation.
-        streamer: its ``put`` gets the codes (num_quantizers, rows) of every frame, and its
-            ``end`` is called last.
         changes: changes of ``sampling``, such as ``temperature=0.8``.
 
     Raises:
         InputError: a text is empty, has an unknown character, or is too long.
     """
-    generated: list[Frame] = []
-    for frame in frames(model, texts, prompts, sampling, **changes):
-        generated.append(frame)
-        if streamer is not None:
-            streamer.put(frame.codes)
-    if streamer is not None:
-        streamer.end()
-    return _gathered(generated)
+    generated = list(frames(model, texts, prompts, sampling, **changes))
+    ended = np.stack([frame.ended for frame in generated])
+    lengths = (~ended).sum(0)
+    codes = np.stack([frame.codes for frame in generated], -1)[..., : int(lengths.max())]
+    inside = np.arange(codes.shape[-1]) < lengths[:, None]
+    return GeneratedSpeech(codes * inside, lengths, ended[-1])
 
 
 def frames(
@@ -227,7 +201,7 @@ def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSamplin
         raise InputError(f"unknown option ({error}); see SpeechSampling") from error
 
 
-def _guidance(facts: TtsFacts, asked: float) -> float:
+def _guidance(facts: ModelFacts, asked: float) -> float:
     """The guidance scale that was asked for, or the model's own.
 
     Raises:
@@ -250,14 +224,10 @@ def make_cursor(
     encode, end = model.text.encode, model.text.end
     tokens = [[*encode(text), end] for text in texts]
     first = [
-        len(ids) - len(encode(_unsaid(text, prompt))) - 1
+        len(ids) - len(encode(text.removeprefix(prompt.text).strip() if prompt else text)) - 1
         for ids, text, prompt in zip(tokens, texts, prompts, strict=True)
     ]
     return TextCursor(tokens, first)
-
-
-def _unsaid(text: str, prompt: Prompt | None) -> str:
-    return text if prompt is None else text.removeprefix(prompt.text).strip()
 
 
 def _frame(
@@ -297,7 +267,7 @@ def _input(model: TtsModel, text: str, prompt: Prompt | None, depth: int) -> Tts
     return TtsInput(ids, check_codes(np.asarray(prompt.codes), model.facts, depth))
 
 
-def _check_length(facts: TtsFacts, inputs: Sequence[TtsInput], max_frames: int) -> None:
+def _check_length(facts: ModelFacts, inputs: Sequence[TtsInput], max_frames: int) -> None:
     longest = max(
         len(row.ids) + 1 + (0 if row.codes is None else row.codes.shape[1]) for row in inputs
     )
@@ -306,11 +276,3 @@ def _check_length(facts: TtsFacts, inputs: Sequence[TtsInput], max_frames: int) 
             f"the text and its prompt take {longest} steps, and max_frames is {max_frames}; "
             f"expected at most {facts.max_steps} together: say less at a time"
         )
-
-
-def _gathered(generated: Sequence[Frame]) -> GeneratedSpeech:
-    ended = np.stack([frame.ended for frame in generated])
-    lengths = (~ended).sum(0)
-    codes = np.stack([frame.codes for frame in generated], -1)[..., : int(lengths.max())]
-    inside = np.arange(codes.shape[-1]) < lengths[:, None]
-    return GeneratedSpeech(codes * inside, lengths, ended[-1])

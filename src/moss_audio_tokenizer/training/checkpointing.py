@@ -32,6 +32,9 @@ _FOLDER_NAME = re.compile(r"step-(\d+)")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 _OF_ADAMW, _OF_MUON = set(_MOMENTS[:3]), {_MOMENTS[3]}
 
+# The newest checkpoints, which a run keeps.
+_NUM_KEPT = 2
+
 # Writes into a new folder what a kind of run saves there.
 Fill = Callable[[Path], None]
 
@@ -124,12 +127,12 @@ def _whole_runs(output: Path) -> list[Path]:
     return [folder for _, folder in sorted(complete)]
 
 
-def prune_runs(output: Path, keep: int, best: int | None = None) -> None:
-    """Remove all but the newest ``keep`` whole checkpoints and that of step ``best``."""
-    kept = set(_whole_runs(output)[-keep:])
+def prune_runs(output: Path, best: int | None = None) -> None:
+    """Remove all but the newest two whole checkpoints and that of step ``best``."""
+    kept = set(_whole_runs(output)[-_NUM_KEPT:])
     folder = output / "checkpoints"
     if best is not None:
-        kept.add(folder / f"step-{best:06d}")
+        kept.add(folder / f"step-{int(best):06d}")
     for found in (*folder.glob("step-*"), *folder.glob(".moss-*.partial")):
         if found not in kept:
             shutil.rmtree(found)

@@ -161,6 +161,21 @@ def spread_like(value: Tensor, parameter: Tensor) -> Tensor:
     return value.to(parameter.device, copy=True)
 
 
+def transformer_layers(language_model: Any) -> list[nn.Module]:
+    """The blocks of a model of transformers, which are sharded one by one.
+
+    Raises:
+        ConfigError: the model keeps them under an unknown name.
+    """
+    layers = getattr(language_model.base_model, "layers", None)
+    if layers is None:
+        raise ConfigError(
+            f"shard is set, but a {type(language_model).__name__} keeps its layers under an "
+            "unknown name; set shard=False, or take a language model such as Qwen2"
+        )
+    return list(layers)
+
+
 @torch.no_grad()
 def set_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Overwrite every named parameter; the counterpart of `whole_state`.

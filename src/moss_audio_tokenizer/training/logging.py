@@ -20,6 +20,10 @@ from ..errors import MissingDependencyError
 from ..metrics.signals import magnitude_blocks, mel_filters
 from .run_folder import METRICS_NAME, VALIDATION_NAME
 
+# A run shows a point of its curves after so many steps, but so many points at least.
+_STEPS_A_POINT = 50
+_FEWEST_POINTS = 6
+
 
 class TensorBoardLog:
     """The TensorBoard log of a run that continues from ``step``.
@@ -110,15 +114,14 @@ class ProgressLog:
         if self._remote is not None:
             self._remote.finish()
 
-    def step(self, step: int, scalars: dict[str, float], show: bool) -> None:
-        """Log a step.
+    def step(self, step: int, scalars: dict[str, float]) -> None:
+        """Log a step: as a point of the curves, and a line of progress, only now and then.
 
         Args:
             step: the steps made so far.
             scalars: what to log, by name.
-            show: whether it is also a point of the curves and a line of progress; a line comes
-                at least every ten seconds in any case.
         """
+        show = step % max(1, min(_STEPS_A_POINT, self._max_steps // _FEWEST_POINTS)) == 0
         # Flushed, so that a killed run leaves no checkpoint ahead of its metrics.
         self._metrics.write(json.dumps({"step": step, **scalars}) + "\n")
         self._metrics.flush()
@@ -148,10 +151,14 @@ class ProgressLog:
             self._remote.log(scalars, step=step)
 
 
+def _moving_mean(mean: float, value: float) -> float:
+    """The mean over about the last ten values; a mean of 0 has had none yet."""
+    return 0.9 * mean + 0.1 * value if mean else value
+
+
 class Pace:
     """Seconds a step, and how long a run will still take."""
 
-    _MOMENTUM = 0.9
     _LONGEST_SILENCE = 10.0
 
     def __init__(self) -> None:
@@ -161,8 +168,7 @@ class Pace:
     def step(self) -> None:
         """Note that a step has ended."""
         now = time.monotonic()
-        blend = self._MOMENTUM if self._seconds else 0.0
-        self._seconds = blend * self._seconds + (1 - blend) * (now - self._last)
+        self._seconds = _moving_mean(self._seconds, now - self._last)
         self._last = now
 
     def pause(self) -> None:
@@ -199,8 +205,6 @@ class Throughput:
         peak: operations a second of all devices together.
     """
 
-    _MOMENTUM = 0.9
-
     def __init__(self, operations: float, peak: float) -> None:
         self._operations = operations
         self._peak = peak
@@ -210,10 +214,8 @@ class Throughput:
     def step(self, audio_seconds: float) -> dict[str, float]:
         """After a step over so much audio: ``audio_seconds_per_second`` and ``utilization``."""
         now = time.monotonic()
-        rate = audio_seconds / max(now - self._last, 1e-9)
+        self._rate = _moving_mean(self._rate, audio_seconds / max(now - self._last, 1e-9))
         self._last = now
-        blend = self._MOMENTUM if self._rate else 0.0
-        self._rate = blend * self._rate + (1 - blend) * rate
         return {
             "audio_seconds_per_second": self._rate,
             "utilization": self._rate * self._operations / self._peak,

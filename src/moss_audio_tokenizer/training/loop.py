@@ -6,9 +6,9 @@ what a step is, how good it is and how it is saved. Whose the folder is, is `run
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class NamedRows(Protocol):
 
 Config = TypeVar("Config", bound=RunConfig)
 BatchType = TypeVar("BatchType", bound=NamedRows)
+Result = TypeVar("Result")
 # Called at the end of a run; returns a line that says what has been verified.
 Proof = Callable[[], str]
 
@@ -91,7 +92,7 @@ class Loop(ABC, Generic[Config, BatchType]):
         # Held by the first process alone, as is the proof: the others only hear of errors.
         self._folder: RunFolder | None = None
         self._proof: Proof | None = None
-        self.processes.at_first(self._take_folder)
+        self.processes.at_first(lambda: setattr(self, "_folder", RunFolder(config.output)))
         try:
             self._prepare(resume)
         except BaseException:
@@ -191,8 +192,8 @@ class Loop(ABC, Generic[Config, BatchType]):
 
     def _prepare(self, resume: bool) -> None:
         """Everything that can refuse to start, and only then a change of the folder."""
-        config, processes = self.config, self.processes
-        checkpoint = processes.at_first(lambda: self._checkpoint_for(resume))
+        config = self.config
+        checkpoint = self._at_folder(lambda folder: folder.checkpoint_for(config, resume))
         if config.threads:
             torch.set_num_threads(config.threads)
         self.build()
@@ -204,25 +205,13 @@ class Loop(ABC, Generic[Config, BatchType]):
         self.step = int(self._state["step"])
         self._saved = self.step if checkpoint else -1
         self.open_data()
-        processes.at_first(self._begin_folder)
-        processes.at_first(lambda: self._note_proof(begun=checkpoint is not None))
+        self._at_folder(lambda folder: folder.begin(config, self.step))
+        begun = checkpoint is not None
+        self.processes.at_first(lambda: setattr(self, "_proof", self.begin_proof(begun)))
 
-    def _take_folder(self) -> None:
-        self._folder = RunFolder(self.config.output)
-
-    def _checkpoint_for(self, resume: bool) -> Path | None:
-        return self._folder.checkpoint_for(self.config, resume) if self._folder else None
-
-    def _begin_folder(self) -> None:
-        if self._folder is not None:
-            self._folder.begin(self.config, self.step)
-
-    def _note_proof(self, begun: bool) -> None:
-        self._proof = self.begin_proof(begun)
-
-    def _finish_proof(self) -> None:
-        if self._proof is not None:
-            self.report(self._proof())
+    def _at_folder(self, work: Callable[[RunFolder], Result]) -> Result:
+        """Work on the folder in the first process, whose result or error all of them get."""
+        return self.processes.at_first(lambda: work(cast(RunFolder, self._folder)))
 
     def close(self) -> None:
         """Unlock the folder; `run` does so at its end."""
@@ -239,23 +228,19 @@ class Loop(ABC, Generic[Config, BatchType]):
             TrainingError: a loss is not finite, or a checkpoint cannot be written.
         """
         try:
-            with ExitStack() as stack:
-                stack.enter_context(on_sigterm(self._stop))
-                log = self._open_log(stack)
+            with on_sigterm(self._stop), self._open_log() as log:
                 folder = self._finish(self._run_steps(log))
             self.processes.leave()
             return folder
         finally:
             self.close()
 
-    def _open_log(self, stack: ExitStack) -> ProgressLog | None:
+    def _open_log(self) -> AbstractContextManager[ProgressLog | None]:
         """The logs, which the first process alone writes."""
         if not self.processes.first:
-            return None
-        log = ProgressLog(
-            self.output, self.step, self.report, self.config.wandb, self.config.max_steps
-        )
-        return stack.enter_context(log)
+            return nullcontext()
+        config = self.config
+        return ProgressLog(self.output, self.step, self.report, config.wandb, config.max_steps)
 
     def _stop(self) -> None:
         self.stopping = True
@@ -269,9 +254,10 @@ class Loop(ABC, Generic[Config, BatchType]):
             while self.step < settings.max_steps and not self.processes.any(self.stopping):
                 batch = next(batches)
                 scalars = self.train_step(batch)
-                scalars |= throughput.step(self._seconds(batch))
+                mine = torch.tensor(self.audio_seconds(batch), device=self.processes.device)
+                scalars |= throughput.step(float(self.processes.sum(mine)))
                 if log:
-                    log.step(self.step, scalars, show=self.step % settings.log_every == 0)
+                    log.step(self.step, scalars)
                 last = self.step == settings.max_steps
                 if last or self.step % settings.validation.every == 0:
                     self._validate(log)
@@ -328,11 +314,6 @@ class Loop(ABC, Generic[Config, BatchType]):
         peak = self.config.peak_tflops * 1e12 or computing_rate(self.processes.device, kind)
         return Throughput(self.operations(), peak * self.processes.world)
 
-    def _seconds(self, batch: BatchType) -> float:
-        """Audio of all processes in one step."""
-        mine = torch.tensor(self.audio_seconds(batch), device=self.processes.device)
-        return float(self.processes.sum(mine))
-
     def _validate(self, log: ProgressLog | None) -> None:
         result = self.validate()
         if result is None:
@@ -351,16 +332,16 @@ class Loop(ABC, Generic[Config, BatchType]):
             state = self._state | {"step": self.step}
             save_checkpoint(self.output, state, self.checkpoint_files(), self.processes)
             self._saved = self.step
-            keep, best = self.config.keep_checkpoints, self._state.get("best_step")
-            kept_best = None if best is None else int(best)
-            self.processes.at_first(lambda: prune_runs(self.output, keep, kept_best))
+            best = self._state.get("best_step")
+            self.processes.at_first(lambda: prune_runs(self.output, best))
         return target
 
     def _finish(self, checkpoint: Path) -> Path:
         if self.step < self.config.max_steps:
             self.report("stopped; continue with --resume")
             return checkpoint
-        self.processes.at_first(self._finish_proof)
+        if line := self.processes.at_first(lambda: self._proof() if self._proof else ""):
+            self.report(line)
         final = save_final(self.output, self.final_files(), self.processes)
         if line := self.next_step(final):
             self.report(line)

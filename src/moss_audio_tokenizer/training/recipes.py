@@ -6,12 +6,12 @@ In the package, because the command `moss-audio train` takes them by name.
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .codec.codec_config import (
     AdversarialConfig,
     CodecOptimizerConfig,
-    DataConfig,
     DiscriminatorConfig,
     LossWeights,
     PartsConfig,
@@ -21,6 +21,7 @@ from .codec.codec_config import (
     ValidationConfig,
     WarmStart,
 )
+from .data.data_config import DataConfig
 from .run_config import RunConfig
 from .speech.speech_recipes import (
     asr,
@@ -32,6 +33,13 @@ from .speech.speech_recipes import (
     tts_one_gpu,
     tts_tiny,
 )
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+
+# Levels of the bundled model's training data.
+_GAIN = (-34.0, -12.0)
 
 
 def v1() -> TrainingConfig:
@@ -102,9 +110,7 @@ def one_gpu() -> TrainingConfig:
         ),
         optimizer=CodecOptimizerConfig(learning_rate=2e-4, warmup_steps=2000, decay_fraction=0.5),
         adversarial=AdversarialConfig(start=first),
-        semantic=SemanticConfig(
-            llm="random", tokenizer="bytes", width=256, num_layers=4, num_heads=4
-        ),
+        semantic=SemanticConfig(llm="random", width=256, num_layers=4),
         warm_start=WarmStart(samples=0),
         validation=ValidationConfig(every=2000, clips=48, num_quantizers=(1, 2, 4, 8, 16, 32)),
     )
@@ -132,7 +138,7 @@ def bundled_stage2() -> TrainingConfig:
         decoder_only_from=1,
         quantizer_dropout=0.7,
         train=PartsConfig(checkpoint="runs/envelope/final"),
-        data=DataConfig(crop_seconds=1.28, batch_size=8, gain_db=(-34.0, -12.0)),
+        data=DataConfig(crop_seconds=1.28, batch_size=8, gain_db=_GAIN),
         losses=LossWeights(phase=15.0),
         optimizer=CodecOptimizerConfig(learning_rate=6e-4, decay_fraction=0.6),
         warm_start=WarmStart(low_band=700.0, samples=30_000),
@@ -151,7 +157,7 @@ def bundled_stage3() -> TrainingConfig:
         codebook_decay=0.99,
         checkpoint_every=500,
         train=PartsConfig(checkpoint="runs/low_band/final"),
-        data=DataConfig(crop_seconds=1.28, batch_size=24, gain_db=(-34.0, -12.0)),
+        data=DataConfig(crop_seconds=1.28, batch_size=24, gain_db=_GAIN),
         losses=LossWeights(phase=15.0, commitment=20.0),
         spectra=SpectraConfig(mel_windows=3, phase_windows=1),
         optimizer=CodecOptimizerConfig(kind="muon", learning_rate=7e-4, decay_fraction=0.75),
@@ -172,7 +178,7 @@ def bundled() -> TrainingConfig:
         data=DataConfig(
             crop_seconds=1.28,
             batch_size=256,
-            gain_db=(-34.0, -12.0),
+            gain_db=_GAIN,
             domain_weights=(("speech", 0.84), ("sound", 0.08), ("music", 0.08)),
             cache_hours=30.0,
             workers=14,
@@ -190,21 +196,18 @@ def bundled_joint() -> TrainingConfig:
     with EMA codebooks; the discriminators take part in the last 30% of the steps, on half of the
     batch. Made for one GPU; it was not run yet (docs/experiments.md, "Ablations for 0.5").
     """
-    first, last = 1400, 600
+    first, last, base = 1400, 600, bundled()
     return replace(
-        bundled(),
+        base,
         max_steps=first + last,
         train=PartsConfig(checkpoint="bundled"),
-        data=DataConfig(
-            crop_seconds=1.28,
+        data=replace(
+            base.data,
+            batch_size=8,
             text_share=0.5,
             text_seconds=(0.5, 6.0),
             batch_seconds=320.0,
             batch_change=(first, 0.5),
-            gain_db=(-34.0, -12.0),
-            domain_weights=(("speech", 0.84), ("sound", 0.08), ("music", 0.08)),
-            cache_hours=30.0,
-            workers=14,
         ),
         losses=LossWeights(phase=15.0, stft=15.0, commitment=20.0, semantic=5.0),
         spectra=SpectraConfig(stft_windows=(1024, 2048, 4096), stft_hertz=(0.0, 8000.0)),
@@ -213,9 +216,7 @@ def bundled_joint() -> TrainingConfig:
             crop_seconds=0.64,
             discriminators=DiscriminatorConfig((2, 3, 5), (2048, 1024, 512), channel_divisor=4),
         ),
-        semantic=SemanticConfig(
-            llm="random", tokenizer="bytes", width=256, num_layers=4, num_heads=4
-        ),
+        semantic=SemanticConfig(llm="random", width=256, num_layers=4),
         checkpoint_every=200,
         validation=ValidationConfig(every=500),
     )
@@ -231,7 +232,6 @@ def smoke() -> TrainingConfig:
         max_steps=60,
         precision="fp32",
         checkpoint_every=20,
-        log_every=10,
         data=DataConfig(
             crop_seconds=0.64,
             batch_size=4,
@@ -247,8 +247,8 @@ def smoke() -> TrainingConfig:
             crop_seconds=0.32,
             discriminators=DiscriminatorConfig((2, 3), (512,), channel_divisor=16),
         ),
-        semantic=SemanticConfig(llm="random", tokenizer="bytes"),
-        validation=ValidationConfig(every=20, clips=4, max_seconds=2.0, num_quantizers=(1, 2, 4)),
+        semantic=SemanticConfig(llm="random"),
+        validation=ValidationConfig(every=20, clips=4, num_quantizers=(1, 2, 4)),
     )
 
 
@@ -275,38 +275,20 @@ def semantic_head() -> TrainingConfig:
             crop_seconds=1.28, text_share=1.0, text_seconds=(0.5, 12.0), batch_seconds=24.0
         ),
         optimizer=CodecOptimizerConfig(learning_rate=1e-3, warmup_steps=100, decay_fraction=0.5),
-        semantic=SemanticConfig(
-            llm="random", tokenizer="bytes", width=128, num_layers=2, num_heads=4
-        ),
+        semantic=SemanticConfig(llm="random", width=128, num_layers=2),
         warm_start=WarmStart(samples=0),
         validation=ValidationConfig(every=500, clips=8),
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {
-    "asr": asr,
-    "asr_general": asr_general,
-    "asr_one_gpu": asr_one_gpu,
-    "asr_tiny": asr_tiny,
-    "bundled": bundled,
-    "bundled_joint": bundled_joint,
-    "bundled_stage1": bundled_stage1,
-    "bundled_stage2": bundled_stage2,
-    "bundled_stage3": bundled_stage3,
-    "decoder": decoder,
-    "nano": nano,
-    "one_gpu": one_gpu,
-    "semantic_head": semantic_head,
-    "smoke": smoke,
-    "tts": tts,
-    "tts_general": tts_general,
-    "tts_one_gpu": tts_one_gpu,
-    "tts_tiny": tts_tiny,
-    "v1": v1,
-    "v2": v2,
-}
-
-
+_ALL: tuple[Callable[[], RunConfig], ...] = (
+    *(asr, asr_general, asr_one_gpu, asr_tiny),
+    *(bundled, bundled_joint, bundled_stage1, bundled_stage2, bundled_stage3),
+    *(decoder, nano, one_gpu, semantic_head, smoke),
+    *(tts, tts_general, tts_one_gpu, tts_tiny),
+    *(v1, v2),
+)
+RECIPES = {make.__name__: make for make in _ALL}
 # Earlier names of recipes, which still work.
 ALIASES = {
     "envelope": "bundled_stage1",
@@ -328,3 +310,19 @@ def recipe(name: str) -> RunConfig:
         meant = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"no recipe {name!r}; {meant}There are {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def trainer_for(
+    config: RunConfig, resume: bool = False, report: Callable[[str], None] = print
+) -> "Loop[Any, Any]":
+    """A run of the kind of its recipe, ready to `run`; arguments and errors are `Loop`'s."""
+    from .codec.codec_trainer import CodecTrainer
+    from .speech.asr_task import AsrTrainer
+    from .speech.tts_trainer import TtsTrainer
+
+    trainers: dict[str, type[Loop[Any, Any]]] = {
+        "asr": AsrTrainer,
+        "codec": CodecTrainer,
+        "tts": TtsTrainer,
+    }
+    return trainers[config.kind](config, resume, report)

@@ -12,8 +12,8 @@ from typing import Any
 from ..errors import TrainingError
 from ..files import atomic_path, lock_file
 from .checkpointing import newest_run
-from .overrides import as_dict
-from .run_config import RunConfig
+from .run_config import RunConfig, as_dict, num_heads
+from .speech.speech_config import DEPTHS
 
 LOCK_NAME = "run.lock"
 RECIPE_NAME = "recipe.json"
@@ -26,8 +26,9 @@ RESUMABLE_KEYS = (
     "output",
     "max_steps",
     "threads",
-    "log_every",
     "checkpoint_every",
+    # Keys of earlier versions.
+    "log_every",
     "keep_checkpoints",
     "validation.",
     "optimizer.decay_fraction",
@@ -45,16 +46,31 @@ _MOVED_KEYS = {
     "losses.mel_windows": "spectra.mel_windows",
     "losses.phase_windows": "spectra.phase_windows",
 }
-# Keys that were removed, with the only value that a run can be resumed with.
-_REMOVED_KEYS = {
-    "adversarial.betas": [0.8, 0.99],
-    "adversarial.clip_norm": 10.0,
-    "data.max_gain_db": 20.0,
-    "data.speed": [0.9, 1.1],
-    "optimizer.clip_norm": 1.0,
-    "optimizer.kind": "adamw",
-    "semantic.max_tokens": 512,
-    "warm_start.noise": 0.3,
+# Keys that were removed, with the values that a run can be resumed with: those that are used now.
+_REMOVED_KEYS: dict[str, tuple[Any, ...]] = {
+    "adversarial.betas": ([0.8, 0.99],),
+    "adversarial.clip_norm": (10.0,),
+    "adversarial.learning_rate": (1e-4,),
+    "data.max_gain_db": (20.0,),
+    "data.num_quantizers": (0,),
+    "data.speed": ([0.9, 1.1],),
+    "optimizer.clip_norm": (1.0,),
+    "optimizer.kind": ("adamw",),
+    # It was 1 where there is no alignment, and so no such loss.
+    "place_weight": (1.0, 4.0),
+    "semantic.max_tokens": (512,),
+    "semantic.tokenizer": ("", "bytes"),
+    "spectra.frequency_windows": ([1024, 2048],),
+    "warm_start.noise": (0.3,),
+}
+# Sizes of the depth Transformer in recipes of earlier versions, in the order of `_depth`.
+_DEPTH_KEYS = (
+    *("width", "num_layers", "num_heads", "num_key_value_heads", "head_dim", "feedforward"),
+    "adapter_width",
+)
+_DEPTHS = {
+    "paper": [1536, 4, 16, 8, 128, 8960, 2048],
+    **{name: list(shape.values()) for name, shape in DEPTHS.items() if shape},
 }
 
 
@@ -118,7 +134,7 @@ class RunFolder:
             )
         # A recipe from before a key existed had what is the default now.
         now = _flat(as_json(config))
-        before = _flat(as_json(type(config)())) | _of_today(_flat(recipe), now)
+        before = _flat(as_json(type(config)())) | _of_today(_flat(recipe), now, config.kind)
         changes = [
             f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
             for key in sorted(before.keys() | now.keys())
@@ -146,7 +162,16 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         TrainingError: it cannot be read, or is none.
     """
-    recipe = _read_object(folder / RECIPE_NAME)
+    path = folder / RECIPE_NAME
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainingError(
+            f"cannot tell what run this is: {path} cannot be read ({error}); start a run in "
+            "another output=DIR"
+        ) from error
+    if not isinstance(recipe, dict):
+        raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
     # Before there were other kinds, none was noted.
     return str(recipe.pop(KIND_KEY, "codec")), recipe
 
@@ -172,19 +197,6 @@ def _is_logged_by(line: str, step: int) -> bool:
         return False
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"cannot tell what run this is: {path} cannot be read ({error}); start a run in "
-            "another output=DIR"
-        ) from error
-    if not isinstance(recipe, dict):
-        raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
-    return recipe
-
-
 def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys and their values."""
     flat: dict[str, Any] = {}
@@ -196,13 +208,20 @@ def _flat(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _of_today(recipe: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+def _of_today(recipe: dict[str, Any], now: dict[str, Any], kind: str) -> dict[str, Any]:
     """A recipe of an earlier version with the keys of this one; what has no such key stays."""
-    renamed = {_MOVED_KEYS.get(key, key): value for key, value in recipe.items()}
+    recipe = {_MOVED_KEYS.get(key, key): value for key, value in recipe.items()}
+    sizes = [recipe.get(f"depth.{key}") for key in _DEPTH_KEYS]
+    for name in (name for name, shape in _DEPTHS.items() if shape == sizes):
+        recipe = {key: value for key, value in recipe.items() if not key.startswith("depth.")}
+        recipe["depth"] = name
+    today = dict(_REMOVED_KEYS)
+    joined = recipe.get("data.max_join", 1) > 1
+    today["data.join_share"] = ((0.2,) if kind == "asr" else (0.5,)) if joined else (0.2, 0.5)
+    for group in ("model", "semantic"):
+        today[f"{group}.num_heads"] = (num_heads(int(recipe.get(f"{group}.width", 0))),)
     return {
-        key: value
-        for key, value in renamed.items()
-        if key in now or _REMOVED_KEYS.get(key, ...) != value
+        key: value for key, value in recipe.items() if key in now or value not in today.get(key, ())
     }
 
 

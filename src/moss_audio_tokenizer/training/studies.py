@@ -1,25 +1,153 @@
-"""Running a study: its runs, and a table and a plot of their logs.
+"""Studies: runs that differ in one thing, at a scale of minutes, with a table and a plot of them.
 
-`study_designs.py` says which runs belong together. Both are in the package because
-`moss-audio study` is one of its commands.
+In the package because `moss-audio study` is one of its commands. Sources: the paper's figures 4
+(training everything or the decoder alone), 5 (width by bitrate) and 6 (batch size), and its section
+4.3 (Progressive Sequence Dropout).
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
-from .build import trainer_for
 from .checkpointing import newest_run
-from .overrides import override
-from .run_config import RunConfig
+from .codec.codec_config import CodecOptimizerConfig, TrainingConfig, ValidationConfig, WarmStart
+from .data.data_config import DataConfig
+from .recipes import trainer_for
+from .run_config import RunConfig, override
 from .run_folder import VALIDATION_NAME, as_json, read_recipe
-from .study_designs import STUDIES, Study
+from .speech.speech_config import BitratesValidation, SpeechTrainingConfig
+from .speech.speech_recipes import asr_tiny, tts_tiny
+
+DEPTHS = (1, 2, 4, 8)
+CODEC_MEASURES = {
+    "speech/mel_distance": "mel distance of speech (lower is better)",
+    "speech/stoi": "STOI of speech (higher is better)",
+}
+LANGUAGE_DEPTHS = (1, 2, 4, 8, 16, 32)
+TTS_MEASURES = {"codes": "cross-entropy of held-out codes in nats (lower is better)"}
+ASR_MEASURES = {
+    "wer": "word error rate (lower is better)",
+    "cer": "character error rate (lower is better)",
+}
+# The validations of a run, as its log has them.
+Rows = list[dict[str, float]]
+SpeechConfig = TypeVar("SpeechConfig", bound=SpeechTrainingConfig)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that differ in one thing.
+
+    Attributes:
+        question: the question that they answer.
+        runs: the recipes, by what is different in them.
+        against: the x axis: "steps" plots the most quantizers over training, "depth" the end of
+            training over the number of quantizers.
+        measures: the title of each measure, by its name in validation.jsonl without the number
+            of quantizers.
+        depths: the numbers of quantizers that every run validates with, smallest first.
+    """
+
+    question: str
+    runs: Mapping[str, RunConfig]
+    against: str
+    measures: Mapping[str, str]
+    depths: tuple[int, ...]
+
+
+def _codec() -> TrainingConfig:
+    return TrainingConfig(
+        model="study-64",
+        max_steps=900,
+        quantizer_dropout=1.0,
+        precision="fp32",
+        checkpoint_every=300,
+        keep_best=False,
+        data=DataConfig(crop_seconds=0.64, batch_size=6),
+        optimizer=CodecOptimizerConfig(learning_rate=1e-3, warmup_steps=50, decay_fraction=0.3),
+        warm_start=WarmStart(steps=300, samples=4096),
+        validation=ValidationConfig(every=150, clips=12, num_quantizers=DEPTHS),
+    )
+
+
+def end_to_end() -> Study:
+    """The paper's Figure 4."""
+    base = _codec()
+    runs = {"everything": base, "decoder alone": replace(base, decoder_only_from=300)}
+    question = "After the quantizer's start, does it pay to train encoder and quantizer on?"
+    return Study(question, runs, "steps", CODEC_MEASURES, DEPTHS)
+
+
+def width() -> Study:
+    """The paper's Figure 5."""
+    runs = {f"width {size}": replace(_codec(), model=f"study-{size}") for size in (32, 64, 128)}
+    question = "What does width buy, and at which bitrate?"
+    return Study(question, runs, "depth", CODEC_MEASURES, DEPTHS)
+
+
+def batch() -> Study:
+    """The paper's Figure 6."""
+    base = _codec()
+    runs = {
+        f"batch {size}": replace(base, data=replace(base.data, batch_size=size))
+        for size in (2, 6, 18)
+    }
+    question = "What does a larger batch buy at as many steps?"
+    return Study(question, runs, "steps", CODEC_MEASURES, DEPTHS)
+
+
+def _small(recipe: SpeechConfig, steps: int, warmup_steps: int, clips: int) -> SpeechConfig:
+    """A recipe of speech with a small language model, in minutes."""
+    return replace(
+        recipe,
+        max_steps=steps,
+        precision="fp32",
+        checkpoint_every=250,
+        keep_best=False,
+        model=replace(recipe.model, width=128, num_layers=3),
+        data=replace(recipe.data, batch_seconds=24.0),
+        optimizer=replace(recipe.optimizer, warmup_steps=warmup_steps),
+        validation=BitratesValidation(steps, clips, LANGUAGE_DEPTHS),
+    )
+
+
+def sequence_dropout() -> Study:
+    """Progressive Sequence Dropout, the paper's section 4.3."""
+    base = replace(_small(tts_tiny(), 600, 50, 32), depth="tiny")
+    runs = {
+        label: replace(base, dropout=replace(base.dropout, probability=share))
+        for label, share in (("all layers", 0.0), ("sequence dropout", 1.0))
+    }
+    question = "Does a TTS model that is trained on random prefixes of the layers know all of them?"
+    return Study(question, runs, "depth", TTS_MEASURES, LANGUAGE_DEPTHS)
+
+
+def reading_depth() -> Study:
+    """One ASR model for all bitrates, or for the highest alone."""
+    base = _small(asr_tiny(), 1000, 100, 48)
+    base = replace(base, data=replace(base.data, versions=2))
+    runs = {
+        label: replace(base, prefix_share=share)
+        for label, share in (("all layers", 0.0), ("random prefixes", 1.0))
+    }
+    question = "Does an ASR model trained on random prefixes of the layers work at any bitrate?"
+    return Study(question, runs, "depth", ASR_MEASURES, LANGUAGE_DEPTHS)
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "batch": batch,
+    "end_to_end": end_to_end,
+    "reading_depth": reading_depth,
+    "sequence_dropout": sequence_dropout,
+    "width": width,
+}
 
 
 def run_study(
@@ -69,7 +197,7 @@ def _configured(study: Study, folder: Path, assignments: list[str]) -> dict[str,
     }
 
 
-def _run(config: RunConfig, report: Callable[[str], None]) -> list[dict[str, float]]:
+def _run(config: RunConfig, report: Callable[[str], None]) -> Rows:
     """The validations of a run, which is made, finished or read."""
     own = Path(config.output)
     if not (own / "final").is_dir():
@@ -78,31 +206,27 @@ def _run(config: RunConfig, report: Callable[[str], None]) -> list[dict[str, flo
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
     if not (own / "final").is_dir():
         raise TrainingError("stopped; give the same command again to continue")
-    return _read(own / VALIDATION_NAME)
-
-
-def _read(path: Path) -> list[dict[str, float]]:
+    path = own / VALIDATION_NAME
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); remove {path.parent}") from error
+        raise TrainingError(f"{path} cannot be read ({error}); remove {own}") from error
     if not rows:
         raise TrainingError(f"{path} is empty: a study needs clips of the split 'valid'")
     return rows
 
 
-def _write(folder: Path, name: str, study: Study, rows: dict[str, list[dict[str, float]]]) -> None:
+def _write(folder: Path, name: str, study: Study, rows: dict[str, Rows]) -> None:
     summary = {"study": name, "question": study.question, "runs": rows}
-    with atomic_path(folder / "study.json", error=TrainingError) as beside:
-        beside.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    with atomic_path(folder / "study.md", error=TrainingError) as beside:
-        beside.write_text(table(study, rows), encoding="utf-8")
-    figure = _plot(study, rows)
+    texts = {"study.json": json.dumps(summary, indent=1) + "\n", "study.md": table(study, rows)}
+    for file, text in texts.items():
+        with atomic_path(folder / file, error=TrainingError) as beside:
+            beside.write_text(text, encoding="utf-8")
     with atomic_path(folder / "study.png", error=TrainingError) as beside:
-        FigureCanvasAgg(figure).print_png(str(beside))
+        FigureCanvasAgg(_plot(study, rows)).print_png(str(beside))
 
 
-def table(study: Study, rows: dict[str, list[dict[str, float]]]) -> str:
+def table(study: Study, rows: dict[str, Rows]) -> str:
     """The last validation of every run, by num_quantizers, as Markdown."""
     heads = [f"depth {depth}" for depth in study.depths]
     lines = [study.question, ""]
@@ -115,7 +239,7 @@ def table(study: Study, rows: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def _plot(study: Study, rows: dict[str, list[dict[str, float]]]) -> Figure:
+def _plot(study: Study, rows: dict[str, Rows]) -> Figure:
     count = len(study.measures)
     figure = Figure(figsize=(4.5 * count, 3.6), dpi=110, layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
@@ -132,9 +256,7 @@ def _plot(study: Study, rows: dict[str, list[dict[str, float]]]) -> Figure:
     return figure
 
 
-def _line(
-    study: Study, measure: str, measured: list[dict[str, float]]
-) -> tuple[list[float], list[float]]:
+def _line(study: Study, measure: str, measured: Rows) -> tuple[list[float], list[float]]:
     """The curve of one run: (x, y)."""
     if study.against == "depth":
         return list(study.depths), _at_the_end(study, measure, measured)
@@ -143,6 +265,6 @@ def _line(
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _at_the_end(study: Study, measure: str, measured: list[dict[str, float]]) -> list[float]:
-    """A measure after the last step, by num_quantizers; NaN where the model has fewer layers."""
+def _at_the_end(study: Study, measure: str, measured: Rows) -> list[float]:
+    """A measure after the last step, by num_quantizers; NaN where the model has fewer."""
     return [measured[-1].get(f"{measure}/{depth}", float("nan")) for depth in study.depths]

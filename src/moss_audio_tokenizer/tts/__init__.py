@@ -6,9 +6,8 @@ Source: the paper's section 3.3 and appendix C.
 from ..speech.sampling import SpeechSampling
 from ..speech.synthesizer import Speech, SpeechRequest
 from ..speech.tts_generation import Frame, GeneratedSpeech, Prompt, frames, generate
-from .cat_tts import CatTts, SequenceDropout, TtsBatch, TtsOutput
-from .torch_synthesizer import Synthesizer
-from .tts_config import CatTtsConfig
+from .cat_tts import CatTts, Synthesizer
+from .tts_config import CatTtsConfig, SequenceDropout, TtsBatch, TtsOutput
 
 __all__ = [
     "CatTts",

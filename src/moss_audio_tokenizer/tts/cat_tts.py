@@ -1,107 +1,39 @@
 """CAT-TTS: text and frames of codes on one time axis, the codes of a frame on a depth axis.
 
-Owns the sequences, the losses and Progressive Sequence Dropout; generation is `generation.py`'s.
-Knows nothing of audio, training data or optimizers. Source: the paper's section 3.3 and
-appendix C.
+Owns the sequences, the losses, and the single steps of generation; its loop is
+`speech.tts_generation`. Knows nothing of training data or optimizers. Source: the paper's section
+3.3 and appendix C.
 
     temporal input   [text of the prompt and to say][start][frame 1] ... [frame T]
     depth output                            continue, frame 1 ... frame T, end
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..llm import ByteText, CodeEmbedding, TextCodec, made_language_model
-from ..llm.folder import FolderModel
+from ..codes import StreamingCodec
+from ..hf.torch_codec import TorchCodec
+from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
+from ..llm.folder_model import FolderModel
 from ..llm.llm import checked_language_model
-from ..speech.tts_generation import CONTINUE, END, TtsFacts, TtsInput
-from .alignment import DurationPredictor, TokenAlignment
-from .depth import DepthTransformer
-from .torch_decoder import TorchTtsDecoder
-from .tts_config import CatTtsConfig
+from ..model.inputs import require_device
+from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
+from ..speech.token_frames import FrameAlignment
+from ..speech.tts_generation import CONTINUE, END, TtsInput
+from .depth import DepthCache, DepthTransformer
+from .text_alignment import DurationPredictor, TokenAlignment
+from .tts_config import CatTtsConfig, TtsBatch, TtsOutput
 
 _STD = 0.02
 _DEPTH_GROUPS = 4
-
-
-@dataclass(frozen=True)
-class SequenceDropout:
-    """Progressive Sequence Dropout: how many codebooks each row of a batch keeps.
-
-    z ~ Bernoulli(probability), K ~ U{1 .. N - 1}: a row keeps the first K codebooks if z is 1,
-    else all N (the paper's section 3.3).
-
-    Attributes:
-        probability: probability that a row drops codebooks.
-        include_full: draw K from 1 .. N instead. With K up to N - 1, as the paper writes it, a
-            probability of 1 would never train the last codebook.
-    """
-
-    probability: float = 1.0
-    include_full: bool = True
-
-    def draw(self, rows: int, num_quantizers: int, random: torch.Generator) -> Int[Tensor, "rows"]:
-        """Number of codebooks that each row keeps."""
-        most = num_quantizers if self.include_full else max(1, num_quantizers - 1)
-        drawn = torch.randint(1, most + 1, (rows,), generator=random)
-        dropped = torch.rand(rows, generator=random) < self.probability
-        return torch.where(dropped, drawn, num_quantizers)
-
-
-@dataclass(frozen=True)
-class TtsBatch:
-    """What `CatTts` is trained on in one step.
-
-    Attributes:
-        texts: transcript of each row.
-        audio_codes: codes, right-padded.
-        num_frames: number of frames of each row without padding.
-        num_quantizers: number of codebooks kept of each row (`SequenceDropout`); None for all.
-        scored: frames whose codes count in the loss; None for all that are not padding.
-        token_indices: for each frame of each row the index of its text token, that of the end
-            token after the last one; None without an alignment.
-        conditioned_from: first frame of each row that is conditioned on the alignment; None for
-            the first of all.
-        visible: frames whose codes are an input of later frames; None for all. Of a masked frame
-            only the alignment embedding remains.
-    """
-
-    texts: Sequence[str]
-    audio_codes: Int[Tensor, "num_quantizers batch frames"]
-    num_frames: Sequence[int]
-    num_quantizers: Int[Tensor, "batch"] | None = None
-    scored: Bool[Tensor, "batch frames"] | None = None
-    token_indices: Sequence[Sequence[int]] | None = None
-    conditioned_from: Sequence[int] | None = None
-    visible: Bool[Tensor, "batch frames"] | None = None
-
-
-@dataclass
-class TtsOutput:
-    """Losses of one batch.
-
-    Attributes:
-        codes_loss_sum: cross-entropy, summed over the codes that count.
-        num_codes: number of these codes.
-        end_loss_sum: cross-entropy of continue and end, summed over frames and ends.
-        num_ends: number of these decisions.
-        num_correct: number of codes that the model ranks first.
-        duration_loss_sum: cross-entropy of token durations, summed over the tokens that begin in
-            conditioned frames; None without an alignment.
-    """
-
-    codes_loss_sum: Float[Tensor, ""]
-    num_codes: int
-    end_loss_sum: Float[Tensor, ""]
-    num_ends: int
-    num_correct: Float[Tensor, ""]
-    duration_loss_sum: Float[Tensor, ""] | None = None
 
 
 class CatTts(FolderModel):
@@ -133,7 +65,7 @@ class CatTts(FolderModel):
             self.depth = DepthTransformer(config, width)
             self.depth.initialize()
             # The name is a key of saved models.
-            self.guide = (
+            self.guide: Any = (
                 DurationPredictor(self.text.num_tokens, width) if config.place_inputs else None
             )
 
@@ -158,15 +90,15 @@ class CatTts(FolderModel):
         inputs = self.code_embedding(codes, kept_of_row)
         if batch.visible is not None:
             inputs = inputs * batch.visible[..., None]
-        alignment = self._alignment(batch)
-        condition = self._condition(alignment, inputs)
+        alignment, guide = self._alignment(batch), self.guide
+        condition = torch.zeros_like(inputs) if alignment is None else guide.embed(alignment)
         states = self._states(batch.texts, inputs + condition, batch.num_frames)
         ends_loss, num_ends = self._ends(states, counts)
         chosen = valid if batch.scored is None else valid & batch.scored
         kept = kept_of_row[:, None].expand(-1, frames)[chosen]
         first = self.continuation + condition[chosen]
         loss, correct = self._codes(states[:, :-1][chosen], first, codes[:, chosen], kept)
-        durations = self._durations(states[:, :-1], alignment)
+        durations = None if alignment is None else guide.loss_sum(states[:, :-1], alignment)
         return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, durations)
 
     def spoken_tokens(self, text: str) -> list[int]:
@@ -179,18 +111,6 @@ class CatTts(FolderModel):
         tokens = [self.spoken_tokens(text) for text in batch.texts]
         first = batch.conditioned_from or [0] * len(batch.texts)
         return TokenAlignment.from_rows(batch.token_indices, tokens, first).to(self.device)
-
-    def _condition(
-        self, alignment: TokenAlignment | None, like: Tensor
-    ) -> Float[Tensor, "batch frames width"]:
-        if self.guide is None or alignment is None:
-            return torch.zeros_like(like)
-        return self.guide.embed(alignment)
-
-    def _durations(self, states: Tensor, alignment: TokenAlignment | None) -> Tensor | None:
-        if self.guide is None or alignment is None:
-            return None
-        return self.guide.loss_sum(states, alignment)
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
@@ -221,26 +141,16 @@ class CatTts(FolderModel):
         own = own + torch.arange(batch)[:, None] * states.shape[1]
         return F.embedding(own.to(self.device), states.flatten(0, 1))
 
-    def prompt(self, ids: Sequence[int]) -> Float[Tensor, "steps width"]:
-        """[text][start]."""
-        given = torch.tensor(list(ids), dtype=torch.long, device=self.device)
-        return torch.cat((self.temporal.get_input_embeddings()(given), self.start[None]))
+    def prompt(self, row: TtsInput) -> Float[Tensor, "steps width"]:
+        """[text][start][frames of the prompt]."""
+        ids = torch.tensor(row.ids, dtype=torch.long, device=self.device)
+        parts = [self.temporal.get_input_embeddings()(ids), self.start[None]]
+        if row.codes is not None:
+            codes = torch.from_numpy(row.codes)[:, None].to(self.device)
+            parts.append(self.code_embedding(codes)[0])
+        return torch.cat(parts)
 
-    @property
-    def facts(self) -> TtsFacts:
-        """Sizes of the model, as generation needs them."""
-        config = self.config
-        most = int(getattr(self.temporal.config, "max_position_embeddings", 1 << 30))
-        return TtsFacts(
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size,
-            has_alignment=self.guide is not None,
-            guidance=float(config.guidance),
-            codec=config.codec,
-            max_steps=most,
-        )
-
-    def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> TorchTtsDecoder:
+    def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "TorchTtsDecoder":
         """Start to generate a batch (`speech.tts_generation`)."""
         return TorchTtsDecoder(self, inputs, guided)
 
@@ -285,3 +195,87 @@ class CatTts(FolderModel):
         inputs = torch.cat((hidden[:, None], first[:, None], known.transpose(0, 1)), 1)
         states: Tensor = self.depth(inputs)
         return states
+
+
+class TorchTtsDecoder:
+    """A batch of rows, and unconditioned copies of them behind these if it is guided.
+
+    Args:
+        model: CAT-TTS.
+        inputs: what precedes the first frame of each row.
+        guided: whether to add the copies.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: CatTts, inputs: Sequence[TtsInput], guided: bool) -> None:
+        self._model, self._copies, self._rows = model, 1 + guided, len(inputs)
+        self._depth = DepthCache()
+        prompts = [model.prompt(row) for row in inputs]
+        self._temporal = CachedRows(model.temporal, prompts * self._copies)
+
+    @torch.no_grad()
+    def duration_scores(self, tokens: np.ndarray) -> np.ndarray:
+        """Logits of the durations of tokens that would begin in the next frame."""
+        states = self._temporal.last[: self._rows]
+        return _array(self._model.guide.scores(states, self._tensor(tokens)))
+
+    @torch.no_grad()
+    def end_scores(self) -> np.ndarray:
+        """Begin a frame: logits of ending and continuing."""
+        self._depth = DepthCache()
+        outputs = self._model.depth(self._temporal.last[:, None], self._depth)[:, 0]
+        return _array(self._model.depth.scores(outputs[: self._rows], 0))
+
+    @torch.no_grad()
+    def code_scores(
+        self, previous: np.ndarray | None, index: int, alignment: FrameAlignment | None
+    ) -> np.ndarray:
+        """Logits of a codebook."""
+        if previous is None:
+            step = self._model.continuation + self._condition(alignment)
+        else:
+            embedded = self._model.code_embedding.of_layer(self._tensor(previous), index - 1)
+            step = embedded.repeat(self._copies, 1)
+        outputs = self._model.depth(step[:, None], self._depth)[:, 0]
+        return _array(self._model.depth.scores(outputs, index + 1))
+
+    @torch.no_grad()
+    def advance(self, codes: np.ndarray, alignment: FrameAlignment | None) -> None:
+        """Feed a complete frame to the temporal Transformer."""
+        embedded = self._model.code_embedding(self._tensor(codes)[..., None])[:, 0]
+        self._temporal.append(embedded.repeat(self._copies, 1) + self._condition(alignment))
+
+    def _condition(self, alignment: FrameAlignment | None) -> Float[Tensor, "rows width"]:
+        """Alignment embeddings; zero in the unconditioned copies."""
+        condition = torch.zeros_like(self._temporal.last)
+        if alignment is not None:
+            given = (alignment.tokens, alignment.begins, alignment.remaining)
+            condition[: self._rows] = self._model.guide(*(self._tensor(item) for item in given))
+        return condition
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._model.device)
+
+
+def _array(scores: Tensor) -> np.ndarray:
+    array: np.ndarray = scores.float().cpu().numpy()
+    return array
+
+
+class Synthesizer(SpeechSynthesizer):
+    """A `speech.synthesizer.Synthesizer` that loads models of PyTorch."""
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, codec: str | Path | StreamingCodec = "bundled", device: str = "cpu"
+    ) -> "Synthesizer":
+        """Load a model folder, and a codec by folder, hub id or "bundled".
+
+        Raises:
+            CheckpointError: one of them is missing or damaged.
+            ModelMismatchError: the model was trained on another codec.
+        """
+        model: Any = CatTts.from_pretrained(path)
+        if isinstance(codec, str | Path):
+            codec = TorchCodec.from_pretrained(codec, device=device)
+        return cls(model.to(require_device(device)), codec)

@@ -1,7 +1,12 @@
-"""Configuration of CAT-TTS, as transformers stores it."""
+"""What CAT-TTS is built like, as transformers stores it, and what it is trained on."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
@@ -84,3 +89,77 @@ class CatTtsConfig(PreTrainedConfig):
                 f"depth_heads is {self.depth_heads}; expected a multiple of "
                 f"depth_key_value_heads, which is {self.depth_key_value_heads}"
             )
+
+
+@dataclass(frozen=True)
+class SequenceDropout:
+    """Progressive Sequence Dropout: how many codebooks each row of a batch keeps.
+
+    z ~ Bernoulli(probability), K ~ U{1 .. N - 1}: a row keeps the first K codebooks if z is 1,
+    else all N (the paper's section 3.3).
+
+    Attributes:
+        probability: probability that a row drops codebooks.
+        include_full: draw K from 1 .. N instead. With K up to N - 1, as the paper writes it, a
+            probability of 1 would never train the last codebook.
+    """
+
+    probability: float = 1.0
+    include_full: bool = True
+
+    def draw(self, rows: int, num_quantizers: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Number of codebooks that each row keeps."""
+        most = num_quantizers if self.include_full else max(1, num_quantizers - 1)
+        drawn = torch.randint(1, most + 1, (rows,), generator=random)
+        dropped = torch.rand(rows, generator=random) < self.probability
+        return torch.where(dropped, drawn, num_quantizers)
+
+
+@dataclass(frozen=True)
+class TtsBatch:
+    """What `CatTts` is trained on in one step.
+
+    Attributes:
+        texts: transcript of each row.
+        audio_codes: codes, right-padded.
+        num_frames: number of frames of each row without padding.
+        num_quantizers: number of codebooks kept of each row (`SequenceDropout`); None for all.
+        scored: frames whose codes count in the loss; None for all that are not padding.
+        token_indices: for each frame of each row the index of its text token, that of the end
+            token after the last one; None without an alignment.
+        conditioned_from: first frame of each row that is conditioned on the alignment; None for
+            the first of all.
+        visible: frames whose codes are an input of later frames; None for all. Of a masked frame
+            only the alignment embedding remains.
+    """
+
+    texts: Sequence[str]
+    audio_codes: Int[Tensor, "num_quantizers batch frames"]
+    num_frames: Sequence[int]
+    num_quantizers: Int[Tensor, "batch"] | None = None
+    scored: Bool[Tensor, "batch frames"] | None = None
+    token_indices: Sequence[Sequence[int]] | None = None
+    conditioned_from: Sequence[int] | None = None
+    visible: Bool[Tensor, "batch frames"] | None = None
+
+
+@dataclass
+class TtsOutput:
+    """Losses of one batch.
+
+    Attributes:
+        codes_loss_sum: cross-entropy, summed over the codes that count.
+        num_codes: number of these codes.
+        end_loss_sum: cross-entropy of continue and end, summed over frames and ends.
+        num_ends: number of these decisions.
+        num_correct: number of codes that the model ranks first.
+        duration_loss_sum: cross-entropy of token durations, summed over the tokens that begin in
+            conditioned frames; None without an alignment.
+    """
+
+    codes_loss_sum: Float[Tensor, ""]
+    num_codes: int
+    end_loss_sum: Float[Tensor, ""]
+    num_ends: int
+    num_correct: Float[Tensor, ""]
+    duration_loss_sum: Float[Tensor, ""] | None = None

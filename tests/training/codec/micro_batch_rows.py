@@ -5,8 +5,8 @@ import torch
 
 from moss_audio_tokenizer.config import CodecConfig
 from moss_audio_tokenizer.training.codec.codec_config import TrainingConfig
-from moss_audio_tokenizer.training.codec.micro_batches import MicroBatch, MicroBatchPlanner
-from moss_audio_tokenizer.training.data import Batch
+from moss_audio_tokenizer.training.codec.codec_task import MicroBatch, MicroBatchPlanner
+from moss_audio_tokenizer.training.data.audio_data import Batch
 
 
 def make_batch(audio: torch.Tensor, texts: tuple[str, ...] = (), lengths=None) -> Batch:

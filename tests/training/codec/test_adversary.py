@@ -10,17 +10,17 @@ from micro_batch_rows import make_rows
 
 from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training.codec.adversarial import Adversary
+from moss_audio_tokenizer.training.codec import adversarial
+from moss_audio_tokenizer.training.codec.adversarial import Adversary, load_discriminators
 from moss_audio_tokenizer.training.codec.codec_config import (
     AdversarialConfig,
     DiscriminatorConfig,
     ValidationConfig,
-    override,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
-from moss_audio_tokenizer.training.codec.discriminators import load_discriminators
 from moss_audio_tokenizer.training.distributed import Processes
+from moss_audio_tokenizer.training.run_config import override
 
 DISCRIMINATORS = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=32)
 ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=DISCRIMINATORS)
@@ -72,8 +72,9 @@ def test_its_losses_train_the_codec_alone(make_adversary, name):
     assert all(parameter.grad is None for parameter in adversary.discriminators.parameters())
 
 
-def test_it_learns_to_tell_noise_from_tones(make_adversary):
-    adversary, task = make_adversary(learning_rate=5e-3)
+def test_it_learns_to_tell_noise_from_tones(make_adversary, monkeypatch):
+    monkeypatch.setattr(adversarial, "_LEARNING_RATE", 5e-3)
+    adversary, task = make_adversary()
     noise = 0.3 * torch.randn(2, 1, 1200, generator=torch.Generator().manual_seed(1))
     losses = [
         float(adversary.train_step([(rows_of(task, step), noise)])["discriminator"])

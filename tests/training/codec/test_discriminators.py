@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.training.codec.codec_config import DiscriminatorConfig
-from moss_audio_tokenizer.training.codec.discriminators import (
+from moss_audio_tokenizer.training.codec.adversarial import (
     BandDiscriminator,
     Discriminators,
     load_discriminators,
     save_discriminators,
 )
+from moss_audio_tokenizer.training.codec.codec_config import DiscriminatorConfig
 
 SMALL = DiscriminatorConfig(periods=(2, 3), windows=(64,), channel_divisor=16)
 

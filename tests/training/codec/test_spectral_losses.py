@@ -5,10 +5,7 @@ import math
 import pytest
 import torch
 
-from moss_audio_tokenizer.training.codec.spectral_losses import (
-    InstantaneousFrequencyLoss,
-    StftLoss,
-)
+from moss_audio_tokenizer.training.codec.losses import InstantaneousFrequencyLoss, StftLoss
 
 RATE = 24_000
 LOSSES = (

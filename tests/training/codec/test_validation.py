@@ -12,7 +12,7 @@ from moss_audio_tokenizer.semantic import SemanticHead
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.codec.codec_config import ValidationConfig
 from moss_audio_tokenizer.training.codec.validation import ValidationResult, measure, summarize
-from moss_audio_tokenizer.training.data import Clip
+from moss_audio_tokenizer.training.data.audio_rows import Clip
 
 
 def make_clip(domain: str, samples: int, channels: int = 1) -> Clip:
@@ -21,8 +21,8 @@ def make_clip(domain: str, samples: int, channels: int = 1) -> Clip:
     return Clip(ManifestEntry(Path("clip.wav"), domain), values)
 
 
-def validate(codec, clips, depths, max_seconds: float, quantize: bool = True) -> ValidationResult:
-    config = ValidationConfig(max_seconds=max_seconds, num_quantizers=depths)
+def validate(codec, clips, depths, quantize: bool = True) -> ValidationResult:
+    config = ValidationConfig(num_quantizers=depths)
     return summarize([measure(codec, clips, config, quantize)], codec.config, quantize)
 
 
@@ -46,7 +46,7 @@ def measured(monkeypatch):
 
 def test_every_domain_is_measured_at_every_num_quantizers_and_speech_by_more(make_codec, measured):
     clips = [make_clip("speech", 160), make_clip("music", 160)]
-    scalars = validate(make_codec(), clips, (1, 4), max_seconds=1.0).scalars
+    scalars = validate(make_codec(), clips, (1, 4)).scalars
     assert {name for name in scalars if "/" in name and "perplexity" not in name} == {
         "speech/mel_distance/1",
         "speech/mel_distance/4",
@@ -61,36 +61,40 @@ def test_every_domain_is_measured_at_every_num_quantizers_and_speech_by_more(mak
 
 def test_values_are_means_over_clips(make_codec, measured):
     clips = [make_clip("music", 160), make_clip("music", 80)]
-    scalars = validate(make_codec(), clips, (2,), max_seconds=1.0).scalars
+    scalars = validate(make_codec(), clips, (2,)).scalars
     assert scalars["music/mel_distance/2"] == 1.5
 
 
 @pytest.mark.parametrize(
     ("samples", "seconds", "expected"), [(160, 1.0, 160), (161, 1.0, 168), (900, 0.1, 80)]
 )
-def test_clips_are_cut_or_padded_to_whole_frames(make_codec, measured, samples, seconds, expected):
-    validate(make_codec(), [make_clip("music", samples)], (1,), max_seconds=seconds)
+def test_clips_are_cut_or_padded_to_whole_frames(
+    make_codec, measured, monkeypatch, samples, seconds, expected
+):
+    monkeypatch.setattr(validation, "_MOST_SECONDS", seconds)
+    validate(make_codec(), [make_clip("music", samples)], (1,))
     assert measured == [("mel", (expected,), (expected,), 800)]
 
 
-def test_less_than_a_frame_is_a_frame(make_codec, measured):
-    validate(make_codec(), [make_clip("music", 160)], (1,), max_seconds=0.001)
+def test_less_than_a_frame_is_a_frame(make_codec, measured, monkeypatch):
+    monkeypatch.setattr(validation, "_MOST_SECONDS", 0.001)
+    validate(make_codec(), [make_clip("music", 160)], (1,))
     assert measured[0][1] == (8,)
 
 
 def test_stereo_is_measured_as_mono(make_codec, measured):
-    result = validate(make_codec(2), [make_clip("music", 160, 2)], (1,), max_seconds=1.0)
+    result = validate(make_codec(2), [make_clip("music", 160, 2)], (1,))
     assert measured == [("mel", (160,), (160,), 800)]
     assert result.reference.shape == (160,)
 
 
 def test_more_quantizers_than_the_codec_has_are_all_of_its_quantizers(make_codec, measured):
-    scalars = validate(make_codec(), [make_clip("music", 80)], (4, 8, 32), 1.0).scalars
+    scalars = validate(make_codec(), [make_clip("music", 80)], (4, 8, 32)).scalars
     assert [name for name in scalars if "mel" in name] == ["music/mel_distance/4"]
 
 
 def test_without_quantizing_there_is_one_measurement_and_no_use_of_codes(make_codec, measured):
-    scalars = validate(make_codec(), [make_clip("music", 80)], (1, 4), 1.0, quantize=False).scalars
+    scalars = validate(make_codec(), [make_clip("music", 80)], (1, 4), quantize=False).scalars
     assert set(scalars) == {"music/mel_distance/0", "score"}
 
 
@@ -98,8 +102,8 @@ def test_undefined_values_are_left_out(make_codec, measured, monkeypatch):
     values = iter((math.nan, 0.5, math.nan))
     monkeypatch.setattr(validation, "stoi", lambda *_: next(values))
     clips = [make_clip("speech", 80), make_clip("speech", 80)]
-    assert validate(make_codec(), clips, (1,), 1.0).scalars["speech/stoi/1"] == 0.5
-    assert "speech/stoi/1" not in validate(make_codec(), clips[:1], (1,), 1.0).scalars
+    assert validate(make_codec(), clips, (1,)).scalars["speech/stoi/1"] == 0.5
+    assert "speech/stoi/1" not in validate(make_codec(), clips[:1], (1,)).scalars
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -127,7 +131,7 @@ def test_parts_of_several_processes_are_measured_as_one(make_codec, measured, mo
     monkeypatch.setattr(validation, "stoi", lambda left, right, rate: 1 / len(left))
     codec = make_codec()
     clips = [make_clip("music", 80), make_clip("speech", 160), make_clip("music", 240)]
-    config = ValidationConfig(max_seconds=1.0, num_quantizers=(1, 4))
+    config = ValidationConfig(num_quantizers=(1, 4))
     parts = [measure(codec, clips[rank::2], config) for rank in range(2)]
     together = summarize([measure(codec, clips, config)], codec.config).scalars
     apart = summarize(parts, codec.config).scalars
@@ -141,7 +145,7 @@ def test_the_language_model_reads_one_clip(make_codec, measured):
     clips[1] = replace(clips[1], entry=replace(clips[1].entry, text="HELLO"))
     codec = make_codec()
     reader = SemanticHead(random_language_model(16, 1, 2, 257), ByteText(), 12)
-    config = ValidationConfig(max_seconds=1.0, num_quantizers=(4,))
+    config = ValidationConfig(num_quantizers=(4,))
     result = summarize([measure(codec, clips, config, semantic=reader)], codec.config)
     assert result.text == "HELLO"
     hidden = codec.encoder(torch.from_numpy(clips[1].cut(0, 160))[None])

@@ -18,9 +18,9 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     TrainingConfig,
     ValidationConfig,
     WarmStart,
-    override,
 )
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
+from moss_audio_tokenizer.training.run_config import override
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def recipe(make_recipe, checkpoint) -> TrainingConfig:
         model="bundled",  # the checkpoint's configuration counts
         train=PartsConfig(str(checkpoint), "decoder"),
         warm_start=WarmStart(steps=0, samples=0),
-        validation=ValidationConfig(every=100, clips=2, max_seconds=0.2, num_quantizers=(4,)),
+        validation=ValidationConfig(every=100, clips=2, num_quantizers=(4,)),
     )
 
 

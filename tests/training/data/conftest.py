@@ -6,7 +6,8 @@ import pytest
 import soundfile
 from small_sounds import FRAME, RATE, ramp
 
-from moss_audio_tokenizer.training.data import DataConfig, TrainingData
+from moss_audio_tokenizer.training.data.audio_data import AudioData
+from moss_audio_tokenizer.training.data.data_config import DataConfig
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def write_data(tmp_path):
 
 @pytest.fixture
 def make_data(write_data):
-    """TrainingData of a manifest (three clips by default); keywords change the recipe."""
+    """AudioData of a manifest (three clips by default); keywords change the recipe."""
 
     def make(manifest=None, seed=3, rank=0, world=1, report=lambda _: None, **changes):
         if manifest is None and "sources" not in changes:
@@ -37,6 +38,6 @@ def make_data(write_data):
                 ("a.wav", 3.0, {}), ("bb.wav", 1.0, {}), ("ccc.wav", 0.5, {"domain": "music"})
             )
         values = {"manifest": manifest or "", "crop_seconds": 0.2} | changes
-        return TrainingData(DataConfig(**values), RATE, 1, FRAME, seed, rank, world, report)
+        return AudioData(DataConfig(**values), RATE, 1, FRAME, seed, rank, world, report)
 
     return make

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from small_sounds import FRAME, RATE, spoken
 
 from moss_audio_tokenizer.manifest import ManifestEntry
-from moss_audio_tokenizer.training.data import DataConfig
 from moss_audio_tokenizer.training.data.clip_sources import Source
-from moss_audio_tokenizer.training.data.planning import Planner
+from moss_audio_tokenizer.training.data.data_config import DataConfig
+from moss_audio_tokenizer.training.data.planning import AudioPlanner
 
 
 def entries(count: int, domain: str = "speech") -> list[ManifestEntry]:
@@ -21,13 +21,13 @@ def entries(count: int, domain: str = "speech") -> list[ManifestEntry]:
     ]
 
 
-def planner(*sources: Source, **changes) -> Planner:
+def planner(*sources: Source, **changes) -> AudioPlanner:
     config = DataConfig(text_share=1.0, batch_seconds=20.0, **changes)
-    return Planner(sources, config, RATE, FRAME, seed=3)
+    return AudioPlanner(sources, config, RATE, FRAME, seed=3)
 
 
-def visits(plans: Planner, steps: int) -> Counter:
-    return Counter(row.clip for step in range(steps) for row in plans.plan(step).rows)
+def visits(plans: AudioPlanner, steps: int) -> Counter:
+    return Counter(row.clip for step in range(steps) for row in plans.plan(step))
 
 
 def test_every_utterance_is_drawn_about_as_often():
@@ -54,15 +54,15 @@ def test_rows_of_a_plan_are_of_about_one_length():
     plans = planner(Source("", 1.0, entries(40)))
     for step in range(100):
         plan = plans.plan(step)
-        lengths = [plans.entries[row.clip].seconds * RATE for row in plan.rows]
-        assert max(lengths) <= plan.width
-        assert min(lengths) > plan.width / 1.25 - FRAME
+        lengths = [plans.entries[row.clip].seconds * RATE for row in plan]
+        assert max(lengths) <= plans.width(plan)
+        assert min(lengths) > plans.width(plan) / 1.25 - FRAME
 
 
 def test_a_redraw_is_of_the_kind_and_the_bucket_of_its_row():
     plans = planner(Source("", 1.0, entries(40)))
     for step in range(30):
-        row = plans.plan(step).rows[0]
+        row = plans.plan(step)[0]
         others = [plans.redraw(step, 0, attempt) for attempt in range(5)]
         assert {(other.whole, other.num_samples) for other in others} == {(True, row.num_samples)}
         assert others == [plans.redraw(step, 0, attempt) for attempt in range(5)]
@@ -76,13 +76,13 @@ def test_a_redraw_is_of_the_kind_and_the_bucket_of_its_row():
 )
 def test_rows_are_a_multiple_and_fill_a_step(unit, batch_seconds, share, step):
     config = DataConfig(text_share=share, batch_seconds=batch_seconds)
-    plans = Planner([Source("", 1.0, entries(12))], config, RATE, FRAME, 3, row_unit=unit)
+    plans = AudioPlanner([Source("", 1.0, entries(12))], config, RATE, FRAME, 3, row_unit=unit)
     plan = plans.plan(step)
-    limit = plan.rows[0].num_samples
-    assert {row.num_samples for row in plan.rows} == {limit}
-    assert len(plan.rows) % unit == 0
+    limit = plan[0].num_samples
+    assert {row.num_samples for row in plan} == {limit}
+    assert len(plan) % unit == 0
     wanted = batch_seconds * RATE / limit
-    assert len(plan.rows) == unit or wanted - unit < len(plan.rows) <= wanted
-    assert plan.width % FRAME == 0
-    assert plan.width <= limit
+    assert len(plan) == unit or wanted - unit < len(plan) <= wanted
+    assert plans.width(plan) % FRAME == 0
+    assert plans.width(plan) <= limit
     assert plan == plans.plan(step)

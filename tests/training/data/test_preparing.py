@@ -13,8 +13,7 @@ from small_sounds import RATE, ramp
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.sources.shard_writing import ShardWriter
-from moss_audio_tokenizer.sources.tar_shards import read_shards
+from moss_audio_tokenizer.sources.tar_shards import ShardWriter, read_shards
 from moss_audio_tokenizer.training.data import preparing
 from moss_audio_tokenizer.training.data.preparing import Preparation, prepare
 from moss_audio_tokenizer.training.data.survey import measure

@@ -15,11 +15,16 @@ from moss_audio_tokenizer.errors import AudioFileError, InputError
 from moss_audio_tokenizer.files import PartOfFile
 from moss_audio_tokenizer.sources import tar_shards
 from moss_audio_tokenizer.sources.tar_shards import read_shards
-from moss_audio_tokenizer.training.data import (
-    DataConfig,
-    find_clips,
-    load_clips,
-)
+from moss_audio_tokenizer.training.data.audio_rows import Clip, load_clips
+from moss_audio_tokenizer.training.data.clip_sources import find_clips
+from moss_audio_tokenizer.training.data.data_config import DataConfig
+
+
+def loaded(entries) -> tuple[list[Clip], list[str]]:
+    """Clips, and a line for each that cannot be read."""
+    found = load_clips(entries, RATE, 1)
+    clips = [item for item in found if isinstance(item, Clip)]
+    return clips, [item for item in found if isinstance(item, str)]
 
 
 def sound(seed: int, seconds: float = 0.5) -> bytes:
@@ -67,7 +72,7 @@ def test_shards_say_what_their_json_says(folder):
 
 def test_clips_of_shards_are_read_at_random(folder):
     entries = read_shards(folder, None, no_report)
-    found, unreadable = load_clips(entries, RATE, 1)
+    found, unreadable = loaded(entries)
     assert unreadable == []
     for seed, item in enumerate(found):
         np.testing.assert_allclose(item.samples[0] / 32768, ramp(seed, 0.5), atol=1e-4)
@@ -116,7 +121,7 @@ def test_the_rest_of_a_cut_tar_is_skipped_and_named(tmp_path, kept):
     lines = []
     entries = read_shards(path.parent, "train", lines.append)
     assert 0 < len(entries) < 8
-    assert len(load_clips(entries, RATE, 1)[0]) == len(entries)
+    assert len(loaded(entries)[0]) == len(entries)
     (line,) = lines
     assert "x.tar behind its first" in line
     assert "cut short" in line
@@ -161,7 +166,7 @@ def test_a_clip_with_a_wrong_json_is_skipped_and_named(tmp_path, text, message):
 def test_a_tar_that_shrinks_later_is_an_unreadable_clip(folder):
     entries = read_shards(folder, "train", no_report)
     os.truncate(folder / "x-0.tar", 700)
-    _, unreadable = load_clips(entries[:1], RATE, 1)
+    _, unreadable = loaded(entries[:1])
     assert "x-0.tar/a.flac' is cut short" in unreadable[0]
 
 
@@ -201,7 +206,7 @@ def test_rows_of_shards_are_those_of_files(folder, make_data):
 def test_missing_archives_are_our_errors(folder):
     entries = read_shards(folder, "train", no_report)
     (folder / "x-0.tar").unlink()
-    _, unreadable = load_clips(entries[:1], RATE, 1)
+    _, unreadable = loaded(entries[:1])
     assert "cannot be read" in unreadable[0]
     assert AudioFileError.__name__ not in unreadable[0]
 
@@ -226,7 +231,7 @@ def test_damaged_sound_in_a_shard_is_named_by_shard_and_member(tmp_path, seed):
     members = {"a.flac": sound(seed)[:-200], "b.flac": b"no sound" * 50, "c.flac": sound(seed)}
     write_tar(tmp_path / "web" / "x.tar", members)
     entries = read_shards(tmp_path / "web", "train", no_report)
-    found, unreadable = load_clips(entries, RATE, 1)
+    found, unreadable = loaded(entries)
     assert [clip.entry.name for clip in found] == ["x.tar/c.flac"]
     assert "x.tar/a.flac" in unreadable[0]
     assert "x.tar/b.flac" in unreadable[1]

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from small_sounds import FRAME, RATE, spoken
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training.data import Batch, DataConfig, TrainingData, workers
+from moss_audio_tokenizer.training.data import audio_rows
+from moss_audio_tokenizer.training.data.audio_data import AudioData, Batch
+from moss_audio_tokenizer.training.data.data_config import DataConfig
 
 TEXTS = {"text_share": 0.6, "batch_seconds": 12.0}
 # Fixtures that only make things are safe to share between examples.
@@ -337,17 +339,18 @@ def test_closing_ends_the_workers(make_data):
 
 def workers_of(batches) -> list[int]:
     pool = batches.gi_frame.f_locals["workers"]
-    assert isinstance(pool, workers.RowWorkers)
+    assert isinstance(pool, audio_rows.RowWorkers)
     return list(pool._pool._processes)
 
 
 ORPHANS = """
 import sys
-from moss_audio_tokenizer.training.data import DataConfig, TrainingData
+from moss_audio_tokenizer.training.data.audio_data import AudioData
+from moss_audio_tokenizer.training.data.data_config import DataConfig
 
 if __name__ == "__main__":
     config = DataConfig(manifest=sys.argv[1], crop_seconds=0.2, cache_hours=0.0, workers=1)
-    batches = TrainingData(config, 8000, 1, 80, seed=0).batches(0)
+    batches = AudioData(config, 8000, 1, 80, seed=0).batches(0)
     next(batches)
     print("ready", flush=True)
     sys.stdin.read()
@@ -379,7 +382,7 @@ def test_texts_that_are_too_long_are_left_out_at_the_start(write_data):
     clips = [(f"{n}.wav", 1.0, {"text": "a" * length}) for n, length in enumerate((3, 9, 20))]
     config = DataConfig(manifest=write_data(*clips), **TEXTS)
     lines: list[str] = []
-    data = TrainingData(
+    data = AudioData(
         config, RATE, 1, FRAME, 3, report=lines.append, fits=lambda text: len(text) <= 9
     )
     assert f"left out: the texts of 1 clips, which are too long, such as {'a' * 20!r}" in lines

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.manifest import ManifestEntry
-from moss_audio_tokenizer.training.data import CodesDataConfig
 from moss_audio_tokenizer.training.data.coded_clips import Variation, Variations
+from moss_audio_tokenizer.training.data.data_config import CodesDataConfig
 
 RATE = 8000
 

@@ -12,11 +12,10 @@ from toy_speech import HELD_OUT, KINDS, LAYERS, TEXTS, language_config, say, wri
 
 from moss_audio_tokenizer.asr import CatAsr
 from moss_audio_tokenizer.errors import TrainingError
-from moss_audio_tokenizer.training.build import trainer_for
 from moss_audio_tokenizer.training.checkpointing import OPTIMIZER_NAME, read_tensors
-from moss_audio_tokenizer.training.overrides import override
+from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.run_config import override
 from moss_audio_tokenizer.training.run_folder import RESUMABLE_KEYS
-from moss_audio_tokenizer.training.speech.speech_trainer import padded_codes
 from moss_audio_tokenizer.tts import CatTts, TtsBatch
 
 MODELS = {"asr": CatAsr, "tts": CatTts}
@@ -174,7 +173,7 @@ def test_losses_by_depth_are_those_of_fewer_layers(tmp_path, codes, opened):
     rows, model = trainer.valid, trainer.task.model
     frames = [row.num_frames for row in rows]
     for depth in (1, 2, LAYERS):
-        given = padded_codes(rows, depth, torch.device("cpu"))
+        given = trainer.task.padded_codes(rows)[:depth]
         with torch.no_grad():
             output = model(TtsBatch([row.text for row in rows], given, frames))
         expected = float(output.codes_loss_sum) / output.num_codes
@@ -189,13 +188,13 @@ def test_held_out_clips_are_read_at_every_depth(tmp_path, codes, opened, monkeyp
     trainer = opened(language_config("asr", tmp_path / "run", codes))
     heard = []
 
-    def read(clips, depth, num_beams, max_tokens):
-        heard.append((len(clips), depth, num_beams))
+    def read(clips, depth, max_tokens):
+        heard.append((len(clips), depth))
         return ["aba", "bc", "acba"] if depth == LAYERS else ["abc", "bc", ""]
 
     monkeypatch.setattr(trainer.task.model, "transcribe_codes", read)
     readings = trainer.validate()
-    assert heard == [(3, 1, 1), (3, LAYERS, 1)]
+    assert heard == [(3, 1), (3, LAYERS)]
     assert readings.scalars["wer/1"] == pytest.approx(2 / 3)
     assert readings.scalars["cer/1"] == pytest.approx(5 / 9)
     assert readings.scalars["wer/3"] == readings.scalars["score"] == 0
@@ -224,8 +223,8 @@ def test_without_dropout_every_row_keeps_all_layers(kind, key, tmp_path, codes, 
 def test_what_may_change_on_resume_are_keys_of_every_kind(config):
     keys = flat_keys(config)
     unknown = {key for key in RESUMABLE_KEYS if not any(name.startswith(key) for name in keys)}
-    # Codes are made and read in the loop, without processes of their own.
-    assert unknown == {"data.workers"}
+    # Codes are made and read in the loop, without processes of their own; two keys are gone.
+    assert unknown == {"data.workers", "log_every", "keep_checkpoints"}
 
 
 def flat_keys(config, prefix: str = "") -> list[str]:
@@ -265,7 +264,7 @@ def test_a_run_goes_on_with_other_validations_and_a_longer_end(kind, config):
         ("asr", "prefix_share=0.1"),
         ("tts", "scored_share=0.1"),
         ("tts", "dropout.probability=0.1"),
-        ("tts", "depth.width=8"),
+        ("tts", "depth=tiny"),
     ],
 )
 def test_a_run_does_not_go_on_as_another(kind, change, tmp_path, codes):

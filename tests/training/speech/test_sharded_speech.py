@@ -13,15 +13,13 @@ from safetensors.torch import load_file
 from toy_run import read_log
 from toy_speech import KINDS, language_config, write_codes
 
-from moss_audio_tokenizer.training.build import trainer_for
+from moss_audio_tokenizer.training.recipes import trainer_for
 
 TIMEOUT_SECONDS = 300
 
 
 def run(kind: str, output: Path, codes: str, **changes) -> None:
-    config = language_config(
-        kind, output, codes, max_steps=2, log_every=1, checkpoint_every=2, **changes
-    )
+    config = language_config(kind, output, codes, max_steps=2, checkpoint_every=2, **changes)
     trainer_for(config, report=lambda _: None).run()
 
 

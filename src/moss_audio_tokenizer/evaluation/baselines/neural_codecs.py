@@ -9,7 +9,6 @@ tested with stand-ins.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,15 @@ import torch
 from jaxtyping import Float
 
 from ...audio import resample
-from ...errors import CheckpointError, InputError, MissingDependencyError, MossAudioError
+from ...errors import CheckpointError, InputError, MossAudioError
 from ..codecs import CodedClip, EvaluatedCodec
-from ..loading import call_function, fingerprint, load_feature_extractor, load_pretrained
+from ..loading import (
+    call_function,
+    fingerprint,
+    import_package,
+    load_feature_extractor,
+    load_pretrained,
+)
 
 Run = Callable[[np.ndarray, int], tuple[Any, Any]]
 """(audio, layers) -> decoded audio (channels, samples) and codes (num_quantizers, frames)."""
@@ -31,7 +36,6 @@ class CodecRates:
     """Frames a second and codebook sizes of a codec, layer by layer.
 
     Attributes:
-        frame_rate: frames a second.
         codebook_sizes: entries of each layer's codebook.
         sampling_rate: samples a second that it takes.
         output_rate: samples a second that it makes; 0 for the same.
@@ -64,15 +68,7 @@ RATES = {
 
 @dataclass(frozen=True)
 class Opened:
-    """What an opener found.
-
-    Attributes:
-        identity: which version and weights it is.
-        rates: of the codec.
-        num_quantizers: layers that are used.
-        run: the codec's own calls.
-        num_channels: of the audio.
-    """
+    """What an opener found: which version it is, how many layers are used, and its own calls."""
 
     identity: str
     rates: CodecRates
@@ -230,17 +226,8 @@ def _of_package(kind: str, name: str, path: str, setting: str) -> Opened:
     return Opened(f"{kind} {identity}", rates, layers, run)
 
 
-def _package(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"this codec needs the package {package} ({error}): pip install {package}"
-        ) from error
-
-
 def _speechtokenizer(path: str, kind: str) -> tuple[str, Run]:
-    module = _package("speechtokenizer", kind)
+    module = import_package("speechtokenizer", "this codec", kind)
     folder = Path(path)
     weights = next(iter(sorted(folder.glob("*.pt"))), folder / "SpeechTokenizer.pt")
     model = module.SpeechTokenizer.load_from_checkpoint(str(folder / "config.json"), str(weights))
@@ -254,7 +241,7 @@ def _speechtokenizer(path: str, kind: str) -> tuple[str, Run]:
 
 
 def _stable_codec(path: str, kind: str) -> tuple[str, Run]:
-    module = _package("stable_codec", kind)
+    module = import_package("stable_codec", "this codec", kind)
     folder = Path(path)
     model = module.StableCodec(
         model_config_path=str(folder / "model_config.json"),
@@ -272,7 +259,7 @@ def _stable_codec(path: str, kind: str) -> tuple[str, Run]:
 
 
 def _qwen3_tts(path: str, kind: str) -> tuple[str, Run]:
-    module = _package("qwen_tts", "qwen-tts")
+    module = import_package("qwen_tts", "this codec", "qwen-tts")
     model = module.Qwen3TTSTokenizer.from_pretrained(path, device_map="cpu")
 
     def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:

@@ -22,16 +22,8 @@ from ...errors import EvaluationError, InputError, MissingDependencyError
 from ..codecs import CodedClip, EvaluatedCodec
 
 # Bits and milliseconds of a frame; the file rounds each frame up to whole bytes.
-_CODEC2_MODES = {
-    "3200": (64, 20),
-    "2400": (48, 20),
-    "1600": (64, 40),
-    "1400": (56, 40),
-    "1300": (52, 40),
-    "1200": (48, 40),
-    "700C": (28, 40),
-    "450": (18, 40),
-}
+_CODEC2_MODES = {"3200": (64, 20), "2400": (48, 20), "1600": (64, 40), "1400": (56, 40)}
+_CODEC2_MODES |= {"1300": (52, 40), "1200": (48, 40), "700C": (28, 40), "450": (18, 40)}
 # Opus and Speex begin with a packet of setup and one of comments.
 _OGG_HEADERS = 2
 _PAGE_HEADER = 27
@@ -47,13 +39,7 @@ Run = Callable[[np.ndarray, Path], tuple[np.ndarray, int]]
 
 @dataclass
 class SubprocessCodec:
-    """A codec of two program runs between files, as an `EvaluatedCodec`.
-
-    Attributes:
-        name, identity, sampling_rate: as in `EvaluatedCodec`.
-        nominal_kbps: kilobits a second that were asked for.
-        run: the two programs.
-    """
+    """A codec of two program runs between files, as an `EvaluatedCodec`."""
 
     name: str
     identity: str
@@ -204,10 +190,7 @@ def run_program(arguments: Sequence[str]) -> None:
         EvaluationError: it failed, or took longer than ten minutes.
     """
     try:
-        # The arguments are this package's own, never a shell's line.
-        done = subprocess.run(  # noqa: S603
-            arguments, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL
-        )
+        done = _run(arguments, _SECONDS)
     except subprocess.TimeoutExpired as error:
         raise EvaluationError(f"{arguments[0]} took over {_SECONDS} s and was stopped") from error
     if done.returncode != 0:
@@ -224,18 +207,20 @@ def program_version(path: str, option: str) -> str:
         MissingDependencyError: it does not end.
     """
     try:
-        done = subprocess.run(  # noqa: S603
-            [path, option],
-            capture_output=True,
-            timeout=_VERSION_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        done = _run([path, option], _VERSION_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise MissingDependencyError(
             f"{path} {option} took over {_VERSION_SECONDS} s and was stopped; reinstall it"
         ) from error
     lines = (done.stdout or done.stderr).decode("utf-8", "replace").strip().splitlines()
     return " ".join(lines[0].split()) if lines else ""
+
+
+def _run(arguments: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[bytes]":
+    # The arguments are this package's own, never a shell's line.
+    return subprocess.run(  # noqa: S603
+        arguments, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL
+    )
 
 
 def ogg_packet_sizes(content: bytes) -> list[int]:

@@ -6,13 +6,12 @@ Each function loads a model and returns a function of (mono samples, sampling ra
 
 import warnings
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ...errors import CheckpointError, MissingDependencyError
+from ...errors import CheckpointError
+from ..loading import import_package
 
 DEFAULT_WHISPER = "large-v3"
 """The Whisper that Seed-TTS-Eval and the paper's Table 3 use."""
@@ -32,7 +31,7 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
         CheckpointError: there is no such model.
         MissingDependencyError: faster-whisper is not installed.
     """
-    module = _package("faster_whisper", "faster-whisper", "the ASR model whisper")
+    module = import_package("faster_whisper", "the ASR model whisper", "faster-whisper", "judges")
     source = name or DEFAULT_WHISPER
     if ("/" in source or "\\" in source) and not (Path(source) / "model.bin").is_file():
         raise CheckpointError(
@@ -67,7 +66,7 @@ def resemblyzer_embedder() -> Callable[[np.ndarray, int], np.ndarray]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pkg_resources and old names of SciPy
-        module = _package("resemblyzer", "resemblyzer", "the speaker model resemblyzer")
+        module = import_package("resemblyzer", "the speaker model resemblyzer", extra="judges")
     encoder = module.VoiceEncoder("cpu", verbose=False)
 
     def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -75,8 +74,7 @@ def resemblyzer_embedder() -> Callable[[np.ndarray, int], np.ndarray]:
             return np.zeros(256)
         sound = module.preprocess_wav(samples.astype(np.float32), source_sr=sampling_rate)
         # All of a quiet clip may count as silence.
-        embedding: np.ndarray = encoder.embed_utterance(sound if len(sound) else samples)
-        return embedding
+        return encoder.embed_utterance(sound if len(sound) else samples)
 
     return embed
 
@@ -87,7 +85,7 @@ def dnsmos_rater() -> Callable[[np.ndarray, int], float]:
     Raises:
         MissingDependencyError: speechmos, or what it imports, is not installed.
     """
-    module: Any = _package("speechmos.dnsmos", "speechmos", "the opinion model dnsmos")
+    module = import_package("speechmos.dnsmos", "the opinion model dnsmos", extra="judges")
 
     def rate(samples: np.ndarray, sampling_rate: int) -> float:
         if not len(samples):
@@ -95,12 +93,3 @@ def dnsmos_rater() -> Callable[[np.ndarray, int], float]:
         return float(module.run(np.clip(samples, -1.0, 1.0), sampling_rate)["ovrl_mos"])
 
     return rate
-
-
-def _package(module: str, package: str, what: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{what} needs {package} ({error}): pip install 'moss-audio-tokenizer[judges]'"
-        ) from error

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError, MissingDependencyError
+from ...errors import InputError
 from ...metrics.signals import MEASURED_RATE
+from ..loading import import_package
 from ..text_normalization import normalized, text_lines
 
 _DISCOUNT = 0.6
@@ -68,24 +69,16 @@ def read_sentences(path: str) -> list[list[str]]:
     return sentences
 
 
-def _package() -> Any:
-    try:
-        import pocketsphinx
-    except ImportError as error:
-        raise MissingDependencyError(
-            "this ASR model needs pocketsphinx: pip install pocketsphinx"
-        ) from error
-    return pocketsphinx
-
-
 def _decoder(**options: str) -> Any:
-    return _package().Decoder(samprate=MEASURED_RATE, loglevel="FATAL", **options)
+    module = import_package("pocketsphinx", "this ASR model")
+    return module.Decoder(samprate=MEASURED_RATE, loglevel="FATAL", **options)
 
 
 def _closed_decoder(sentences: Sequence[Sequence[str]], source: str) -> Any:
     """A decoder of these words alone; the whole dictionary would take it long to load."""
     words = sorted({word for sentence in sentences for word in sentence})
-    english = Path(_package().get_model_path()) / "en-us" / "cmudict-en-us.dict"
+    models = import_package("pocketsphinx", "this ASR model").get_model_path()
+    english = Path(models) / "en-us" / "cmudict-en-us.dict"
     entries = cut_dictionary(words, english.read_text("utf-8").splitlines(), source)
     with tempfile.TemporaryDirectory(prefix="moss-audio-") as folder:
         dictionary, model = Path(folder) / "words.dict", Path(folder) / "words.arpa"

@@ -31,8 +31,7 @@ def embedder(path: str) -> Callable[[np.ndarray, int], np.ndarray]:
 
     @torch.inference_mode()
     def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-        embedding: np.ndarray = model(**features(samples, sampling_rate)).embeddings[0].numpy()
-        return embedding
+        return model(**features(samples, sampling_rate)).embeddings[0].numpy()
 
     return embed
 
@@ -75,12 +74,9 @@ def transcriber(path: str) -> Callable[[np.ndarray, int], str]:
 def _features(path: str) -> Callable[[np.ndarray, int], Any]:
     """The model's own preparation of samples."""
     extract = load_feature_extractor(path)
-
-    def prepare(samples: np.ndarray, sampling_rate: int) -> Any:
-        sound = samples.astype(np.float32)
-        return extract(sound, sampling_rate=sampling_rate, return_tensors="pt")
-
-    return prepare
+    return lambda samples, rate: extract(
+        samples.astype(np.float32), sampling_rate=rate, return_tensors="pt"
+    )
 
 
 def wavlm_embedder(folder: str) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -126,8 +122,7 @@ def _converted(
 
     @torch.inference_mode()
     def run(samples: np.ndarray) -> torch.Tensor:
-        output: torch.Tensor = model(torch.from_numpy(samples).float()[None])
-        return output
+        return model(torch.from_numpy(samples).float()[None])
 
     return run
 
@@ -163,8 +158,7 @@ class SpeakerVerification(nn.Module):
         third = self.layer3(second)
         fourth = self.layer4(third)
         joined = F.relu(self.conv(torch.cat((second, third, fourth), 1)))
-        embedding: torch.Tensor = self.linear(self.bn(self.pooling(joined)))
-        return embedding
+        return self.linear(self.bn(self.pooling(joined)))
 
 
 class _ConvReluNorm(nn.Module):
@@ -174,8 +168,7 @@ class _ConvReluNorm(nn.Module):
         self.bn = nn.BatchNorm1d(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.bn(F.relu(self.conv(x)))
-        return normed
+        return self.bn(F.relu(self.conv(x)))
 
 
 class _Res2(nn.Module):

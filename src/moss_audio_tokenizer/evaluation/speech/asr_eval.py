@@ -1,24 +1,79 @@
 """Speech recognition on codes: clips through a codec, their codes through ASR systems.
 
 A clip is encoded once; the codes of fewer quantizers are its prefix. Systems are behind a
-protocol.
+protocol; PyTorch is loaded when a CAT-ASR system is made.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Integer
 
 from ...audio import load_audio
 from ...codes import Codec
 from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...manifest import ManifestEntry
 from ..clip_results import content_of
-from ..text_normalization import normalizer
-from .speech_rows import Batch, OnProgress, SpeechRow, Transcript, digest_of, run_batches
-from .systems import AsrSystem, chosen_quantizer_counts
+from ..loading import fingerprint
+from ..text_normalization import compare, normalizer
+from .speech_rows import (
+    Batch,
+    OnProgress,
+    SpeechRow,
+    chosen_quantizer_counts,
+    digest_of,
+    run_batches,
+)
+
+
+class AsrSystem(Protocol):
+    """An ASR system under evaluation: codes to texts.
+
+    Attributes:
+        identity: which version it is, so that results of another one are not taken for its own.
+        num_quantizers: the most quantizers whose codes it reads.
+    """
+
+    identity: str
+    num_quantizers: int
+
+    def transcribe_codes(
+        self,
+        clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
+        num_quantizers: int,
+        num_beams: int = 1,
+    ) -> list[str]:
+        """The transcripts of clips, from the codes of their first quantizers."""
+        ...
+
+
+class CatAsrSystem:
+    """A CAT-ASR model as an `AsrSystem`.
+
+    Args:
+        name: folder of the model, or its id on the hub.
+        codec: codec whose codes the model reads.
+        device: where to compute.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ModelMismatchError: it was trained on codes of another codec.
+    """
+
+    def __init__(self, name: str, codec: Codec, device: str = "cpu") -> None:
+        from ...asr import CatAsr, Transcriber
+        from ...model.inputs import require_device
+
+        model: Any = CatAsr.from_pretrained(name)
+        self.identity = fingerprint(model)
+        self.num_quantizers = int(model.config.num_quantizers)
+        self.transcribe_codes = Transcriber(
+            model.to(require_device(device)), codec
+        ).transcribe_codes
 
 
 @dataclass(frozen=True)
@@ -26,12 +81,10 @@ class AsrPlan:
     """What to transcribe, and how.
 
     Attributes:
-        clips: recordings with texts.
-        codec: makes the codes.
-        quantizer_counts: numbers of quantizers; empty for powers of two.
-        num_beams: width of the beam search.
+        clips: recordings, of which those with texts count.
+        quantizer_counts: empty for powers of two.
+        num_beams: width of the beam search; 0 is by the frames alone.
         batch_size: clips that are transcribed together.
-        text_normalization: one of `text_normalization.NORMALIZATIONS`.
 
     Raises:
         InputError: no clip has a text, or a number is not at least 1.
@@ -70,8 +123,7 @@ def run_asr(
 
     Raises:
         CodesError: a number of quantizers that a system does not have.
-        EvaluationError: see `run_batches`.
-        MissingDependencyError: a package is not installed.
+        EvaluationError: another run has the folder, or it holds rows of another kind.
     """
     available = plan.codec.info.num_quantizers
     most = {label: min(one.num_quantizers, available) for label, one in systems.items()}
@@ -146,7 +198,7 @@ def _rows(
         row = SpeechRow(clip.name, label, count, one.error, clip.text, seconds=one.seconds)
         if not one.error:
             normalize = normalizer(plan.text_normalization, clip.language)
-            transcript = Transcript.compared(clip.text, next(texts), normalize)
+            transcript = compare(clip.text, next(texts), normalize)
             row = replace(row, transcripts={"": transcript})
         rows.append(row)
     return rows

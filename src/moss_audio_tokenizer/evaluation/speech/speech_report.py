@@ -94,10 +94,7 @@ class Point:
     """All texts through one model at one number of quantizers.
 
     Attributes:
-        model: label of the model.
-        num_quantizers: how many quantizers' codes were used.
-        num_texts: texts that succeeded.
-        num_failed: texts that failed.
+        num_texts: texts that succeeded; num_failed did not.
         num_unfinished: texts whose speech met the length limit.
         metrics: averages by name; error rates are errors over words of all texts together.
     """

@@ -13,62 +13,19 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from ...errors import CodesError
 from ..results_file import (
     Key,
     ResultRow,
     ResultsFile,
-    as_count,
-    as_number,
-    as_text,
     checked,
     number_or_nan,
     number_or_null,
     parsing,
 )
-from ..text_normalization import error_rates, normalized
+from ..text_normalization import Transcript
 
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What one ASR model understood.
-
-    Attributes:
-        read: its text as it gave it.
-        wer, cer: against the text, both normalized; NaN without a text.
-        num_words, num_characters: of the normalized text, which weigh the rates.
-    """
-
-    read: str
-    wer: float
-    cer: float
-    num_words: int
-    num_characters: int
-
-    @classmethod
-    def compared(
-        cls, text: str, hypothesis: str, normalize: Callable[[str], str] = normalized
-    ) -> "Transcript":
-        """A transcript with its error rates against a text."""
-        reference = normalize(text)
-        rates = error_rates(reference, normalize(hypothesis))
-        words, letters = len(reference.split()), len(reference.replace(" ", ""))
-        return cls(hypothesis, rates["wer"], rates["cer"], words, letters)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for JSON; null stands for what is undefined."""
-        rates = {"wer": number_or_null(self.wer), "cer": number_or_null(self.cer)}
-        return {**asdict(self), **rates}
-
-
-_TRANSCRIPT = {
-    "read": as_text,
-    "wer": number_or_nan,
-    "cer": number_or_nan,
-    "num_words": as_count,
-    "num_characters": as_count,
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +33,6 @@ class SpeechRow(ResultRow):
     """One text through one model at one number of quantizers, or why that failed.
 
     Attributes:
-        text: text of the clip, or text to synthesize.
         transcripts: by ASR model; "" is the measured model itself.
         similarity: cosine to the prompt's voice; NaN without a prompt or a speaker model.
         prompt: path of the prompt; "" for none.
@@ -101,30 +57,20 @@ class SpeechRow(ResultRow):
         if self.error:
             return {**facts, "error": self.error}
         if "" in self.transcripts:
-            own = self.transcripts[""].as_json()
+            own = _as_json(self.transcripts[""])
             return {**facts, **own, "seconds": self.seconds, "origin": self.origin}
         more = ("prompt", "audio", "seconds", "finished", "origin")
         return {
             **facts,
             **{name: getattr(self, name) for name in more},
             "similarity": number_or_null(self.similarity),
-            "transcripts": {name: one.as_json() for name, one in self.transcripts.items()},
+            "transcripts": {name: _as_json(one) for name, one in self.transcripts.items()},
         }
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "path": as_text,
-    "text": as_text,
-    "model": as_text,
-    "num_quantizers": as_count,
-    "similarity": number_or_nan,
-    "prompt": as_text,
-    "audio": as_text,
-    "seconds": as_number,
-    "finished": bool,
-    "error": as_text,
-    "origin": as_text,
-}
+def _as_json(transcript: Transcript) -> dict[str, Any]:
+    rates = {"wer": number_or_null(transcript.wer), "cer": number_or_null(transcript.cer)}
+    return {**asdict(transcript), **rates}
 
 
 def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
@@ -137,8 +83,12 @@ def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
         if "domain" in item:
             raise ValueError("the row is of a codec's evaluation")
         own = {"": item} if "read" in item else item.get("transcripts", {})
-        transcripts = {name: Transcript(**checked(one, _TRANSCRIPT)) for name, one in own.items()}
-        return SpeechRow(**checked(item, _FIELDS), transcripts=transcripts)
+        rates = {"wer": number_or_nan, "cer": number_or_nan}
+        transcripts = {
+            name: Transcript(**checked(one, Transcript, **rates)) for name, one in own.items()
+        }
+        values = checked(item, SpeechRow, similarity=number_or_nan)
+        return SpeechRow(**values, transcripts=transcripts)
 
 
 def results_file(folder: Path) -> ResultsFile[SpeechRow]:
@@ -146,14 +96,29 @@ def results_file(folder: Path) -> ResultsFile[SpeechRow]:
     return ResultsFile(folder, speech_row_from_json)
 
 
+def chosen_quantizer_counts(wanted: Sequence[int], most: Mapping[str, int]) -> dict[str, list[int]]:
+    """The numbers of quantizers of every system, from the lowest.
+
+    Args:
+        wanted: numbers that were asked for; empty for powers of two and all.
+        most: the most quantizers of each system, by its label.
+
+    Raises:
+        CodesError: more quantizers than a system has, or none.
+    """
+    for label, limit in most.items():
+        wrong = [count for count in wanted if not 1 <= count <= limit]
+        if wrong:
+            raise CodesError(f"num_quantizers is {wrong[0]}; expected 1 to {limit} for {label!r}")
+    return {
+        label: sorted(set(wanted) or {limit, *(1 << power for power in range(limit.bit_length()))})
+        for label, limit in most.items()
+    }
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Texts that go through one system together, at one number of quantizers.
-
-    Attributes:
-        origins: what each row is made from, as a digest, by the row's key.
-        rows: computes the rows.
-    """
+    """Texts that go through one system together: digests of what each row is made from."""
 
     origins: Mapping[Key, str]
     rows: Callable[[], list[SpeechRow]]

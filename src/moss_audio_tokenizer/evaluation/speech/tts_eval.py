@@ -2,7 +2,7 @@
 
 Every text is synthesized at every number of quantizers, stored as FLAC, transcribed by ASR models
 and compared with the voice of its prompt. Systems are behind a protocol, scoring models are
-functions.
+functions; PyTorch is loaded when a CAT-TTS system is made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,23 +10,86 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...audio import load_audio, resample, save_audio
 from ...errors import InputError, MissingDependencyError, MossAudioError
 from ...metrics.signals import MEASURED_RATE
+from ...speech.sampling import SpeechSampling
 from ...speech.synthesizer import Speech, SpeechRequest
 from ..clip_results import content_of, name_slug, slug
 from ..datasets import SpeechItem
+from ..loading import fingerprint
 from ..results_file import Key
-from ..scoring_models.registry import EmbedSpeaker, Transcribe, cosine
-from ..text_normalization import normalizer
-from .speech_rows import Batch, OnProgress, SpeechRow, Transcript, digest_of, run_batches
-from .systems import TtsSystem, chosen_quantizer_counts
+from ..scoring_models import EmbedSpeaker, Transcribe, cosine
+from ..text_normalization import compare, normalizer
+from .speech_rows import (
+    Batch,
+    OnProgress,
+    SpeechRow,
+    chosen_quantizer_counts,
+    digest_of,
+    run_batches,
+)
 
 # Carries every band that a codec of speech has.
 _PROMPT_RATE = 48_000
+
+
+class TtsSystem(Protocol):
+    """A TTS system under evaluation.
+
+    Attributes:
+        identity: which version it is, so that results of another one are not taken for its own.
+        num_quantizers: the most quantizers that it predicts.
+        kbps_per_quantizer: bitrate of one quantizer's codes.
+    """
+
+    identity: str
+    num_quantizers: int
+    kbps_per_quantizer: float
+
+    def synthesize(
+        self, requests: Sequence[SpeechRequest], num_quantizers: int, seed: int
+    ) -> list[Speech]:
+        """Several texts at once; what row i says depends on ``seed + i`` and on itself alone."""
+        ...
+
+
+class CatTtsSystem:
+    """A CAT-TTS model with its codec as a `TtsSystem`.
+
+    Args:
+        name: folder of the model, or its id on the hub.
+        codec: folder, hub id or "bundled".
+        device: where to compute.
+        sampling: fields of `SpeechSampling`.
+
+    Raises:
+        CheckpointError: the model or the codec cannot be loaded.
+        ModelMismatchError: the model was trained on codes of another codec.
+        InputError: a sampling setting is out of range.
+    """
+
+    def __init__(self, name: str, codec: str, device: str, **sampling: Any) -> None:
+        from ...tts import Synthesizer
+
+        self._sampling = SpeechSampling(**sampling)
+        self._synthesizer = Synthesizer.from_pretrained(name, codec=codec, device=device)
+        model: Any = self._synthesizer.model
+        info = self._synthesizer.codec.info
+        self.identity = f"{fingerprint(model)} {info.identity} {self._sampling}"
+        self.num_quantizers = int(model.facts.num_quantizers)
+        self.kbps_per_quantizer = info.bitrate(1) / 1000
+
+    def synthesize(
+        self, requests: Sequence[SpeechRequest], num_quantizers: int, seed: int
+    ) -> list[Speech]:
+        """Several texts; row i has the seed ``seed + i``."""
+        settings = replace(self._sampling, num_quantizers=num_quantizers, seed=seed)
+        return self._synthesizer.speak_many(requests, settings)
 
 
 @dataclass(frozen=True)
@@ -34,13 +97,11 @@ class TtsPlan:
     """What to synthesize, and the scoring models.
 
     Attributes:
-        items: texts and prompts.
         transcribers: ASR models by name.
         embed: speaker model; None for none.
-        quantizer_counts: numbers of quantizers; empty for powers of two.
+        quantizer_counts: empty for powers of two.
         seed: of the first item; the seeds of the others follow.
         batch_size: texts that are synthesized together.
-        text_normalization: one of `text_normalization.NORMALIZATIONS`.
         settings: what else the results depend on, such as the names of the scoring models and
             how tokens are sampled; a change makes a resumed run measure everything again.
 
@@ -80,8 +141,7 @@ def run_tts(
 
     Raises:
         CodesError: a number of quantizers that a system does not have.
-        EvaluationError: see `run_batches`.
-        MissingDependencyError: a package is not installed.
+        EvaluationError: another run has the folder, or it holds rows of another kind.
     """
     most = {label: one.num_quantizers for label, one in systems.items()}
     counts = chosen_quantizer_counts(plan.quantizer_counts, most)
@@ -96,15 +156,7 @@ def run_tts(
 
 @dataclass(frozen=True)
 class _SystemRun:
-    """One system at one number of quantizers.
-
-    Attributes:
-        label: of the system.
-        system: what synthesizes.
-        num_quantizers: how many quantizers' codes it predicts.
-        plan: what to synthesize.
-        folder: of the results.
-    """
+    """One system at one number of quantizers."""
 
     label: str
     system: TtsSystem
@@ -157,7 +209,7 @@ class _SystemRun:
         measured = _measured(speech.samples, speech.sampling_rate)
         normalize = normalizer(self.plan.text_normalization, item.language)
         transcripts = {
-            name: Transcript.compared(
+            name: compare(
                 item.text, "" if silent else transcribe(measured, MEASURED_RATE), normalize
             )
             for name, transcribe in self.plan.transcribers.items()

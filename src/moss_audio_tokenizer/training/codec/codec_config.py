@@ -1,31 +1,21 @@
 """What a training run of a codec is: frozen dataclasses, checked when built.
 
 Knows nothing of how training works. `run_config.py` has what every run has, `data/data_config.py`
-the group ``data``, and `overrides.py` how `key=value` texts change a configuration.
+the group ``data``.
 """
 
 from dataclasses import dataclass, field, fields
 
 from ...errors import ConfigError
 from ..data.data_config import DataConfig
-from ..overrides import as_dict, check_types, override, require
-from ..run_config import OptimizerConfig, RunConfig, ValidationSchedule
-
-__all__ = [
-    "AdversarialConfig",
-    "CodecOptimizerConfig",
-    "DataConfig",
-    "DiscriminatorConfig",
-    "LossWeights",
-    "PartsConfig",
-    "SemanticConfig",
-    "SpectraConfig",
-    "TrainingConfig",
-    "ValidationConfig",
-    "WarmStart",
-    "as_dict",
-    "override",
-]
+from ..run_config import (
+    OptimizerConfig,
+    RunConfig,
+    ValidationSchedule,
+    check_types,
+    num_heads,
+    require,
+)
 
 ADVERSARIAL_KINDS = ("lsgan", "hinge")
 OPTIMIZERS = ("adamw", "muon")
@@ -85,8 +75,7 @@ class SpectraConfig:
         stft_windows: the window lengths of ``losses.stft`` in samples.
         stft_hertz: the lowest and the highest frequency of ``losses.stft``; 0 for the highest is
             the Nyquist frequency.
-        frequency_windows: the window lengths of ``losses.instantaneous_frequency`` in samples.
-        frequency_hertz: its lowest and its highest frequency, in the same way.
+        frequency_hertz: the same frequencies for ``losses.instantaneous_frequency``.
     """
 
     mel_windows: int = 0
@@ -94,7 +83,6 @@ class SpectraConfig:
     phase_hertz: float = 700.0
     stft_windows: tuple[int, ...] = (512, 1024, 2048, 4096)
     stft_hertz: tuple[float, float] = (0.0, 0.0)
-    frequency_windows: tuple[int, ...] = (1024, 2048)
     frequency_hertz: tuple[float, float] = (700.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -102,11 +90,10 @@ class SpectraConfig:
         for name in ("mel_windows", "phase_windows"):
             require(getattr(self, name) >= 0, self, name, "0 or more")
         require(self.phase_hertz > 0, self, "phase_hertz", "a frequency above 0")
-        for name in ("stft_windows", "frequency_windows"):
-            lengths = getattr(self, name)
-            usable = bool(lengths) and all(n >= 16 and n % 4 == 0 for n in lengths)
-            usable = usable and len(set(lengths)) == len(lengths)
-            require(usable, self, name, "different multiples of 4 from 16 on")
+        lengths = self.stft_windows
+        usable = bool(lengths) and all(n >= 16 and n % 4 == 0 for n in lengths)
+        usable = usable and len(set(lengths)) == len(lengths)
+        require(usable, self, "stft_windows", "different multiples of 4 from 16 on")
         for name in ("stft_hertz", "frequency_hertz"):
             low, high = getattr(self, name)
             usable = low >= 0 and (high == 0 or high > low)
@@ -152,14 +139,12 @@ class AdversarialConfig:
         kind: "lsgan" or "hinge".
         crop_seconds: the length of the random crop that they see, the same of recording and
             reconstruction; a shorter row is seen whole.
-        learning_rate: their learning rate, constant; ``optimizer`` has the generator's.
         discriminators: which discriminators there are.
     """
 
     start: int = 0
     kind: str = "lsgan"
     crop_seconds: float = 1.0
-    learning_rate: float = 1e-4
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
@@ -167,7 +152,6 @@ class AdversarialConfig:
         require(self.start >= 0, self, "start", "0 or more")
         require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
         require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
-        require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -199,16 +183,13 @@ class ValidationConfig(ValidationSchedule):
     """How often to validate, on how much, and with how many quantizer layers.
 
     Attributes:
-        max_seconds: the length that is measured of each clip.
         num_quantizers: the numbers of layers; those beyond the model's stand for all of its layers.
     """
 
-    max_seconds: float = 6.0
     num_quantizers: tuple[int, ...] = (8, 16, 32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.max_seconds > 0, self, "max_seconds", "a time above 0")
         usable = bool(self.num_quantizers) and min(self.num_quantizers) >= 1
         require(usable, self, "num_quantizers", "numbers of layers from 1 on")
 
@@ -221,26 +202,22 @@ class SemanticConfig:
         llm: the folder or hub id of a decoder-only model of transformers; "random" for a small one
             with random weights, empty for none.
         init: "pretrained" weights, or "random" ones in the shape that ``llm`` names.
-        tokenizer: its folder or hub id; "bytes" for UTF-8 bytes; empty for that of ``llm``.
-        width: the width of the model called "random".
+        width: the width of the model called "random", whose tokens are UTF-8 bytes.
         num_layers: the number of its layers.
-        num_heads: the number of its attention heads.
     """
 
     llm: str = ""
     init: str = "pretrained"
-    tokenizer: str = ""
     width: int = 64
     num_layers: int = 1
-    num_heads: int = 2
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
-        for name in ("width", "num_layers", "num_heads"):
+        for name in ("width", "num_layers"):
             require(getattr(self, name) >= 1, self, name, "at least 1")
-        fits = self.width % (2 * self.num_heads) == 0
-        require(fits, self, "width", "a multiple of twice num_heads")
+        multiple = 2 * num_heads(self.width)
+        require(self.width % multiple == 0, self, "width", f"a multiple of {multiple}")
 
 
 @dataclass(frozen=True)

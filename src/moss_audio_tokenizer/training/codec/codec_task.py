@@ -1,28 +1,153 @@
 """What a step computes from a batch: the codec's forward pass and every loss but the adversarial.
 
-Owns the objective (spectral, commitment and codebook losses, semantic cross-entropy, the warm
-start); knows nothing of data, optimizers, processes or files. One module with one forward pass, so
-that it can be distributed as it is. Source: the paper's section 3.2.
+Owns the micro-batches of a step, all that is random in them, and the objective (spectral,
+commitment and codebook losses, semantic cross-entropy, the warm start); knows nothing of data,
+optimizers, processes or files. Source: the paper's section 3.2.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ...config import CodecConfig
 from ...model.codec import Codec
 from ...semantic import SemanticHead
+from ..data.audio_data import Batch
 from .codec_config import TrainingConfig
 from .ema_codebooks import EmaCodebooks
-from .losses import MelLoss, PhaseLoss
-from .micro_batches import MicroBatch
-from .spectral_losses import InstantaneousFrequencyLoss, StftLoss
+from .losses import (
+    FREQUENCY_WINDOWS,
+    NUM_MEL_WINDOWS,
+    NUM_PHASE_WINDOWS,
+    InstantaneousFrequencyLoss,
+    MelLoss,
+    PhaseLoss,
+    StftLoss,
+)
 
 # Relative to the RMS of hidden states: leaves about as much room for information as the quantizer.
 _WARM_START_NOISE = 0.3
 
 
+@dataclass
+class MicroBatch:
+    """The rows of one pass as tensors.
+
+    Attributes:
+        audio: whole frames, right-padded with zeros.
+        lengths: the number of samples of each row that are not padding.
+        padded: whether any row has padding.
+        num_frames: the number of frames of each row that hold such samples.
+        active: the number of quantizer layers in use; None while the quantizer is bypassed.
+        noise_seeds: the seed of each row for the noise of the warm start.
+        crop_positions: where in each row the discriminators' crop begins, from 0 to 1.
+        mel_windows: indices of the windows that the mel loss uses; None for all.
+        phase_windows: the same for the phase loss.
+        texts: the transcript of each row; empty where there is none.
+        tasks: the task of each row with a text.
+        share: the weight of this pass in its step.
+    """
+
+    audio: Float[Tensor, "rows channels samples"]
+    lengths: Int[Tensor, "rows"]
+    padded: bool
+    num_frames: list[int]
+    active: Int[Tensor, "rows"] | None
+    noise_seeds: list[int]
+    crop_positions: Float[Tensor, "rows"]
+    mel_windows: list[int] | None
+    phase_windows: list[int] | None
+    texts: Sequence[str]
+    tasks: Sequence[str]
+    share: float
+
+    def valid(self, total: int) -> Bool[Tensor, "rows frames"]:
+        """Which of ``total`` frames are not padding."""
+        counts = torch.tensor(self.num_frames, device=self.audio.device)
+        return torch.arange(total, device=self.audio.device) < counts[:, None]
+
+
+class MicroBatchPlanner:
+    """Draws what is random in a step, from the seed, the step and a row's index in the whole batch.
+
+    So neither a resumed run nor the number of processes changes it.
+
+    Args:
+        config: the recipe.
+        codec: the configuration of the codec in training.
+        device: the device that computes.
+        rank: the rank of this process.
+        world: the number of processes.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        codec: CodecConfig,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._config, self._codec, self._device = config, codec, device
+        self._rank, self._world = rank, world
+
+    def passes(self, batch: Batch, step: int) -> list[MicroBatch]:
+        """The passes that this process makes over its share of a step's batch."""
+        config, spectra, hop = self._config, self._config.spectra, self._codec.downsample_rate
+        mine = len(batch.names)
+        random = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        active = self._active_layers(mine * self._world, random)
+        crop_positions = torch.rand(mine * self._world, generator=random)
+        mel_windows = _drawn(spectra.mel_windows, NUM_MEL_WINDOWS, random)
+        phase_windows = _drawn(spectra.phase_windows, NUM_PHASE_WINDOWS, random)
+        made = []
+        for index in range(config.accumulate):
+            part = batch.part(index, config.accumulate)
+            count, lengths = len(part.names), torch.from_numpy(part.lengths)
+            first = self._rank * mine + index * count
+            own = slice(first, first + count)
+            micro_batch = MicroBatch(
+                audio=torch.from_numpy(part.audio).to(self._device),
+                lengths=lengths.to(self._device),
+                padded=bool((lengths < part.audio.shape[-1]).any()),
+                num_frames=[-(-int(length) // hop) for length in lengths],
+                active=active[own].to(self._device) if step >= config.warm_start.steps else None,
+                noise_seeds=[_mixed(config.seed, step, first + row) for row in range(count)],
+                crop_positions=crop_positions[own].to(self._device),
+                mel_windows=mel_windows,
+                phase_windows=phase_windows,
+                texts=part.texts,
+                tasks=part.tasks,
+                share=1 / config.accumulate,
+            )
+            made.append(micro_batch)
+        return made
+
+    def _active_layers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Quantizer dropout: a share of the rows keeps a random prefix of 1 .. N layers."""
+        layers = self._codec.quantizer.num_quantizers
+        prefix = torch.randint(1, layers + 1, (rows,), generator=random)
+        dropped = torch.rand(rows, generator=random) < self._config.quantizer_dropout
+        return torch.where(dropped, prefix, layers)
+
+
+def _drawn(wanted: int, there: int, random: torch.Generator) -> list[int] | None:
+    """Indices of ``wanted`` of ``there`` windows; None where all are wanted."""
+    if not 0 < wanted < there:
+        return None
+    return torch.randperm(there, generator=random)[:wanted].tolist()
+
+
+def _mixed(seed: int, step: int, row: int) -> int:
+    """Mixes (seed, step, row) into one 63-bit seed."""
+    return ((seed * 1_000_003 + step) * 65_537 + row) % (1 << 63)
+
+
 class CodecTask(nn.Module):
-    """A codec with its losses.
+    """A codec with its losses: one module with one forward pass, so that it can be distributed.
 
     Args:
         codec: the whole codec.
@@ -39,12 +164,12 @@ class CodecTask(nn.Module):
         self.codec = codec
         self.semantic = semantic
         self.config = config
-        self.mel_loss = MelLoss(codec.config.sampling_rate)
         rate, spectra = codec.config.sampling_rate, config.spectra
+        self.mel_loss = MelLoss(rate)
         self.phase_loss = PhaseLoss(rate, spectra.phase_hertz)
         self.stft_loss = StftLoss(rate, spectra.stft_windows, spectra.stft_hertz)
         self.frequency_loss = InstantaneousFrequencyLoss(
-            rate, spectra.frequency_windows, spectra.frequency_hertz
+            rate, FREQUENCY_WINDOWS, spectra.frequency_hertz
         )
         self.codebooks: EmaCodebooks | None = None
 
@@ -63,7 +188,7 @@ class CodecTask(nn.Module):
         if rows.active is None:
             decoder_input = self._noisy(hidden.float(), rows.noise_seeds)
         else:
-            valid = rows.valid().float() if rows.padded else None
+            valid = rows.valid(hidden.shape[1]).float() if rows.padded else None
             output = self.codec.quantizer(hidden, rows.active, valid)
             if self.codebooks is not None and torch.is_grad_enabled():
                 self.codebooks.note(output, rows.active, valid)
@@ -81,7 +206,7 @@ class CodecTask(nn.Module):
         losses = {"mel": self.mel_loss(estimate, audio, lengths, rows.mel_windows)}
         if weights.phase:
             known = self._phase_weights(rows)
-            losses["phase"] = self.phase_loss(estimate, audio, lengths, known, rows.phase_windows)
+            losses["phase"] = self.phase_loss(estimate, audio, lengths, rows.phase_windows, known)
         if weights.stft:
             losses["stft"] = self.stft_loss(estimate, audio, lengths)
         if weights.instantaneous_frequency:
@@ -111,12 +236,11 @@ class CodecTask(nn.Module):
 
     def _noisy(self, hidden: Tensor, seeds: list[int]) -> Tensor:
         """Hidden states with noise in proportion to a row's RMS, whatever their scale."""
-        noise = torch.stack(
-            [torch.randn(hidden.shape[1:], generator=_seeded(seed)) for seed in seeds]
-        ).to(hidden.device)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = torch.stack([torch.randn(hidden.shape[1:], generator=g) for g in generators])
         # Silence has no hidden states at all, and the root no slope at zero.
         rms = (hidden.square().mean((1, 2), keepdim=True) + 1e-12).sqrt()
-        return hidden + _WARM_START_NOISE * rms * noise
+        return hidden + _WARM_START_NOISE * rms * noise.to(hidden.device)
 
     def _semantic_losses(
         self, hidden: Tensor, rows: MicroBatch, num_tokens: float
@@ -128,7 +252,3 @@ class CodecTask(nn.Module):
             "semantic": output.loss_sum / num_tokens,
             "token_accuracy": output.num_correct / num_tokens,
         }
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

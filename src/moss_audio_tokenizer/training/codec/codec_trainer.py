@@ -1,7 +1,7 @@
-"""Training a codec: its parts, its data, and its step with discriminators and warm start.
+"""Training a codec: its data, and its step with discriminators and warm start.
 
 Owns what `loop.py` leaves to a kind of run. `codec_task.py` computes the losses, `data/` makes the
-batches, `assembly.py` builds the parts.
+batches, `codec_state.py` builds, saves and restores what trains.
 """
 
 import math
@@ -16,18 +16,17 @@ from torch import Tensor, nn
 
 from ...config.costs import clip_costs
 from ..checkpointing import Fill
-from ..data import Batch, Clip, TrainingData, find_clips, load_clips
-from ..data.clip_sources import spread_evenly
+from ..data.audio_data import AudioData, Batch
+from ..data.audio_rows import Clip, load_clips
+from ..data.clip_sources import find_clips, spread_evenly
 from ..initialization.kmeans import Fitting
 from ..loop import Loop, Proof
 from ..optim import means
 from .adversarial import Adversary, Audio
-from .assembly import PARTS, assemble, codec_config, part_of
-from .codec_config import TrainingConfig
-from .codec_state import checkpoint_files, final_files, load_run
-from .micro_batches import MicroBatch, MicroBatchPlanner
-from .validation import ValidationResult, measure, summarize
-from .verify_frozen import FrozenProof
+from .codec_config import TRAINED_PARTS, TrainingConfig
+from .codec_state import assemble, checkpoint_files, codec_config, final_files, load_run
+from .codec_task import MicroBatch, MicroBatchPlanner
+from .validation import FrozenProof, ValidationResult, measure, summarize
 
 # Forward and backward pass together are three forward passes' work.
 _PASSES = 3
@@ -72,10 +71,10 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         self.validation_clips = self._validation_data()
         self._fitting = Fitting(config, self.data, self.report)
 
-    def _training_data(self) -> TrainingData:
+    def _training_data(self) -> AudioData:
         codec, processes = self._codec_config, self.processes
         multiple = math.lcm(self.config.data.row_multiple, self.config.accumulate)
-        data = TrainingData(
+        data = AudioData(
             replace(self.config.data, row_multiple=multiple),
             codec.sampling_rate,
             codec.number_channels,
@@ -100,15 +99,23 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
             self.report("no validation: no clips of split 'valid' are given or wanted")
             return []
         chosen = spread_evenly(entries, count)
-        clips, unreadable = load_clips(chosen, codec.sampling_rate, codec.number_channels)
-        for line in unreadable:
-            self.report(f"skipped: {line}")
-        self.report(f"{len(clips)} validation clips, {len(unreadable)} unreadable")
+        loaded = load_clips(chosen, codec.sampling_rate, codec.number_channels)
+        clips = [clip for clip in loaded if isinstance(clip, Clip)]
+        for line in loaded:
+            if isinstance(line, str):
+                self.report(f"skipped: {line}")
+        self.report(f"{len(clips)} validation clips, {len(loaded) - len(clips)} unreadable")
         return clips
 
+    def _fits(self, text: str) -> bool:
+        """Whether a text is short enough for the language model."""
+        semantic = self.task.semantic
+        return semantic is None or len(semantic.targets(text)) <= _MAX_TOKENS
+
     def begin_proof(self, begun: bool) -> Proof | None:
-        """That what is frozen stays what it is."""
-        frozen = [part for part in PARTS[:3] if not self.config.trains(part)]
+        """Hashes of what is frozen, for the proof that it stays what it is."""
+        parts = ("encoder", "quantizer", "decoder")
+        frozen = [part for part in parts if not self.config.trains(part)]
         if not frozen or self.processes.sharded:
             return None
         codec, clips = self.task.codec, self.validation_clips
@@ -132,7 +139,15 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
     def before_step(self) -> None:
         """Fit to data what is due, and choose what trains in this step."""
         self._fitting.before_step(self.step, self.training, self.processes)
-        self._choose_trained_parts()
+        decoder_only = 0 < self.config.decoder_only_from <= self.step
+        for name in TRAINED_PARTS["all"]:
+            module = self.task.semantic if name == "semantic" else getattr(self.task.codec, name)
+            if module is not None:
+                rests = decoder_only and name in ("encoder", "quantizer")
+                trained = self.config.trains(name) and not rests
+                module.requires_grad_(trained)
+                if name == "quantizer" and self.task.codebooks is not None:
+                    self.task.codebooks.take_over(trained)
 
     def passes(self, batch: Batch) -> list[MicroBatch]:
         """Parts of the batch with everything random in them."""
@@ -196,22 +211,6 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         scalars = means(adversary.train_step(passes), self.processes)
         self.require_finite(scalars, self._batch)
         self._discriminator_scalars = scalars
-
-    def _fits(self, text: str) -> bool:
-        """Whether a text is short enough for the language model."""
-        semantic = self.task.semantic
-        return semantic is None or len(semantic.targets(text)) <= _MAX_TOKENS
-
-    def _choose_trained_parts(self) -> None:
-        decoder_only = 0 < self.config.decoder_only_from <= self.step
-        for name in PARTS:
-            module = part_of(self.task, name)
-            if module is not None:
-                rests = decoder_only and name in ("encoder", "quantizer")
-                trained = self.config.trains(name) and not rests
-                module.requires_grad_(trained)
-                if name == "quantizer" and self.task.codebooks is not None:
-                    self.task.codebooks.take_over(trained)
 
     def validate(self) -> ValidationResult | None:
         """Reconstruct the validation clips, shared out to the processes."""

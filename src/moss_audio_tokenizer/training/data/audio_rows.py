@@ -1,21 +1,32 @@
 """Rows of audio: decoding clips, keeping them in memory, and cutting what a plan asks for.
 
-Owns how sound gets from an entry into an array at its level. A row's job is all that another
-process needs to know to make it. Knows nothing of batches.
+Owns how sound gets from an entry into an array at its level, and the worker processes that do so
+ahead of the training loop. Knows nothing of batches.
 """
 
+import multiprocessing
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float32, Int16
 
 from ...audio import crop_start, load_audio, load_crop
-from ...errors import AudioError, MossAudioError
+from ...errors import AudioError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry
-from ...sources.entries import explain, location, open_entry
-from .planning import Row
+from ...sources.recordings import explain, location, open_entry
+from ...workers import prepare_worker
+from .planning import AudioRow
+
+# Manifests round their seconds, and some codecs pad their ends.
+_LENGTH_TOLERANCE = 1.02
+_LENGTH_SLACK_SECONDS = 0.1
+_MAX_GAIN_DB = 20.0
+
+Sound: TypeAlias = Float32[np.ndarray, "channels _"]
 
 
 @dataclass(frozen=True)
@@ -32,21 +43,12 @@ class Clip:
 
 
 def load_clips(
-    entries: Sequence[ManifestEntry], sampling_rate: int, channels: int, workers: int = 2
-) -> tuple[list[Clip], list[str]]:
-    """Decode and resample clips: (those that could be read, a line for each that could not).
+    entries: Iterable[ManifestEntry], sampling_rate: int, channels: int, threads: int = 2
+) -> list[Clip | str]:
+    """Each entry's clip, decoded and resampled, or the line that says why it cannot be read.
 
     Damaged files and samples that are not finite are such lines, which name the file.
     """
-    loaded = decode_all(entries, sampling_rate, channels, workers)
-    clips = [item for item in loaded if isinstance(item, Clip)]
-    return clips, [item for item in loaded if isinstance(item, str)]
-
-
-def decode_all(
-    entries: Iterable[ManifestEntry], sampling_rate: int, channels: int, workers: int
-) -> list[Clip | str]:
-    """Each entry's clip, or the line that says why it cannot be read."""
 
     def load(entry: ManifestEntry) -> Clip | str:
         try:
@@ -56,14 +58,8 @@ def decode_all(
             return explain(entry, error)
         return Clip(entry, np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16))
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(load, entries))
-
-
-# Manifests round their seconds, and some codecs pad their ends.
-_LENGTH_TOLERANCE = 1.02
-_LENGTH_SLACK_SECONDS = 0.1
-_MAX_GAIN_DB = 20.0
 
 
 @dataclass(frozen=True)
@@ -76,27 +72,18 @@ class RowFormat:
 
 @dataclass(frozen=True)
 class Job:
-    """A row, and the entry of its clip."""
+    """A row, and the entry of its clip: all that another process needs to make it."""
 
     entry: ManifestEntry
-    row: Row
+    row: AudioRow
 
 
-def make_rows(
-    jobs: Sequence[Job], wanted: RowFormat
-) -> list[Float32[np.ndarray, "channels samples"] | str]:
-    """The sound of each job, or a line that says why its file cannot be read."""
-    return [make_row(job, wanted) for job in jobs]
-
-
-def make_row(
-    job: Job, wanted: RowFormat, clip: Clip | None = None
-) -> Float32[np.ndarray, "channels samples"] | str:
+def make_row(job: Job, wanted: RowFormat, clip: Clip | None = None) -> Sound | str:
     """The sound of a job, or a line that says why it cannot be used.
 
     Args:
-        job: what to make.
-        wanted: its format.
+        job: the row to make.
+        wanted: the format of the row.
         clip: the job's clip where it is in memory; its file is read otherwise.
     """
     try:
@@ -109,7 +96,7 @@ def make_row(
     return levelled(samples, job.row.level)
 
 
-def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels samples"]:
+def _decoded(job: Job, wanted: RowFormat) -> Sound:
     rate, channels = wanted.sampling_rate, wanted.channels
     with open_entry(job.entry) as source:
         if job.row.whole:
@@ -117,7 +104,7 @@ def _decoded(job: Job, wanted: RowFormat) -> Float32[np.ndarray, "channels sampl
         return load_crop(source, job.row.position, job.row.num_samples, rate, channels)
 
 
-def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:
+def _cut(clip: Clip, row: AudioRow) -> Sound:
     total = clip.samples.shape[1]
     length = total if row.whole else min(total, row.num_samples)
     start = crop_start(total, length, row.position)
@@ -126,7 +113,7 @@ def _cut(clip: Clip, row: Row) -> Float32[np.ndarray, "channels samples"]:
 
 
 def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:
-    """Hold a whole clip to the seconds that its batch was planned with.
+    """Refuse a whole clip that is longer than its batch was planned with.
 
     Raises:
         AudioError: it is longer by more than rounding explains.
@@ -147,3 +134,58 @@ def levelled(
     gain = 10 ** (min(target - rms, _MAX_GAIN_DB) / 20)
     peak = max(float(samples.max()), -float(samples.min())) + 1e-9
     return samples * np.float32(min(gain, 0.99 / peak))
+
+
+class RowWorkers:
+    """Processes that make rows ahead of the training loop; a context manager that ends them.
+
+    They end with the process that made them, however it ends. Rows travel through pipes.
+
+    Args:
+        num_workers: the number of processes, at least 1.
+        wanted: the format of all rows.
+    """
+
+    def __init__(self, num_workers: int, wanted: RowFormat) -> None:
+        self._num_workers, self._wanted = num_workers, wanted
+        # Spawned: a fork of a process with threads, as PyTorch's is, may hang.
+        self._pool = ProcessPoolExecutor(
+            num_workers, multiprocessing.get_context("spawn"), initializer=prepare_worker
+        )
+
+    def __enter__(self) -> "RowWorkers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, jobs: Sequence[Job]) -> list[Future[list[Sound | str]]]:
+        """Start to make rows, in as many parts as there are workers."""
+        size = -(-len(jobs) // self._num_workers)
+        parts = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        try:
+            return [self._pool.submit(_make_rows, part, self._wanted) for part in parts]
+        except BrokenProcessPool as error:
+            raise _dead_worker() from error
+
+    def collect(self, futures: Sequence[Future[list[Sound | str]]]) -> list[Sound | str]:
+        """The rows of a `submit`, in order.
+
+        Raises:
+            TrainingError: a worker has died.
+        """
+        try:
+            return [row for future in futures for row in future.result()]
+        except BrokenProcessPool as error:
+            raise _dead_worker() from error
+
+
+def _make_rows(jobs: Sequence[Job], wanted: RowFormat) -> list[Sound | str]:
+    return [make_row(job, wanted) for job in jobs]
+
+
+def _dead_worker() -> TrainingError:
+    return TrainingError(
+        "a process that decodes training data has died, killed from outside or for want of "
+        "memory; set data.workers lower and go on with --resume"
+    )

@@ -1,12 +1,13 @@
 """Sources: manifests, folders of shards, and the clips in them that a run may use.
 
 Owns the filters of the recipe, the lengths that a manifest does not state, and stored codes: which
-entries are codes, how these are read, and whether all are of one model. Opens sound only to learn
+entries are codes, how they are read, and whether all are of one model. Opens sound only to learn
 its length; knows nothing of encoding or batches.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,13 +21,12 @@ from ...codes.shards import CodeShards, has_code_shards
 from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
-from ...sources.entries import explain, location, open_entry
-from ...sources.recordings import find_recordings
+from ...sources.recordings import explain, find_recordings, open_entry
 from ...sources.tar_shards import has_shards, read_shards
 from .data_config import SourcesConfig
-from .unreadable import Unreadable
 
 _PROBING_THREADS = 4
+_RATES = ("sampling_rate", "num_channels", "downsample_rate", "codebook_size")
 
 Report: TypeAlias = Callable[[str], None]
 # What a manifest or folder has of a split (None: of all).
@@ -75,9 +75,10 @@ def find_sources(
         InputError: a manifest or folder cannot be read, or has nothing of the split.
         TrainingError: the filters keep nothing.
     """
-    pairs = config.weighted_paths
-    found = [(path, weight, read(path, split, report)) for path, weight in pairs]
-    sources = [Source(path, weight, _filtered(entries, config)) for path, weight, entries in found]
+    sources = [
+        Source(path, weight, [entry for entry in read(path, split, report) if config.keeps(entry)])
+        for path, weight in config.weighted_paths
+    ]
     if not any(source.entries for source in sources):
         wanted = ", ".join((*config.speakers, *config.languages))
         raise TrainingError(
@@ -90,37 +91,21 @@ def find_sources(
 def find_clips(
     config: SourcesConfig, split: str, report: Report = print, read: Reader = read_entries
 ) -> list[ManifestEntry]:
-    """All clips of a split that the recipe's filters keep; none when no source has the split.
+    """All clips of a split, of all sources that have it; arguments and errors of `find_sources`.
 
-    Args:
-        config: the recordings of the recipe.
-        split: the split to read.
-        report: a function that is called with a line about everything that is skipped.
-        read: a function that reads the entries of a path.
-
-    Raises:
-        InputError: a manifest or folder cannot be read.
-        TrainingError: there is the split, but the filters keep nothing of it.
+    Returns:
+        The clips; none where no source has the split.
     """
     holding = [
-        path
+        (path, 1.0)
         for path, _ in config.weighted_paths
         if any(entry.split == split for entry in read(path, None, report))
     ]
     if not holding:
         return []
-    narrowed = replace(config, manifest="", sources=tuple((path, 1.0) for path in holding))
+    narrowed = replace(config, manifest="", sources=tuple(holding))
     sources = find_sources(narrowed, split, report, read)
     return [entry for source in sources for entry in source.entries]
-
-
-def _filtered(entries: list[ManifestEntry], config: SourcesConfig) -> list[ManifestEntry]:
-    return [
-        entry
-        for entry in entries
-        if (not config.speakers or entry.speaker in config.speakers)
-        and (not config.languages or entry.language in config.languages)
-    ]
 
 
 def audio_seconds(entry: ManifestEntry) -> float:
@@ -139,8 +124,8 @@ def with_lengths(
     """The entries, all with their seconds; and those whose length cannot be read, and why.
 
     Args:
-        entries: any.
-        seconds_of: the length of one whose manifest does not say.
+        entries: any entries.
+        seconds_of: a function that gives the length of a clip whose manifest does not state it.
     """
 
     def measure(entry: ManifestEntry) -> ManifestEntry | str:
@@ -156,35 +141,6 @@ def with_lengths(
     known = [item for item in measured if isinstance(item, ManifestEntry)]
     pairs = zip(entries, measured, strict=True)
     return known, [(entry, item) for entry, item in pairs if isinstance(item, str)]
-
-
-_RATES = ("sampling_rate", "num_channels", "downsample_rate", "codebook_size")
-
-
-def measured_sources(
-    sources: Sequence[Source],
-    skipped: Unreadable,
-    seconds_of: Callable[[ManifestEntry], float] = audio_seconds,
-) -> list[Source]:
-    """The sources with the seconds of every clip.
-
-    Args:
-        sources: the sources of the recipe.
-        skipped: where clips without a readable length are reported; it knows their number after.
-        seconds_of: a function that gives the length of a clip whose manifest does not state it.
-
-    Raises:
-        TrainingError: too many clips cannot be read.
-    """
-    skipped.num_clips = sum(len(source.entries) for source in sources)
-    measured = []
-    for source in sources:
-        entries, unknown = with_lengths(source.entries, seconds_of)
-        for entry, reason in unknown:
-            skipped.skip(location(entry), reason)
-        measured.append(replace(source, entries=entries))
-    skipped.check(skipped.num_clips)
-    return [source for source in measured if source.entries]
 
 
 def spread_evenly(entries: Sequence[ManifestEntry], count: int) -> list[ManifestEntry]:
@@ -203,7 +159,7 @@ class StoredCodes:
     def read_entries(
         self, path: str, split: str | None, report: Report = print
     ) -> list[ManifestEntry]:
-        """`sources.read_entries`, and an entry for every clip of a folder of shards of codes.
+        """`read_entries`, and an entry for every clip of a folder of shards of codes.
 
         Raises:
             InputError: the source cannot be read, or has nothing of the split.
@@ -249,35 +205,34 @@ class StoredCodes:
 
     def described(self, entries: Sequence[ManifestEntry]) -> CodecInfo | None:
         """What the first readable codes of a source are; None where there are none."""
-        found = (self._described(entry) for entry in entries if self.holds(entry))
-        return next((info for info in found if info is not None), None)
+        found = (self._readable(entry) for entry in entries if self.holds(entry))
+        return next((described(codes) for codes in found if codes is not None), None)
 
-    def _described(self, entry: ManifestEntry) -> CodecInfo | None:
-        try:
-            return described(self.load(entry))
-        except CodesFileError:
-            return None  # it is named when its clip is drawn
+    def _readable(self, entry: ManifestEntry) -> AudioCodes | None:
+        with suppress(CodesFileError):  # it is named when its clip is drawn
+            return self.load(entry)
+        return None
+
+
+def _entry(folder: Path, shards: CodeShards, row: int, fact: dict[str, Any]) -> ManifestEntry:
+    texts = ("domain", "split", "name", "speaker", "text", "task", "language")
+    entry = ManifestEntry(folder, row=row, **{name: fact[name] for name in texts})
+    return replace(entry, seconds=fact["num_samples"] / shards.head.sampling_rate)
 
 
 def described(codes: AudioCodes) -> CodecInfo:
     """What codes are, as far as they say."""
-    return CodecInfo(
-        identity=codes.model,
-        sampling_rate=codes.sampling_rate,
-        num_channels=codes.num_channels,
-        downsample_rate=codes.downsample_rate,
-        num_quantizers=codes.num_quantizers,
-        codebook_size=codes.codebook_size,
-    )
+    shared = {name: getattr(codes, name) for name in (*_RATES, "num_quantizers")}
+    return CodecInfo(identity=codes.model, **shared)
 
 
 def check_model(found: CodecInfo, wanted: CodecInfo, where: str) -> None:
     """Refuse codes of another model; those of one that is not known need the same rates.
 
     Args:
-        found: what codes are.
-        wanted: what they are to be.
-        where: they lie, to tell people.
+        found: what the codes are.
+        wanted: what they are expected to be.
+        where: the path of the codes, for messages.
 
     Raises:
         ModelMismatchError: another identity, or other rates.
@@ -292,23 +247,3 @@ def check_model(found: CodecInfo, wanted: CodecInfo, where: str) -> None:
             f"{getattr(wanted, name)}); set data.codec to the model that made all of them, or "
             "tokenize the data again"
         )
-
-
-def first_layers(codes: AudioCodes, num_quantizers: int, entry: ManifestEntry) -> AudioCodes:
-    """Codes cut to their first layers.
-
-    Raises:
-        CodesFileError: there are fewer.
-    """
-    if codes.num_quantizers < num_quantizers:
-        raise CodesFileError(
-            f"'{location(entry)}' has {codes.num_quantizers} layers; expected at least "
-            f"{num_quantizers}: tokenize it again, or set data.num_quantizers"
-        )
-    return codes.first(num_quantizers)
-
-
-def _entry(folder: Path, shards: CodeShards, row: int, fact: dict[str, Any]) -> ManifestEntry:
-    texts = ("domain", "split", "name", "speaker", "text", "task", "language")
-    entry = ManifestEntry(folder, row=row, **{name: fact[name] for name in texts})
-    return replace(entry, seconds=fact["num_samples"] / shards.head.sampling_rate)

@@ -1,9 +1,9 @@
 """Codes of clips: read where they are stored, or encoded from sound, and kept in memory.
 
-A recording can be encoded in several versions: at another level and speed, with a little noise.
-What is random in a version follows from the seed, the version and the speaker: all clips of a
-speaker change in the same way, so that they can still be joined. Knows nothing of rows or
-batches.
+A recording can be encoded in several versions: at another
+level and speed, with a little noise. What is random in a version follows from the seed, the version
+and the speaker: all clips of a speaker change in the same way, so that they can still be joined.
+Knows nothing of rows or batches.
 """
 
 import zlib
@@ -16,11 +16,11 @@ from jaxtyping import Float32, UInt16
 
 from ...audio import load_audio, resample
 from ...codes import Codec, CodecInfo
-from ...errors import ConfigError, ModelMismatchError, MossAudioError
+from ...errors import CodesFileError, ConfigError, ModelMismatchError, MossAudioError
 from ...manifest import ManifestEntry
-from ...sources.entries import explain, location, open_entry
+from ...sources.recordings import explain, location, open_entry
 from .audio_rows import check_length, levelled
-from .clip_sources import StoredCodes, check_model, described, first_layers
+from .clip_sources import StoredCodes, check_model, described
 from .data_config import CodesDataConfig
 
 # The slowest and the fastest version.
@@ -33,9 +33,9 @@ class Variation:
 
     Attributes:
         speed: the factor by which it is faster.
-        level: dBFS (RMS).
-        noise_db: how far the noise lies below that.
-        seed: of the noise.
+        level: its level in dBFS (RMS).
+        noise_db: how far the noise lies below that, in dB.
+        seed: the seed of the noise.
     """
 
     speed: float
@@ -60,7 +60,7 @@ class Variations:
 
     Args:
         config: the recipe's group ``data``.
-        seed: what they follow from.
+        seed: the seed that they follow from.
         is_stored: whether an entry holds codes, of which there is one version.
     """
 
@@ -87,9 +87,8 @@ class Variations:
 
 
 @lru_cache(maxsize=1 << 14)
-def _draws(seed: int, version: int, whose: str) -> tuple[float, float, float]:
-    first, second, third = np.random.default_rng((seed, version, _number(whose))).random(3)
-    return float(first), float(second), float(third)
+def _draws(seed: int, version: int, whose: str) -> tuple[float, ...]:
+    return tuple(np.random.default_rng((seed, version, _number(whose))).random(3).tolist())
 
 
 def _number(name: str) -> int:
@@ -100,11 +99,11 @@ class ClipReader:
     """Codes of any entry.
 
     Args:
-        info: what all codes are, with the number of layers that is wanted.
-        stored: reads stored codes.
-        codec: makes the others; None where all are stored.
+        info: what all codes are, with the number of codebooks that every source has.
+        stored: the stored codes.
+        codec: the codec that makes the others; None where all are stored.
         variations: what versions sound like.
-        cache_seconds: codes of so many seconds are kept in memory, those that come first.
+        cache_seconds: the seconds of codes that are kept in memory, those that come first.
     """
 
     def __init__(
@@ -143,10 +142,15 @@ class ClipReader:
         return codes
 
     def _read(self, entry: ManifestEntry) -> np.ndarray:
-        codes = self._stored.load(entry)
+        codes, wanted = self._stored.load(entry), self._info.num_quantizers
         check_model(described(codes), self._info, location(entry))
         check_length(entry, codes.duration_seconds, entry.seconds)
-        return first_layers(codes, self._info.num_quantizers, entry).codes.astype(np.uint16)
+        if codes.num_quantizers < wanted:
+            raise CodesFileError(
+                f"'{location(entry)}' has {codes.num_quantizers} layers; expected at least "
+                f"{wanted}: tokenize it again"
+            )
+        return codes.first(wanted).codes.astype(np.uint16)
 
     def _made(self, entry: ManifestEntry, version: int) -> np.ndarray:
         if self._codec is None:

@@ -1,66 +1,126 @@
 """The training data of a language model on codes: the batch of every step, and held-out rows.
 
 Owns the way from a recipe to rows of codes with their texts. Sound is encoded when it is first
-drawn. A batch is a pure function of the seed, the step's number and the process's rank. PyTorch is
-imported only to open a codec.
+drawn. PyTorch is imported only to open a codec.
 """
 
-import itertools
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import UInt16
 
 from ...codes import Codec, CodecInfo
-from ...errors import ConfigError, TrainingError
+from ...errors import ConfigError
 from ...manifest import ManifestEntry
-from ...sources.entries import location
-from .batches import CodedBatch, CodedRow, Segment
+from ...sources.recordings import location
 from .clip_sources import (
     Source,
     StoredCodes,
     check_model,
     find_clips,
     find_sources,
-    measured_sources,
     spread_evenly,
     with_lengths,
 )
 from .coded_clips import ClipReader, Variations
-from .coded_planning import PlannedRow, RowPlanner, is_usable
+from .coded_planning import CodesPlanner, CodesRow, is_usable
 from .data_config import CodesDataConfig
-from .unreadable import Unreadable
+from .training_data import TrainingData, part_of
 
-_MOST_REDRAWS = 100
 # An upper bound of the characters said in a second; the fastest speech in English has about 30.
 _MOST_CHARACTERS_A_SECOND = 60
 _SPARE_CHARACTERS = 20
 
 
-class CodedData:
-    """Batches of one process of a run.
+@dataclass(frozen=True)
+class Segment:
+    """A clip in a row: its text, and how many frames it has."""
+
+    text: str
+    frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRow:
+    """Codes of one clip, or of several of one speaker, one after another.
+
+    Attributes:
+        codes: the codes of the codebooks in use.
+        segments: the clips, in order; one alone can be cut off as a prompt.
+        speaker: whose voice it is; empty where that is not known.
+        name: what the manifests call the clips.
+    """
+
+    codes: UInt16[np.ndarray, "num_quantizers frames"]
+    segments: tuple[Segment, ...]
+    speaker: str
+    name: str
+
+    @property
+    def text(self) -> str:
+        """What is said, with a blank between clips."""
+        return " ".join(segment.text for segment in self.segments)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all clips."""
+        return int(self.codes.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class CodedBatch:
+    """Rows of unequal lengths.
+
+    Attributes:
+        rows: the rows, in no particular order.
+        frame_rate: frames a second.
+    """
+
+    rows: tuple[CodedRow, ...]
+    frame_rate: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of every row."""
+        return tuple(row.name for row in self.rows)
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of audio of all rows together."""
+        return sum(row.num_frames for row in self.rows) / self.frame_rate
+
+    def part(self, index: int, count: int) -> "CodedBatch":
+        """The rows of part ``index`` of ``count`` equal ones, in order.
+
+        Raises:
+            TrainingError: the rows cannot be shared out equally.
+        """
+        own = part_of(len(self.rows), index, count, "data.row_multiple")
+        return CodedBatch(self.rows[own], self.frame_rate)
+
+
+class CodedData(TrainingData[CodesRow, CodedBatch]):
+    """Batches of codes of one process of a run.
 
     Args:
-        config: the recipe's group ``data``.
+        config: as in `TrainingData`, which has rank, world and report too.
         seed: the seed that a batch follows from, together with step and rank.
-        rank: the rank of this process.
-        world: the number of processes, which divide the rows of a step among them.
-        report: a function that is called with a line about every file that is skipped.
         codec: a codec to encode with in place of ``data.codec``.
         device: the device of ``data.codec``.
+        join_share: the share of the rows for which more than one clip is looked for.
         spell: a function that gives a text as the model can say it; None or an empty text leaves
             the clip out.
         count_tokens: a function that counts the tokens of a text, for ``batch_tokens``.
 
     Attributes:
-        info: what the codes are, with the number of layers of every row.
+        info: what the codes are, with the number of codebooks of every row.
         num_clips: training clips that there are, with a text or not.
         num_used: those that are drawn.
-        unreadable: for each file that could not be read so far, what is wrong with it.
 
     Raises:
         InputError: a source cannot be read, or has no split "train".
-        ConfigError: there is sound and no codec, or more layers are wanted than there are.
+        ConfigError: there is sound and no codec.
         CheckpointError: ``data.codec`` cannot be opened.
         CodesFileError: a shard of codes is damaged.
         ModelMismatchError: stored codes are another model's.
@@ -76,34 +136,30 @@ class CodedData:
         report: Callable[[str], None] = print,
         codec: Codec | None = None,
         device: str = "cpu",
+        join_share: float = 0.5,
         spell: Callable[[str], str | None] = str,
         count_tokens: Callable[[str], int] = len,
     ) -> None:
-        self._spell = spell
-        self.config, self._rank, self._world, self._report = config, rank, world, report
-        where = ", ".join(path for path, _ in config.weighted_paths)
-        self._skipped = Unreadable(where, config.max_unreadable_share, report)
-        self.unreadable = self._skipped.reasons
-        self._stored = StoredCodes()
+        super().__init__(config, rank, world, report)
+        self.config, self._spell, self._stored = config, spell, StoredCodes()
         sources = find_sources(config, "train", report, self._stored.read_entries)
         self.num_clips = sum(len(source.entries) for source in sources)
         if codec is None and config.codec:
             codec = _opened(config.codec, device)
         self.info = self._described(sources, codec)
-        self._variations = Variations(config, seed, self._stored.holds)
+        variations = Variations(config, seed, self._stored.holds)
         room = config.cache_hours * 3600
-        self._reader = ClipReader(self.info, self._stored, codec, self._variations, room)
-        unit = world * config.row_multiple
-        measured = measured_sources(sources, self._skipped, self._stored.seconds)
+        self._reader = ClipReader(self.info, self._stored, codec, variations, room)
+        measured = self._skipped.measured(sources, self._stored.seconds)
         spelled = [replace(source, entries=self._spelled(source.entries)) for source in measured]
-        rate = self.info.frame_rate
-        self._planner = RowPlanner(
-            spelled, config, self._variations, seed, unit, rate, count_tokens
+        unit, rate = world * config.row_multiple, self.info.frame_rate
+        self._planner = CodesPlanner(
+            spelled, config, variations.seconds, seed, unit, rate, join_share, count_tokens
         )
         self.num_used = len(self._planner.used)
 
     def _described(self, sources: Sequence[Source], codec: Codec | None) -> CodecInfo:
-        """What all codes are; with the layers that are wanted, or that every source has."""
+        """What all codes are, with the codebooks that every source has."""
         found = {source.path: self._stored.described(source.entries) for source in sources}
         infos = [codec.info] if codec else []
         for path, info in found.items():
@@ -115,38 +171,22 @@ class CodedData:
                 f"data.codec is empty, and {', '.join(found)} has no readable codes; set "
                 "data.codec to the model that is to encode sound"
             )
-        there = min(info.num_quantizers for info in infos)
-        wanted = self.config.num_quantizers or there
-        if wanted > there:
-            raise ConfigError(
-                f"data.num_quantizers is {wanted}; expected at most the {there} layers that all "
-                "sources have"
-            )
-        return replace(infos[0], num_quantizers=wanted)
+        return replace(infos[0], num_quantizers=min(info.num_quantizers for info in infos))
 
     def _spelled(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
-        """The clips with their texts as the model can say them; without text where it cannot."""
-        spelled = [replace(entry, text=self._spell(entry.text) or "") for entry in entries]
-        pairs = zip(entries, spelled, strict=True)
-        lost = [was.text for was, now in pairs if was.text and not now.text]
-        if lost:
-            self._report(
-                f"left out: {len(lost)} clips whose text the model cannot say, such as {lost[0]!r}"
-            )
-        return self._plausible(spelled)
+        """The clips with their texts as the model can say them; without text where it cannot.
 
-    def _plausible(self, entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
-        """The clips; without text where it is too long to be said in the clip's time.
-
-        Rows of a batch are padded to the longest text, so one such clip costs all of them.
+        Nor do texts stay that are too long to be said in their clip's time: rows of a batch are
+        padded to the longest text, so one such clip costs all of them.
         """
-        checked = [
-            replace(entry, text="") if _is_too_long(entry.text, entry.seconds) else entry
-            for entry in entries
-        ]
-        pairs = zip(entries, checked, strict=True)
-        lost = [was for was, now in pairs if was.text and not now.text]
-        if lost:
+        spelled = [replace(entry, text=self._spell(entry.text) or "") for entry in entries]
+        if lost := _without_text(entries, spelled):
+            self._report(
+                f"left out: {len(lost)} clips whose text the model cannot say, such as "
+                f"{lost[0].text!r}"
+            )
+        checked = [replace(entry, text="") if _is_too_long(entry) else entry for entry in spelled]
+        if lost := _without_text(spelled, checked):
             self._report(
                 f"left out: {len(lost)} clips whose text is longer than their sound can say, such "
                 f"as {lost[0].name or lost[0].path}: {len(lost[0].text)} characters in "
@@ -156,7 +196,7 @@ class CodedData:
 
     @property
     def texts(self) -> list[str]:
-        """Of all clips that are drawn."""
+        """The texts of all clips that are drawn."""
         return [self._planner.entries[clip].text for clip in self._planner.used]
 
     def batch(self, step: int) -> CodedBatch:
@@ -166,22 +206,17 @@ class CodedData:
             ModelMismatchError: stored codes are another model's.
             TrainingError: too many clips cannot be read.
         """
-        planned = self._planner.plan(step)
-        count = len(planned) // self._world
-        first = self._rank * count
+        first, planned = self._own(self._planner.plan(step))
         rows = [
-            self._replaced(step, index, planned[index]) for index in range(first, first + count)
+            self._replaced(step, index, row, self._make(row))[1]
+            for index, row in enumerate(planned, first)
         ]
         return CodedBatch(tuple(rows), self.info.frame_rate)
-
-    def batches(self, first_step: int) -> Generator[CodedBatch]:
-        """The batches of ``first_step`` and all after it; see `batch`."""
-        yield from map(self.batch, itertools.count(first_step))
 
     def clips(self) -> Generator[CodedRow]:
         """Every clip that is drawn, as it is and by itself; a loop over them fills the cache."""
         for clip in self._planner.used:
-            made = self._made(PlannedRow((int(clip),), 0, 0.0, 0.0))
+            made = self._make(CodesRow((int(clip),)))
             if isinstance(made, CodedRow):
                 yield made
 
@@ -192,7 +227,7 @@ class CodedData:
             count: how many at most; those that cannot be read are reported and left out.
 
         Raises:
-            InputError, TrainingError: see `sources.find_clips`.
+            InputError, TrainingError: as `clip_sources.find_clips` does.
         """
         found = find_clips(self.config, "valid", self._report, self._stored.read_entries)
         known, unknown = with_lengths(found, self._stored.seconds)
@@ -208,25 +243,12 @@ class CodedData:
                 rows.append(_row([entry], [codes]))
         return rows
 
-    def _replaced(self, step: int, index: int, planned: PlannedRow) -> CodedRow:
-        """A row; another one when a file of it cannot be read."""
-        for attempt in range(_MOST_REDRAWS):
-            made = self._made(planned)
-            if isinstance(made, CodedRow):
-                return made
-            planned = self._planner.redraw(step, index, attempt)
-        raise TrainingError(
-            f"{_MOST_REDRAWS} rows drawn for row {index} of step {step + 1} hold clips that cannot "
-            f"be read, the last of them being: {made}; repair the data"
-        )
-
-    def _made(self, planned: PlannedRow) -> CodedRow | str:
-        """A row, or what is wrong with a file of it."""
-        entries = [self._planner.entries[clip] for clip in planned.clips]
+    def _make(self, row: CodesRow) -> CodedRow | str:
+        entries = [self._planner.entries[clip] for clip in row.clips]
         parts = []
-        for clip, entry in zip(planned.clips, entries, strict=True):
+        for clip, entry in zip(row.clips, entries, strict=True):
             name = location(entry)
-            codes = self.unreadable.get(name) or self._reader.codes(entry, planned.version)
+            codes = self.unreadable.get(name) or self._reader.codes(entry, row.version)
             self._skipped.note(clip, name, codes if isinstance(codes, str) else None)
             if isinstance(codes, str):
                 return codes
@@ -234,8 +256,15 @@ class CodedData:
         return _row(entries, parts)
 
 
-def _is_too_long(text: str, seconds: float) -> bool:
-    return len(text) > _MOST_CHARACTERS_A_SECOND * seconds + _SPARE_CHARACTERS
+def _without_text(
+    before: Sequence[ManifestEntry], after: Sequence[ManifestEntry]
+) -> list[ManifestEntry]:
+    """The clips that have lost their text."""
+    return [was for was, now in zip(before, after, strict=True) if was.text and not now.text]
+
+
+def _is_too_long(entry: ManifestEntry) -> bool:
+    return len(entry.text) > _MOST_CHARACTERS_A_SECOND * entry.seconds + _SPARE_CHARACTERS
 
 
 def _row(entries: Sequence[ManifestEntry], parts: Sequence[np.ndarray]) -> CodedRow:

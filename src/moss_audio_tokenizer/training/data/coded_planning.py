@@ -1,7 +1,6 @@
-"""Plans: which clips make up the rows of a step, when rows are whole clips.
+"""Plans of codes: which whole clips make up the rows of a step, one or several in a row.
 
-Owns all that is random in a batch of codes but the versions' sound. A plan is a pure function of
-the seed and the step's number, for the rows of all processes together; it opens no file.
+Owns all that is random in a batch of codes but the versions' sound.
 """
 
 from collections import defaultdict
@@ -16,8 +15,8 @@ from jaxtyping import Float64
 from ...errors import TrainingError
 from ...manifest import TASKS, ManifestEntry
 from .clip_sources import Source
-from .coded_clips import Variations
 from .data_config import CodesDataConfig
+from .planning import Planner
 
 # The rows of so many steps are drawn together, sorted by length and cut into as many batches: rows
 # of a batch are then of about one length, with any number of clips in each.
@@ -27,8 +26,8 @@ _TRIES_A_CLIP = 4
 
 
 @dataclass(frozen=True)
-class PlannedRow:
-    """What one row holds.
+class CodesRow:
+    """The content of one row of codes.
 
     Attributes:
         clips: indices among all clips, in order; of one source and speaker.
@@ -38,26 +37,21 @@ class PlannedRow:
     """
 
     clips: tuple[int, ...]
-    version: int
-    seconds: float
-    size: float
+    version: int = 0
+    seconds: float = 0.0
+    size: float = 0.0
 
 
-class RowPlanner:
-    """Plans of every step.
+class CodesPlanner(Planner[CodesRow]):
+    """Plans of whole clips of codes, one or several of a speaker in a row.
 
     Args:
-        sources: the clips, all with their seconds, numbered in this order.
+        sources: as in `Planner`, as are seed and row_unit.
         config: the recipe's group ``data``.
-        variations: the versions of the clips.
-        seed: the seed that everything random follows from, together with the step.
-        row_unit: the number that the rows of a step are a multiple of.
+        seconds_of: the length of a version of a clip.
         frame_rate: frames a second, for `CodesDataConfig.batch_tokens`.
-        count_tokens: a function that counts the tokens of a text, likewise.
-
-    Attributes:
-        entries: the clips by number.
-        used: numbers of those that are drawn.
+        join_share: the share of the rows for which more than one clip is looked for.
+        count_tokens: a function that counts the tokens of a text, for ``batch_tokens`` too.
 
     Raises:
         TrainingError: no clip can be used.
@@ -67,34 +61,32 @@ class RowPlanner:
         self,
         sources: Sequence[Source],
         config: CodesDataConfig,
-        variations: Variations,
+        seconds_of: Callable[[ManifestEntry, int], float],
         seed: int,
         row_unit: int = 1,
         frame_rate: float = 12.5,
+        join_share: float = 0.5,
         count_tokens: Callable[[str], int] = len,
     ) -> None:
-        self.entries = [entry for source in sources for entry in source.entries]
-        self._config, self._seed, self._unit = config, seed, row_unit
-        self._variations, self._frame_rate = variations, frame_rate
+        super().__init__(sources, _masses_of_speech(sources, config), seed, row_unit)
+        self._config, self._seconds_of = config, seconds_of
+        self._frame_rate, self._join_share = frame_rate, join_share
         self._count_tokens = lru_cache(maxsize=1 << 16)(count_tokens)
-        masses = _masses(sources, config)
-        self.used = np.flatnonzero(masses)
         if not len(self.used):
             low, high = config.text_seconds
             raise TrainingError(
                 f"none of the {len(self.entries)} readable clips has a text of what is said and "
                 f"{low:g} to {high:g} s; set data.text_seconds, or name other data"
             )
-        self._cumulative = np.cumsum(masses[self.used]) / masses.sum()
         self._companions = self._of_one_voice(sources)
         self._group = lru_cache(maxsize=2)(self._planned_group)
 
-    def plan(self, step: int) -> tuple[PlannedRow, ...]:
+    def plan(self, step: int) -> Sequence[CodesRow]:
         """All rows of a step."""
         group, index = divmod(step, _STEPS_TOGETHER)
         return self._group(group)[index]
 
-    def redraw(self, step: int, index: int, attempt: int) -> PlannedRow:
+    def redraw(self, step: int, index: int, attempt: int) -> CodesRow:
         """Another row in place of row ``index``, which cannot be read."""
         return self._row(np.random.default_rng((self._seed, step, index + 1, attempt)))
 
@@ -108,23 +100,22 @@ class RowPlanner:
         arrays = [np.array(clips) for clips in voices.values() if len(clips) > 1]
         return {int(clip): clips for clips in arrays for clip in clips}
 
-    def _planned_group(self, group: int) -> list[tuple[PlannedRow, ...]]:
+    def _planned_group(self, group: int) -> list[tuple[CodesRow, ...]]:
         """The rows of some steps, drawn together and cut into batches of equal size."""
         random = np.random.default_rng((self._seed, group))
         rows = self._drawn(random)
         units = [rows[first : first + self._unit] for first in range(0, len(rows), self._unit)]
         ends = np.cumsum([sum(row.size for row in unit) for unit in units])
-        edges = _edges(ends, _STEPS_TOGETHER)
         batches = []
-        for first, last in pairwise(edges):
+        for first, last in pairwise(_edges(ends, _STEPS_TOGETHER)):
             batch = [row for unit in units[first:last] for row in unit]
             # Otherwise the rows of one process, or of one pass, would be the shortest of each step.
             batches.append(tuple(batch[index] for index in random.permutation(len(batch))))
         return [batches[index] for index in random.permutation(len(batches))]
 
-    def _drawn(self, random: np.random.Generator) -> list[PlannedRow]:
+    def _drawn(self, random: np.random.Generator) -> list[CodesRow]:
         """Rows for all steps of a group, by length: in units, at least one of these a step."""
-        rows: list[PlannedRow] = []
+        rows: list[CodesRow] = []
         a_step = self._config.batch_tokens or self._config.batch_seconds
         wanted, fewest = _STEPS_TOGETHER * a_step, _STEPS_TOGETHER * self._unit
         size = 0.0
@@ -133,20 +124,18 @@ class RowPlanner:
             size += rows[-1].size
         return sorted(rows, key=lambda row: row.seconds)
 
-    def _row(self, random: np.random.Generator) -> PlannedRow:
-        position = np.searchsorted(self._cumulative, random.random(), side="right")
-        clip = int(self.used[min(int(position), len(self.used) - 1)])
+    def _row(self, random: np.random.Generator) -> CodesRow:
+        clip = self._draw_clip(random.random())
         version = int(random.integers(self._config.versions))
         if self._seconds(clip, version) > self._config.text_seconds[1]:
             version = 0
         clips = [clip]
-        if clip in self._companions and random.random() < self._config.join_share:
+        if clip in self._companions and random.random() < self._join_share:
             self._join(clips, version, random)
         seconds = sum(self._seconds(one, version) for one in clips)
-        return PlannedRow(tuple(clips), version, seconds, self._size(clips, seconds))
+        return CodesRow(tuple(clips), version, seconds, self._size(clips, seconds))
 
     def _size(self, clips: Sequence[int], seconds: float) -> float:
-        """What a row counts for in a step."""
         if not self._config.batch_tokens:
             return seconds
         text = sum(self._count_tokens(self.entries[clip].text) for clip in clips)
@@ -167,7 +156,7 @@ class RowPlanner:
                 room -= seconds
 
     def _seconds(self, clip: int, version: int) -> float:
-        return self._variations.seconds(self.entries[clip], version)
+        return self._seconds_of(self.entries[clip], version)
 
 
 def is_usable(entry: ManifestEntry, config: CodesDataConfig) -> bool:
@@ -176,7 +165,9 @@ def is_usable(entry: ManifestEntry, config: CodesDataConfig) -> bool:
     return bool(entry.text.strip()) and entry.task == TASKS[0] and low <= entry.seconds <= high
 
 
-def _masses(sources: Sequence[Source], config: CodesDataConfig) -> Float64[np.ndarray, " clips"]:
+def _masses_of_speech(
+    sources: Sequence[Source], config: CodesDataConfig
+) -> Float64[np.ndarray, " clips"]:
     """How often each clip is drawn: sources by weight and seconds, clips of one equally often."""
     masses = []
     for source in sources:

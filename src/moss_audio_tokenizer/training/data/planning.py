@@ -1,12 +1,15 @@
-"""Plans: which clips, and which parts of them, make up the batch of a step.
+"""Plans: which clips, and which parts of them, make up the rows of a step.
 
 Owns all that is random in a batch but the sound itself. A plan is a pure function of the seed and
-the step's number, for the rows of all processes together; it opens no file.
+the step's number, for the rows of all processes together; it opens no file. `AudioPlanner` plans
+crops and whole utterances of about one length; codes are planned in `coded_planning.py`.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,13 +20,49 @@ from .data_config import DataConfig
 
 # Utterances of a batch differ in length by no more than this: what is padded costs time.
 _BUCKET_RATIO = 1.2
-
 _SAME_KIND_REDRAWS = 10
+
+RowType = TypeVar("RowType")
+
+
+class Planner(ABC, Generic[RowType]):
+    """Plans of every step.
+
+    Args:
+        sources: the clips, all with their seconds, numbered in this order.
+        masses: how often each clip is drawn; 0 for never.
+        seed: the seed that everything random follows from, together with the step.
+        row_unit: the number that the rows of a step are a multiple of.
+
+    Attributes:
+        entries: the clips by number.
+        used: numbers of those that are drawn.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], masses: np.ndarray, seed: int, row_unit: int
+    ) -> None:
+        self.entries = [entry for source in sources for entry in source.entries]
+        self.used = np.flatnonzero(masses)
+        self._seed, self._unit = seed, row_unit
+        if len(self.used):
+            self._cumulative = _cumulative(masses[self.used])
+
+    @abstractmethod
+    def plan(self, step: int) -> Sequence[RowType]:
+        """All rows of a step."""
+
+    @abstractmethod
+    def redraw(self, step: int, index: int, attempt: int) -> RowType:
+        """Another row in place of row ``index``, which cannot be read."""
+
+    def _draw_clip(self, draw: float) -> int:
+        return int(self.used[_pick(self._cumulative, draw)])
 
 
 @dataclass(frozen=True)
-class Row:
-    """The content of one row of a batch.
+class AudioRow:
+    """The content of one row of audio.
 
     Attributes:
         clip: the index of the clip among all clips.
@@ -41,14 +80,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The rows of a step, of all processes, and the samples that the longest of them has."""
-
-    rows: tuple[Row, ...]
-    width: int
-
-
-@dataclass(frozen=True)
 class _Bucket:
     """Utterances up to ``num_samples``, drawn by their cumulative shares."""
 
@@ -58,20 +89,17 @@ class _Bucket:
     cumulative: np.ndarray
 
 
-class Planner:
-    """Plans of every step.
+class AudioPlanner(Planner[AudioRow]):
+    """Plans of crops, and of whole utterances in buckets of about one length.
 
     Args:
-        sources: the clips, all with their seconds, numbered in this order.
+        sources: as in `Planner`, as are seed and row_unit.
         config: the group ``data`` of the recipe.
         sampling_rate: the sampling rate of the rows.
         frame_samples: the number of samples in a frame; rows of whole utterances are padded to a
             multiple of it.
-        seed: the seed that everything random follows from, together with the step.
-        row_unit: the number that the rows of a step are a multiple of.
 
     Attributes:
-        entries: the clips by number.
         left_out: clips of each domain that ``data.domain_weights`` gives no share.
 
     Raises:
@@ -88,16 +116,17 @@ class Planner:
         seed: int,
         row_unit: int = 1,
     ) -> None:
-        self.entries = [entry for source in sources for entry in source.entries]
-        self._config, self._seed, self._unit = config, seed, row_unit
-        self._rate, self._frame = sampling_rate, frame_samples
+        masses, self.left_out = _masses_by_domain(sources, config)
+        super().__init__(sources, masses, seed, row_unit)
+        self._config, self._rate, self._frame = config, sampling_rate, frame_samples
         self._crop_samples = round(config.crop_seconds * sampling_rate)
         self._lengths = np.rint([entry.seconds * sampling_rate for entry in self.entries])
-        masses, self.left_out = _masses(sources, config, np.ones(len(self.entries), bool))
-        self.used = np.flatnonzero(masses)
         if not len(self.used):
-            raise _no_domain(config, self.left_out)
-        self._crops = _cumulative(masses[self.used])
+            wanted = [name for name, weight in config.domain_weights if weight]
+            raise TrainingError(
+                f"data.domain_weights gives shares to {wanted}, but the readable clips are of the "
+                f"domains {sorted(self.left_out)}; set data.domain_weights"
+            )
         self._buckets: list[_Bucket] = []
         self._bucket_shares = np.ones(1)
         if config.text_share:
@@ -108,52 +137,50 @@ class Planner:
                 "processes times their micro-batches"
             )
 
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int) -> Sequence[AudioRow]:
         """All rows of a step."""
-        random = np.random.default_rng((self._seed, step))
-        bucket = self._bucket(random.random())
-        num_rows = self._num_rows_at(step, bucket)
-        rows = tuple(self._row(draws, bucket) for draws in random.random((num_rows, 4)))
-        return Plan(rows, self._width(rows))
+        bucket, draws = self._draws(step)
+        return tuple(self._row(row, bucket) for row in draws)
 
-    def redraw(self, step: int, index: int, attempt: int) -> Row:
+    def redraw(self, step: int, index: int, attempt: int) -> AudioRow:
         """Another row of the same kind in place of row ``index``, which cannot be read."""
-        random = np.random.default_rng((self._seed, step))
-        bucket = self._bucket(random.random())
-        num_rows = self._num_rows_at(step, bucket)
-        kind = random.random((num_rows, 4))[index, 0]
+        bucket, planned = self._draws(step)
         draws = np.random.default_rng((self._seed, step, index + 1, attempt)).random(4)
         # A bucket may hold one utterance alone: after some tries, any crop will do.
-        return self._row((kind if attempt < _SAME_KIND_REDRAWS else 1.0, *draws[1:]), bucket)
+        draws[0] = planned[index, 0] if attempt < _SAME_KIND_REDRAWS else 1.0
+        return self._row(draws, bucket)
 
-    def _num_rows_at(self, step: int, bucket: _Bucket | None) -> int:
-        num_rows = bucket.num_rows if bucket else self._config.batch_size
-        changed, factor = self._config.batch_change
-        if not changed or step < changed:
-            return num_rows
-        return max(self._unit, round(num_rows * factor) // self._unit * self._unit)
-
-    def _bucket(self, draw: float) -> _Bucket | None:
-        if not self._buckets:
-            return None
-        return self._buckets[_pick(self._bucket_shares, draw)]
-
-    def _row(self, draws: Sequence[float] | np.ndarray, bucket: _Bucket | None) -> Row:
-        kind, which, position, level = (float(draw) for draw in draws)
-        low, high = self._config.gain_db
-        target = low + (high - low) * level
-        if bucket is not None and kind < self._config.text_share:
-            clip = int(bucket.clips[_pick(bucket.cumulative, which)])
-            return Row(clip, True, bucket.num_samples, 0.0, target)
-        length = bucket.num_samples if bucket else self._crop_samples
-        return Row(int(self.used[_pick(self._crops, which)]), False, length, position, target)
-
-    def _width(self, rows: Sequence[Row]) -> int:
-        """The longest row; whole utterances make it a whole number of frames."""
+    def width(self, rows: Sequence[AudioRow]) -> int:
+        """The samples of the longest row; whole utterances make it a whole number of frames."""
         longest = max(
             int(self._lengths[row.clip]) if row.whole else row.num_samples for row in rows
         )
         return whole_frames(longest, self._frame) if self._buckets else longest
+
+    def _draws(self, step: int) -> tuple[_Bucket | None, np.ndarray]:
+        """The bucket of a step, and for each row: its kind, clip, position and level."""
+        random = np.random.default_rng((self._seed, step))
+        which, num_rows, bucket = random.random(), self._config.batch_size, None
+        if self._buckets:
+            bucket = self._buckets[_pick(self._bucket_shares, which)]
+            num_rows = bucket.num_rows
+        changed, factor = self._config.batch_change
+        if changed and step >= changed:
+            num_rows = self._units(round(num_rows * factor))
+        return bucket, random.random((num_rows, 4))
+
+    def _units(self, num_rows: int) -> int:
+        return max(self._unit, num_rows // self._unit * self._unit)
+
+    def _row(self, draws: np.ndarray, bucket: _Bucket | None) -> AudioRow:
+        kind, which, position, level = map(float, draws)
+        low, high = self._config.gain_db
+        target = low + (high - low) * level
+        if bucket is not None and kind < self._config.text_share:
+            clip = int(bucket.clips[_pick(bucket.cumulative, which)])
+            return AudioRow(clip, True, bucket.num_samples, 0.0, target)
+        length = bucket.num_samples if bucket else self._crop_samples
+        return AudioRow(self._draw_clip(which), False, length, position, target)
 
     def _fill_buckets(self, sources: Sequence[Source]) -> None:
         """Sort utterances by length, so that each is drawn by its weight in the long run.
@@ -164,7 +191,8 @@ class Planner:
         low, high = self._config.text_seconds
         seconds = np.array([entry.seconds for entry in self.entries])
         texts = np.array([bool(entry.text) for entry in self.entries])
-        masses, _ = _masses(sources, self._config, texts & (seconds >= low) & (seconds <= high))
+        usable = texts & (seconds >= low) & (seconds <= high)
+        masses, _ = _masses_by_domain(sources, self._config, usable)
         if not masses.any():
             raise TrainingError(
                 f"data.text_share is {self._config.text_share:g}, but no readable clip of a domain "
@@ -173,17 +201,18 @@ class Planner:
                 "data.domain_weights to what there is"
             )
         shares = []
-        edges = self._edges()
+        edges = self._bucket_edges()
         indices = np.searchsorted(edges, self._lengths)
         for index in np.unique(indices[masses > 0]):
             clips = np.flatnonzero((indices == index) & (masses > 0))
             cumulative = _cumulative(masses[clips] / seconds[clips])
             length = int(edges[index])
-            self._buckets.append(_Bucket(length, self._num_rows(length), clips, cumulative))
+            num_rows = self._units(int(self._config.batch_seconds * self._rate / length))
+            self._buckets.append(_Bucket(length, num_rows, clips, cumulative))
             shares.append(masses[clips].sum())
         self._bucket_shares = _cumulative(np.array(shares))
 
-    def _edges(self) -> np.ndarray:
+    def _bucket_edges(self) -> np.ndarray:
         """Upper lengths of the buckets, in samples: whole frames, each a fifth above the last."""
         low, high = (seconds * self._rate for seconds in self._config.text_seconds)
         edges = [whole_frames(int(np.ceil(low)), self._frame)]
@@ -192,18 +221,14 @@ class Planner:
             edges.append(max(longer, edges[-1] + self._frame))
         return np.array(edges)
 
-    def _num_rows(self, num_samples: int) -> int:
-        wanted = int(self._config.batch_seconds * self._rate / num_samples)
-        return max(self._unit, wanted // self._unit * self._unit)
-
 
 def whole_frames(num_samples: int, frame_samples: int) -> int:
     """A number of samples, rounded up to whole frames."""
     return -(-num_samples // frame_samples) * frame_samples
 
 
-def _masses(
-    sources: Sequence[Source], config: DataConfig, usable: np.ndarray
+def _masses_by_domain(
+    sources: Sequence[Source], config: DataConfig, usable: np.ndarray | None = None
 ) -> tuple[Float64[np.ndarray, " clips"], dict[str, int]]:
     """Each clip's share: of its source by weight, its domain by weight, and then by its length.
 
@@ -212,30 +237,22 @@ def _masses(
     wanted = dict(config.domain_weights)
     masses, left_out, first = [], Counter[str](), 0
     for source in sources:
-        own = usable[first : first + len(source.entries)]
-        first += len(source.entries)
+        count = len(source.entries)
+        own = np.ones(count, bool) if usable is None else usable[first : first + count]
+        first += count
         domains = np.array([entry.domain for entry in source.entries])
         seconds = np.array([entry.seconds for entry in source.entries]) * own
         totals = {name: seconds[domains == name].sum() for name in sorted(set(domains[own]))}
         present = sum(wanted.get(name, 0.0) for name in totals)
-        share = np.zeros(len(own))
+        share = np.zeros(count)
         for name, total in totals.items():
-            weight = wanted.get(name, 0.0)
-            inside = (domains == name) & own
+            weight, inside = wanted.get(name, 0.0), (domains == name) & own
             if weight:
                 share[inside] = source.weight * weight / present * seconds[inside] / total
             else:
                 left_out[str(name)] += int(inside.sum())
         masses.append(share)
     return np.concatenate(masses), dict(left_out)
-
-
-def _no_domain(config: DataConfig, left_out: dict[str, int]) -> TrainingError:
-    wanted = [name for name, weight in config.domain_weights if weight]
-    return TrainingError(
-        f"data.domain_weights gives shares to {wanted}, but the readable clips are of the domains "
-        f"{sorted(left_out)}; set data.domain_weights"
-    )
 
 
 def _cumulative(masses: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ...audio import convert_channels, encode_audio, read_audio, resample
 from ...errors import AudioFileError, InputError, MossAudioError
 from ...files import atomic_path
 from ...sources.recordings import Line, find_lines
-from ...sources.shard_writing import ShardWriter
+from ...sources.tar_shards import ShardWriter
 from .survey import Measures, Survey, markdown, measure
 
 FORMATS = ("flac", "opus", "copy")
@@ -101,7 +101,10 @@ def prepare(
     lines, errors = find_lines(Path(wanted.source), wanted.splits, wanted.domain)
     lines, repeated = _once(lines)
     errors += repeated
-    _claim(output, wanted)
+    settings = {**asdict(wanted), "splits": list(wanted.splits)}
+    claim_folder(output, settings, SETTINGS_NAME, SUMMARY_NAME, ["shards"])
+    for path in (output / "shards").glob("*"):
+        path.unlink()
     survey, writers = Survey(), dict[str, ShardWriter]()
     with ExitStack() as stack:
         for done, item in enumerate(_examined(lines, wanted, workers), 1):
@@ -154,33 +157,6 @@ def _add(
     writers[split].add(item.extension, item.audio, item.found.seconds, item.keys)
 
 
-def _claim(output: Path, wanted: Preparation) -> None:
-    """Make the folder, or empty one that the same call left unfinished; refuse any other."""
-    settings = {**asdict(wanted), "splits": list(wanted.splits)}
-    try:
-        (output / "shards").mkdir(parents=True, exist_ok=True)
-        others = {path.name for path in output.iterdir()} - {"shards"}
-        if others or any((output / "shards").iterdir()):
-            if SUMMARY_NAME in others or _settings(output) != settings:
-                raise InputError(
-                    f"{str(output)!r} holds other files; name a folder that is empty or not there"
-                )
-            for path in (output / "shards").iterdir():
-                path.unlink()
-        _write(output / SETTINGS_NAME, json.dumps(settings, indent=2) + "\n")
-    except OSError as error:
-        if isinstance(error, MossAudioError):
-            raise
-        raise AudioFileError(f"cannot write in {str(output)!r}: {error.strerror}") from error
-
-
-def _settings(output: Path) -> Any:
-    try:
-        return json.loads((output / SETTINGS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def _examined(
     lines: Iterable[Line], wanted: Preparation, workers: int
 ) -> Iterator[_Examined | dict[str, Any]]:
@@ -224,11 +200,55 @@ def _examine(line: Line, wanted: Preparation) -> _Examined | dict[str, Any]:
 
 def _write_results(output: Path, summary: dict[str, Any], errors: list[dict[str, Any]]) -> None:
     lines = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
-    _write(output / ERRORS_NAME, lines)
-    _write(output / TABLE_NAME, markdown(summary))
-    _write(output / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_text(output / ERRORS_NAME, lines)
+    write_text(output / TABLE_NAME, markdown(summary))
+    write_text(output / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
+def claim_folder(
+    output: Path, settings: dict[str, Any], name: str, last: str, folders: Iterable[str]
+) -> None:
+    """Make a folder, or take over one that the same call left unfinished; refuse any other.
+
+    Args:
+        output: the folder.
+        settings: what the call is to do, as plain values.
+        name: the name of the file of settings, which tells calls apart.
+        last: the name of the file that is written last: a folder with it is complete.
+        folders: folders to make inside.
+
+    Raises:
+        InputError: the folder holds other files.
+        AudioFileError: the folder cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in output.iterdir()}
+        if names and (last in names or _settings(output / name) != settings):
+            raise InputError(
+                f"{str(output)!r} holds other files; name a folder that is empty or not there"
+            )
+        write_text(output / name, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        for folder in folders:
+            (output / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if isinstance(error, MossAudioError):
+            raise
+        raise AudioFileError(f"cannot write in {str(output)!r}: {error.strerror}") from error
+
+
+def _settings(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file of a data set, which appears once it is complete.
+
+    Raises:
+        AudioFileError: it cannot be written.
+    """
     with atomic_path(path, error=AudioFileError) as temporary:
         temporary.write_text(text, encoding="utf-8")

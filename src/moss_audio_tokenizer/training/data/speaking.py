@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ...audio import audio_info, read_audio, resample, save_audio
-from ...errors import AudioFileError, InputError, MissingDependencyError, MossAudioError
-from ...files import atomic_path
+from ...errors import AudioFileError, InputError, MissingDependencyError
+from .preparing import claim_folder, write_text
 
 PROGRAM = "espeak-ng"
 MANIFEST_NAME = "manifest.jsonl"
@@ -124,7 +124,11 @@ class Utterance:
     @property
     def path(self) -> str:
         """The path of the sound file, relative to the manifest."""
-        return f"{AUDIO_NAME}/{self.number // _CLIPS_A_FOLDER:03d}/{self.number:06d}.flac"
+        return f"{_folder(self.number)}/{self.number:06d}.flac"
+
+
+def _folder(number: int) -> str:
+    return f"{AUDIO_NAME}/{number // _CLIPS_A_FOLDER:03d}"
 
 
 def speak(
@@ -156,7 +160,9 @@ def speak(
     if not texts:
         raise InputError("got no texts; expected at least one")
     _check_voices(program, wanted.voices)
-    _claim(output, wanted, texts)
+    settings = {**asdict(wanted), "voices": list(wanted.voices), "texts": texts}
+    folders = [_folder(number) for number in range(0, len(texts), _CLIPS_A_FOLDER)]
+    claim_folder(output, settings, SETTINGS_NAME, MANIFEST_NAME, folders)
     items = list[dict[str, Any]]()
     with ThreadPoolExecutor(workers) as pool:
         utterances = plan(texts, wanted, pronounce or _literal)
@@ -165,7 +171,7 @@ def speak(
             if advance is not None:
                 advance(len(items))
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    _write(output / MANIFEST_NAME, lines)
+    write_text(output / MANIFEST_NAME, lines)
     return _summary(items)
 
 
@@ -234,33 +240,6 @@ def _check_voices(program: str, voices: Sequence[str]) -> None:
             )
 
 
-def _claim(output: Path, wanted: Speaking, texts: Sequence[str]) -> None:
-    """Make the folder, or continue one that the same call left unfinished; refuse any other."""
-    settings = {**asdict(wanted), "voices": list(wanted.voices), "texts": list(texts)}
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        others = {path.name for path in output.iterdir()}
-        if others and (MANIFEST_NAME in others or _settings(output) != settings):
-            raise InputError(
-                f"{str(output)!r} holds other files; name a folder that is empty or not there"
-            )
-        _write(output / SETTINGS_NAME, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-        for number in range(0, len(texts), _CLIPS_A_FOLDER):
-            folder = output / AUDIO_NAME / f"{number // _CLIPS_A_FOLDER:03d}"
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if isinstance(error, MossAudioError):
-            raise
-        raise AudioFileError(f"cannot write in {str(output)!r}: {error.strerror}") from error
-
-
-def _settings(output: Path) -> Any:
-    try:
-        return json.loads((output / SETTINGS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def _made(program: str, one: Utterance, output: Path, wanted: Speaking) -> dict[str, Any]:
     """Write a clip unless its file exists, and return its line of the manifest."""
     path = output / one.path
@@ -316,8 +295,3 @@ def _summary(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "seconds": round(sum(item["seconds"] for item in items), 3),
         "manifest": MANIFEST_NAME,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path, error=AudioFileError) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -1,234 +1,172 @@
-"""The training data of a run: the batch of every step, and what could not be read.
+"""Batches of a run: a share of the planned rows, with others in place of those that cannot be read.
 
-Owns the way from a recipe to batches: clips in memory where they fit, files otherwise, another
-clip in place of one that cannot be read. A batch is a pure function of the seed, the step's
-number and the process's rank, so that a resumed run sees what an uninterrupted one would have.
+What rows of audio and of codes have in common, and the count of what cannot be read. A batch is a
+pure function of the seed, the step's number and the process's rank, so that a resumed run sees what
+an uninterrupted one would have.
 """
 
 import itertools
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from ...errors import TrainingError
-from ...sources.entries import location
-from .audio_rows import Clip, Job, RowFormat, decode_all, make_row
-from .batches import Batch
-from .clip_sources import Source, find_sources, measured_sources
-from .data_config import DataConfig
-from .planning import Planner, Row, whole_frames
-from .unreadable import Unreadable
-from .workers import RowResults, RowWorkers
+from ...manifest import ManifestEntry
+from ...sources.recordings import location
+from .clip_sources import Report, Source, with_lengths
+from .data_config import SourcesConfig
+from .planning import Planner
 
-_STEPS_AHEAD = 3
 _MOST_REDRAWS = 100
-_DECODING_THREADS = 2
+# The share of unreadable clips among those tried says nothing before so many have been.
+_FEWEST_TRIED = 200
+
+RowType = TypeVar("RowType")
+BatchType = TypeVar("BatchType")
 
 
-@dataclass(frozen=True)
-class _Share:
-    """A process's rows of a step, from row ``first`` of all processes on, and their samples."""
+class Unreadable:
+    """The files of a run that cannot be read: each is named once, and too many end the run.
 
-    step: int
-    width: int
-    first: int
-    rows: tuple[Row, ...]
+    Args:
+        where: the paths that the clips are from, for messages.
+        most_share: the share of all clips, or of at least 200 that were tried, that may be
+            unreadable.
+        report: a function that is called with a line about every file that is skipped.
+
+    Attributes:
+        reasons: for each file that could not be read so far, what is wrong with it.
+        num_clips: the number of all clips, readable or not; set by `measured`.
+    """
+
+    def __init__(self, where: str, most_share: float, report: Report) -> None:
+        self.reasons, self.num_clips = dict[str, str](), 0
+        self._where, self._most_share, self._report = where, most_share, report
+        self._tried: set[int] = set()
+
+    def measured(
+        self, sources: Sequence[Source], seconds_of: Callable[[ManifestEntry], float]
+    ) -> list[Source]:
+        """The sources with the seconds of every clip, without clips of unknown length.
+
+        Raises:
+            TrainingError: too many clips cannot be read.
+        """
+        self.num_clips = sum(len(source.entries) for source in sources)
+        measured = []
+        for source in sources:
+            entries, unknown = with_lengths(source.entries, seconds_of)
+            for entry, reason in unknown:
+                self.skip(location(entry), reason)
+            measured.append(replace(source, entries=entries))
+        self.check(self.num_clips)
+        return [source for source in measured if source.entries]
+
+    def skip(self, name: str, reason: str) -> bool:
+        """Report a file that cannot be read, once; whether it is the first time."""
+        if name in self.reasons:
+            return False
+        self.reasons[name] = reason
+        self._report(f"skipped: {reason}")
+        return True
+
+    def note(self, clip: int, name: str, reason: str | None) -> None:
+        """Count clip number ``clip`` as tried, and as unreadable where there is a reason.
+
+        Raises:
+            TrainingError: too many clips are unreadable.
+        """
+        self._tried.add(clip)
+        if reason is not None and self.skip(name, reason):
+            self.check(self.num_clips)
+            if len(self._tried) >= _FEWEST_TRIED:
+                self.check(len(self._tried))
+
+    def check(self, total: int) -> None:
+        """Raise a TrainingError if too many of ``total`` clips could not be read."""
+        count = len(self.reasons)
+        if count == total or count > self._most_share * total:
+            names = ", ".join(itertools.islice(self.reasons, 3))
+            raise TrainingError(
+                f"{count} of the {total} training clips in {self._where} cannot be read, named "
+                f"above ({names}{', ...' if count > 3 else ''}); expected a share of at most "
+                f"{self._most_share:g}: repair them or raise data.max_unreadable_share"
+            )
 
 
-class TrainingData:
+class TrainingData(ABC, Generic[RowType, BatchType]):
     """Batches of one process of a run.
 
     Args:
         config: the recipe's group ``data``.
-        sampling_rate: the sampling rate of the rows.
-        channels: the number of channels of the rows.
-        frame_samples: the number of samples in a frame; batches of whole utterances are padded to a
-            multiple of it.
-        seed: the seed that a batch follows from, together with step and rank.
         rank: the rank of this process.
         world: the number of processes, which divide the rows of a step among them.
         report: a function that is called with a line about every file that is skipped.
-        fits: whether a text is short enough for the model that reads it; a clip with another one
-            is used without its text.
 
     Attributes:
-        num_clips: training clips that there are, of domains with a share or not.
         unreadable: for each file that could not be read so far, what is wrong with it.
-        left_out: clips of each domain that ``data.domain_weights`` gives no share.
-
-    Raises:
-        InputError: a manifest or a folder of shards cannot be read.
-        ConfigError: ``data.batch_size`` cannot be shared out to the processes.
-        TrainingError: too many clips cannot be read, or none is of a domain with a share.
     """
 
+    _planner: Planner[RowType]
+
     def __init__(
-        self,
-        config: DataConfig,
-        sampling_rate: int,
-        channels: int,
-        frame_samples: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        report: Callable[[str], None] = print,
-        fits: Callable[[str], bool] = bool,
+        self, config: SourcesConfig, rank: int, world: int, report: Callable[[str], None]
     ) -> None:
-        self.config, self._rank, self._world = config, rank, world
-        self._report, self._fits = report, fits
+        self._rank, self._world, self._report = rank, world, report
         where = ", ".join(path for path, _ in config.weighted_paths)
         self._skipped = Unreadable(where, config.max_unreadable_share, report)
         self.unreadable = self._skipped.reasons
-        self._frame = frame_samples
-        self._format = RowFormat(sampling_rate, channels)
-        sources = measured_sources(find_sources(config, "train", report), self._skipped)
-        sources = self._without_long_texts(sources)
-        self.num_clips = self._skipped.num_clips
-        unit = world * config.row_multiple
-        self._planner = Planner(sources, config, sampling_rate, frame_samples, seed, unit)
-        self.left_out = self._planner.left_out
-        self._cache = self._decoded()
 
-    def _without_long_texts(self, sources: Sequence[Source]) -> list[Source]:
-        """The sources; clips with a text that is too long have none."""
-        if not self.config.text_share:
-            return list(sources)
-        long = {
-            entry.text
-            for source in sources
-            for entry in source.entries
-            if entry.text and not self._fits(entry.text)
-        }
-        count = sum(entry.text in long for source in sources for entry in source.entries)
-        if count:
-            self._report(
-                f"left out: the texts of {count} clips, which are too long, such as "
-                f"{min(long, key=len)[:40]!r}"
-            )
-        return [
-            replace(
-                source,
-                entries=[
-                    replace(entry, text="", task="") if entry.text in long else entry
-                    for entry in source.entries
-                ],
-            )
-            for source in sources
-        ]
-
-    def _decoded(self) -> dict[int, Clip] | None:
-        """All clips that are used, when they are small enough to be kept in memory."""
-        used = [int(index) for index in self._planner.used]
-        entries = [self._planner.entries[index] for index in used]
-        if sum(entry.seconds for entry in entries) > self.config.cache_hours * 3600:
-            return None
-        threads = max(_DECODING_THREADS, self.config.workers)
-        found = decode_all(entries, self._format.sampling_rate, self._format.channels, threads)
-        for entry, item in zip(entries, found, strict=True):
-            if isinstance(item, str):
-                self._skipped.skip(location(entry), item)
-        self._skipped.check(self.num_clips)
-        pairs = zip(used, found, strict=True)
-        return {index: item for index, item in pairs if isinstance(item, Clip)}
-
-    def batch(self, step: int) -> Batch:
+    @abstractmethod
+    def batch(self, step: int) -> BatchType:
         """This process's rows of a step.
 
         Raises:
             TrainingError: too many clips cannot be read.
         """
-        share = self._share(step)
-        return self._assemble(share, [self._make(row) for row in share.rows])
 
-    def batches(self, first_step: int) -> Generator[Batch]:
-        """The batches of ``first_step`` and all after it, made ahead where there are workers.
+    def batches(self, first_step: int) -> Generator[BatchType]:
+        """The batches of ``first_step`` and all after it; see `batch`."""
+        yield from map(self.batch, itertools.count(first_step))
 
-        Close the iterator to end the worker processes, or the thread for clips in memory.
+    @abstractmethod
+    def _make(self, row: RowType) -> Any:
+        """A row with its content, or a line that says why a file of it cannot be read."""
 
-        Raises:
-            TrainingError: too many clips cannot be read, or a worker has died.
-        """
-        if not self.config.workers:
-            yield from map(self.batch, itertools.count(first_step))
-            return
-        if self._cache is not None:
-            yield from self._made_ahead(first_step)
-            return
-        with RowWorkers(self.config.workers, self._format) as workers:
-            ahead = deque[tuple[_Share, Sequence[Future[RowResults]]]]()
-            for step in itertools.count(first_step):
-                share = self._share(step)
-                jobs = [Job(self._planner.entries[row.clip], row) for row in share.rows]
-                ahead.append((share, workers.submit(jobs)))
-                if len(ahead) > _STEPS_AHEAD:
-                    share, futures = ahead.popleft()
-                    yield self._assemble(share, workers.collect(futures))
+    def _note(self, row: RowType, made: Any) -> None:
+        """Count the clips of a row as tried, and as unreadable where it could not be made."""
 
-    def _made_ahead(self, first_step: int) -> Generator[Batch]:
-        """Batches of clips in memory by one thread: cutting them is too little for processes."""
-        pool, ahead = ThreadPoolExecutor(1), deque[Future[Batch]]()
-        try:
-            for step in itertools.count(first_step):
-                ahead.append(pool.submit(self.batch, step))
-                if len(ahead) > _STEPS_AHEAD:
-                    yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _share(self, step: int) -> _Share:
-        """What this process makes of a step."""
-        plan = self._planner.plan(step)
-        count = len(plan.rows) // self._world
+    def _own(self, rows: Sequence[RowType]) -> tuple[int, Sequence[RowType]]:
+        """This process's share of the rows of a step, and the index of its first."""
+        count = len(rows) // self._world
         first = self._rank * count
-        return _Share(step, plan.width, first, plan.rows[first : first + count])
+        return first, rows[first : first + count]
 
-    def _make(self, row: Row) -> np.ndarray | str:
-        entry = self._planner.entries[row.clip]
-        if self._cache is None:
-            return make_row(Job(entry, row), self._format)
-        if row.clip not in self._cache:
-            return self.unreadable[location(entry)]
-        return make_row(Job(entry, row), self._format, self._cache[row.clip])
-
-    def _assemble(self, share: _Share, made: Sequence[np.ndarray | str]) -> Batch:
-        """The batch of some rows, with others in place of those that could not be made."""
-        pairs = [
-            self._replaced(share.step, share.first + index, row, item)
-            for index, (row, item) in enumerate(zip(share.rows, made, strict=True))
-        ]
-        lengths = np.array([sound.shape[1] for _, sound in pairs], np.int64)
-        # Lengths in manifests are rounded: a whole clip may be a little longer than planned.
-        width = share.width
-        if lengths.max() > width:
-            width = whole_frames(int(lengths.max()), self._frame)
-        audio = np.zeros((len(pairs), self._format.channels, width), np.float32)
-        for line, (_, sound) in zip(audio, pairs, strict=True):
-            line[:, : sound.shape[1]] = sound
-        entries = [self._planner.entries[row.clip] for row, _ in pairs]
-        spoken = [row.whole for row, _ in pairs]
-        return Batch(
-            audio,
-            lengths,
-            tuple(entry.text * whole for entry, whole in zip(entries, spoken, strict=True)),
-            tuple(entry.task * whole for entry, whole in zip(entries, spoken, strict=True)),
-            tuple(entry.name or str(entry.path) for entry in entries),
-        )
-
-    def _replaced(
-        self, step: int, index: int, row: Row, made: np.ndarray | str
-    ) -> tuple[Row, np.ndarray]:
-        """A row and its sound; another one's when its file cannot be read."""
+    def _replaced(self, step: int, index: int, row: RowType, made: Any) -> tuple[RowType, Any]:
+        """A row and its content; another one's where a file of it cannot be read."""
         for attempt in range(_MOST_REDRAWS):
-            name = location(self._planner.entries[row.clip])
-            self._skipped.note(row.clip, name, made if isinstance(made, str) else None)
+            self._note(row, made)
             if not isinstance(made, str):
                 return row, made
             row = self._planner.redraw(step, index, attempt)
             made = self._make(row)
         raise TrainingError(
-            f"{_MOST_REDRAWS} clips drawn for row {index} of step {step + 1} cannot be read, the "
-            f"last of them being: {made}; repair the data"
+            f"{_MOST_REDRAWS} rows drawn for row {index} of step {step + 1} hold clips that cannot "
+            f"be read, the last of them being: {made}; repair the data"
         )
+
+
+def part_of(num_rows: int, index: int, count: int, remedy: str) -> slice:
+    """The rows of part ``index`` of ``count`` equal ones, in order.
+
+    Raises:
+        TrainingError: the rows cannot be shared out equally; the message names the ``remedy``.
+    """
+    rows, rest = divmod(num_rows, count)
+    if rest or not rows:
+        raise TrainingError(
+            f"{num_rows} rows cannot be shared out equally to {count}; make {remedy} a multiple of "
+            f"{count}"
+        )
+    return slice(index * rows, (index + 1) * rows)

@@ -23,7 +23,7 @@ from ...model.codec import Codec
 from ...model.quantizer import LayeredLinear, ResidualQuantizer
 from ..codec.codec_config import TrainingConfig
 from ..codec.codec_state import Training
-from ..data import TrainingData
+from ..data.audio_data import AudioData
 from ..distributed import Processes, set_state, whole_state
 from .low_band import start_low_band
 
@@ -130,7 +130,7 @@ class Fitting:
     """
 
     def __init__(
-        self, config: TrainingConfig, data: TrainingData, report: Callable[[str], None]
+        self, config: TrainingConfig, data: AudioData, report: Callable[[str], None]
     ) -> None:
         self._config = config
         self._data = data

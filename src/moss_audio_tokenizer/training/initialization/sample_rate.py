@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...audio.resampling import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from ...audio.samples import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from ...config import CodecConfig, PatchStage, Stage, TransformerStage
 from ...errors import ConfigError
 from ...model.codec import Codec

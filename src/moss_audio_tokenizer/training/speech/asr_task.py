@@ -3,7 +3,8 @@
 Source: the paper's appendix E.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jiwer
 import torch
@@ -11,24 +12,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
-from ...llm import load_language_model
-from ..data import CodedRow
 from ..logging import TensorBoardLog
-from ..module_task import ModuleTask
 from .speech_config import AsrTrainingConfig
-from .speech_trainer import (
-    DrawnRows,
-    LanguageTrainer,
-    check_steps,
-    language_model_settings,
-    padded_codes,
-)
+from .speech_trainer import DrawnRows, SpeechTask, SpeechTrainer
 
 _ROWS_AT_ONCE = 16
 _SHOWN = 8
 
 
-class AsrTask(ModuleTask[DrawnRows]):
+class AsrTask(SpeechTask):
     """CAT-ASR with its loss.
 
     Args:
@@ -47,8 +39,7 @@ class AsrTask(ModuleTask[DrawnRows]):
 
     def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
         """The cross-entropy of the texts, and the share of tokens that the model ranks first."""
-        own = rows.batch.rows
-        codes = padded_codes(own, self.model.config.num_quantizers, self.model.device)
+        own, codes = rows.batch.rows, self.padded_codes(rows.batch.rows)
         kept = None if rows.num_quantizers is None else rows.num_quantizers.to(codes.device)
         frames = [row.num_frames for row in own]
         output = self.model(codes, frames, [row.text for row in own], kept)
@@ -71,7 +62,7 @@ class TranscribedValidation:
     """
 
     scalars: dict[str, float]
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: Sequence[tuple[str, str]]
 
     def show(self, board: TensorBoardLog, step: int) -> None:
         """Log texts above their transcripts."""
@@ -81,26 +72,24 @@ class TranscribedValidation:
             board.report(f"read {step} {text!r} as {transcript!r}")
 
 
-class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
+class AsrTrainer(SpeechTrainer[AsrTrainingConfig]):
     """A run that trains CAT-ASR; arguments and errors are `Loop`'s."""
+
+    join_share = 0.2
 
     def make_task(self) -> AsrTask:
         """Make the model of the recipe for the codes of the data."""
-        settings, info = self.config.model, self.data.info
-        nested, source = language_model_settings(settings, self.text)
-        check_steps(_longest(self), nested, self.config.data.text_seconds[1])
+        info = self.data.info
         config = CatAsrConfig(
-            text_config=nested,
+            text_config=self.language_model_config(),
             num_quantizers=info.num_quantizers,
             codebook_size=info.codebook_size,
-            code_rank=settings.code_rank,
+            code_rank=self.config.model.code_rank,
             frame_scores=self.config.frame_weight > 0,
             codec=info.identity,
         )
         model = CatAsr(config, self.text, self.config.seed)
-        if source:
-            model.language_model.load_state_dict(load_language_model(source).state_dict())
-        self.start_from_codec(model)
+        self.start_weights(model)
         return AsrTask(model, self.config.frame_weight)
 
     def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
@@ -110,43 +99,27 @@ class AsrTrainer(LanguageTrainer[AsrTrainingConfig]):
         cut = torch.rand(rows, generator=random) < self.config.prefix_share
         return torch.where(cut, prefix, most)
 
-    def passed_weights(self) -> list[Tensor]:
-        """Weights of the language model."""
-        return list(self.task.model.language_model.parameters())
-
     def validate(self) -> TranscribedValidation | None:
         """Transcribe the held-out clips, which are divided among the processes."""
         if not self.valid:
             return None
         self.task.eval()
-        self._model = self.full_model()
-        mine = {count: self._transcribed(count) for count in self.validated_num_quantizers()}
+        model = self.full_model()
+        mine = {count: self._transcribed(model, count) for count in self.validated_num_quantizers()}
         self.task.train()
         parts = self.processes.gather(mine)
         return _summary({count: [pair for part in parts for pair in part[count]] for count in mine})
 
-    def _transcribed(self, num_quantizers: int) -> list[tuple[str, str]]:
-        """Text and transcript of this process's clips."""
-        rows, pairs = self.mine(), []
+    def _transcribed(self, model: CatAsr, num_quantizers: int) -> list[tuple[str, str]]:
+        """Text and transcript of this process's clips, decoded greedily."""
+        rows, pairs = self.valid_of_process(), []
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             own = rows[first : first + _ROWS_AT_ONCE]
-            found = self._transcripts(own, num_quantizers)
+            longest = max(len(self.text.encode(row.text)) for row in own)
+            codes = [row.codes for row in own]
+            found = model.transcribe_codes(codes, num_quantizers, max_tokens=2 * longest + 8)
             pairs += list(zip([row.text for row in own], found, strict=True))
         return pairs
-
-    def _transcripts(self, rows: list[CodedRow], num_quantizers: int) -> list[str]:
-        beams = self.config.validation.num_beams
-        longest = max(len(self.text.encode(row.text)) for row in rows)
-        texts: list[str] = self._model.transcribe_codes(
-            [row.codes for row in rows], num_quantizers, beams, max_tokens=2 * longest + 8
-        )
-        return texts
-
-
-def _longest(run: AsrTrainer) -> int:
-    """Positions of the longest row; those of its text are a guess, from fast speech."""
-    seconds = run.config.data.text_seconds[1]
-    return round(seconds * (run.data.info.frame_rate + 25))
 
 
 def _summary(read: dict[int, list[tuple[str, str]]]) -> TranscribedValidation:

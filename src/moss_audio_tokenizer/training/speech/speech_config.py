@@ -6,15 +6,12 @@ Knows nothing of how training works. The group ``data`` is in `data/data_config.
 from dataclasses import dataclass, field
 
 from ..data.data_config import CodesDataConfig
-from ..overrides import check_types, require
-from ..run_config import RunConfig, ValidationSchedule
+from ..run_config import RunConfig, ValidationSchedule, check_types, num_heads, require
 
 # Far beyond any real model: a mistyped number is refused before memory is allocated.
 _MOST_CHANNELS = 1 << 16
 _MOST_LAYERS = 1024
-_MOST_HEADS = 1024
 _MOST_WORDS = 1_000_000
-_LONGEST_SPEECH_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,6 @@ class LanguageModelConfig:
             general English, which has more letters than frames.
         width: channels of the model called "random".
         num_layers: blocks of the model called "random".
-        num_heads: attention heads of the model called "random".
         code_rank: rank of the code embeddings (`CodeEmbedding`), at most the codebook's size and
             the model's width; 0 for full tables.
         start_from_codec: whether code embeddings are initialized with the codec's own vectors;
@@ -49,7 +45,6 @@ class LanguageModelConfig:
     num_pieces: int = 0
     width: int = 256
     num_layers: int = 4
-    num_heads: int = 4
     code_rank: int = 0
     start_from_codec: bool = False
 
@@ -57,53 +52,44 @@ class LanguageModelConfig:
         check_types(self)
         require(bool(self.llm), self, "llm", "'random', a folder or a hub id")
         require(self.init in ("pretrained", "random"), self, "init", "'pretrained' or 'random'")
-        _require_size(self, "width", _MOST_CHANNELS)
-        _require_size(self, "num_layers", _MOST_LAYERS)
-        _require_size(self, "num_heads", _MOST_HEADS)
-        _require_size(self, "code_rank", _MOST_CHANNELS, least=0)
-        _require_size(self, "num_words", _MOST_WORDS, least=0)
-        _require_size(self, "num_pieces", _MOST_WORDS, least=0)
+        for name, least, most in (
+            ("width", 1, _MOST_CHANNELS),
+            ("num_layers", 1, _MOST_LAYERS),
+            ("code_rank", 0, _MOST_CHANNELS),
+            ("num_words", 0, _MOST_WORDS),
+            ("num_pieces", 0, _MOST_WORDS),
+        ):
+            require(least <= getattr(self, name) <= most, self, name, f"{least} to {most}")
         one = not (self.num_words and self.num_pieces)
         require(one, self, "num_pieces", "0 where model.num_words is set: use one of the two")
-        fits = self.width % (2 * self.num_heads) == 0
-        require(fits, self, "width", "a multiple of twice num_heads")
+        multiple = 2 * num_heads(self.width)
+        require(self.width % multiple == 0, self, "width", f"a multiple of {multiple}")
         named = self.llm != "random" or bool(self.text)
         require(named, self, "text", "'letters', 'bytes' or a tokenizer with llm=random")
 
 
-@dataclass(frozen=True)
-class DepthConfig:
-    """The depth Transformer of CAT-TTS; the defaults are the paper's.
+def _depth(
+    width: int, layers: int, heads: int, key_value_heads: int, head_dim: int, feedforward: int
+) -> dict[str, int]:
+    """A depth Transformer with plain projections before it and before each of its outputs."""
+    return {
+        "depth_width": width,
+        "depth_layers": layers,
+        "depth_heads": heads,
+        "depth_key_value_heads": key_value_heads,
+        "depth_head_dim": head_dim,
+        "depth_feedforward": feedforward,
+        "adapter_width": 0,
+    }
 
-    Attributes:
-        width: channels of the depth Transformer.
-        num_layers: number of its blocks.
-        num_heads: number of its attention heads.
-        num_key_value_heads: number of its key and value heads; divides ``num_heads``.
-        head_dim: channels of a head.
-        feedforward: channels inside its gated feed-forward layers.
-        adapter_width: channels inside the gated layers before the depth Transformer and before
-            each of its outputs; 0 for plain projections.
-    """
 
-    width: int = 1536
-    num_layers: int = 4
-    num_heads: int = 16
-    num_key_value_heads: int = 8
-    head_dim: int = 128
-    feedforward: int = 8960
-    adapter_width: int = 2048
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("width", "head_dim", "feedforward"):
-            _require_size(self, name, _MOST_CHANNELS)
-        _require_size(self, "num_layers", _MOST_LAYERS)
-        for name in ("num_heads", "num_key_value_heads"):
-            _require_size(self, name, _MOST_HEADS)
-        _require_size(self, "adapter_width", _MOST_CHANNELS, least=0)
-        shared = self.num_heads % self.num_key_value_heads == 0
-        require(shared, self, "num_heads", "a multiple of num_key_value_heads")
+# Shapes of the depth Transformer, as fields of `CatTtsConfig`, whose defaults are the paper's.
+DEPTHS: dict[str, dict[str, int]] = {
+    "paper": {},
+    "medium": _depth(512, 4, 8, 4, 64, 1536),
+    "small": _depth(192, 2, 3, 3, 64, 512),
+    "tiny": _depth(128, 2, 2, 2, 64, 256),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ class DropoutConfig:
 
 @dataclass(frozen=True)
 class BitratesValidation(ValidationSchedule):
-    """Validation at several bitrates.
+    """Validation at several bitrates: transcripts of CAT-ASR; losses and speech of CAT-TTS.
 
     Attributes:
         num_quantizers: numbers of codebooks; larger ones than the model has stand for all.
@@ -141,55 +127,33 @@ class BitratesValidation(ValidationSchedule):
 
 
 @dataclass(frozen=True)
-class AsrValidation(BitratesValidation):
-    """Validation of CAT-ASR: transcripts of held-out clips.
+class SpeechTrainingConfig(RunConfig):
+    """What runs of CAT-ASR and CAT-TTS share.
 
     Attributes:
-        num_beams: number of beams of decoding; 1 decodes greedily.
-    """
-
-    num_beams: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.num_beams >= 1, self, "num_beams", "at least 1")
-
-
-@dataclass(frozen=True)
-class TtsValidation(BitratesValidation):
-    """Validation of CAT-TTS: losses of held-out clips, and speech of one text.
-
-    Attributes:
-        max_seconds: longest speech, up to an hour; 0 for no speech.
-    """
-
-    max_seconds: float = 8.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        usable = 0 <= self.max_seconds <= _LONGEST_SPEECH_SECONDS
-        require(usable, self, "max_seconds", f"0 to {_LONGEST_SPEECH_SECONDS}")
-
-
-@dataclass(frozen=True)
-class AsrTrainingConfig(RunConfig):
-    """A run of CAT-ASR.
-
-    Attributes:
-        model: the language model.
+        model: the language model; of CAT-TTS the temporal Transformer.
         data: codes and their transcripts.
-        prefix_share: share of the rows of which only the first codebooks, in a random number, are
-            an input, so that the model can read every bitrate.
-        frame_weight: weight of the loss of a CTC head on the frames, with which a model learns
-            from little data; 0, as in the paper, for no such head.
-        validation: error rates of held-out clips.
+        validation: measures of held-out clips.
     """
 
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     data: CodesDataConfig = field(default_factory=CodesDataConfig)
+    validation: BitratesValidation = field(default_factory=BitratesValidation)
+
+
+@dataclass(frozen=True)
+class AsrTrainingConfig(SpeechTrainingConfig):
+    """A run of CAT-ASR.
+
+    Attributes:
+        prefix_share: share of the rows of which only the first codebooks, in a random number, are
+            an input, so that the model can read every bitrate.
+        frame_weight: weight of the loss of a CTC head on the frames, with which a model learns
+            from little data; 0, as in the paper, for no such head.
+    """
+
     prefix_share: float = 0.5
     frame_weight: float = 0.0
-    validation: AsrValidation = field(default_factory=AsrValidation)
 
     kind = "asr"
 
@@ -200,49 +164,36 @@ class AsrTrainingConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class TtsTrainingConfig(RunConfig):
+class TtsTrainingConfig(SpeechTrainingConfig):
     """A run of CAT-TTS.
 
     Attributes:
-        model: the temporal Transformer.
-        depth: the depth Transformer.
-        data: codes and their transcripts.
+        depth: the shape of the depth Transformer, one of `DEPTHS`.
         dropout: Progressive Sequence Dropout.
         scored_share: share of the frames whose codes count in the loss, drawn in each step: the
             depth Transformer is most of the work, and neighboring frames are similar.
         aligner: folder of a CAT-ASR with a CTC head, trained on the same codec, which finds the
             text token of each frame. Both Transformers are then conditioned on it, and token
-            durations are predicted (`tts.alignment`). The model has the text tokens of the
+            durations are predicted (`tts.text_alignment`). The model has the text tokens of the
             aligner. Empty, as in the paper, for no alignment.
-        place_weight: weight of the loss of token durations.
         place_dropout: share of the rows, drawn in each step, that are not conditioned on the
             alignment, for classifier-free guidance (``guidance`` of `SpeechSampling`).
         frame_dropout: share of the frames, drawn in each step, that are no input of later frames,
             against exposure bias.
-        validation: losses of held-out clips, and speech of one text.
     """
 
-    model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
-    depth: DepthConfig = field(default_factory=DepthConfig)
-    data: CodesDataConfig = field(default_factory=CodesDataConfig)
+    depth: str = "paper"
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     scored_share: float = 1.0
     aligner: str = ""
-    place_weight: float = 1.0
     place_dropout: float = 0.0
     frame_dropout: float = 0.0
-    validation: TtsValidation = field(default_factory=TtsValidation)
 
     kind = "tts"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self.depth in DEPTHS, self, "depth", f"one of {', '.join(DEPTHS)}")
         require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")
-        require(self.place_weight >= 0, self, "place_weight", "0 or more")
         require(0 <= self.place_dropout < 1, self, "place_dropout", "0 up to 1")
         require(0 <= self.frame_dropout < 1, self, "frame_dropout", "0 up to 1")
-
-
-def _require_size(config: object, name: str, most: int, least: int = 1) -> None:
-    """Check the range of a whole number."""
-    require(least <= getattr(config, name) <= most, config, name, f"{least} to {most}")

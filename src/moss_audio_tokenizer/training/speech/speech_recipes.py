@@ -1,15 +1,12 @@
 """Full run configurations of CAT-ASR and CAT-TTS; sources: appendices C and E of the paper."""
 
-from ..data import CodesDataConfig
+from ..data.data_config import CodesDataConfig
 from ..run_config import OptimizerConfig
 from .speech_config import (
     AsrTrainingConfig,
-    AsrValidation,
-    DepthConfig,
-    DropoutConfig,
+    BitratesValidation,
     LanguageModelConfig,
     TtsTrainingConfig,
-    TtsValidation,
 )
 
 
@@ -61,7 +58,7 @@ def asr_one_gpu() -> AsrTrainingConfig:
     return AsrTrainingConfig(
         max_steps=60_000,
         model=LanguageModelConfig(
-            text="bytes", width=512, num_layers=8, num_heads=8, code_rank=8, start_from_codec=True
+            text="bytes", width=512, num_layers=8, code_rank=8, start_from_codec=True
         ),
         data=CodesDataConfig(text_seconds=(0.3, 20.0), batch_seconds=1200.0, versions=3),
         optimizer=OptimizerConfig(
@@ -75,14 +72,21 @@ def tts_one_gpu() -> TtsTrainingConfig:
     return TtsTrainingConfig(
         max_steps=100_000,
         model=LanguageModelConfig(
-            text="bytes", width=512, num_layers=10, num_heads=8, code_rank=8, start_from_codec=True
+            text="bytes", width=512, num_layers=10, code_rank=8, start_from_codec=True
         ),
-        depth=DepthConfig(512, 4, 8, 4, 64, 1536, 0),
+        depth="medium",
         data=CodesDataConfig(text_seconds=(0.3, 20.0), batch_seconds=1200.0, max_join=2),
         optimizer=OptimizerConfig(
             learning_rate=5e-4, betas=(0.9, 0.95), warmup_steps=2000, schedule="cosine"
         ),
         scored_share=0.5,
+    )
+
+
+def _small_optimizer(learning_rate: float, beta: float) -> OptimizerConfig:
+    """For a model of some million weights that is trained within hours."""
+    return OptimizerConfig(
+        learning_rate, (0.9, beta), weight_decay=0.05, warmup_steps=200, decay_fraction=0.6
     )
 
 
@@ -101,17 +105,10 @@ def asr_general() -> AsrTrainingConfig:
             text_seconds=(0.3, 16.0),
             batch_seconds=320.0,
             max_join=2,
-            join_share=0.2,
         ),
-        optimizer=OptimizerConfig(
-            learning_rate=1.5e-3,
-            betas=(0.9, 0.98),
-            weight_decay=0.05,
-            warmup_steps=200,
-            decay_fraction=0.6,
-        ),
+        optimizer=_small_optimizer(1.5e-3, 0.98),
         frame_weight=1.0,
-        validation=AsrValidation(every=1000, clips=64, num_quantizers=(8, 32)),
+        validation=BitratesValidation(every=1000, clips=64, num_quantizers=(8, 32)),
     )
 
 
@@ -124,22 +121,15 @@ def tts_general() -> TtsTrainingConfig:
         max_steps=12_000,
         checkpoint_every=500,
         model=LanguageModelConfig(num_pieces=512, num_layers=6, code_rank=8, start_from_codec=True),
-        depth=DepthConfig(192, 2, 3, 3, 64, 512, 0),
+        depth="small",
         data=CodesDataConfig(
             languages=("en",), text_seconds=(0.3, 16.0), batch_seconds=160.0, max_join=2
         ),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3,
-            betas=(0.9, 0.95),
-            weight_decay=0.05,
-            warmup_steps=200,
-            decay_fraction=0.6,
-        ),
+        optimizer=_small_optimizer(1e-3, 0.95),
         scored_share=0.25,
-        place_weight=4.0,
         place_dropout=0.1,
         frame_dropout=0.3,
-        validation=TtsValidation(every=1000, clips=64, num_quantizers=(1, 8, 32)),
+        validation=BitratesValidation(every=1000, clips=64),
     )
 
 
@@ -150,18 +140,10 @@ def asr_tiny() -> AsrTrainingConfig:
         threads=1,
         checkpoint_every=250,
         model=LanguageModelConfig(num_words=150, code_rank=8, start_from_codec=True),
-        data=CodesDataConfig(
-            languages=("en",), batch_seconds=40.0, versions=6, max_join=2, join_share=0.2
-        ),
-        optimizer=OptimizerConfig(
-            learning_rate=1.5e-3,
-            betas=(0.9, 0.98),
-            weight_decay=0.05,
-            warmup_steps=200,
-            decay_fraction=0.6,
-        ),
+        data=CodesDataConfig(languages=("en",), batch_seconds=40.0, versions=6, max_join=2),
+        optimizer=_small_optimizer(1.5e-3, 0.98),
         frame_weight=1.0,
-        validation=AsrValidation(every=250, clips=54, num_quantizers=(1, 8, 32)),
+        validation=BitratesValidation(every=250, clips=54),
     )
 
 
@@ -175,7 +157,7 @@ def tts_tiny() -> TtsTrainingConfig:
         threads=1,
         checkpoint_every=500,
         model=LanguageModelConfig(num_words=150, num_layers=5, code_rank=8, start_from_codec=True),
-        depth=DepthConfig(192, 2, 3, 3, 64, 512, 0),
+        depth="small",
         data=CodesDataConfig(
             languages=("en",),
             batch_seconds=24.0,
@@ -185,17 +167,9 @@ def tts_tiny() -> TtsTrainingConfig:
             gain_db=(-26.0, -20.0),
             noise_db=(50.0, 60.0),
         ),
-        dropout=DropoutConfig(),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3,
-            betas=(0.9, 0.95),
-            weight_decay=0.05,
-            warmup_steps=200,
-            decay_fraction=0.6,
-        ),
+        optimizer=_small_optimizer(1e-3, 0.95),
         scored_share=0.25,
-        place_weight=4.0,
         place_dropout=0.1,
         frame_dropout=0.3,
-        validation=TtsValidation(every=500, clips=32),
+        validation=BitratesValidation(every=500, clips=32),
     )

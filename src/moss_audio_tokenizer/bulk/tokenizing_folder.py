@@ -6,6 +6,7 @@ Owns ``plan.json`` (written when the plan is whole), ``plan/``, ``shards/``, ``e
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,7 @@ class RunFolder:
     def sweep(self) -> None:
         """Remove what killed workers left behind."""
         for path in self.shards_path.glob(".moss-*.partial"):
-            _remove(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def write_json(self, path: Path, values: Any) -> None:
         """Write a JSON file, whole or not at all."""
@@ -143,12 +144,3 @@ class RunFolder:
             lines = (json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
             temporary.write_text("".join(lines), encoding="utf-8")
         self.write_json(self.path / SUMMARY_NAME, summary)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        for item in path.iterdir():
-            item.unlink()
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ codec that neither delays nor advances. The first minute decides. Knows nothing 
 import numpy as np
 from jaxtyping import Float
 
-from ..metrics.signals import MEASURED_RATE, magnitude_blocks, mel_filters
+from .signals import MEASURED_RATE, magnitude_blocks, mel_filters
 
 _HOP = MEASURED_RATE // 500
 _WINDOW = 512
@@ -48,8 +48,7 @@ def _envelopes(signal: Float[np.ndarray, "samples"]) -> Float[np.ndarray, "frame
     filters = mel_filters(MEASURED_RATE, _WINDOW, _NUM_BANDS).T
     blocks = [block @ filters for block in magnitude_blocks(signal, _WINDOW, _HOP)]
     levels = np.log(np.concatenate(blocks) + _FLOOR)
-    centred: np.ndarray = levels - levels.mean(0)
-    return centred
+    return levels - levels.mean(0)
 
 
 def _envelope_lag(

@@ -1,7 +1,7 @@
 """Explicit text alignment of CAT-TTS: the text token of each frame, and how long it still lasts.
 
 Owns how an alignment conditions both Transformers, and the loss of predicted durations; the
-cursor that moves through a text during generation is `speech.text_cursor`. An addition of this
+cursor that moves through a text during generation is `speech.token_frames`. An addition of this
 project for small data sets, off in the paper's recipe: an hour of speech does not teach a model
 to find its way through a text. A token's duration is predicted when the token begins, so that
 unclear speech of the model's own cannot stop the cursor.

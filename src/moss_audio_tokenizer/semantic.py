@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from ..llm import TextCodec
-from ..llm.llm import cache_argument
-
-# In the order of the vectors of `SemanticHead.tasks`.
-TASKS = ("asr", "ms_asr", "caption")
+from .llm import TextCodec
+from .llm.llm import cache_argument
+from .manifest import TASKS
 
 
 @dataclass
@@ -57,6 +55,7 @@ class SemanticHead(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.adapter = nn.Linear(latent_width, width)
+            # A vector for each of `manifest.TASKS`, in their order.
             self.tasks = nn.Embedding(len(TASKS), width)
             nn.init.normal_(self.tasks.weight, std=0.02)
 

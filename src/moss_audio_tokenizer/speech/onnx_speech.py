@@ -1,4 +1,4 @@
-"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech` writes.
+"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech_graphs` writes.
 
 Owns embeddings, output layers and KV caches; the loops are `tts_generation`'s and
 `asr_decoding`'s. Equal to PyTorch up to rounding: greedy codes and texts are the same.
@@ -13,63 +13,45 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
-from ..errors import CheckpointError
+from ..errors import MALFORMED, CheckpointError
 from ..onnx.runtime import Runtime
-from .asr_decoding import AsrFacts
-from .text_cursor import FrameAlignment
+from .model_facts import GRAPHS, ModelFacts
+from .token_frames import FrameAlignment
 from .tokens import TextCodec, load_text
-from .tts_generation import TtsFacts, TtsInput
+from .tts_generation import TtsInput
 
-# Graphs of each kind, and the prefix of the decoder-only model's weights.
-GRAPHS = {"cat-tts": ("temporal.onnx", "depth.onnx"), "cat-asr": ("temporal.onnx",)}
-PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
 # Weights of the Transformers' blocks, which only the graphs read.
 _BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
 _LOWEST = np.finfo(np.float32).min
 Rows = Float32[np.ndarray, "rows width"]
 
 
-def is_exported_speech(folder: str | Path) -> bool:
-    """Whether a folder holds a speech model with its graphs."""
-    return (Path(folder) / "temporal.onnx").is_file()
-
-
-class OnnxFolder:
+class OnnxModel:
     """Configuration, weights, text tokens and graphs of an exported folder.
 
     Args:
         folder: the folder.
-        kind: "cat-tts" or "cat-asr".
         runtime: device and threads; by default a CPU.
+
+    Attributes:
+        config: its config.json.
+        facts: its sizes.
+        weights: the weights outside the graphs, in float32.
+        text: tokens of texts.
+        sessions: sessions of its graphs.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the model is of another kind.
     """
 
-    def __init__(self, folder: str | Path, kind: str, runtime: Runtime | None = None) -> None:
+    kind = ""
+
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
         self.folder, runtime = Path(folder), runtime or Runtime()
-        try:
-            self.config: dict[str, Any] = json.loads(
-                (self.folder / CONFIG_NAME).read_text(encoding="utf-8")
-            )
-        except (OSError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"{self.folder} holds no exported speech model ({reason}); export one with "
-                "moss-audio export onnx"
-            ) from error
-        if not isinstance(self.config, dict) or self.config.get("model_type") != kind:
-            raise CheckpointError(
-                f"{self.folder} describes no {kind} model; name the folder of one"
-            )
+        self.config, self.facts = _read_config(self.folder, self.kind)
         self.weights = _weights_outside_graphs(self.folder)
         self.text: TextCodec = load_text(self.folder)
-        self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[kind]]
-
-    @property
-    def max_steps(self) -> int:
-        """Most steps of the decoder-only model."""
-        return int(self.config["text_config"].get("max_position_embeddings", 1 << 30))
+        self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[self.kind]]
 
     def rotations(
         self, positions: Int64[np.ndarray, "rows steps"]
@@ -83,17 +65,38 @@ class OnnxFolder:
         angles = np.concatenate((angles, angles), -1)
         return np.cos(angles), np.sin(angles)
 
-    def embedded_codes(self, codes: Int64[np.ndarray, "num_quantizers frames"]) -> np.ndarray:
+    def embedded_codes(self, codes: Int64[np.ndarray, "num_quantizers frames"]) -> Rows:
         """The sum of the embeddings of each frame's codes."""
-        total: np.ndarray = sum(self.embedded_code(row, index) for index, row in enumerate(codes))  # type: ignore[assignment]
+        total: Rows = sum(self.embedded_code(row, index) for index, row in enumerate(codes))  # type: ignore[assignment]
         return total
 
     def embedded_code(self, codes: Int64[np.ndarray, "rows"], index: int) -> Rows:
         """Embeddings of the codes of one codebook."""
         vectors = self.weights["code_embedding.rows"][index][codes]
         maps = self.weights.get("code_embedding.maps")
-        embedded: np.ndarray = vectors if maps is None else vectors @ maps[index]
-        return embedded
+        return vectors if maps is None else vectors @ maps[index]
+
+    def linear(self, x: np.ndarray, name: str) -> np.ndarray:
+        """A projection, with its bias if it has one."""
+        projected: np.ndarray = x @ self.weights[f"{name}.weight"].T
+        bias = self.weights.get(f"{name}.bias")
+        return projected if bias is None else projected + bias
+
+
+def _read_config(folder: Path, kind: str) -> tuple[dict[str, Any], ModelFacts]:
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        if config.get("model_type") != kind:
+            raise CheckpointError(f"{folder} describes no {kind} model; name the folder of one")
+        return config, ModelFacts.of(config)
+    except CheckpointError:
+        raise
+    except MALFORMED as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder} holds no exported speech model ({reason}); export one with "
+            "moss-audio export onnx"
+        ) from error
 
 
 def _weights_outside_graphs(folder: Path) -> dict[str, np.ndarray]:
@@ -140,11 +143,11 @@ class TemporalRows:
     """Rows of the decoder-only model, left-padded, with their positions.
 
     Args:
-        model: the exported folder.
+        model: the exported model.
         rows: input vectors of each row.
     """
 
-    def __init__(self, model: OnnxFolder, rows: Sequence[Float32[np.ndarray, "_ width"]]) -> None:
+    def __init__(self, model: OnnxModel, rows: Sequence[Float32[np.ndarray, "_ width"]]) -> None:
         self._model = model
         self._graph = CachedGraph(model.sessions[0], len(rows))
         longest = max(map(len, rows))
@@ -179,58 +182,35 @@ class TemporalRows:
         return self._graph.run(embeds=steps.astype(np.float32), mask=mask, cosine=cosine, sine=sine)
 
 
-class OnnxTts:
-    """CAT-TTS by onnxruntime; a `TtsModel`.
+class OnnxTts(OnnxModel):
+    """CAT-TTS by onnxruntime; a `TtsModel`."""
 
-    Args:
-        folder: an exported folder.
-        runtime: device and threads; by default a CPU.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-
-    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
-        self.folder = OnnxFolder(folder, "cat-tts", runtime)
-        self.text = self.folder.text
-        config = self.folder.config
-        self.facts = TtsFacts(
-            num_quantizers=config["num_quantizers"],
-            codebook_size=config["codebook_size"],
-            has_alignment=bool(config.get("place_inputs")),
-            guidance=float(config.get("guidance", 1.0)),
-            codec=config.get("codec", ""),
-            max_steps=self.folder.max_steps,
-        )
+    kind = "cat-tts"
 
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "OnnxTtsDecoder":
         """Start to generate a batch."""
-        return OnnxTtsDecoder(self.folder, inputs, guided)
+        return OnnxTtsDecoder(self, inputs, guided)
 
 
 class OnnxTtsDecoder:
     """A batch of rows, and unconditioned copies of them behind these if it is guided.
 
     Args:
-        model: the exported folder.
+        model: the exported model.
         inputs: what precedes the first frame of each row.
         guided: whether to add the copies.
     """
 
-    def __init__(self, model: OnnxFolder, inputs: Sequence[TtsInput], guided: bool) -> None:
+    def __init__(self, model: OnnxModel, inputs: Sequence[TtsInput], guided: bool) -> None:
         self._model, self._copies, self._rows = model, 1 + guided, len(inputs)
         self._temporal = TemporalRows(model, [self._embedded(row) for row in inputs] * self._copies)
         self._depth = CachedGraph(model.sessions[1], self._rows * self._copies)
 
     def duration_scores(self, tokens: np.ndarray) -> np.ndarray:
         """Logits of the durations of tokens that would begin in the next frame."""
-        weights, states = self._model.weights, self._temporal.last[: self._rows]
-        hidden = states @ weights["guide.context.weight"].T + weights["guide.context.bias"]
-        hidden = _silu(hidden + weights["guide.tokens.weight"][tokens])
-        scores: np.ndarray = (
-            hidden @ weights["guide.durations.weight"].T + weights["guide.durations.bias"]
-        )
-        return scores
+        hidden = self._model.linear(self._temporal.last[: self._rows], "guide.context")
+        hidden = _silu(hidden + self._model.weights["guide.tokens.weight"][tokens])
+        return self._model.linear(hidden, "guide.durations")
 
     def end_scores(self) -> np.ndarray:
         """Begin a frame: logits of ending and continuing."""
@@ -257,10 +237,9 @@ class OnnxTtsDecoder:
         """[text][start][frames of the prompt]."""
         weights = self._model.weights
         parts = [weights["temporal.embed_tokens.weight"][row.ids], weights["signs"][:1]]
-        return np.concatenate(parts + ([] if row.codes is None else [self._prompt(row.codes)]))
-
-    def _prompt(self, codes: np.ndarray) -> np.ndarray:
-        return self._model.embedded_codes(codes)
+        if row.codes is not None:
+            parts.append(self._model.embedded_codes(row.codes))
+        return np.concatenate(parts)
 
     def _condition(self, alignment: FrameAlignment | None) -> np.ndarray:
         """Alignment embeddings; zero in the unconditioned copies."""
@@ -276,66 +255,45 @@ class OnnxTtsDecoder:
 
     def _scores(self, hidden: Rows, position: int) -> np.ndarray:
         """An output layer of the depth Transformer: adapter, RMS norm and projection."""
-        weights, name = self._model.weights, f"depth.exits.{position}"
-        if f"{name}.0.exit.weight" in weights:
-            gate, value = np.split(hidden @ weights[f"{name}.0.entrance.weight"].T, 2, -1)
-            hidden = (_silu(gate) * value) @ weights[f"{name}.0.exit.weight"].T
+        model, name = self._model, f"depth.exits.{position}"
+        if f"{name}.0.exit.weight" in model.weights:
+            gate, value = np.split(model.linear(hidden, f"{name}.0.entrance"), 2, -1)
+            hidden = model.linear(_silu(gate) * value, f"{name}.0.exit")
         mean = np.square(hidden).mean(-1, keepdims=True) + np.finfo(np.float32).eps
-        normed = hidden / np.sqrt(mean) * weights[f"{name}.1.weight"]
-        scores: np.ndarray = normed @ weights[f"{name}.2.weight"].T
-        return scores
+        normed = hidden / np.sqrt(mean) * model.weights[f"{name}.1.weight"]
+        return model.linear(normed, f"{name}.2")
 
 
-class OnnxAsr:
-    """CAT-ASR by onnxruntime; an `AsrModel`.
+class OnnxAsr(OnnxModel):
+    """CAT-ASR by onnxruntime; an `AsrModel`."""
 
-    Args:
-        folder: an exported folder.
-        runtime: device and threads; by default a CPU.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-
-    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
-        self.folder = OnnxFolder(folder, "cat-asr", runtime)
-        self.text = self.folder.text
-        config = self.folder.config
-        self.facts = AsrFacts(
-            num_quantizers=config["num_quantizers"],
-            codebook_size=config["codebook_size"],
-            has_frame_scores=bool(config.get("frame_scores")),
-            codec=config.get("codec", ""),
-            max_steps=self.folder.max_steps,
-        )
+    kind = "cat-asr"
 
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "OnnxAsrDecoder":
         """Read the frames of clips, as one batch."""
-        return OnnxAsrDecoder(self.folder, [self._prompt(codes) for codes in clips])
+        return OnnxAsrDecoder(self, [self._prompt(codes) for codes in clips])
 
     def ctc_scores(
         self, codes: Int64[np.ndarray, "num_quantizers frames"]
     ) -> Float32[np.ndarray, "steps classes"]:
         """CTC log-probabilities of a clip: the text tokens and, last, the blank."""
-        weights = self.folder.weights
-        states = TemporalRows(self.folder, [self._prompt(codes)]).states[0]
-        return _log_softmax(states @ weights["frame_head.weight"].T + weights["frame_head.bias"])
+        states = TemporalRows(self, [self._prompt(codes)]).states[0]
+        return _log_softmax(self.linear(states, "frame_head"))
 
     def _prompt(self, codes: np.ndarray) -> np.ndarray:
         """[frames][start of text]."""
-        start = self.folder.weights["start_of_text"][None]
-        return np.concatenate((self.folder.embedded_codes(codes), start))
+        return np.concatenate((self.embedded_codes(codes), self.weights["start_of_text"][None]))
 
 
 class OnnxAsrDecoder:
     """The language model behind the frames of some clips, with its KV cache.
 
     Args:
-        model: the exported folder.
+        model: the exported model.
         prompts: [frames][start of text] of each clip.
     """
 
-    def __init__(self, model: OnnxFolder, prompts: Sequence[np.ndarray]) -> None:
+    def __init__(self, model: OnnxModel, prompts: Sequence[np.ndarray]) -> None:
         self._model = model
         self._rows = TemporalRows(model, prompts)
         self._embedding = model.weights["language_model.model.embed_tokens.weight"]

@@ -1,0 +1,170 @@
+"""Training of CAT-TTS: its model; validation measures losses and speaks a text."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...asr import Aligner, CatAsr
+from ...errors import ConfigError
+from ...hf.torch_codec import TorchCodec
+from ...llm import TextCodec
+from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
+from ..data.coded_data import CodedBatch
+from ..logging import TensorBoardLog
+from .speech_config import DEPTHS, TtsTrainingConfig
+from .speech_trainer import DrawnRows, SpeechTrainer, most_positions
+from .tts_task import ClipAlignments, TtsTask
+
+_ROWS_AT_ONCE = 16
+# Default guidance of models that are trained for it; 2 was about as intelligible.
+_GUIDANCE = 3.0
+# Of the speech of a validation.
+_MOST_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class SpokenValidation:
+    """Losses of held-out clips, and speech of a text.
+
+    Attributes:
+        scalars: losses at the largest num_quantizers; "score" is the cross-entropy of codes and
+            ends, "codes/K" that of codes with K codebooks in use.
+        text: text of the speech.
+        samples: the speech; may be empty.
+        sampling_rate: samples a second.
+    """
+
+    scalars: dict[str, float]
+    text: str
+    samples: Float[np.ndarray, " samples"]
+    sampling_rate: int
+
+    def show(self, board: TensorBoardLog, step: int) -> None:
+        """Log the speech and its text."""
+        if len(self.samples):
+            board.audio("speech", self.samples, self.sampling_rate, step)
+            board.text("speech", self.text, step)
+
+
+class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
+    """A run that trains CAT-TTS; arguments and errors are `Loop`'s."""
+
+    task: TtsTask
+
+    def make_task(self) -> TtsTask:
+        """Make the model of the recipe for the codes of the data."""
+        run, info = self.config, self.data.info
+        shape: dict[str, Any] = DEPTHS[run.depth]
+        config = CatTtsConfig(
+            text_config=self.language_model_config(),
+            num_quantizers=info.num_quantizers,
+            codebook_size=info.codebook_size,
+            code_rank=run.model.code_rank,
+            place_inputs=bool(run.aligner),
+            guidance=_GUIDANCE if run.aligner and run.place_dropout else 1.0,
+            codec=info.identity,
+            **shape,
+        )
+        model = CatTts(config, self.text, run.seed)
+        self.start_weights(model)
+        return TtsTask(model, run, self.alignments(), self.processes.sharded)
+
+    def alignments(self) -> ClipAlignments | None:
+        """Alignments by the recipe's CAT-ASR, if there is one; it must know the codes of this run.
+
+        Raises:
+            ConfigError: it does not, or has no CTC head.
+        """
+        folder = self.config.aligner
+        if not folder:
+            return None
+        model: Any = CatAsr.from_pretrained(folder)
+        if model.config.codec != self.data.info.identity:
+            raise ConfigError(
+                f"the aligner {folder!r} reads codes of the codec {model.config.codec}, and "
+                f"data.codec is {self.data.info.identity}; train one on these codes"
+            )
+        return ClipAlignments(Aligner(model.to(self.processes.device)))
+
+    def text_of_recipe(self) -> TextCodec:
+        """Those of the aligner, if there is one: the alignment is one of its tokens."""
+        folder = self.config.aligner
+        return CatAsr.from_pretrained(folder).text if folder else super().text_of_recipe()
+
+    def text_of_data(self) -> TextCodec:
+        """Those of the aligner, which has its words or pieces already."""
+        return self.text if self.config.aligner else super().text_of_data()
+
+    def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
+        """Progressive Sequence Dropout."""
+        settings = self.config.dropout
+        dropout = SequenceDropout(settings.probability, settings.include_full)
+        return dropout.draw(rows, self.data.info.num_quantizers, random)
+
+    def validate(self) -> SpokenValidation | None:
+        """Losses of the held-out clips, and speech of the first text."""
+        if not self.valid:
+            return None
+        model, task = self.full_model(), self.task
+        if self.processes.sharded:
+            # Ranks have different numbers of rows: a sharded model could not be called by itself.
+            task = TtsTask(model, self.config, self.task.alignments, sharded=True)
+        losses = {
+            count: self._losses_of(task, self._held_out(count))
+            for count in self.validated_num_quantizers()
+        }
+        scalars = losses[max(losses)] | {
+            f"codes/{k}": found["codes"] for k, found in losses.items()
+        }
+        spoken = self.processes.at_first(lambda: self._speak(model))
+        return SpokenValidation(scalars, self.valid[0].text, spoken, self.data.info.sampling_rate)
+
+    def _held_out(self, num_quantizers: int) -> list[DrawnRows]:
+        """Batches of this process's held-out clips, the same at every validation."""
+        rows = sorted(self.valid_of_process(), key=lambda row: row.num_frames)
+        parts = [tuple(rows[n : n + _ROWS_AT_ONCE]) for n in range(0, len(rows), _ROWS_AT_ONCE)]
+        rate = self.data.info.frame_rate
+        return [
+            DrawnRows(
+                CodedBatch(part, rate), torch.full((len(part),), num_quantizers), (0,) * len(part)
+            )
+            for part in parts
+        ]
+
+    @torch.no_grad()
+    def _losses_of(self, task: TtsTask, batches: Iterable[DrawnRows]) -> dict[str, float]:
+        """Means over all targets; "score" is the total. Collective: every rank must call this."""
+        task.eval()
+        sums, tokens = dict[str, float](), 0
+        for rows in batches:
+            tokens += task.num_tokens(rows)
+            with self.autocast():
+                losses = task(rows, 1.0)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        task.train()
+        parts = self.processes.gather((sums, tokens))
+        total = max(1, sum(tokens for _, tokens in parts))
+        names = sorted({name for sums, _ in parts for name in sums})
+        scalars = {name: sum(sums.get(name, 0.0) for sums, _ in parts) / total for name in names}
+        return scalars | {"score": scalars["total"]}
+
+    def _speak(self, model: CatTts) -> Float[np.ndarray, " samples"]:
+        """The first text, as far as the positions go; nothing where the recipe names no codec."""
+        silence = np.zeros(0, np.float32)
+        text, rate = self.valid[0].text, self.data.info.frame_rate
+        room = most_positions(model.config.text_config) - len(self.text.encode(text)) - 2
+        most = min(round(_MOST_SECONDS * rate), room)
+        if not self.config.data.codec or most < 1:
+            return silence
+        decoder = TorchCodec.from_pretrained(self.config.data.codec, parts="decoder")
+        model.eval()
+        sampling = SpeechSampling(max_frames=most, seed=self.config.seed)
+        codes = generate(model, [text], sampling=sampling).audio_codes[:, 0]
+        self.task.train()
+        return decoder.decode(codes).mean(0) if codes.size else silence
