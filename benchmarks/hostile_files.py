@@ -48,6 +48,7 @@ def contained(muxer: str, codec: str) -> bytes:
     data = io.BytesIO()
     with av.open(data, "w", format=muxer) as container:
         stream = container.add_stream(codec, rate=48_000, layout="mono")
+        stream.bit_rate = 64_000
         samples = (0.5 * np.sin(np.arange(48_000) / 20)).astype(np.float32)[None]
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
         frame.sample_rate = 48_000

@@ -65,9 +65,9 @@ def read_sealed_export(path: Path) -> None:
 
 def read_graph(path: Path) -> None:
     """A graph whose hash and size are entered into the description, opened and run."""
-    from moss_audio_tokenizer.onnx.codec import OnnxCodec
     from moss_audio_tokenizer.onnx.folder import hash_file
     from moss_audio_tokenizer.onnx.manifest import sealed
+    from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
     manifest = json.loads((BUNDLED / "onnx.json").read_bytes())
     for entry in manifest["graphs"].values():

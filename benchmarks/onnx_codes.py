@@ -17,7 +17,7 @@ from moss_audio_tokenizer import load_audio
 from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
 from moss_audio_tokenizer.manifest import read_manifest
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
 # Encoder and decoder.
 _PRECISIONS = [("stored", "stored"), ("fp16", "fp16"), ("stored", "int8"), ("int8", "int8")]

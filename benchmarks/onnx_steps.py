@@ -21,7 +21,7 @@ from moss_audio_tokenizer.codes import StreamingCodec
 from moss_audio_tokenizer.config import TransformerStage, preset
 from moss_audio_tokenizer.export.onnx_export import export_onnx
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 from moss_audio_tokenizer.runtime import inference_codec
 from moss_audio_tokenizer.runtime.hardware import use_threads
 

@@ -27,9 +27,9 @@ TORCH_FREE_MODULES = [
         "evaluation.speed",
         "export.onnx_export",
         "metrics",
-        "checkpoint.describe",
+        "checkpoint.stored_weights",
     ),
-    *("onnx.codec", "streaming", "training.data.preparing", "training.data.audio_data"),
+    *("onnx.tokenizer", "streaming", "training.data.preparing", "training.data.audio_data"),
     *("training.data.coded_data", "training.data.speaking", "training.data.audio_rows"),
     *("serve.app", "serve.client"),
     *(

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .errors import MissingDependencyError
-from .hf.registration import register_lazily
+from .hf import register_lazily
 
 if TYPE_CHECKING:
     from .audio import load_audio, save_audio

@@ -357,7 +357,7 @@ def test_onnx_models_can_be_copied():
 
 
 def test_load_codec_takes_what_is_there():
-    from moss_audio_tokenizer.onnx.codec import OnnxCodec
+    from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
     assert isinstance(load_codec("bundled"), OnnxCodec)
     assert load_codec().info.sampling_rate == 24_000

@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.checkpoint.codec_checkpoint import released_tensors
-from moss_audio_tokenizer.checkpoint.describe import describe_model
-from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights
+from moss_audio_tokenizer.checkpoint.stored_weights import StoredWeights, describe_model
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 
 load = MossAudioTokenizerModel.from_pretrained

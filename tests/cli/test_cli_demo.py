@@ -20,7 +20,7 @@ import soundfile
 from moss_audio_tokenizer.cli import demo
 from moss_audio_tokenizer.cli.demo import make_server, site_files
 from moss_audio_tokenizer.errors import CheckpointError
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = Path(

@@ -8,7 +8,7 @@ import pytest
 
 from moss_audio_tokenizer.onnx.folder import BUNDLED
 
-MODULE = "moss_audio_tokenizer.checkpoint.describe"
+MODULE = "moss_audio_tokenizer.checkpoint.stored_weights"
 FACTS = {
     "model": "toy",
     "sampling_rate": 24_000,

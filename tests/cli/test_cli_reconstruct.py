@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -48,6 +49,23 @@ def test_a_table_lists_what_was_written(codec, moss_audio, write_wav, tmp_path):
     heading, _, row = result.stdout.splitlines()
     assert heading.split() == ["layers", "kbps", "file"]
     assert row.split() == ["2", "0.1", str(output)]
+
+
+def test_several_recordings_at_several_bitrates_are_named_as_written(
+    codec, moss_audio, json_of, write_wav, tmp_path
+):
+    inputs = [write_wav("a.wav"), write_wav("b.wav")]
+    command = ["reconstruct", *inputs, "-o", tmp_path / "out", "-n", "1,4"]
+    (tmp_path / "out").mkdir()
+    lines = moss_audio(*command).stdout.splitlines()
+    for line, name in zip(lines, "ab", strict=True):
+        outputs = [str(tmp_path / "out" / f"{name}-{count}.wav") for count in (1, 4)]
+        assert f"{name}.wav -> {outputs[0]}, {outputs[1]}  (" in line
+        assert "0.05, 0.2 kbps)" in line
+    assert "0.2 kbps, replaced a file)" in moss_audio(*command).stdout
+    for result in json_of(*command)["files"]:
+        assert Path(result["output"]).is_file()
+        assert result["replaced"]
 
 
 def test_report(codec, reports, moss_audio, write_wav, tmp_path, monkeypatch):

@@ -90,6 +90,12 @@ def test_checkpoints_in_released_layouts(json_of, tmp_path, layout):
     assert json_of("verify", tmp_path / "out", "--vectors", GOLDEN)["passed"]
 
 
+def test_the_layout_is_one_that_describes_the_model(json_of, tmp_path):
+    for name, layout in (("mono-rlfq", "v1"), ("stereo-rlfq-v2", "v2")):
+        written = json_of("export", "hf", GOLDEN.with_name(name), "-o", tmp_path / name)
+        assert written["layout"] == layout
+
+
 def test_exports_for_transformers(json_of, refused, tmp_path, make_model):
     make_model(windows=(0.05, 0.05)).save_pretrained(tmp_path / "model")
     written = json_of("export", "hf", tmp_path / "model", "-o", tmp_path / "hf", "--layout", "hf")

@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 
-from moss_audio_tokenizer.codes.codec_progress import reported, watched
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.codes.codec import reported, watched
 from moss_audio_tokenizer.onnx.engines import OnnxEncoderEngine
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
 CHUNKS = [slice(0, 4), slice(4, 8), slice(8, 10)]
 

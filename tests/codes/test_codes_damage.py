@@ -16,13 +16,12 @@ from safetensors.numpy import save_file
 
 from moss_audio_tokenizer import AudioCodes
 from moss_audio_tokenizer.codes import moss_format
-from moss_audio_tokenizer.codes.moss_format import from_bytes, to_bytes
 from moss_audio_tokenizer.errors import CodesFileError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=300)
 KEY = "moss_audio_codes"
 GOOD = random_codes(model="0123456789abcdef")
-GOOD_BYTES = to_bytes(GOOD)
+GOOD_BYTES = GOOD.to_bytes()
 
 
 def refuse(path, match="."):
@@ -46,7 +45,7 @@ def test_every_flipped_bit_is_noticed():
             altered = bytearray(GOOD_BYTES)
             altered[place] ^= 1 << bit
             with pytest.raises(CodesFileError):
-                from_bytes(bytes(altered))
+                AudioCodes.from_bytes(bytes(altered))
 
 
 def test_every_truncation_is_noticed(tmp_path):
@@ -61,7 +60,7 @@ def test_every_truncation_is_noticed(tmp_path):
 @given(st.binary(min_size=1))
 def test_every_extension_is_noticed(more):
     with pytest.raises(CodesFileError, match="its header says"):
-        from_bytes(GOOD_BYTES + more)
+        AudioCodes.from_bytes(GOOD_BYTES + more)
 
 
 @repeatable
@@ -69,7 +68,7 @@ def test_every_extension_is_noticed(more):
 def test_any_other_bytes_are_refused(data):
     for start in (b"", moss_format.MAGIC, moss_format.MAGIC + b"\1\0"):
         with pytest.raises(CodesFileError):
-            from_bytes(start + data)
+            AudioCodes.from_bytes(start + data)
 
 
 def forged(payload=None, **changes) -> bytes:
@@ -112,7 +111,7 @@ def test_hostile_headers(tmp_path, changes):
     (tmp_path / "forged.moss").write_bytes(forged(**changes))
     refuse(tmp_path / "forged.moss")
     with pytest.raises(CodesFileError):
-        from_bytes(forged(**changes))
+        AudioCodes.from_bytes(forged(**changes))
 
 
 def test_codes_outside_the_codebook(tmp_path):
@@ -131,7 +130,7 @@ def test_a_large_file_of_something_else_is_not_read(tmp_path):
 
 
 def description(**changes) -> str:
-    checksum = moss_format.checksum_of(GOOD)
+    checksum = moss_format.checksum_of(GOOD.codes, GOOD.metadata)
     return json.dumps(GOOD.metadata | {"checksum": checksum} | changes)
 
 

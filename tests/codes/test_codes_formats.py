@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_audio_tokenizer import AudioCodes
-from moss_audio_tokenizer.codes.moss_format import from_bytes, to_bytes
 from moss_audio_tokenizer.errors import CodesFileError
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=100)
@@ -47,8 +46,8 @@ def test_extremes_of_the_description_come_back(tmp_path, suffix):
 @given(st.integers(2, 65_536), st.integers(1, 33), st.integers(1, 30), st.text("0f ", max_size=16))
 def test_moss_bytes_come_back_and_stay_small(codebook_size, num_quantizers, num_frames, model):
     codes = random_codes(num_quantizers, num_frames, codebook_size, model=model)
-    data = to_bytes(codes)
-    assert from_bytes(data) == codes
+    data = codes.to_bytes()
+    assert AudioCodes.from_bytes(data) == codes
     assert 0 < len(data) - codes.codes.size * codes.bits_per_code / 8 <= 128
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moss_audio_tokenizer.codes import packing
-from moss_audio_tokenizer.codes.packing import pack_codes, packed_size, unpack_codes
+from moss_audio_tokenizer.codes import moss_format
+from moss_audio_tokenizer.codes.moss_format import pack_codes, packed_size, unpack_codes
 
 repeatable = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -27,7 +27,7 @@ def test_any_codes_come_back(data, codebook_size, num_layers, num_frames):
 def test_blocks_leave_no_seam(monkeypatch, bits):
     codes = np.random.default_rng(0).integers(0, 2**bits, (3, 50))
     whole = pack_codes(codes, bits)
-    monkeypatch.setattr(packing, "_BLOCK_CODES", 16)
+    monkeypatch.setattr(moss_format, "_BLOCK_CODES", 16)
     assert pack_codes(codes, bits) == whole
     np.testing.assert_array_equal(unpack_codes(whole, 3, 50, bits), codes)
 

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 from moss_audio_tokenizer import AudioCodes
-from moss_audio_tokenizer.codes.moss_format import HEADER_SIZE, from_bytes, to_bytes
+from moss_audio_tokenizer.codes.moss_format import HEADER_SIZE
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "moss-format.md").read_text(encoding="utf-8")
 EXAMPLE = AudioCodes(
@@ -26,8 +26,8 @@ def documented_fields() -> dict[str, tuple[int, int]]:
 
 
 def test_the_example_is_what_is_written_and_read():
-    assert to_bytes(EXAMPLE).hex(" ") == documented_bytes().hex(" ")
-    assert from_bytes(documented_bytes()) == EXAMPLE
+    assert EXAMPLE.to_bytes().hex(" ") == documented_bytes().hex(" ")
+    assert AudioCodes.from_bytes(documented_bytes()) == EXAMPLE
 
 
 def test_the_fields_follow_each_other_up_to_the_codes():

@@ -5,7 +5,7 @@ import pytest
 
 from moss_audio_tokenizer.errors import ModelMismatchError
 from moss_audio_tokenizer.evaluation.scoring_models import load_transcriber
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 from moss_audio_tokenizer.speech.synthesizer import SpeechRequest
 
 torch = pytest.importorskip("torch")

@@ -16,9 +16,8 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from moss_audio_tokenizer import MossAudioTokenizerConfig, MossAudioTokenizerModel
+from moss_audio_tokenizer import MossAudioTokenizerConfig, MossAudioTokenizerModel, hf
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.hf import registration
 from moss_audio_tokenizer.hf.feature_extraction import MossAudioTokenizerFeatureExtractor
 
 
@@ -67,7 +66,7 @@ def test_a_class_of_the_same_name_in_transformers_stays_itself(make_model, tmp_p
         built_in = ("MossAudioTokenizerConfig", "moss_audio_tokenizer")
         monkeypatch.setitem(mapping._reverse_config_mapping, *built_in)
         monkeypatch.setitem(mapping._model_mapping, built_in[1], "MossAudioTokenizerModel")
-    registration._register_models()  # a name that is taken is no obstacle
+    hf._register_models()  # a name that is taken is no obstacle
     AutoConfig.register("moss_audio_tokenizer", Theirs)
     try:
         for auto_class in (AutoModel, AutoModelForAudioTokenization):

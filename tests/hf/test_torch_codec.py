@@ -8,7 +8,7 @@ import pytest
 from moss_audio_tokenizer.codes.codec import StreamingCodec, encode_clips
 from moss_audio_tokenizer.errors import AudioError, CodesError
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
 
 @pytest.fixture

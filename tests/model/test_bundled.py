@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer import MossAudioTokenizerModel, load_audio
-from moss_audio_tokenizer.checkpoint.hub import BUNDLED
+from moss_audio_tokenizer.checkpoint.stored_weights import BUNDLED
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.metrics import mel_distance, stoi
 

@@ -11,10 +11,9 @@ from moss_audio_tokenizer.codes import Codec
 from moss_audio_tokenizer.errors import CheckpointError
 from moss_audio_tokenizer.files import hash_file
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
-from moss_audio_tokenizer.onnx.codec import OnnxCodec
-from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder
+from moss_audio_tokenizer.onnx.folder import BUNDLED, find_folder, weights_files
 from moss_audio_tokenizer.onnx.manifest import sealed
-from moss_audio_tokenizer.onnx.pointers import weights_files
+from moss_audio_tokenizer.onnx.tokenizer import OnnxCodec
 
 SAMPLE = BUNDLED.parents[2] / "samples" / "hello.flac"
 

@@ -11,7 +11,7 @@ from moss_audio_tokenizer.errors import (
     StreamFileError,
 )
 from moss_audio_tokenizer.onnx import OnnxAudioTokenizer
-from moss_audio_tokenizer.onnx.steps import near_runs
+from moss_audio_tokenizer.onnx.engines import near_runs
 
 STEP = 8  # samples a frame
 
@@ -138,7 +138,7 @@ def test_a_failed_run_moves_no_stream(codec, monkeypatch):
     slots = [stream.open() for _ in range(8)]
     far = (slots[0], slots[7])
     before = stream.step(dict.fromkeys(far, codes[:, :10]))
-    runner, calls = stream.engine._runner, []
+    runner, calls = stream.engine, []
     original = runner._run_near
 
     def failing(*arguments):
@@ -191,7 +191,7 @@ def test_memory_does_not_grow_with_the_stream(codec):
     for start in range(40):  # of many shapes
         stream.step({slot: codes_of(1 + start % 7)})
     assert stream.engine.num_bytes() == before
-    assert len(stream.engine._runner._bindings) <= 16
+    assert len(stream.engine._bindings) <= 16
 
 
 def test_which_slots_are_computed_together():

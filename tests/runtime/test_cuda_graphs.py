@@ -16,7 +16,7 @@ def call_again(step):
 
 def fixed(session):
     engine = session.engine
-    engine._graphed = GraphedStep(engine._compute, engine.state, call_again)
+    engine._graphed = GraphedStep(engine._compute, engine._rings, call_again)
     return session
 
 
@@ -43,7 +43,7 @@ def test_recorded_shapes_change_nothing(make_model, side):
             torch.testing.assert_close(
                 got[slots[row][1]], expected[slots[row][0]], atol=1e-5, rtol=1e-4
             )
-    assert torch.equal(plain.engine.state.positions, recorded.engine.state.positions)
+    assert torch.equal(plain.engine.positions, recorded.engine.positions)
 
 
 def test_a_shape_is_recorded_once(make_model):
@@ -55,7 +55,7 @@ def test_a_shape_is_recorded_once(make_model):
         shapes.append(None)
         return call_again(step)
 
-    engine._graphed = GraphedStep(engine._compute, engine.state, record)
+    engine._graphed = GraphedStep(engine._compute, engine._rings, record)
     slots = [session.open() for _ in range(4)]
     for frames in (1, 3, 4, 3, 1):
         session.step({slots[0]: torch.zeros(4, frames, dtype=torch.long)})
@@ -70,4 +70,4 @@ def test_a_shape_recorded_in_inference_mode_serves_outside_it(make_model):
     with torch.inference_mode():
         session.step(chunks)
     session.step(chunks)
-    assert session.engine.state.positions.tolist() == [2]
+    assert session.engine.positions.tolist() == [2]

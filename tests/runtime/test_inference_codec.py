@@ -69,7 +69,7 @@ def test_several_chunks(codec, sizes):
         (encoder, audio, samples, 2, codec.encoder(audio)),
         (decoder, hidden, sizes, 1, codec.decoder(hidden)),
     ]:
-        state = coder.stack.init_chunks()
+        state = coder.init_chunks()
         parts = [coder.run_chunk(part, state) for part in x.split(cut, dim=axis)]
         got = torch.cat(parts, dim=1 if coder is encoder else 2)
         assert relative_error(got, expected) < 1e-5

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from moss_audio_tokenizer.runtime.packed_linear import (
+from moss_audio_tokenizer.runtime.stage import (
     PackedLinear,
     PlainLinear,
     fast_linear,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.errors import InputError
-from moss_audio_tokenizer.runtime import offline
+from moss_audio_tokenizer.runtime import inference_codec
 
 STEP = 8  # samples a frame
 CHANNELS = pytest.mark.parametrize("channels", [1, 2])
@@ -32,7 +32,7 @@ def make_codec(make_codec):
 def chunk_path(request, monkeypatch):
     """Ring caches for short chunks, and the sliding caches that long chunks take."""
     if request.param == "sliding":
-        monkeypatch.setattr(offline, "LONGEST_STEP", 0)
+        monkeypatch.setattr(inference_codec, "LONGEST_STEP", 0)
     return request.param
 
 
@@ -190,20 +190,20 @@ def test_memory_does_not_grow(make_model):
         OneStream(encoder, random_audio(400 * STEP)),
     ]
     shapes = [
-        {name: tensor.shape for name, tensor in stream.session.engine.to_tensors().items()}
+        {name: tensor.shape for name, tensor in stream.session.engine.to_arrays().items()}
         for stream in streams
     ]
     sizes = [stream.session.engine.num_bytes() for stream in streams]
     for turn in range(100):
         streams[0].step(1)
         streams[1].step(STEP - 1)
-        assert decoder.engine.state.positions.tolist() == [turn + 1, 0]
+        assert decoder.engine.positions.tolist() == [turn + 1, 0]
         assert sum(chunk.shape[-1] for chunk in encoder._pending.values()) < STEP
     for stream, shape, size in zip(streams, shapes, sizes, strict=True):
-        tensors = stream.session.engine.to_tensors()
+        tensors = stream.session.engine.to_arrays()
         assert {name: tensor.shape for name, tensor in tensors.items()} == shape
         assert stream.session.engine.num_bytes() == size
-        assert size == sum(t.numel() * t.element_size() for t in tensors.values())
+        assert size == sum(array.nbytes for array in tensors.values())
 
 
 # Six weeks and half a year of 12.5 frames a second.
@@ -216,11 +216,11 @@ def test_far_from_the_start(make_model, position):
     late = [OneStream(decoder, codes), OneStream(encoder, audio)]
     fresh = [OneStream(decoder, codes), OneStream(encoder, audio)]
     for stream in late:
-        stream.session.engine.state.positions[stream.slot.index] = position
+        stream.session.engine.positions[stream.slot.index] = position
     for stream in late + fresh:
         for _ in range(20):
             stream.step(9 if stream.session is decoder else 9 * STEP)
-    assert decoder.engine.state.positions.tolist() == [position + 180, 180]
+    assert decoder.engine.positions.tolist() == [position + 180, 180]
     # What all layers of all stages together can see is less than 20 frames.
     sound, expected = late[0].result(), fresh[0].result()
     assert_close(sound[:, 20 * STEP :], expected[:, 20 * STEP :])

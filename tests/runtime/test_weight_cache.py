@@ -161,7 +161,7 @@ def test_prepared_again_for_other_settings(model, made):
     model.set_attention_implementation("flex_attention")
     half = model._inference_encoder()
     assert made == ["InferenceEncoder"] * 3
-    assert {stage.attention_backend for stage in half.stack.transformers()} == {"flex_attention"}
+    assert {stage.attention_backend for stage in half.transformers()} == {"flex_attention"}
 
 
 def test_new_weights_at_the_address_of_the_old(model):

@@ -18,7 +18,6 @@ from test_serve_requests import audio_codes, post, recording
 from toy_codec import FRAME, INFO, ToyCodec, some_audio, some_codes
 from websockets.sync.client import connect
 
-from moss_audio_tokenizer.codes.moss_format import to_bytes
 from moss_audio_tokenizer.serve import file_routes, runner
 from moss_audio_tokenizer.serve.admission import Refused
 from moss_audio_tokenizer.serve.batching import QueuedStream, StreamBatch
@@ -225,7 +224,7 @@ FORM = {"Content-Type": "multipart/form-data; boundary=limit"}
 
 
 def test_files_come_in_forms_and_compressed(server):
-    sound, document = recording(), to_bytes(audio_codes())
+    sound, document = recording(), audio_codes().to_bytes()
     plain = post(server, "/v1/encode", sound).content
     assert post(server, "/v1/encode", in_form(sound), headers=FORM).content == plain
     zipped = {"Content-Encoding": "gzip"}
@@ -238,7 +237,7 @@ def test_files_come_in_forms_and_compressed(server):
 
 
 def test_wrong_bodies_are_told_apart(server):
-    sound, document = recording(), to_bytes(audio_codes())
+    sound, document = recording(), audio_codes().to_bytes()
     field = b'name="model"\r\n\r\nx'
     cases = [
         ("/v1/decode", sound, {}, "this is a wav file; expected a .moss document"),

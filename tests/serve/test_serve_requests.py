@@ -14,7 +14,6 @@ from toy_codec import FRAME, INFO, RATE, ToyCodec, some_audio, some_codes
 
 from moss_audio_tokenizer.audio import encode_audio, load_audio
 from moss_audio_tokenizer.codes import AudioCodes
-from moss_audio_tokenizer.codes.moss_format import to_bytes
 from moss_audio_tokenizer.errors import InputError, ServerBusy, ServerError
 from moss_audio_tokenizer.serve.client import CodecClient
 from moss_audio_tokenizer.serve.settings import ServerSettings
@@ -70,8 +69,8 @@ def test_decoding_equals_offline_and_ends_where_the_original_did(server, audio_f
 
 
 def test_what_cannot_be_used_is_refused_in_one_document(server):
-    other = to_bytes(audio_codes(model="another"))
-    damaged = bytearray(to_bytes(audio_codes()))
+    other = audio_codes(model="another").to_bytes()
+    damaged = bytearray(audio_codes().to_bytes())
     damaged[-1] ^= 1
     cases = {
         ("/v1/encode", b"garbage"): "not a wav",
@@ -112,8 +111,8 @@ def test_limits_of_whole_files(serving):
             ("/v1/encode", encode_audio(np.zeros((1, 400_000)), RATE, ".flac"), "bad_input", 422),
             ("/v1/encode", bytes(40_001), "too_large", 413),
             ("/v1/encode", iter([bytes(20_000)] * 3), "too_large", 413),
-            ("/v1/decode", to_bytes(audio_codes(14)), "bad_input", 422),
-            ("/v1/decode", to_bytes(audio_codes(40)), "too_large", 413),
+            ("/v1/decode", audio_codes(14).to_bytes(), "bad_input", 422),
+            ("/v1/decode", audio_codes(40).to_bytes(), "too_large", 413),
         ]:
             answer = post(running, where, body)
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
@@ -223,7 +222,7 @@ def test_without_a_folder_no_voices(server):
 
 def test_the_longest_unused_voices_go_first(tmp_path):
     codes = audio_codes()
-    size = len(to_bytes(codes))
+    size = len(codes.to_bytes())
     cache = VoiceCache(tmp_path, "model", 3 * size)
     names = [voice_name(bytes([index])) for index in range(4)]
     for age, name in enumerate(names[:3]):
@@ -239,7 +238,7 @@ def test_the_longest_unused_voices_go_first(tmp_path):
 
 
 def test_what_a_voice_says_lies_beside_its_codes_and_goes_with_them(tmp_path):
-    codes, sizes = audio_codes(), len(to_bytes(audio_codes())) + len("what I say")
+    codes, sizes = audio_codes(), len(audio_codes().to_bytes()) + len("what I say")
     cache = VoiceCache(tmp_path, "model", 2 * sizes)
     names = [voice_name(bytes([index]), "what I say") for index in range(3)]
     assert voice_name(b"\0") not in names

@@ -160,7 +160,7 @@ def test_a_step_that_fails_halfway_moves_no_stream(model, monkeypatch, error):
     stream = model.decoder_stream(2, 4)
     slots = [stream.open(), stream.open()]
     results = [stream.step(dict.fromkeys(slots, codes[:, :40]))]
-    last = stream.engine._decoder.stack.transformers()[-1]
+    last = stream.engine._decoder.transformers()[-1]
     for frames in (slice(40, 42), slice(42, 46), slice(46, 60)):
         with monkeypatch.context() as patch:
 
@@ -244,6 +244,7 @@ def test_results_go_where_they_are_wanted(model):
         assert stream.close(slot).is_meta
 
 
+@pytest.mark.usefixtures("plain_steps")
 def test_chunks_of_several_devices_are_joined_where_the_last_is(model):
     chunks = [torch.zeros(1, 3), torch.zeros(1, 2, device="meta")]
     joined = model.encoder_stream(1).engine.join_chunks(chunks)

@@ -3,7 +3,7 @@
 import pytest
 
 from moss_audio_tokenizer.errors import InputError, SlotsFull, StreamFileError
-from moss_audio_tokenizer.streaming.slots import Slot, SlotTable, saved_slots
+from moss_audio_tokenizer.streaming.sessions import Slot, SlotTable, saved_slots
 
 
 def test_the_lowest_free_place_is_used_again():

@@ -1,7 +1,7 @@
-"""Continuous batches: the rows of successive calls are the same streams, in order.
+"""Streams behind calls with batches: the rows of successive calls are the same streams, in order.
 
-Rows join at the tail and leave when they are finalized; those that stay keep their order. Owns
-that order alone; a session holds the streams.
+In a `ContinuousBatch` rows join at the tail and leave when they are finalized; those that stay keep
+their order. `StreamRows` has as many rows in every call. Sessions hold the streams.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,54 +80,57 @@ class ContinuousBatch:
             )
 
 
-class CallersBatches:
-    """The continuous batches behind `batch_encode` and `batch_decode`: one for each verb."""
+def advance_batch(
+    batches: dict[str, ContinuousBatch],
+    verb: str,
+    make: Callable[[int, int], DecoderStream | EncoderStream],
+    chunks: list[Any],
+    max_batch_size: int | None,
+    finalize_indices: Any,
+    reset_stream: bool,
+) -> list[Array]:
+    """Advance the batch of a verb, as `ContinuousBatch.step` does.
 
-    def __init__(self) -> None:
-        self._batches: dict[str, ContinuousBatch] = {}
+    A first call (or one that resets) reserves ``max_batch_size`` rows of a session that
+    ``make`` makes. An error leaves the batches as they were.
+    """
+    finalize = require_indices(finalize_indices, "finalize_indices")
+    batch = None if reset_stream else batches.get(verb)
+    if max_batch_size is not None:
+        max_batch_size = require_count(max_batch_size, "max_batch_size")
+    if batch is None:
+        batch = ContinuousBatch(make(max_batch_size or len(chunks), _FRAMES_A_STEP))
+    elif max_batch_size not in (None, batch.max_rows):
+        raise InputError(
+            f"max_batch_size is {max_batch_size}, but the first call reserved "
+            f"{batch.max_rows} rows; leave it out, or start afresh with reset_stream=True"
+        )
+    results = batch.step(chunks, finalize)
+    batches[verb] = batch
+    return results
 
-    def refuse(
-        self, verb: str, max_batch_size: Any, finalize_indices: Any, reset_stream: bool
-    ) -> None:
-        """Refuse what means nothing without ``streaming=True``; a reset drops the verb's batch.
 
-        Raises:
-            InputError: an option of streaming was given.
-        """
-        if max_batch_size is not None or finalize_indices is not None:
-            raise InputError("max_batch_size and finalize_indices need streaming=True")
-        if reset_stream:
-            self.drop(verb)
+class StreamRows:
+    """The streams of one ``streaming`` block: a slot for each row of a batch, in order."""
 
-    def drop(self, verb: str) -> None:
-        """Drop the batch of a verb."""
-        self._batches.pop(verb, None)
+    def __init__(self, batch_size: int) -> None:
+        self.active = [True] * batch_size
+        self._sessions: dict[str, tuple[DecoderStream | EncoderStream, list[Slot]]] = {}
 
-    def advance(
-        self,
-        verb: str,
-        make: Callable[[int, int], DecoderStream | EncoderStream],
-        chunks: list[Any],
-        max_batch_size: int | None,
-        finalize_indices: Any,
-        reset_stream: bool,
-    ) -> list[Array]:
-        """Advance the batch of a verb, as `ContinuousBatch.step` does.
-
-        A first call (or one that resets) reserves ``max_batch_size`` rows of a session that
-        ``make`` makes. An error leaves the batch as it was.
-        """
-        finalize = require_indices(finalize_indices, "finalize_indices")
-        batch = None if reset_stream else self._batches.get(verb)
-        if max_batch_size is not None:
-            max_batch_size = require_count(max_batch_size, "max_batch_size")
-        if batch is None:
-            batch = ContinuousBatch(make(max_batch_size or len(chunks), _FRAMES_A_STEP))
-        elif max_batch_size not in (None, batch.max_rows):
+    def step(self, verb: str, make: Any, chunks: list[Array]) -> list[Array]:
+        """Advance the active rows by their chunks; the others give nothing and stand still."""
+        if len(chunks) != len(self.active):
             raise InputError(
-                f"max_batch_size is {max_batch_size}, but the first call reserved "
-                f"{batch.max_rows} rows; leave it out, or start afresh with reset_stream=True"
+                f"got {len(chunks)} rows inside streaming(batch_size={len(self.active)}); expected "
+                f"{len(self.active)}: open the block with another batch_size"
             )
-        results = batch.step(chunks, finalize)
-        self._batches[verb] = batch
-        return results
+        if verb not in self._sessions:
+            session = make(max_slots=len(self.active))
+            self._sessions[verb] = (session, [session.open() for _ in self.active])
+        session, slots = self._sessions[verb]
+        rows = zip(slots, chunks, self.active, strict=True)
+        found: dict[Slot, Array] = session.step(
+            {slot: chunk for slot, chunk, active in rows if active}
+        )
+        nothing: Array = session.engine.join_results([])
+        return [found.get(slot, nothing) for slot in slots]

@@ -1,100 +1,17 @@
-"""What callers pass to a codec: counts, durations, lists, and the shapes and values of arrays.
-
-Owns every check that PyTorch and NumPy share, and what its error says. Of arrays it uses only what
-both kinds have: shapes, indexing and comparisons; how a value becomes an array is the runtime's.
-"""
+"""What callers pass to a codec besides arrays: counts, durations, lists."""
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 from ..config import CodecConfig
 from ..errors import AudioError, CodesError, ConfigError, InputError
 
 LENGTHS = ("ceil", "floor")
-# More rows than this, of so few samples, are not a batch of clips.
-_MOST_SHORT_ROWS = 64
-_MOST_CHANNELS = 8
 # So many frames of streams fit into memory: an error about fewer has another cause.
 _MANY_FRAMES = 1000
-# Peaks above full scale happen; this far above it, the samples have the scale of integers.
-HIGHEST_PEAK = 100.0
-# What integer samples are divided by, by the name of their type.
-INTEGER_SCALES = {"int16": 2.0**15, "int32": 2.0**31}
-
-
-def shaped_as_waveforms(audio: Any, num_channels: int) -> Any:
-    """An array of any accepted shape as (batch, channels, samples).
-
-    (batch, channels, samples) for every model; (samples,) and (batch, samples) for mono;
-    (channels, samples) for stereo.
-
-    Raises:
-        AudioError: the shape or the channel count does not fit.
-    """
-    shape = list(audio.shape)
-    refuse_samples_first(shape, num_channels)
-    if audio.ndim == 1 and num_channels == 1:
-        audio = audio[None, None]
-    elif audio.ndim == 2:
-        audio = audio[:, None] if num_channels == 1 else audio[None]
-    if audio.ndim == 3 and len(audio) == 0:
-        raise AudioError(f"audio has shape {shape}, a batch of no clips; expected at least one")
-    if audio.ndim != 3 or audio.shape[1] != num_channels:
-        raise AudioError(
-            f"audio has shape {shape}; expected (batch, {num_channels}, samples) for this model of "
-            f"{num_channels} channel(s); mix or repeat channels first (load_audio does it)"
-        )
-    return audio
-
-
-def only_row(rows: Any, what: str, error: type[InputError]) -> Any:
-    """The only row of a batch of one.
-
-    Raises:
-        error: there are several; ``what`` is said to be one.
-    """
-    if len(rows) != 1:
-        raise error(f"{what}; got a batch of {len(rows)}")
-    return rows[0]
-
-
-def wrong_audio_type(dtype: object) -> AudioError:
-    """The error for samples of a type that audio does not have."""
-    return AudioError(
-        f"audio is {dtype}; expected floating point within +-1, int16 or int32: "
-        "moss_audio_tokenizer.audio.as_float_audio converts other PCM"
-    )
-
-
-def check_range(lowest: float, highest: float, finite: Any) -> None:
-    """Refuse samples that are not finite, or of another scale.
-
-    Args:
-        lowest: smallest sample.
-        highest: largest sample; NaN among the samples makes one of the two NaN.
-        finite: gives which samples (channels, samples) are finite; called only if need be.
-
-    Raises:
-        AudioError: they are one of the two.
-    """
-    if lowest >= -HIGHEST_PEAK and highest <= HIGHEST_PEAK:
-        return
-    wrong = ~np.asarray(finite())
-    if wrong.any():
-        first = int(wrong.any(0).argmax())
-        raise AudioError(
-            f"audio holds {int(wrong.sum())} NaN or infinite samples, the first at {first}; "
-            "replace them before encoding"
-        )
-    raise AudioError(
-        f"audio peaks at {max(-lowest, highest):g}; expected floating point within +-1: divide "
-        "samples of 16-bit scale by 32768"
-    )
 
 
 def check_rate(sampling_rate: int | None, config: CodecConfig) -> None:
@@ -108,81 +25,6 @@ def check_rate(sampling_rate: int | None, config: CodecConfig) -> None:
             f"the audio has {sampling_rate} samples a second, but the model takes "
             f"{config.sampling_rate}: resample it first (load_audio does it)"
         )
-
-
-def refuse_empty(samples: int) -> None:
-    """Refuse a clip without samples."""
-    if samples == 0:
-        raise AudioError("audio is empty; expected at least one sample")
-
-
-def valid_lengths(mask: np.ndarray | None, batch: int, steps: int, unit: str) -> list[int]:
-    """Valid lengths of padded rows, from a mask that is 1 (or True) on a prefix of each.
-
-    Raises:
-        InputError: the mask has another shape, other values, or a gap.
-    """
-    if mask is None:
-        return [steps] * batch
-    rows = mask.astype(bool)
-    if not np.array_equal(rows, mask):
-        raise InputError("padding_mask holds other values than 0 and 1")
-    rows = rows[None] if rows.ndim == 1 else rows
-    if list(rows.shape) != [batch, steps]:
-        raise InputError(
-            f"padding_mask has shape {list(rows.shape)}; expected ({batch}, {steps}), "
-            f"1 for valid {unit} and 0 for padding"
-        )
-    lengths = rows.sum(1)
-    if not np.array_equal(rows, np.arange(steps) < lengths[:, None]):
-        raise InputError("padding_mask has gaps; expected padding only at the end of each row")
-    return [int(length) for length in lengths]
-
-
-def shaped_as_codes(codes: Any, config: CodecConfig) -> Any:
-    """Integers of an accepted shape as (num_quantizers, batch, frames).
-
-    Raises:
-        CodesError: a wrong shape, too many layers, or no frames.
-    """
-    shape = list(codes.shape)
-    codes = codes[:, None] if codes.ndim == 2 else codes
-    if codes.ndim != 3 or 0 in codes.shape:
-        raise CodesError(
-            f"codes have shape {shape}; expected (num_quantizers, batch, frames) or "
-            "(num_quantizers, frames), none of them 0"
-        )
-    refuse_batch_first(shape, config)
-    check_num_quantizers(codes.shape[0], config)
-    return codes
-
-
-def wrong_codes_type(dtype: object) -> CodesError:
-    """The error for codes that are not integers."""
-    return CodesError(f"codes are {dtype}; expected integers")
-
-
-def check_codes_range(lowest: int, highest: int, config: CodecConfig) -> None:
-    """Refuse codes that no codebook entry has.
-
-    Raises:
-        CodesError: they are negative or too large.
-    """
-    size = config.quantizer.codebook_size
-    if lowest < 0 or highest >= size:
-        raise CodesError(f"codes reach from {lowest} to {highest}; expected 0 to {size - 1}")
-
-
-def is_empty_chunk(codes: Any, config: CodecConfig) -> bool:
-    """Whether codes (num_quantizers, 0) are a chunk without frames.
-
-    Raises:
-        CodesError: they are, but of more layers than the model has.
-    """
-    empty = codes.ndim == 2 and codes.shape[0] > 0 and codes.shape[1] == 0
-    if empty:
-        check_num_quantizers(codes.shape[0], config)
-    return empty
 
 
 def require_equal_layers(rows: list[Any], num_quantizers: int | None) -> None:
@@ -221,61 +63,6 @@ def check_num_quantizers(count: int | None, config: CodecConfig) -> int:
     if whole is None or not 1 <= whole <= available:
         raise CodesError(f"num_quantizers is {count!r}; expected 1 to {available} for this model")
     return whole
-
-
-def refuse_samples_first(shape: Sequence[int], num_channels: int) -> None:
-    """Refuse audio of shape (samples, channels), as sound libraries return it.
-
-    Raises:
-        AudioError: so it looks, or the last axis alone has the model's channels.
-    """
-    *before, last = shape or (0,)
-    many = len(shape) == 2 and before[0] > _MOST_SHORT_ROWS and last <= _MOST_CHANNELS
-    stereo_last = num_channels > 1 and last == num_channels and num_channels not in before[-1:]
-    if many or (stereo_last and len(shape) > 1):
-        raise AudioError(
-            f"audio has shape {list(shape)}, which looks like (samples, channels); transpose it to "
-            "(channels, samples)"
-        )
-
-
-def refuse_batch_first(shape: Sequence[int], config: CodecConfig) -> None:
-    """Refuse codes whose second axis, not the first, looks like the codebooks.
-
-    A batch of one, batch first, is refused too where its second axis is exactly the model's
-    num_quantizers: read as one codebook of many rows, it would decode to noise.
-
-    Raises:
-        CodesError: they look like (batch, num_quantizers, frames) or (frames, num_quantizers).
-    """
-    available = config.quantizer.num_quantizers
-    if len(shape) == 3 and shape[0] == 1 and 1 < shape[1] == available:
-        raise CodesError(
-            f"codes have shape {list(shape)}, which looks like (1, num_quantizers, frames): pass "
-            "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1)), or, for so many rows of one "
-            "codebook, a list of (1, frames) to batch_decode"
-        )
-    if shape[0] <= available or not 1 < shape[1] <= available:
-        return
-    remedy = "codes.T" if len(shape) == 2 else "codes.transpose(0, 1) (NumPy: codes.swapaxes(0, 1))"
-    raise CodesError(
-        f"num_quantizers is {shape[0]}; expected 1 to {available} for this model. Codes of shape "
-        f"{list(shape)} may have their codebooks in another axis: pass {remedy}"
-    )
-
-
-def require_one_clip(shape: Sequence[int]) -> None:
-    """Refuse codes of several clips where one is decoded: the others would be dropped.
-
-    Raises:
-        CodesError: the codes have another number of axes than two.
-    """
-    if len(shape) != 2:
-        raise CodesError(
-            f"codes have shape {list(shape)}; expected (num_quantizers, frames), the codes of one "
-            "clip: decode the clips of a batch one by one, as codes[:, i], or codes[i] where the "
-            "batch comes first"
-        )
 
 
 def require_lengths(name: object) -> str:

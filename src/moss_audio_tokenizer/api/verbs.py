@@ -1,7 +1,7 @@
 """The verbs of a codec, once for PyTorch and for NumPy: clips, batches and streams.
 
 Owns what the verbs take, check and return, and in which order. A runtime adds how its arrays are
-read (`model.inputs`, `onnx.arrays`), how rows are computed, and the engines of its sessions.
+read (`api.arrays`, `model.inputs`), how rows are computed, and the engines of its sessions.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from ..config import CodecConfig
 from ..errors import CodesError, InputError
 from ..streaming import DecoderStream, EncoderStream
 from ..streaming.engine import StepEngine
-from .continuous_batches import CallersBatches
+from .arrays import ArrayInputs, only_row
+from .continuous_batches import ContinuousBatch, StreamRows, advance_batch
 from .validation import (
     check_num_quantizers,
     check_rate,
     first_layers,
     frames_of_duration,
     memory_of_streams,
-    only_row,
     require_count,
     require_equal_layers,
     require_lengths,
@@ -39,10 +39,12 @@ class CodecVerbs(Generic[Encoded, Decoded]):
 
     lengths: str
     # The functions that read a caller's arrays, and the types of the results.
-    _arrays: ClassVar[Any]
+    _arrays: ClassVar[ArrayInputs]
     _encoder_output: ClassVar[Any]
     _decoder_output: ClassVar[Any]
-    _batches: CallersBatches
+    # Streams of `batch_encode` and `batch_decode`, and those of a `streaming` block.
+    _batches: dict[str, ContinuousBatch]
+    _rows: StreamRows | None = None
 
     # What a runtime adds
 
@@ -78,6 +80,10 @@ class CodecVerbs(Generic[Encoded, Decoded]):
     def _returned(self, output: Any, return_dict: bool | None) -> Any:
         """The output, or a tuple of some of its values."""
         raise NotImplementedError
+
+    def _drop_streams(self) -> None:
+        """Forget the streams that calls have left open."""
+        self._batches, self._rows = {}, None
 
     def set_lengths(self, name: str) -> None:
         """Choose how many frames a clip of n samples gives.
@@ -157,10 +163,17 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         if streaming:
             frames_of_duration(chunk_duration, self._codec_config())
             count = check_num_quantizers(num_quantizers, self._codec_config())
-            rows = self._batches.advance("encode", self.encoder_stream, items, *slots)
+            rows = advance_batch(self._batches, "encode", self.encoder_stream, items, *slots)
             return self._encoder_result([(row[:count], None) for row in rows])
-        self._batches.refuse("encode", *slots)
+        self._refuse_slots("encode", *slots)
         return self._encode(self._clips(items), num_quantizers, chunk_duration, deterministic)
+
+    def _refuse_slots(self, verb: str, most: Any, finalize: Any, reset_stream: bool) -> None:
+        """Refuse what means nothing without ``streaming=True``; a reset drops the verb's batch."""
+        if most is not None or finalize is not None:
+            raise InputError("max_batch_size and finalize_indices need streaming=True")
+        if reset_stream:
+            self._batches.pop(verb, None)
 
     def _clips(self, items: Sequence[Any]) -> list[Any]:
         """Clips (channels, samples) of a list."""
@@ -184,7 +197,10 @@ class CodecVerbs(Generic[Encoded, Decoded]):
     def _encode_rows(
         self, clips: list[Any], num_quantizers: int, chunk_frames: int | None, alone: bool
     ) -> list[tuple[Any, Any]]:
-        """Results of `encode`; where streams continue, hidden states are None."""
+        """Results of `encode`; in a `streaming` block, hidden states are None."""
+        if self._rows is not None:
+            codes = self._rows.step("encode", self.encoder_stream, clips)
+            return [(row[:num_quantizers], None) for row in codes]
         return self._run_encoder(clips, num_quantizers, chunk_frames, alone)
 
     def encode_together(self, clips: Sequence[Any], num_quantizers: int | None = None) -> list[Any]:
@@ -199,7 +215,9 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         return [codes for codes, _ in self._run_encoder(rows, count, None, alone=False)]
 
     def _whole(self, clip: Any) -> Any:
-        """The samples of a clip that are encoded: all, or with floor lengths whole frames."""
+        """The samples that are encoded: with floor lengths whole frames, else all of them."""
+        if self._rows is not None:  # the samples of an unfinished frame wait for the next call
+            return clip
         unit = self._codec_config().downsample_rate
         return clip[..., : whole_samples(clip.shape[-1], unit, self.lengths)]
 
@@ -277,9 +295,9 @@ class CodecVerbs(Generic[Encoded, Decoded]):
             chunks = [self._arrays.as_code_chunk(codes, config) for codes in items]
             chunks = first_layers(chunks, num_quantizers, config)
             return self._decoder_result(
-                self._batches.advance("decode", self.decoder_stream, chunks, *slots)
+                advance_batch(self._batches, "decode", self.decoder_stream, chunks, *slots)
             )
-        self._batches.refuse("decode", *slots)
+        self._refuse_slots("decode", *slots)
         rows = [_single(self._arrays.as_code_rows(codes, config).swapaxes(0, 1)) for codes in items]
         require_equal_layers(rows, num_quantizers)
         return self._decode(rows, num_quantizers, chunk_duration, deterministic)
@@ -298,7 +316,8 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         return self._decoder_result(self._decode_rows(rows, chunk, self._alone(deterministic)))
 
     def _decode_rows(self, rows: list[Any], chunk_frames: int | None, alone: bool) -> list[Any]:
-        """Results of `decode`."""
+        if self._rows is not None:
+            return self._rows.step("decode", self.decoder_stream, rows)
         return self._run_decoder(rows, chunk_frames, alone)
 
     # Sessions

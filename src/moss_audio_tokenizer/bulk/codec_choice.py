@@ -72,9 +72,9 @@ class CodecChoice:
         return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
 
     def _open_graphs(self) -> Codec:
-        from ..onnx.codec import OnnxCodec  # it loads encoder and decoder when first needed
+        from ..onnx.tokenizer import OnnxCodec  # it loads encoder and decoder when first needed
 
-        # One thread, as `use_one_thread` has it for PyTorch.
+        # It loads encoder and decoder when they are first needed; on one thread, as for PyTorch.
         return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
 
     def _open_torch(self, parts: str) -> Codec:
@@ -107,7 +107,7 @@ class CodecChoice:
     def _folder(self) -> Path:
         if self.runs_on == "onnx":
             return folder_path(self.model)
-        from ..checkpoint.hub import find_checkpoint
+        from ..checkpoint.stored_weights import find_checkpoint
 
         return find_checkpoint(self.model, {})
 

@@ -42,10 +42,8 @@ from .port_layout import (
     port_tensors,
     released_from_port,
 )
+from .stored_weights import CONFIG_NAME, INDEX_NAME, read_json, weight_files
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
-CONFIG_NAME = "config.json"
 FEATURE_EXTRACTOR_NAME = "preprocessor_config.json"
 # The layout of the class inside transformers, besides the released ones.
 PORT_LAYOUT = "hf"
@@ -117,10 +115,10 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.released = _read_json(folder / CONFIG_NAME)
+        self.released = read_json(folder / CONFIG_NAME)
         self._stack = ExitStack()
         self._open: dict[str, Any] = {}
-        self.files = _weight_files(folder)
+        self.files = weight_files(folder)
         for path in self.files:
             self._open_file(path)
         self.layout = layout_of(self._open)
@@ -195,52 +193,6 @@ class Checkpoint:
 
 def _is_identity(tensor: Tensor) -> bool:
     return tensor.ndim == 2 and torch.equal(tensor, torch.eye(*tensor.shape, dtype=tensor.dtype))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not path.is_file():
-            raise CheckpointError(f"{path} is not a regular file")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"no {path.name} in {path.parent}; expected a model folder with config.json and "
-            "safetensors weights, a hub id, or 'bundled'"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds {type(value).__name__}; expected a JSON object")
-    return value
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / INDEX_NAME
-    if index.exists():
-        weight_map = _read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{index} has no usable weight_map; copy it again")
-        return [_shard(folder, name) for name in sorted(set(map(str, weight_map.values())))]
-    if (folder / WEIGHTS_NAME).is_file():
-        return [folder / WEIGHTS_NAME]
-    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(
-        path.name for suffix in ("*.pt", "*.pth", "*.ckpt") for path in folder.glob(suffix)
-    )
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code "
-            "when read and are refused; convert them to safetensors where you trust them"
-        )
-    raise CheckpointError(f"no {WEIGHTS_NAME} or {INDEX_NAME} in {folder}")
-
-
-def _shard(folder: Path, name: str) -> Path:
-    # A shard stays inside its folder, whatever a downloaded index says.
-    if Path(name).name != name:
-        raise CheckpointError(f"{folder / INDEX_NAME} names an unusable shard {name!r}")
-    if not (folder / name).is_file():
-        raise CheckpointError(f"{folder} lacks the shard {name} that its index names")
-    return folder / name
 
 
 def load_codec(checkpoint: Checkpoint, parts: str = "all") -> Codec:

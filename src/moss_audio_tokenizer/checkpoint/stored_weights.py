@@ -1,21 +1,21 @@
-"""The tensors of a checkpoint without PyTorch: names, shapes, and where their bytes lie.
+"""Checkpoints without PyTorch: where they are, what they describe, and where their tensors lie.
 
-Owns reading headers and single values; what is read here is described or pointed to, not run.
-`checkpoint.py` loads models.
+Owns finding a checkpoint, its files and their headers; what is read here is described or pointed
+to, not run. `codec_checkpoint.py` loads models.
 """
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import CodecConfig, codec_config_from_released
-from ..errors import CheckpointError
+from ..config import CodecConfig, Stage, TransformerStage, codec_config_from_released
+from ..errors import CheckpointError, MissingDependencyError
 from ..files import require_file
+from ..onnx.folder import BUNDLED
 from .key_names import SCALES_SUFFIX, canonical_name, equal_projections, layout_of
 
 WEIGHTS_NAME = "model.safetensors"
@@ -71,8 +71,8 @@ class StoredWeights:
 
     def __init__(self, folder: Path, config: CodecConfig | None = None) -> None:
         self.folder = folder
-        released = _read_json(folder / CONFIG_NAME)
-        self.files = _weight_files(folder)
+        released = read_json(folder / CONFIG_NAME)
+        self.files = weight_files(folder)
         self._tensors: dict[str, StoredTensor] = {}
         headers = [read_header(file) for file in self.files]
         self.layout = layout_of(name for header in headers for name in header)
@@ -177,24 +177,166 @@ def _stored(file: Path, entry: dict[str, Any], start: int) -> StoredTensor:
     return tensor
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint.
+
+    Raises:
+        CheckpointError: there are none, or one that the index names is missing.
+    """
     index = folder / INDEX_NAME
-    names: Iterable[str] = [WEIGHTS_NAME]
-    if index.is_file():
-        names = sorted(set(map(str, _read_json(index).get("weight_map", {}).values())))
-    files = [folder / name for name in names if Path(name).name == name]
-    if not files or not all(file.is_file() for file in files):
-        raise CheckpointError(f"{folder} has no {WEIGHTS_NAME}, or lacks a shard of its index")
-    return files
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    if index.exists():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index} has no usable weight_map; copy it again")
+        return [_shard(folder, name) for name in sorted(set(map(str, weight_map.values())))]
+    if (folder / WEIGHTS_NAME).is_file():
+        return [folder / WEIGHTS_NAME]
+    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(
+        path.name for suffix in ("*.pt", "*.pth", "*.ckpt") for path in folder.glob(suffix)
+    )
+    if pickles:
         raise CheckpointError(
-            f"{path} cannot be read as JSON ({problem}); expected a model folder"
-        ) from problem
+            f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code "
+            "when read and are refused; convert them to safetensors where you trust them"
+        )
+    raise CheckpointError(f"no {WEIGHTS_NAME} or {INDEX_NAME} in {folder}")
+
+
+def _shard(folder: Path, name: str) -> Path:
+    # A shard stays inside its folder, whatever a downloaded index says.
+    if Path(name).name != name:
+        raise CheckpointError(f"{folder / INDEX_NAME} names an unusable shard {name!r}")
+    if not (folder / name).is_file():
+        raise CheckpointError(f"{folder} lacks the shard {name} that its index names")
+    return folder / name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: it is missing, or holds something else.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise CheckpointError(f"{path} is not a regular file")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"no {path.name} in {path.parent}; expected a model folder with config.json and "
+            "safetensors weights, a hub id, or 'bundled'"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds {type(value).__name__}; expected a JSON object")
     return value
+
+
+def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:
+    """The folder of a checkpoint; asks the hub only for what is not a folder.
+
+    Args:
+        name: a folder, a hub id, or "bundled".
+        hub: options of the hub, such as revision and cache_dir.
+
+    Raises:
+        CheckpointError: it is none of them, or the hub does not have it.
+        MissingDependencyError: it would have to come from the hub, whose library is missing.
+    """
+    if not isinstance(name, str | Path):
+        raise CheckpointError(
+            f"got {type(name).__name__} for a model; expected a folder, a hub id, or 'bundled'"
+        )
+    if str(name) == "bundled":
+        return BUNDLED
+    try:
+        if Path(name).is_dir():
+            return Path(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(name)[:80]!r} is no usable path ({error})") from error
+    if Path(name).exists() or str(name).startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{str(name)!r} is no folder; expected a model folder, a hub id, or 'bundled'"
+        )
+    return _from_hub(str(name), hub)
+
+
+def _from_hub(name: str, hub: dict[str, Any]) -> Path:
+    # Here, so that folders can be read where PyTorch's companions are not installed.
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{name!r} is no folder; to ask the hub for it needs huggingface_hub: "
+            "pip install 'moss-audio-tokenizer[torch]'"
+        ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"], **hub))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(
+            f"{name!r} is neither a folder nor to be had from the hub "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def describe_model(path: str | Path) -> dict[str, Any]:
+    """Sizes, rates, parameters and windows of a model folder, a hub id, or "bundled".
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+        ConfigError: its configuration is not one of a released kind.
+    """
+    weights = StoredWeights(find_checkpoint(path, {}))
+    config = weights.config
+    return {
+        "model": str(path),
+        "sampling_rate": config.sampling_rate,
+        "channels": config.number_channels,
+        "frame_rate": config.frame_rate,
+        "samples_per_frame": config.downsample_rate,
+        "num_quantizers": config.quantizer.num_quantizers,
+        "codebook_size": config.quantizer.codebook_size,
+        "quantizer_type": config.quantizer.quantizer_type,
+        "kbps": _bitrates(config),
+        "parameters": _parameters(weights),
+        "encoder": _stages(config.encoder, config.encoder_rates),
+        "decoder": _stages(config.decoder, config.decoder_rates),
+        "layout": weights.layout,
+        "files": {file.name: file.stat().st_size for file in weights.files},
+    }
+
+
+def _bitrates(config: CodecConfig) -> dict[str, float]:
+    """Bitrates in kbps at 1, 2, 4, ... layers and at all of them."""
+    layers, bits = (
+        config.quantizer.num_quantizers,
+        (config.quantizer.codebook_size - 1).bit_length(),
+    )
+    counts = {2**power for power in range(layers.bit_length())} | {layers}
+    return {str(count): count * bits * config.frame_rate / 1000 for count in sorted(counts)}
+
+
+def _parameters(weights: StoredWeights) -> dict[str, int]:
+    counts = {"encoder": 0, "quantizer": 0, "decoder": 0}
+    counted = [item for item in weights.shapes().items() if not item[0].endswith(".scales")]
+    extra = [name for name, _ in counted if name.split(".")[0] not in counts]
+    if extra:
+        raise CheckpointError(
+            f"{weights.folder} has extra {len(extra)} tensors ({', '.join(extra[:3])}); "
+            "expected those of encoder, quantizer and decoder: get the checkpoint again"
+        )
+    for name, shape in counted:
+        counts[name.split(".")[0]] += math.prod(shape)
+    return counts | {"total": sum(counts.values())}
+
+
+def _stages(stages: tuple[Stage, ...], rates: tuple[float, ...]) -> list[str]:
+    return [
+        f"{stage.num_layers} layer{'s' if stage.num_layers > 1 else ''} of width {stage.d_model} "
+        f"at {rate:g} Hz, "
+        f"{stage.num_heads} heads, {stage.context_seconds:g} s of context"
+        for stage, rate in zip(stages, rates, strict=True)
+        if isinstance(stage, TransformerStage)
+    ]

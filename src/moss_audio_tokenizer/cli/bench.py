@@ -86,7 +86,7 @@ def _in_onnx(
             "--backend onnx measures a model as it was exported; leave out --untrained and --dtype"
         )
     from ..evaluation.speed import measure_machine
-    from ..onnx.codec import OnnxCodec
+    from ..onnx.tokenizer import OnnxCodec
 
     return OnnxCodec.from_pretrained(model, device, threads), lambda: measure_machine(threads)
 

@@ -250,7 +250,7 @@ def progress(description: str, total: int | None = None) -> Iterator["Progress"]
 @contextmanager
 def one_of(bar: "Progress", description: str) -> "Iterator[None]":
     """One step of a bar: it moves as a codec works through a clip, and is full behind the block."""
-    from ..codes.codec_progress import watched
+    from ..codes.codec import watched
 
     task = bar.tasks[0]
     before = task.completed

@@ -129,12 +129,13 @@ def export_checkpoint(
         Path, options.output_option("DIR", "New folder for config.json and model.safetensors.")
     ],
     layout: Annotated[
-        Literal["v1", "v2", "hf"],
+        Literal["v1", "v2", "hf"] | None,
         typer.Option(
+            show_default="v1 if that can describe the model, else v2",
             help="Names of the tensors: as released for v1 or v2, or as in the class inside "
-            "transformers (hf)."
+            "transformers (hf).",
         ),
-    ] = "v1",
+    ] = None,
     weight_dtype: Annotated[
         Literal["fp32", "bf16", "fp16", "int8"],
         typer.Option(
@@ -161,13 +162,15 @@ def export_checkpoint(
     """
     with needs_extra("torch", "writing checkpoints"):
         from ..checkpoint.codec_checkpoint import write_feature_extractor_config
+        from ..config.released import default_layout
         from ..hf.modeling import MossAudioTokenizerModel
     require_new(output, "-o")
     _check_layout(layout, weight_dtype, max_shard_size, remote_code)
     loaded = MossAudioTokenizerModel.from_pretrained(model)
+    chosen: str = layout or default_layout(loaded.config.codec)
     with atomic_path(output, error=CheckpointError, replace_folder=False) as folder:
         loaded.save_pretrained(
-            folder, layout=layout, weight_dtype=weight_dtype, max_shard_size=max_shard_size
+            folder, layout=chosen, weight_dtype=weight_dtype, max_shard_size=max_shard_size
         )
         if remote_code:
             from ..export.remote_code import add_remote_code
@@ -175,11 +178,11 @@ def export_checkpoint(
             add_remote_code(folder)
         else:
             write_feature_extractor_config(folder, loaded.config.codec)
-    if layout == "hf":  # its folded weight norm has another identity
+    if chosen == "hf":  # its folded weight norm has another identity
         loaded = MossAudioTokenizerModel.from_pretrained(output, parts="decoder")
     facts = {
         "folder": str(output),
-        "layout": layout,
+        "layout": chosen,
         "weight_dtype": weight_dtype,
         "model_identity": loaded.identity,
         "bytes": sum(file.stat().st_size for file in output.iterdir()),
@@ -187,7 +190,9 @@ def export_checkpoint(
     display.print_result(as_json, facts)
 
 
-def _check_layout(layout: str, weight_dtype: str, max_shard_size: str, remote_code: bool) -> None:
+def _check_layout(
+    layout: str | None, weight_dtype: str, max_shard_size: str, remote_code: bool
+) -> None:
     if remote_code and layout == "hf":
         raise InputError(
             "--remote-code and --layout hf exclude each other: transformers loads that layout by "

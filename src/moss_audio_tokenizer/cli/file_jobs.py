@@ -310,11 +310,14 @@ def _print_results(results: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _line(result: dict[str, Any]) -> str:
-    facts = [display.seconds(result["duration_seconds"]), f"{result['kbps']:g} kbps"]
+    written = result.get("reconstructions", [result])
+    rates, outputs = ([one[key] for one in written] for key in ("kbps", "output"))
+    facts = [display.seconds(result["duration_seconds"])]
+    facts.append(f"{', '.join(f'{rate:g}' for rate in rates)} kbps")
     if "bytes" in result:
         facts.append(display.file_size(result["bytes"]))
     facts += notes(result)
-    return f"{result['input']} -> {result['output']}  ({', '.join(facts)})"
+    return f"{result['input']} -> {', '.join(outputs)}  ({', '.join(facts)})"
 
 
 def notes(result: dict[str, Any]) -> list[str]:

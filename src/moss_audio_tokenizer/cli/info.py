@@ -1,6 +1,6 @@
 """`moss-audio info`: what a model, a codes file or a sound file is.
 
-Owns only the looks; codes describe themselves, and models are `checkpoint.describe`'s.
+Owns only the looks; codes describe themselves, and models are `checkpoint.stored_weights`'.
 """
 
 from pathlib import Path
@@ -103,7 +103,7 @@ def _codes_facts(path: Path) -> dict[str, Any]:
 
 
 def _describe_model(name: str) -> dict[str, Any]:
-    from ..checkpoint.describe import describe_model
+    from ..checkpoint.stored_weights import describe_model
     from ..speech.model_facts import describe_speech_model, is_speech_model
 
     if is_speech_model(name):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, CodesError, ConfigError, InputError
+from ..errors import CheckpointError, CodesError, InputError
 from .failures import needs_extra
 
 if TYPE_CHECKING:
@@ -45,27 +45,17 @@ def load_codec(
         ConfigError: the device does not exist here, or the backend has no such dtype or attention.
         MissingDependencyError: the backend is not installed.
     """
-    from ..onnx.folder import choose_backend
+    from ..opening import load_codec
 
-    purpose = _purpose(model, asked_for=backend is not None)
-    if backend is None:
-        backend = "torch" if attention else choose_backend(model, device, compute_dtype)
-    if backend == "onnx":
-        if attention or compute_dtype != "fp32":
-            raise ConfigError(
-                "--attention and --compute-dtype are for PyTorch; leave them out, or take "
-                "--backend torch"
-            )
-        from ..onnx.codec import OnnxCodec
-
-        return OnnxCodec.from_pretrained(model, device, num_threads)
-    with needs_extra("torch", purpose):
-        from ..hf.torch_codec import TorchCodec
-        from ..runtime.hardware import use_threads
-    if num_threads is not None:
-        use_threads(num_threads)
-    return TorchCodec.from_pretrained(
-        model, parts, device, compute_dtype, deterministic, attention=attention
+    return load_codec(
+        model,
+        device,
+        backend,
+        parts=parts,
+        num_threads=num_threads,
+        compute_dtype=compute_dtype,
+        attention=attention,
+        deterministic=deterministic,
     )
 
 
@@ -161,18 +151,6 @@ def check_speech_model(model: str, recipe: str) -> None:
             f"{model!r} {fault}; no speech model ships with this package: train one with "
             f"moss-audio train {recipe} (docs/speech.md), and name its folder"
         )
-
-
-def _purpose(model: str, asked_for: bool) -> str:
-    """What PyTorch is needed for, and how to do without it where it was not asked for."""
-    from ..onnx.folder import is_exported
-
-    if asked_for or is_exported(model):
-        return f"running {model!r} in PyTorch"
-    return (
-        f"{model!r} holds no exported graphs (onnx.json); make them with moss-audio export onnx "
-        "(extra: export) and name that folder, for running it in PyTorch"
-    )
 
 
 def num_quantizers_of(count: int | None, kbps: float | None, info: "CodecInfo") -> int | None:

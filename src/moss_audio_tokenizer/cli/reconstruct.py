@@ -128,7 +128,10 @@ def reconstruct(
     if len(jobs) > 1:
 
         def work(job: Job) -> dict[str, Any]:
-            return _described(_reconstruct(codec, job, layers, several, lambda _: nullcontext()))
+            result = _reconstruct(codec, job, layers, several, lambda _: nullcontext())
+            replaced = any(version.replaced for version in result.versions)
+            written = {"output": str(result.versions[-1].output)}
+            return _described(result) | written | ({"replaced": True} if replaced else {})
 
         work_through(jobs, "reconstructing", work, as_json)
         return

@@ -9,18 +9,18 @@ import json
 import math
 import struct
 import zipfile
+from os import PathLike
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import CodesError, CodesFileError
-from .clip_codes import ClipCodes
-from .moss_format import checksum_of
+from ..errors import CodesFileError
+from .moss_format import StoredCodes, checksum_of
 
 _DESCRIPTION = "moss_audio_codes"
 _NPZ_MEMBERS = {"codes.npy", "metadata.npy"}
@@ -33,12 +33,13 @@ _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, struct.error
 _ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, TokenError)
 
 
-def save_safetensors(codes: ClipCodes, path: Path) -> None:
+def save_safetensors(codes: np.ndarray, metadata: dict[str, Any], path: Path) -> None:
     """Write a .safetensors file: the tensor ``codes`` and its description."""
-    path.write_bytes(save({"codes": _narrow(codes)}, {_DESCRIPTION: _describe(codes)}))
+    description = {_DESCRIPTION: _describe(codes, metadata)}
+    path.write_bytes(save({"codes": _narrow(codes, metadata)}, description))
 
 
-def load_safetensors(path: Path, size: int) -> ClipCodes:
+def load_safetensors(path: Path, size: int) -> StoredCodes:
     """Read a .safetensors file of ``size`` bytes.
 
     Raises:
@@ -47,25 +48,25 @@ def load_safetensors(path: Path, size: int) -> ClipCodes:
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
     if size < 8 or header_size > min(_MAX_DESCRIPTION, size):
-        raise _unreadable(path, f"its header claims {header_size} of {size} bytes")
+        raise unreadable(path, f"its header claims {header_size} of {size} bytes")
     try:
         # safetensors itself compares all sizes with that of the file before it reads
         with safe_open(path, framework="np") as file:
             description = (file.metadata() or {}).get(_DESCRIPTION, "")
             codes = file.get_tensor("codes")
     except (SafetensorError, KeyError, TypeError, AttributeError) as problem:
-        raise _unreadable(path, problem) from problem
-    return _build(codes, description, path)
+        raise unreadable(path, problem) from problem
+    return _stored(codes, description, path)
 
 
-def save_npz(codes: ClipCodes, path: Path) -> None:
+def save_npz(codes: np.ndarray, metadata: dict[str, Any], path: Path) -> None:
     """Write an uncompressed .npz file: ``codes``, and the description as bytes."""
-    text = np.frombuffer(_describe(codes).encode("ascii"), np.uint8)
+    text = np.frombuffer(_describe(codes, metadata).encode("ascii"), np.uint8)
     with path.open("wb") as file:
-        np.savez(file, codes=_narrow(codes), metadata=text)
+        np.savez(file, codes=_narrow(codes, metadata), metadata=text)
 
 
-def load_npz(path: Path, size: int) -> ClipCodes:
+def load_npz(path: Path, size: int) -> StoredCodes:
     """Read an .npz file of ``size`` bytes.
 
     Raises:
@@ -78,11 +79,11 @@ def load_npz(path: Path, size: int) -> ClipCodes:
                 codes = _read_array(file, size)
             with archive.open("metadata.npy") as file:
                 text = _read_array(file, _MAX_DESCRIPTION)
-        return _build(codes, text.astype(np.uint8).tobytes().decode("ascii"), path)
+        return _stored(codes, text.astype(np.uint8).tobytes().decode("ascii"), path)
     except CodesFileError:
         raise
     except (*_ZIP_ERRORS, *_ARRAY_ERRORS) as problem:
-        raise _unreadable(path, problem) from problem
+        raise unreadable(path, problem) from problem
 
 
 def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
@@ -90,11 +91,11 @@ def _check_members(archive: zipfile.ZipFile, size: int, path: Path) -> None:
     members = archive.infolist()
     names = {member.filename for member in members}
     if names != _NPZ_MEMBERS or len(members) != len(names):
-        raise _unreadable(path, f"it holds {', '.join(sorted(names)[:4]) or 'nothing'}")
+        raise unreadable(path, f"it holds {', '.join(sorted(names)[:4]) or 'nothing'}")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise _unreadable(path, "it is compressed: write it with numpy.savez")
+        raise unreadable(path, "it is compressed: write it with numpy.savez")
     if sum(member.file_size for member in members) > size:
-        raise _unreadable(path, "its arrays claim more bytes than the file has")
+        raise unreadable(path, "its arrays claim more bytes than the file has")
 
 
 def _read_array(file: IO[bytes], limit: int) -> np.ndarray:
@@ -111,35 +112,28 @@ def _read_array(file: IO[bytes], limit: int) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _narrow(codes: ClipCodes) -> np.ndarray:
+def _narrow(codes: np.ndarray, metadata: dict[str, Any]) -> np.ndarray:
     """The smallest signed type that holds the codes: signed, as PyTorch knows few unsigned."""
-    return codes.codes.astype(np.int16 if codes.codebook_size <= 2**15 else np.int32)
+    return codes.astype(np.int16 if metadata["codebook_size"] <= 2**15 else np.int32)
 
 
-def _describe(codes: ClipCodes) -> str:
-    return json.dumps({**codes.metadata, "checksum": checksum_of(codes)})
+def _describe(codes: np.ndarray, metadata: dict[str, Any]) -> str:
+    return json.dumps({**metadata, "checksum": checksum_of(codes, metadata)})
 
 
-def _build(codes: np.ndarray, description: str, path: Path) -> ClipCodes:
-    """The codes, if they are those that the description was written for."""
+def _stored(codes: np.ndarray, description: str, path: Path) -> StoredCodes:
     try:
         values = json.loads(description)
         checksum = values.pop("checksum")
-        built = ClipCodes(codes, **values)
-    except CodesError:
-        raise
+        return StoredCodes(codes, dict(values), checksum)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:
-        raise _unreadable(path, f"no description of its codes: {problem}") from problem
-    # A missing value or a downsample_rate of 0 would have been filled in with a default.
-    if built.metadata != values:
-        raise _unreadable(path, f"its description must have {', '.join(built.metadata)}")
-    if checksum_of(built) != checksum:
-        raise _unreadable(path, "its checksum does not match: it was altered")
-    return built
+        raise unreadable(path, f"no description of its codes: {problem}") from problem
 
 
-def _unreadable(path: Path, reason: object) -> CodesFileError:
+def unreadable(path: str | PathLike[str], reason: object) -> CodesFileError:
+    """The error for a file that holds no codes."""
     text = " ".join(str(reason).split())
     return CodesFileError(
-        f"{str(path)!r} cannot be read as codes in {path.suffix} ({text}); copy or encode it again"
+        f"{str(path)!r} cannot be read as codes in {Path(path).suffix} ({text}); "
+        "copy or encode it again"
     )

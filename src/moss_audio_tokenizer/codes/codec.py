@@ -1,18 +1,23 @@
-"""The protocols of a codec: what programs that move audio and codes ask of a model.
+"""What programs that move audio and codes ask of a model: the protocols of a codec.
 
-NumPy in, NumPy out, so that any runtime (PyTorch, ONNX, a server) can stand behind them. Knows
-nothing of models or files.
+NumPy in, NumPy out, so that any runtime (PyTorch, ONNX, a server) can stand behind them; a
+model's own verbs do as `ArrayCodec`. Codecs work through clips chunk by chunk, and `watched` shows
+how far they are. Knows nothing of models or files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from ..config import CodecConfig
+from ..errors import CodesError
 from ..streaming import DecoderStream, EncoderStream
+from ..streaming.engine import StepEngine
 
 
 @dataclass(frozen=True)
@@ -132,3 +137,112 @@ def encode_clips(
     if together and hasattr(codec, "encode_batch"):
         return codec.encode_batch(clips, num_quantizers=num_quantizers)
     return [codec.encode(clip, num_quantizers=num_quantizers) for clip in clips]
+
+
+_report: ContextVar[Callable[[int, int], None] | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def watched(report: Callable[[int, int], None]) -> Iterator[None]:
+    """Have ``report`` called with the frames done and the frames in all, in this thread."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
+
+
+def reported(chunks: Iterable[slice], num_frames: int) -> Iterator[slice]:
+    """The same chunks of a clip; each is reported as done when the next one is asked for."""
+    report = _report.get()
+    for chunk in chunks:
+        yield chunk
+        if report is not None:
+            report(chunk.stop, num_frames)
+
+
+class ArrayCodec:
+    """A codec for programs.
+
+    Args:
+        model: a model with the verbs of `CodecVerbs`.
+        deterministic: compute every clip by itself.
+    """
+
+    def __init__(self, model: Any, deterministic: bool = False) -> None:
+        self.model = model
+        self.deterministic = deterministic
+        self._info = CodecInfo.of(model.identity, self.config)
+
+    def _array(self, values: Any) -> np.ndarray:
+        """A result of the model as a NumPy array."""
+        array: np.ndarray = values
+        return array
+
+    def _engine(self, engine: StepEngine) -> StepEngine:
+        """An engine of the model whose results are NumPy arrays."""
+        return engine
+
+    @property
+    def config(self) -> CodecConfig:
+        """How the codec is built."""
+        config: CodecConfig = self.model._codec_config()
+        return config
+
+    @property
+    def info(self) -> CodecInfo:
+        """What this codec is."""
+        return self._info
+
+    def encode(
+        self,
+        audio: Float[np.ndarray, "channels samples"],
+        *,
+        num_quantizers: int | None = None,
+        chunk_duration: float | None = None,
+    ) -> Integer[np.ndarray, "num_quantizers frames"]:
+        """Codes (int64) of a clip."""
+        options = {"chunk_duration": chunk_duration, "deterministic": self.deterministic}
+        encoded = self.model.encode(
+            audio[None], num_quantizers=num_quantizers, return_dict=True, **options
+        )
+        return self._array(encoded.audio_codes[:, 0])
+
+    def encode_batch(
+        self, clips: Sequence[Float[np.ndarray, "channels _"]], *, num_quantizers: int | None = None
+    ) -> list[Integer[np.ndarray, "num_quantizers _"]]:
+        """Codes (int64) of clips that are computed at once, also on a CPU.
+
+        Sums are then rounded in another order than in `encode`, so that a few codes depend on the
+        batch.
+        """
+        return [self._array(row) for row in self.model.encode_together(clips, num_quantizers)]
+
+    def decode(
+        self,
+        codes: Integer[np.ndarray, "num_quantizers frames"],
+        *,
+        chunk_duration: float | None = None,
+    ) -> Float[np.ndarray, "channels samples"]:
+        """Audio (float32) of codes."""
+        if np.ndim(codes) != 2:
+            raise CodesError(
+                f"codes have shape {list(np.shape(codes))}; expected (num_quantizers, frames), the "
+                "codes of one clip: decode the clips of a batch one by one, as codes[:, i], or "
+                "codes[i] where the batch comes first"
+            )
+        options = {"chunk_duration": chunk_duration, "deterministic": self.deterministic}
+        decoded = self.model.decode(np.asarray(codes), return_dict=True, **options)
+        return self._array(decoded.audio[0])
+
+    def encoder_stream(
+        self, max_slots: int = 64, max_chunk_frames: int = 25, num_quantizers: int | None = None
+    ) -> EncoderStream:
+        """Open a session that encodes audio."""
+        stream = self.model.encoder_stream(max_slots, max_chunk_frames, num_quantizers)
+        return EncoderStream(self._engine(stream.engine), stream.pads_last_frame)
+
+    def decoder_stream(self, max_slots: int = 64, max_chunk_frames: int = 25) -> DecoderStream:
+        """Open a session that decodes codes."""
+        stream = self.model.decoder_stream(max_slots, max_chunk_frames)
+        return DecoderStream(self._engine(stream.engine))

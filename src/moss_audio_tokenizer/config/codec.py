@@ -148,6 +148,9 @@ class CodecConfig:
         encoder: stages from the waveform to the quantizer.
         decoder: stages from the quantizer to the waveform.
         quantizer: the residual quantizer.
+        frame_rate: frames of codes a second.
+        encoder_rates: steps a second at which each stage works (a patch stage: after it).
+        decoder_rates: likewise.
     """
 
     sampling_rate: int
@@ -156,6 +159,7 @@ class CodecConfig:
     decoder: tuple[Stage, ...]
     quantizer: QuantizerConfig
     number_channels: int = 1
+    frame_rate: float = field(init=False, repr=False, compare=False)
     encoder_rates: tuple[float, ...] = field(init=False, repr=False, compare=False)
     decoder_rates: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
@@ -172,6 +176,7 @@ class CodecConfig:
         self._check_link("encoder's output", last, "quantizer.input_dim", self.quantizer.input_dim)
         last = self._check_dimensions("decoder", self.decoder, self.quantizer.output_dim, False)
         self._check_link("decoder's output", last, "the waveform", 1)
+        object.__setattr__(self, "frame_rate", self.sampling_rate / self.downsample_rate)
         object.__setattr__(self, "encoder_rates", self._rates(self.encoder, self.stream_rate, True))
         object.__setattr__(self, "decoder_rates", self._rates(self.decoder, self.frame_rate, False))
 
@@ -217,7 +222,6 @@ class CodecConfig:
 
     @staticmethod
     def _rates(stages: tuple[Stage, ...], rate: float, folds: bool) -> tuple[float, ...]:
-        """Steps a second at which each stage works (a patch stage: after it)."""
         rates = []
         for stage in stages:
             if isinstance(stage, PatchStage):
@@ -229,11 +233,6 @@ class CodecConfig:
     def stream_rate(self) -> float:
         """Samples a second of the (interleaved) stream that the encoder reads."""
         return float(self.sampling_rate * self.number_channels)
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames of codes a second."""
-        return self.sampling_rate / self.downsample_rate
 
     def context_steps(self, stage: TransformerStage, rate: float) -> int:
         """Steps of ``stage`` that a step sees, itself included, at ``rate`` steps a second."""

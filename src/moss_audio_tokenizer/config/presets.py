@@ -5,9 +5,20 @@ counts it gives (scaling family); the published parameter count of Nano.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..errors import ConfigError
 from .codec import CodecConfig, PatchStage, QuantizerConfig, Stage, TransformerStage
+
+# The quantizer of every released model, 768 -> 512 -> 768, of 32 codebooks.
+_RELEASED = QuantizerConfig(768, 512, 768)
+
+
+def _alternating(*stages: TransformerStage) -> tuple[Stage, ...]:
+    """An encoder: a patch before every Transformer stage, 240 samples before the first."""
+    patches = (240, *[2] * (len(stages) - 1))
+    pairs = zip(patches, stages, strict=True)
+    return tuple(item for size, stage in pairs for item in (PatchStage(size), stage))
 
 
 def _mirror(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -18,104 +29,110 @@ def _mirror(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 def _swap(stage: Stage) -> Stage:
     if isinstance(stage, PatchStage):
         return stage
-    values = vars(stage) | {
-        "input_dimension": stage.output_dimension,
-        "output_dimension": stage.input_dimension,
-    }
-    return TransformerStage(**values)
+    inputs, outputs = stage.output_dimension, stage.input_dimension
+    return replace(stage, input_dimension=inputs, output_dimension=outputs)
 
 
-def _wide(num_quantizers: int) -> QuantizerConfig:
-    """The quantizer of every released model, 768 -> 512 -> 768."""
-    return QuantizerConfig(768, 512, 768, num_quantizers=num_quantizers)
+def _mono(
+    encoder: tuple[Stage, ...],
+    quantizer: QuantizerConfig = _RELEASED,
+    decoder: tuple[Stage, ...] = (),
+) -> CodecConfig:
+    """A codec at 24 kHz; its decoder mirrors the encoder unless one is given."""
+    return CodecConfig(24_000, 1920, encoder, decoder or _mirror(encoder), quantizer)
 
 
-def _v1_layout(widths: tuple[int, int, int, int]) -> CodecConfig:
+def _stereo(encoder: tuple[Stage, ...], quantizer: QuantizerConfig = _RELEASED) -> CodecConfig:
+    """A codec at 48 kHz, its two channels interleaved."""
+    return CodecConfig(48_000, 3840, encoder, _mirror(encoder), quantizer, number_channels=2)
+
+
+def _stage(
+    inputs: int, outputs: int, width: int, layers: int, seconds: float = 10.0
+) -> TransformerStage:
+    """Heads of 64 channels, feed-forward layers of four times the width."""
+    heads = width // 64
+    return TransformerStage(inputs, outputs, width, heads, layers, 4 * width, seconds)
+
+
+def _v1_layout(first: int, second: int, third: int, last: int) -> CodecConfig:
     """Four stages at 100 / 50 / 25 / 12.5 Hz; the scaling family varies only the widths."""
-    first, second, third, last = widths
-    encoder: tuple[Stage, ...] = (
-        PatchStage(240),
-        TransformerStage(240, 384, first, first // 64, 12, 3072, 10.0),
-        PatchStage(2),
-        TransformerStage(768, 384, second, second // 64, 12, 3072, 10.0),
-        PatchStage(2),
-        TransformerStage(768, 640, third, third // 64, 12, 3072, 10.0),
-        PatchStage(2),
-        TransformerStage(1280, 768, last, last // 64, 32, 5120, 10.0),
+
+    def stage(inputs: int, outputs: int, width: int, layers: int, hidden: int) -> TransformerStage:
+        return TransformerStage(inputs, outputs, width, width // 64, layers, hidden, 10.0)
+
+    return _mono(
+        _alternating(
+            stage(240, 384, first, 12, 3072),
+            stage(768, 384, second, 12, 3072),
+            stage(768, 640, third, 12, 3072),
+            stage(1280, 768, last, 32, 5120),
+        )
     )
-    return CodecConfig(24_000, 1920, encoder, _mirror(encoder), _wide(32))
 
 
 def v1() -> CodecConfig:
     """MOSS-Audio-Tokenizer: 1.77 B parameters, 24 kHz mono."""
-    return _v1_layout((768, 768, 768, 1280))
+    return _v1_layout(768, 768, 768, 1280)
 
 
 def scaling(width: int) -> CodecConfig:
     """A member of the paper's scaling family: v1 with one width in all four stages."""
-    return _v1_layout((width, width, width, width))
+    return _v1_layout(width, width, width, width)
+
+
+def _projecting(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Stages with projections between equal dimensions too, as the v2 family has them."""
+    return tuple(
+        replace(stage, always_project=True) if isinstance(stage, TransformerStage) else stage
+        for stage in stages
+    )
 
 
 def v2() -> CodecConfig:
     """MOSS-Audio-Tokenizer v2: 2.12 B parameters, 48 kHz stereo, a window for each stage."""
-
-    def stage(inputs: int, outputs: int, seconds: float) -> TransformerStage:
-        return TransformerStage(inputs, outputs, 768, 12, 12, 3072, seconds, always_project=True)
-
-    encoder: tuple[Stage, ...] = (
-        PatchStage(240),
-        stage(240, 384, 1.0),
-        PatchStage(2),
-        stage(768, 384, 2.0),
-        PatchStage(2),
-        stage(768, 384, 4.0),
-        PatchStage(2),
-        stage(768, 384, 8.0),
-        PatchStage(2),
-        stage(768, 640, 10.0),
-        PatchStage(2),
-        TransformerStage(1280, 768, 1280, 20, 32, 5120, 10.0, always_project=True),
+    encoder = _alternating(
+        _stage(240, 384, 768, 12, 1.0),
+        _stage(768, 384, 768, 12, 2.0),
+        _stage(768, 384, 768, 12, 4.0),
+        _stage(768, 384, 768, 12, 8.0),
+        _stage(768, 640, 768, 12, 10.0),
+        _stage(1280, 768, 1280, 32, 10.0),
     )
-    return CodecConfig(48_000, 3840, encoder, _mirror(encoder), _wide(32), number_channels=2)
+    return _stereo(_projecting(encoder))
 
 
 def nano() -> CodecConfig:
     """MOSS-Audio-Tokenizer Nano: 22 M parameters, 48 kHz stereo, 16 quantizers."""
-
-    def stage(inputs: int, outputs: int, layers: int, seconds: float) -> TransformerStage:
-        return TransformerStage(inputs, outputs, 256, 4, layers, 1024, seconds, always_project=True)
-
-    encoder: tuple[Stage, ...] = (
-        PatchStage(240),
-        stage(240, 384, 4, 4.0),
-        PatchStage(2),
-        stage(768, 384, 2, 6.0),
-        PatchStage(2),
-        stage(768, 384, 2, 8.0),
-        PatchStage(2),
-        stage(768, 192, 4, 10.0),
-        PatchStage(4),
+    encoder = _alternating(
+        _stage(240, 384, 256, 4, 4.0),
+        _stage(768, 384, 256, 2, 6.0),
+        _stage(768, 384, 256, 2, 8.0),
+        _stage(768, 192, 256, 4, 10.0),
     )
-    return CodecConfig(48_000, 3840, encoder, _mirror(encoder), _wide(16), number_channels=2)
+    return _stereo(_projecting((*encoder, PatchStage(4))), replace(_RELEASED, num_quantizers=16))
 
 
 def nano_24k() -> CodecConfig:
     """The Nano's size with v1's rates and windows, 24 kHz mono: a yardstick for speed."""
-
-    def stage(inputs: int, outputs: int, layers: int) -> TransformerStage:
-        return TransformerStage(inputs, outputs, 256, 4, layers, 1024, 10.0)
-
-    encoder: tuple[Stage, ...] = (
-        PatchStage(240),
-        stage(240, 384, 4),
-        PatchStage(2),
-        stage(768, 384, 2),
-        PatchStage(2),
-        stage(768, 384, 2),
-        PatchStage(2),
-        stage(768, 768, 4),
+    encoder = _alternating(
+        _stage(240, 384, 256, 4),
+        _stage(768, 384, 256, 2),
+        _stage(768, 384, 256, 2),
+        _stage(768, 768, 256, 4),
     )
-    return CodecConfig(24_000, 1920, encoder, _mirror(encoder), _wide(16))
+    return _mono(encoder, replace(_RELEASED, num_quantizers=16))
+
+
+def one_gpu() -> CodecConfig:
+    """A codec of 95 M parameters, for one GPU: v1 scaled down (not one of the paper's sizes)."""
+    encoder = _alternating(
+        _stage(240, 384, 384, 4),
+        _stage(768, 384, 384, 4),
+        _stage(768, 384, 384, 4),
+        _stage(768, 512, 512, 8),
+    )
+    return _mono(encoder, QuantizerConfig(512, 512, 512))
 
 
 def _bundled_layout(
@@ -131,52 +148,25 @@ def _bundled_layout(
         heads = num_heads or width // 64
         return TransformerStage(inputs, outputs, width, heads, layers, 4 * width, 1.28)
 
-    encoder: tuple[Stage, ...] = (
-        PatchStage(240),
+    encoder = _alternating(
         stage(240, 192, widths[0], 2),
-        PatchStage(2),
         stage(384, 192, widths[1], 1),
-        PatchStage(2),
         stage(384, 256, widths[2], 1),
-        PatchStage(2),
         stage(512, 256, widths[3], 2),
     )
-    decoder: tuple[Stage, ...] = (
-        stage(256, 512, widths[4], 2),
-        PatchStage(2),
-        stage(256, 512, widths[5], 1),
-        PatchStage(2),
-        stage(256, 512, widths[6], 1),
-        PatchStage(2),
+    backwards = _alternating(
         stage(256, 240, widths[7], 3),
-        PatchStage(240),
+        stage(256, 512, widths[6], 1),
+        stage(256, 512, widths[5], 1),
+        stage(256, 512, widths[4], 2),
     )
-    return CodecConfig(24_000, 1920, encoder, decoder, quantizer)
+    return _mono(encoder, quantizer, tuple(reversed(backwards)))
 
 
 def bundled() -> CodecConfig:
     """The model inside the package: 24 kHz mono, small enough to train and run on a CPU."""
     widths = (192, 192, 256, 256, 256, 256, 256, 256)
     return _bundled_layout(widths, None, QuantizerConfig(256, 256, 256))
-
-
-def one_gpu() -> CodecConfig:
-    """A codec of 95 M parameters, for one GPU: v1 scaled down (not one of the paper's sizes)."""
-
-    def stage(inputs: int, outputs: int, width: int, layers: int) -> TransformerStage:
-        return TransformerStage(inputs, outputs, width, width // 64, layers, 4 * width, 10.0)
-
-    encoder: tuple[Stage, ...] = (
-        PatchStage(240),
-        stage(240, 384, 384, 4),
-        PatchStage(2),
-        stage(768, 384, 384, 4),
-        PatchStage(2),
-        stage(768, 384, 384, 4),
-        PatchStage(2),
-        stage(768, 512, 512, 8),
-    )
-    return CodecConfig(24_000, 1920, encoder, _mirror(encoder), QuantizerConfig(512, 512, 512))
 
 
 def tiny() -> CodecConfig:

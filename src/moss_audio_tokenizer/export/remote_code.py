@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .. import __version__
-from ..checkpoint.codec_checkpoint import CONFIG_NAME, FEATURE_EXTRACTOR_NAME, write_json
+from ..checkpoint.codec_checkpoint import FEATURE_EXTRACTOR_NAME, write_json
 from ..checkpoint.port_layout import feature_extractor_config
+from ..checkpoint.stored_weights import CONFIG_NAME
 from ..config import codec_config_from_released
 from ..errors import MossAudioError
 

@@ -6,47 +6,34 @@ once, when a session is made. Knows nothing of codecs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..checkpoint.key_names import SCALES_SUFFIX
-from ..checkpoint.stored_weights import StoredTensor
+from ..checkpoint.stored_weights import StoredTensor, StoredWeights
 from ..config import CodecConfig
 
-
-class WeightTensor(Protocol):
-    """A weight: its values, and the type and shape that they are stored in."""
-
-    @property
-    def dtype(self) -> str:
-        """The name that safetensors has for the type, such as "F16"."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes of its axes."""
-        ...
-
-    def read(self) -> np.ndarray:
-        """The values."""
-        ...
-
-
-class Weights(Protocol):
-    """The weights of a codec, by their v1 names."""
-
-    @property
-    def config(self) -> CodecConfig:
-        """What the codec is built like."""
-        ...
-
-    def __contains__(self, name: Any) -> bool: ...
-
-    def tensor(self, name: str) -> WeightTensor:
-        """A weight by its v1 name."""
-        ...
+OPSET = 20
+# Operators of onnxruntime that are no part of ONNX: products in 8 bits.
+MICROSOFT = "com.microsoft"
+# The oldest file format that has the opset.
+IR_VERSION = 9
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+}
+_STORED_TYPES = {
+    "F32": TensorProto.FLOAT,
+    "F16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
+    "I8": TensorProto.INT8,
+    "U8": TensorProto.UINT8,
+}
 
 
 @dataclass(frozen=True)
@@ -85,30 +72,10 @@ class ArrayWeights:
         """A weight by its v1 name."""
         return ArrayTensor(self._arrays[name])
 
-    def num_bytes(self) -> int:
-        """Memory of all weights."""
-        return sum(array.nbytes for array in self._arrays.values())
 
-
-OPSET = 20
-# Operators of onnxruntime that are no part of ONNX: products in 8 bits.
-MICROSOFT = "com.microsoft"
-# The oldest file format that has the opset.
-IR_VERSION = 9
-TYPES = {
-    "float32": TensorProto.FLOAT,
-    "float64": TensorProto.DOUBLE,
-    "int32": TensorProto.INT32,
-    "int64": TensorProto.INT64,
-    "bool": TensorProto.BOOL,
-}
-_STORED_TYPES = {
-    "F32": TensorProto.FLOAT,
-    "F16": TensorProto.FLOAT16,
-    "BF16": TensorProto.BFLOAT16,
-    "I8": TensorProto.INT8,
-    "U8": TensorProto.UINT8,
-}
+# A weight, and the weights of a codec, by their v1 names: in files of a checkpoint, or in memory.
+WeightTensor = StoredTensor | ArrayTensor
+Weights = StoredWeights | ArrayWeights
 
 
 class Graph:

@@ -1,64 +1,45 @@
 """The codec in the manner of transformers: `MossAudioTokenizerModel`.
 
-Owns loading, saving, and how `api.verbs`, which has encode, decode, batches and sessions, runs on
-PyTorch; settings are in `model_settings`, the released streaming calls in `official_streaming`.
+Owns how `api.verbs`, which has encode, decode, batches and sessions, runs on PyTorch, the settings
+of how it computes, and the attributes by which code for the released models knows it; `loading`
+has from_pretrained and save_pretrained, `official_streaming` the released streaming calls.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar
+import warnings
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers.modeling_utils import PreTrainedAudioTokenizerBase, PreTrainedModel
+from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..api.continuous_batches import CallersBatches
 from ..api.verbs import CodecVerbs
-from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
-from ..checkpoint.hub import find_checkpoint
-from ..config import CodecConfig
-from ..errors import CheckpointError, ConfigError, InputError
-from ..model import inputs
+from ..checkpoint.codec_checkpoint import live_tensors
+from ..checkpoint.key_names import codes_identity
+from ..config import CodecConfig, TransformerStage
+from ..errors import InputError
+from ..model.attention import check_backend, usable_backend
 from ..model.codec import Codec
-from ..model.inputs import as_code_rows, as_waveform_rows, lengths_of, pad_rows, require_dtype
-from ..runtime.offline import decode_rows, encode_rows
-from ..runtime.onnx_steps import make_decoder_engine, make_encoder_engine
-from ..runtime.stream_engine import DecoderEngine, EncoderEngine
-from ..runtime.weight_cache import InferenceCache
-from .configuration import MossAudioTokenizerConfig
-from .loading_options import (
-    check_saving_options,
-    device_of,
-    loading_info,
-    plain_settings,
-    read_options,
-    with_weights,
+from ..model.inputs import (
+    DTYPES,
+    TENSORS,
+    require_dtype,
 )
+from ..runtime.inference_codec import InferenceDecoder, InferenceEncoder
+from ..runtime.torch_steps import make_decoder_engine, make_encoder_engine
+from ..runtime.weight_cache import InferenceCache
+from ..streaming import StepEngine
+from .configuration import MossAudioTokenizerConfig
+from .loading import MossAudioTokenizerPreTrainedModel, dtype_name
 from .model_outputs import (
     MossAudioTokenizerDecoderOutput,
     MossAudioTokenizerEncoderOutput,
     MossAudioTokenizerOutput,
     released_tuple,
 )
-from .model_settings import ModelSettings
 from .official_streaming import OfficialStreaming
 
 
-class MossAudioTokenizerPreTrainedModel(PreTrainedAudioTokenizerBase):
-    """The base class by which transformers knows models that turn audio into codes."""
-
-    config_class = MossAudioTokenizerConfig
-    base_model_prefix = "codec"
-    main_input_name = "input_values"
-    input_modalities = "audio"
-
-
-class MossAudioTokenizerModel(
-    ModelSettings,
-    OfficialStreaming,
-    MossAudioTokenizerPreTrainedModel,
-):
+class MossAudioTokenizerModel(OfficialStreaming, MossAudioTokenizerPreTrainedModel):
     """Audio to discrete codes and back.
 
     Args:
@@ -66,7 +47,7 @@ class MossAudioTokenizerModel(
         parts: "all", "encoder" or "decoder"; the quantizer comes with each.
     """
 
-    _arrays: ClassVar[Any] = inputs
+    _arrays = TENSORS
     _encoder_output = MossAudioTokenizerEncoderOutput
     _decoder_output = MossAudioTokenizerDecoderOutput
 
@@ -78,8 +59,7 @@ class MossAudioTokenizerModel(
 
     def _apply_settings(self) -> None:
         self._prepared = InferenceCache()
-        self._rows = None
-        self._batches = CallersBatches()
+        self._drop_streams()
         self.set_attention_implementation(self.config.attention_implementation)
         self.set_compute_dtype(self.config.compute_dtype)
         self.set_lengths(self.config.lengths)
@@ -90,7 +70,7 @@ class MossAudioTokenizerModel(
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: streams and what was prepared stay behind."""
-        fresh = {"_prepared": InferenceCache(), "_batches": CallersBatches(), "_rows": None}
+        fresh = {"_prepared": InferenceCache(), "_batches": {}, "_rows": None}
         return self.__dict__ | fresh
 
     # What `CodecVerbs` asks of a runtime. torch.compile leaves the verbs alone: they check values.
@@ -101,7 +81,7 @@ class MossAudioTokenizerModel(
     batch_decode = torch.compiler.disable(CodecVerbs.batch_decode)
 
     def _codec_config(self) -> CodecConfig:
-        return self.config.codec
+        return self.codec.config
 
     def _alone(self, deterministic: bool) -> bool:
         # On a CPU always: nothing is lost, for one row already keeps the processor busy.
@@ -118,22 +98,22 @@ class MossAudioTokenizerModel(
     ) -> list[tuple[Tensor, Tensor]]:
         clips = [clip.to(self.device) for clip in clips]
         encoder = self._inference_encoder()
-        return list(encode_rows(encoder, clips, num_quantizers, chunk_frames, alone))
+        return list(encoder.encode_rows(clips, num_quantizers, chunk_frames, alone))
 
     @torch.no_grad()
     def _run_decoder(
         self, rows: list[Tensor], chunk_frames: int | None, alone: bool
     ) -> list[Tensor]:
         rows = [row.to(self.device) for row in rows]
-        return list(decode_rows(self._inference_decoder(), rows, chunk_frames, alone))
+        return list(self._inference_decoder().decode_rows(rows, chunk_frames, alone))
 
     def _encoder_engine(
         self, max_slots: int, max_chunk_frames: int, num_quantizers: int
-    ) -> EncoderEngine:
+    ) -> StepEngine:
         encoder = self._inference_encoder()
         return make_encoder_engine(encoder, max_slots, max_chunk_frames, num_quantizers)
 
-    def _decoder_engine(self, max_slots: int, max_chunk_frames: int) -> DecoderEngine:
+    def _decoder_engine(self, max_slots: int, max_chunk_frames: int) -> StepEngine:
         return make_decoder_engine(self._inference_decoder(), max_slots, max_chunk_frames)
 
     def forward(
@@ -159,7 +139,7 @@ class MossAudioTokenizerModel(
             raise InputError("got neither input_values nor audio_codes; pass one of them")
         if input_values is None:
             decoded = self._decoded(audio_codes, padding_mask, num_quantizers)
-            codes = as_code_rows(audio_codes, self.config.codec)[:num_quantizers]
+            codes = TENSORS.as_code_rows(audio_codes, self.config.codec)[:num_quantizers]
             lengths = decoded.audio_lengths // self.downsample_rate
         else:
             encoded = self.encode(input_values, padding_mask, num_quantizers, return_dict=True)
@@ -180,8 +160,8 @@ class MossAudioTokenizerModel(
         self, encoded: MossAudioTokenizerEncoderOutput, input_values: Any, padding_mask: Any
     ) -> MossAudioTokenizerDecoderOutput:
         """Audio of codes, no longer than what was encoded."""
-        rows = as_waveform_rows(input_values, self.number_channels)
-        given = lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
+        rows = TENSORS.as_waveform_rows(input_values, self.number_channels)
+        given = TENSORS.lengths_of(padding_mask, rows.shape[0], rows.shape[2], "samples")
         counts = [int(count) for count in encoded.audio_codes_lengths]
         codes = [encoded.audio_codes[:, row, :count] for row, count in enumerate(counts)]
         audio = self.batch_decode(codes).audio
@@ -191,141 +171,177 @@ class MossAudioTokenizerModel(
         ]
         clips = [clip[:, :length] for clip, length in zip(audio, lengths, strict=True)]
         return MossAudioTokenizerDecoderOutput(
-            pad_rows(clips), torch.tensor(lengths, device=self.device)
+            TENSORS.pad_rows(clips), torch.tensor(lengths, device=self.device)
         )
 
-    # Loading and saving
+    # Settings
 
-    @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        config: MossAudioTokenizerConfig | None = None,
-        parts: str = "all",
-        device_map: Any = None,
-        **options: Any,
-    ) -> Any:
-        """Load a checkpoint: a folder, a hub id, or "bundled" (the model in the package).
+    def set_attention_implementation(self, name: str) -> None:
+        """Prefer "sdpa", "flash_attention_2" or "flex_attention".
 
-        Both released layouts, sharded or not. Weights are held in float32 unless an option says
-        otherwise.
-
-        Args:
-            pretrained_model_name_or_path: where it is.
-            config: overrides only how to compute (attention, compute dtype, lengths).
-            parts: "encoder" or "decoder" loads that part and the quantizer.
-            device_map: a device to move to, "auto" for the GPU if there is one, or a dict that
-                names one device.
-            **options: options of the hub (revision, cache_dir, subfolder, ...); settings
-                (attn_implementation, compute_dtype, lengths); codec_weight_dtype or dtype, the
-                type of the weights of encoder and decoder ("fp32", "bf16", "fp16");
-                output_loading_info. An option that is None counts as not given.
-
-        Returns:
-            The model; with ``output_loading_info=True`` the model and a dict of lists of missing,
-            unexpected and misshapen tensors, which are empty: such checkpoints are refused.
+        flash_attention_2 needs a CUDA GPU, the package flash-attn and a compute dtype of 16
+        bits. Where one of them is missing, "sdpa" computes the same function, and the first
+        computation warns once.
 
         Raises:
-            CheckpointError: nothing is there, or tensors are missing, extra or misshapen.
-            ConfigError: the configuration is not one of a released kind, or an option is unknown.
+            ConfigError: there is no implementation of that name.
         """
-        wanted = read_options(options)
-        if config is not None and not isinstance(config, MossAudioTokenizerConfig):
-            raise ConfigError(
-                f"config is {type(config).__name__}; expected MossAudioTokenizerConfig"
-            )
-        device = device_of(device_map)
-        folder = find_checkpoint(pretrained_model_name_or_path, wanted.hub) / wanted.subfolder
-        with Checkpoint(folder) as checkpoint:
-            codec = load_codec(checkpoint, parts)
-            settings = checkpoint.released if config is None else config.to_dict()
-        model: Any = cls._around(codec, {**plain_settings(settings), **wanted.settings})
-        model.config._name_or_path = str(pretrained_model_name_or_path)
-        if wanted.weight_dtype is not None:
-            model.set_codec_weight_dtype(wanted.weight_dtype)
-        model = model if device is None else model.to(device)
-        return (model, loading_info()) if wanted.loading_info else model
+        self.config.attention_implementation = check_backend(name)
+        self._warned_of_attention = False
+        self._chosen_attention: Any = None
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """As every module of PyTorch; tensors of a released checkpoint have other names.
+    def set_compute_dtype(self, name: str) -> None:
+        """Compute encoder and decoder in "fp32", "bf16" or "fp16"; the quantizer stays fp32."""
+        require_dtype(name)
+        self.config.compute_dtype = name
+
+    def set_codec_weight_dtype(self, name: str) -> None:
+        """Hold the weights of encoder and decoder in "fp32", "bf16" or "fp16".
+
+        The quantizer stays in fp32. A model that computes in fp32 then computes in the type of
+        its weights, as the released v2 code does; `set_compute_dtype` chooses otherwise.
 
         Raises:
-            CheckpointError: no tensor has a name of this model's.
+            ConfigError: there is no such type.
         """
-        if state_dict and not any(name.startswith("codec.") for name in state_dict):
-            raise CheckpointError(
-                f"no tensor has a name of this model's: the first is {next(iter(state_dict))!r}, "
-                "and model.state_dict() shows those it has; a released checkpoint is loaded by "
-                "MossAudioTokenizerModel.from_pretrained(FOLDER)"
-            )
-        return super().load_state_dict(state_dict, strict, assign)
+        name = dtype_name(name)
+        for part in (self.codec.encoder, self.codec.decoder):
+            if part is not None:
+                part.to(DTYPES[name])
+        self.config.codec_weight_dtype = name
+        if name != "fp32" and self.config.compute_dtype == "fp32":
+            self.set_compute_dtype(name)
 
-    @classmethod
-    def _around(cls, codec: Codec, settings: dict[str, Any]) -> "MossAudioTokenizerModel":
-        """A model that wraps a loaded codec, without drawing weights first."""
-        config = MossAudioTokenizerConfig.from_codec_config(codec.config, **settings)
-        model = cls.__new__(cls)
-        PreTrainedModel.__init__(model, config)
-        model.codec = codec
-        model._apply_settings()
-        return model
-
-    def save_pretrained(  # type: ignore[override]
-        self,
-        save_directory: str | Path,
-        *,
-        layout: str | None = None,
-        max_shard_size: str = "5GB",
-        weight_dtype: str | None = None,
-        state_dict: Mapping[str, Tensor] | None = None,
-        **options: Any,
-    ) -> None:
-        """Write config.json and safetensors weights with the names of a released layout.
-
-        Args:
-            save_directory: a folder; made if missing.
-            layout: "v1" or "v2" (default: v1 if code for released v1 models can read it, else
-                v2). A model whose stages project between equal dimensions (the v2 family) can
-                be written as v1 too, but other engines' v1 code does not expect those tensors.
-                Written as v2, a v1 model gets identity projections there.
-                "hf" is the layout of the class inside transformers (docs/onnx.md).
-            max_shard_size: larger checkpoints are split into shards with an index.
-            weight_dtype: "fp32", or "bf16" / "fp16" for half the size: encoder and decoder are
-                rounded, the quantizer is not (default: what `set_codec_weight_dtype` chose).
-                "int8" stores their matrices in 8 bits with a scale for each row, for a quarter of
-                the size; they are read back to float32. Other engines cannot read them.
-            state_dict: weights to write in place of the model's, under the names of
-                ``model.state_dict()``.
-            **options: ``is_main_process=False`` writes nothing; ``safe_serialization`` changes
-                nothing. An option that is None counts as not given.
+    def _choose_attention(self) -> None:
+        """Let the stages compute by the preferred implementation, or by what there is instead.
 
         Raises:
-            ConfigError: no such layout or dtype, the layout cannot describe the model, only its
-                encoder or its decoder is loaded, or an option or ``state_dict`` does not fit.
+            InputError: the model has no weights.
         """
-        if self.codec.encoder is None or self.codec.decoder is None:
-            raise ConfigError(
-                "only the encoder or only the decoder is loaded; load parts='all' to save it"
+        if self.device.type == "meta":
+            raise InputError(
+                "the model is on the device meta, without weights; load them with from_pretrained"
             )
-        if not check_saving_options(options):
+        preferred, dtype = self.config.attention_implementation, DTYPES[self.config.compute_dtype]
+        chosen = (self.codec, preferred, self.device, dtype)
+        if chosen == self._chosen_attention:
             return
-        codec = self.codec if state_dict is None else with_weights(self.codec, state_dict)
-        weight_dtype = weight_dtype or self.config.codec_weight_dtype
-        folder = Path(save_directory)
-        in_8_bits = weight_dtype == "int8"
-        dtype = torch.int8 if in_8_bits else require_dtype(weight_dtype)
-        settings = {
-            "attention_implementation": self.config.attention_implementation,
-            "compute_dtype": self.config.compute_dtype,
-            "codec_weight_dtype": "fp32" if in_8_bits else weight_dtype,
+        self._chosen_attention = chosen
+        name, reason = usable_backend(preferred, self.device, dtype)
+        if reason and not self._warned_of_attention:
+            self._warned_of_attention = True
+            warnings.warn(
+                f"{preferred} cannot be used here ({reason}); computing with {name}, which gives "
+                f"the same result: set_attention_implementation({name!r}) chooses it silently",
+                stacklevel=2,
+            )
+        for side in (self.codec.encoder, self.codec.decoder):
+            for stage in side.transformers() if side is not None else ():
+                stage.attention_backend = name
+
+    def _inference_encoder(self) -> InferenceEncoder:
+        """The encoder and the quantizer, ready to run."""
+        self._choose_attention()
+        return self._prepared.encoder(self.codec, DTYPES[self.config.compute_dtype])
+
+    def _inference_decoder(self) -> InferenceDecoder:
+        """The quantizer and the decoder, ready to run."""
+        self._choose_attention()
+        return self._prepared.decoder(self.codec, DTYPES[self.config.compute_dtype])
+
+    # Attributes
+
+    @property
+    def lengths(self) -> str:
+        """How many frames a clip gives: "ceil" or "floor" of its samples over downsample_rate."""
+        return str(self.config.lengths)
+
+    @lengths.setter
+    def lengths(self, name: str) -> None:
+        self.config.lengths = name
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples a second and channel."""
+        return self.config.codec.sampling_rate
+
+    @property
+    def downsample_rate(self) -> int:
+        """Samples a frame and channel."""
+        return self.config.codec.downsample_rate
+
+    @property
+    def number_channels(self) -> int:
+        """Channels of the audio."""
+        return self.config.codec.number_channels
+
+    @property
+    def enable_channel_interleave(self) -> bool:
+        """Whether the channels of a stereo model are interleaved into one sequence."""
+        return self.number_channels > 1
+
+    @property
+    def causal_transformer_context_duration(self) -> float:
+        """The shortest attention window of the encoder, in seconds."""
+        stages = [
+            stage for stage in self.config.codec.encoder if isinstance(stage, TransformerStage)
+        ]
+        return min(stage.context_seconds for stage in stages)
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """The encoder as a module, or None if only the decoder was loaded."""
+        return self.codec.encoder
+
+    @property
+    def quantizer(self) -> nn.Module:
+        """The residual quantizer as a module."""
+        return self.codec.quantizer
+
+    @property
+    def decoder(self) -> nn.Module | None:
+        """The decoder as a module, or None if only the encoder was loaded."""
+        return self.codec.decoder
+
+    @property
+    def attention_implementation(self) -> str:
+        """The preferred attention implementation."""
+        return str(self.config.attention_implementation)
+
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """What encoder and decoder compute in; None for float32."""
+        name = self.config.compute_dtype
+        return None if name == "fp32" else DTYPES[name]
+
+    @property
+    def compute_dtype_name(self) -> str:
+        """What encoder and decoder compute in: "fp32", "bf16" or "fp16"."""
+        return str(self.config.compute_dtype)
+
+    @property
+    def codec_weight_dtype_name(self) -> str:
+        """The type that weights of encoder and decoder were set to, such as "bf16"."""
+        return str(self.config.codec_weight_dtype)
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits, equal for models whose codes mean the same."""
+        tensors = live_tensors(self.codec, "v1", ("quantizer.",))
+        return codes_identity(self.codec.config, lambda name: tensors[name].float().cpu().numpy())
+
+    def get_codec_dtype_summary(self) -> dict[str, str]:
+        """Types of the weights of each part, and what encoder and decoder compute in."""
+        return {
+            "encoder": _dtype_of(self.codec.encoder),
+            "decoder": _dtype_of(self.codec.decoder),
+            "quantizer": _dtype_of(self.codec.quantizer),
+            "compute_dtype": self.compute_dtype_name,
+            "codec_weight_dtype": self.codec_weight_dtype_name,
         }
-        if self.config.lengths != "ceil":
-            settings["lengths"] = self.config.lengths
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_codec(codec, folder, layout, dtype, max_shard_size, settings)
-        except OSError as error:
-            raise CheckpointError(f"cannot write to {folder}: {error}") from error
+
+
+def _dtype_of(part: nn.Module | None) -> str:
+    """The type of the first weight of a part."""
+    weights: list[Tensor] = [] if part is None else list(part.parameters())
+    return str(weights[0].dtype) if weights else "no_params"

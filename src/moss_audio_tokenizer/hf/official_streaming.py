@@ -12,39 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..api.continuous_batches import StreamRows
 from ..api.validation import check_num_quantizers, require_count
 from ..api.verbs import CodecVerbs
 from ..errors import InputError
-from ..model.inputs import as_code_rows, as_waveform_rows
-from ..streaming import DecoderStream, EncoderStream
-from ..streaming.slots import Slot
+from ..model.inputs import TENSORS
+from ..streaming import DecoderStream
 from .model_outputs import MossAudioTokenizerDecoderOutput, MossAudioTokenizerEncoderOutput
-
-
-class _Rows:
-    """The streams of one ``streaming`` block: a slot for each row of a batch, in order."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.active = [True] * batch_size
-        self._sessions: dict[str, tuple[DecoderStream | EncoderStream, list[Slot]]] = {}
-
-    def step(self, verb: str, make: Any, chunks: list[Tensor]) -> list[Tensor]:
-        """Advance the active rows by their chunks; the others give nothing and stand still."""
-        if len(chunks) != len(self.active):
-            raise InputError(
-                f"got {len(chunks)} rows inside streaming(batch_size={len(self.active)}); expected "
-                f"{len(self.active)}: open the block with another batch_size"
-            )
-        if verb not in self._sessions:
-            session = make(max_slots=len(self.active))
-            self._sessions[verb] = (session, [session.open() for _ in self.active])
-        session, slots = self._sessions[verb]
-        rows = zip(slots, chunks, self.active, strict=True)
-        found: dict[Slot, Tensor] = session.step(
-            {slot: chunk for slot, chunk, active in rows if active}
-        )
-        nothing: Tensor = session.engine.join_results([])
-        return [found.get(slot, nothing) for slot in slots]
 
 
 class OfficialStreaming(
@@ -53,7 +27,6 @@ class OfficialStreaming(
     """Streaming as the released code has it, on a model with sessions."""
 
     config: Any
-    _rows: _Rows | None
 
     @contextmanager
     def streaming(self, batch_size: int = 1) -> Iterator[None]:
@@ -79,7 +52,7 @@ class OfficialStreaming(
                 "the model is in a streaming block already; leave it first, or use "
                 "decoder_stream() and encoder_stream(), of which a model can have several"
             )
-        self._rows = _Rows(count)
+        self._rows = StreamRows(count)
 
     def _stop_streaming(self) -> None:
         """End a block and drop its streams."""
@@ -109,7 +82,7 @@ class OfficialStreaming(
         n_quantizers: int | None = None,
     ) -> MossAudioTokenizerEncoderOutput:
         """Encode a padded batch, of which each row has so many samples; see `encode`."""
-        rows = as_waveform_rows(input_values, self.config.codec.number_channels)
+        rows = TENSORS.as_waveform_rows(input_values, self.config.codec.number_channels)
         if self._rows is None:
             mask = _mask(input_lengths, rows)
             return self.encode(rows, mask, n_quantizers, return_dict=True)
@@ -121,7 +94,7 @@ class OfficialStreaming(
         self, codes: Any, codes_lengths: Any = None
     ) -> MossAudioTokenizerDecoderOutput:
         """Decode a padded batch, of which each row has so many frames; see `decode`."""
-        rows = as_code_rows(codes, self.config.codec).movedim(1, 0)
+        rows = TENSORS.as_code_rows(codes, self.config.codec).movedim(1, 0)
         if self._rows is None:
             return self.decode(rows.movedim(0, 1), _mask(codes_lengths, rows), return_dict=True)
         return self._decoder_result(self._decode_rows(_cut(rows, codes_lengths), None, alone=True))
@@ -137,34 +110,13 @@ class OfficialStreaming(
             "whose streams are opened and stepped one by one, or model.streaming(batch_size)"
         )
 
-    # Inside a block, these continue its streams
-
-    def _encode_rows(
-        self, clips: list[Tensor], num_quantizers: int, chunk_frames: int | None, alone: bool
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        if self._rows is None:
-            return super()._encode_rows(clips, num_quantizers, chunk_frames, alone)
-        rows = self._rows.step("encode", self.encoder_stream, clips)
-        return [(codes[:num_quantizers], None) for codes in rows]
-
-    def _decode_rows(
-        self, rows: list[Tensor], chunk_frames: int | None, alone: bool
-    ) -> list[Tensor]:
-        if self._rows is None:
-            return super()._decode_rows(rows, chunk_frames, alone)
-        return self._rows.step("decode", self.decoder_stream, rows)
-
-    def _whole(self, clip: Tensor) -> Tensor:
-        # In a block, the samples of an unfinished frame wait for the next call.
-        return clip if self._rows is not None else super()._whole(clip)
-
     def _reset_batch_decode_streaming_state(self) -> None:
         """Drop the streams behind ``batch_decode(streaming=True)``."""
-        self._batches.drop("decode")
+        self._batches.pop("decode", None)
 
     def _reset_batch_encode_streaming_state(self) -> None:
         """Drop the streams behind ``batch_encode(streaming=True)``."""
-        self._batches.drop("encode")
+        self._batches.pop("encode", None)
 
 
 def _lengths(lengths: Any, rows: Tensor) -> list[int]:

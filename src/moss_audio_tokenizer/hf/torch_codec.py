@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api.array_codec import ArrayCodec
+from ..codes.codec import ArrayCodec
 from ..config import CodecConfig
 from ..model.inputs import require_device
 from ..streaming.engine import StepEngine

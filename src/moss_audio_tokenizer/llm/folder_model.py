@@ -14,8 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from ..checkpoint.hub import find_checkpoint
-from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
+from ..checkpoint.stored_weights import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    find_checkpoint,
+    read_header,
+    with_scales,
+)
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..speech.model_facts import ModelFacts

@@ -1,7 +1,6 @@
-"""Arrays that callers pass, checked and brought into shape: audio, padding masks, codes.
+"""What callers pass, as tensors: audio, padding masks, codes, devices and precisions.
 
-Turns what callers pass into tensors; what those must look like is `api.validation`'s. Knows
-nothing of modules.
+What arrays must look like is the same as for NumPy (`api.arrays`). Knows nothing of modules.
 """
 
 from collections.abc import Sequence
@@ -9,144 +8,75 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import validation
-from ..config import CodecConfig
-from ..errors import AudioError, CodesError, ConfigError, InputError
+from ..api.arrays import ArrayInputs
+from ..errors import ConfigError, InputError
 
 
-def _as_tensor(values: Any, name: str, error: type[InputError]) -> Tensor:
-    """A dense tensor of what may be a tensor, an array of any strides and byte order, or a list."""
-    try:
-        if isinstance(values, np.ndarray):
-            # PyTorch takes neither negative strides nor foreign byte orders nor read-only arrays.
-            values = np.array(values, dtype=values.dtype.newbyteorder("="))
-        tensor = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as problem:
-        raise error(
-            f"{name} is {type(values).__name__}, which is no array of numbers; "
-            "expected a tensor, a NumPy array or rows of equal lengths"
-        ) from problem
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
-        raise error(
-            f"{name} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}; "
-            "expected a plain dense one with values: convert it first"
+class TensorInputs(ArrayInputs):
+    """What callers pass, as PyTorch tensors on the device where it is."""
+
+    def as_array(self, values: Any, name: str, error: type[InputError]) -> Tensor:
+        """A dense tensor of a tensor, an array of any strides and byte order, or a list."""
+        try:
+            if isinstance(values, np.ndarray):
+                # PyTorch takes no negative strides, foreign byte orders, or read-only arrays.
+                values = np.array(values, dtype=values.dtype.newbyteorder("="))
+            tensor = torch.as_tensor(values)
+        except (TypeError, ValueError, RuntimeError) as problem:
+            raise error(
+                f"{name} is {type(values).__name__}, which is no array of numbers; "
+                "expected a tensor, a NumPy array or rows of equal lengths"
+            ) from problem
+        plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested)
+        if tensor.is_meta or not plain:
+            raise error(
+                f"{name} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}; "
+                "expected a plain dense one with values: convert it first"
+            )
+        return tensor
+
+    def row_lengths(self, rows: Sequence[Tensor]) -> Tensor:
+        """Lengths of the last axis of each row."""
+        return torch.tensor([row.shape[-1] for row in rows], device=rows[0].device)
+
+    def pad_rows(self, rows: Sequence[Tensor]) -> Tensor:
+        """Stack tensors of unequal lengths along a new first axis, zero at the end of the last."""
+        longest = max(row.shape[-1] for row in rows)
+        missing = [longest - row.shape[-1] for row in rows]
+        return torch.stack(
+            [F.pad(row, (0, n)) if n else row for row, n in zip(rows, missing, strict=True)]
         )
-    return tensor
+
+    def _type_of(self, array: Tensor) -> tuple[str, str]:
+        dtype = array.dtype
+        other = "b" if dtype == torch.bool else "i"
+        kind = "f" if dtype.is_floating_point else "c" if dtype.is_complex else other
+        return kind, str(dtype).removeprefix("torch.")
+
+    def _as_float32(self, array: Tensor) -> Tensor:
+        return array.float()
+
+    def _as_int64(self, array: Tensor) -> Tensor:
+        # PyTorch cannot compare wide unsigned integers; those out of range become negative.
+        return array.view(torch.int64) if array.dtype == torch.uint64 else array.long()
+
+    def _extremes(self, array: Tensor) -> tuple[Tensor, Tensor]:
+        lowest, highest = torch.aminmax(array.detach())
+        return lowest, highest
+
+    def _finite(self, array: Tensor) -> np.ndarray:
+        return torch.isfinite(array).cpu().numpy()
+
+    def _as_numpy(self, array: Tensor) -> np.ndarray:
+        values = array.detach().cpu()
+        # NumPy does not know bfloat16.
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def as_waveform_rows(audio: Tensor | np.ndarray, num_channels: int) -> Tensor:
-    """Audio of any accepted shape as float32 (batch, channels, samples).
-
-    (batch, channels, samples) for every model; (samples,) and (batch, samples) for mono;
-    (channels, samples) for stereo. int16 and int32 samples are scaled to +-1.
-
-    Raises:
-        AudioError: the shape, the channel count or the type does not fit.
-    """
-    audio = _as_float(_as_tensor(audio, "audio", AudioError))
-    rows: Tensor = validation.shaped_as_waveforms(audio, num_channels)
-    return rows
-
-
-def _as_float(audio: Tensor) -> Tensor:
-    scale = validation.INTEGER_SCALES.get(str(audio.dtype).removeprefix("torch."))
-    if scale is not None:
-        return audio.float() / scale
-    if not audio.dtype.is_floating_point:
-        raise validation.wrong_audio_type(audio.dtype)
-    return audio.float()
-
-
-def as_waveform_chunk(chunk: Tensor | np.ndarray, num_channels: int) -> Tensor:
-    """The next samples (channels, samples) of one stream; there may be none.
-
-    Raises:
-        AudioError: not audio that the model takes, or a batch of several.
-    """
-    rows = as_waveform_rows(chunk, num_channels)
-    row: Tensor = validation.only_row(rows, "a chunk is one stream's", AudioError)
-    return row if row.shape[-1] == 0 else check_clip(row)
-
-
-def check_clip(clip: Tensor) -> Tensor:
-    """Refuse a clip (channels, samples) that is empty, not finite, or of another scale."""
-    validation.refuse_empty(clip.shape[-1])
-    # One look at all samples, which NaN does not slip through: steps of many streams wait for it.
-    lowest, highest = (float(value) for value in torch.aminmax(clip.detach()))
-    validation.check_range(lowest, highest, lambda: torch.isfinite(clip).cpu().numpy())
-    return clip
-
-
-def lengths_of(mask: Tensor | np.ndarray | None, batch: int, steps: int, unit: str) -> list[int]:
-    """Valid lengths of padded rows, from a mask that is 1 (or True) on a prefix of each.
-
-    Raises:
-        InputError: the mask has another shape, other values, or a gap.
-    """
-    if mask is None:
-        return [steps] * batch
-    values = _as_tensor(mask, "padding_mask", InputError).detach().cpu()
-    if values.dtype == torch.bfloat16:  # which NumPy does not know
-        values = values.float()
-    return validation.valid_lengths(values.numpy(), batch, steps, unit)
-
-
-def as_code_rows(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
-    """Codes of shape (num_quantizers, batch, frames) or (num_quantizers, frames), checked.
-
-    Raises:
-        CodesError: not integers, a wrong shape, too many layers, no frames, or out of range.
-    """
-    return _checked_codes(_as_tensor(codes, "audio_codes", CodesError), config)
-
-
-def _checked_codes(codes: Tensor, config: CodecConfig) -> Tensor:
-    """The checks of `as_code_rows`."""
-    if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
-        raise validation.wrong_codes_type(codes.dtype)
-    codes = validation.shaped_as_codes(codes, config)
-    if codes.dtype == torch.uint64:  # wraps to negative numbers only where it is out of range
-        codes = codes.view(torch.int64)
-    codes = codes.long()  # first: PyTorch cannot compare wide unsigned integers
-    lowest, highest = (int(value) for value in torch.aminmax(codes))
-    validation.check_codes_range(lowest, highest, config)
-    return codes
-
-
-def as_code_chunk(codes: Tensor | np.ndarray, config: CodecConfig) -> Tensor:
-    """The next codes (num_quantizers, frames) of one stream; there may be no frames.
-
-    Raises:
-        CodesError: not the codes that `as_code_rows` takes, or a batch of several.
-    """
-    values = _as_tensor(codes, "audio_codes", CodesError)
-    if validation.is_empty_chunk(values, config):
-        return values.long()
-    rows = _checked_codes(values, config).movedim(1, 0)
-    row: Tensor = validation.only_row(rows, "a chunk is one stream's", CodesError)
-    return row
-
-
-def row_lengths(rows: Sequence[Tensor]) -> Tensor:
-    """Lengths of the last axis of each row."""
-    return torch.tensor([row.shape[-1] for row in rows], device=rows[0].device)
-
-
-def pad_rows(rows: Sequence[Tensor], axis: int = -1) -> Tensor:
-    """Stack tensors of unequal lengths along a new first axis, zero at the end of ``axis``."""
-    longest = max(row.shape[axis] for row in rows)
-    return torch.stack([_padded(row, longest, axis) for row in rows])
-
-
-def _padded(row: Tensor, length: int, axis: int) -> Tensor:
-    missing = length - row.shape[axis]
-    if missing == 0:
-        return row
-    shape = list(row.shape)
-    shape[axis] = missing
-    return torch.cat((row, row.new_zeros(shape)), dim=axis)
+TENSORS = TensorInputs()
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,14 +1,13 @@
 """Rotary positions: interleaved pairs, rotated in float32, right at any offset.
 
-Owns the table of angles and the rotation, in real numbers for training and in complex ones for
-inference; knows nothing of attention. Channels 2j and 2j + 1 are a pair (Su et al., "RoFormer",
-2021).
+Owns the angles and the rotation of whole sequences; knows nothing of attention. Channels 2j and
+2j + 1 are a pair (Su et al., "RoFormer", 2021).
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -19,16 +18,16 @@ class Rotation(NamedTuple):
     sine: Float[Tensor, "steps pairs"]
 
 
-def angles_of(
-    steps: Int[Tensor, "*shape"], head_dim: int, max_period: float
-) -> Float[Tensor, "*shape pairs"]:
-    """The angle of each pair at each step of a stream, in float64.
+def frequencies_of(
+    head_dim: int, max_period: float, device: torch.device
+) -> Float[Tensor, " pairs"]:
+    """The angle of each pair a step, in float64.
 
-    In float32 it would be off by 0.02 rad after an hour at 100 Hz; in float64 it is right to
+    In float32 an angle would be off by 0.02 rad after an hour at 100 Hz; in float64 it is right to
     1e-7 rad after weeks.
     """
-    pair = torch.arange(head_dim // 2, dtype=torch.float64, device=steps.device)
-    return steps.double()[..., None] * max_period ** (-pair / (head_dim // 2))
+    pair = torch.arange(head_dim // 2, dtype=torch.float64, device=device)
+    return max_period ** (-pair / (head_dim // 2))
 
 
 def rotation_at(
@@ -36,7 +35,7 @@ def rotation_at(
 ) -> Rotation:
     """Rotations of the steps ``start`` .. ``start + num_steps - 1`` of a stream."""
     steps = torch.arange(start, start + num_steps, device=device)
-    angle = angles_of(steps, head_dim, max_period)
+    angle = steps.double()[:, None] * frequencies_of(head_dim, max_period, device)
     return Rotation(angle.cos().float(), angle.sin().float())
 
 
@@ -48,24 +47,3 @@ def rotate(
     cosine, sine = rotation
     turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
     return turned.flatten(-2).to(heads.dtype)
-
-
-def rotations_of(
-    steps: Int[Tensor, "*shape"], head_dim: int, max_period: float
-) -> Complex[Tensor, "*shape pairs"]:
-    """exp(i angle) of each pair at each step: to rotate a pair is one complex product."""
-    angle = angles_of(steps, head_dim, max_period)
-    return torch.complex(angle.cos().float(), angle.sin().float())
-
-
-def rotate_heads(
-    heads: Float[Tensor, "rows steps 3 heads head_dim"],
-    rotations: Complex[Tensor, "*rows steps 1 1 pairs"],
-) -> Float[Tensor, "rows steps 3 heads head_dim"]:
-    """Rotate queries and keys in float32 and in place; values and the dtype do not change."""
-    rotating = heads[:, :, :2]
-    pairs = torch.view_as_complex(rotating.float().unflatten(-1, (-1, 2)))
-    pairs.mul_(rotations)
-    if heads.dtype != torch.float32:
-        rotating.copy_(torch.view_as_real(pairs).flatten(-2))
-    return heads

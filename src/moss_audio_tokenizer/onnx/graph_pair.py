@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..api.arrays import ARRAYS
+from ..api.validation import require_count
 from ..errors import AudioError, CheckpointError, CodesError
-from .arrays import check_clip
+from .engines import OnnxDecoderEngine, open_step_graph
 from .folder import OnnxFolder
 from .manifest import CONFIG_NAME, MANIFEST_NAME
 from .runtime import Runtime
@@ -74,7 +76,7 @@ class GraphPair:
                 f"audio has shape {list(np.shape(waveform))}; expected one clip: (samples,) or "
                 "(channels, samples)"
             )
-        check_clip(audio[0])
+        ARRAYS.check_clip(audio[0])
         missing = -audio.shape[2] % self.downsample_rate
         audio = np.pad(audio, ((0, 0), (0, 0), (0, missing)))
         wanted = n_quantizers or self.n_quantizers
@@ -109,13 +111,12 @@ class GraphPair:
         codes = self._rows(audio_codes)
         if not (self._folder / MANIFEST_NAME).is_file():
             return self._run_decoder(codes)
-        from .tokenizer import OnnxAudioTokenizer
-
-        exported = OnnxAudioTokenizer(OnnxFolder(self._folder), self._runtime)
-        stream = exported.decoder_stream(max_slots=1, max_chunk_frames=chunk_size)
-        slot = stream.open()
-        starts = range(0, codes.shape[2], chunk_size)
-        chunks = [stream.step({slot: codes[:, 0, at : at + chunk_size]})[slot] for at in starts]
+        size = require_count(chunk_size, "chunk_size")
+        graph = open_step_graph(OnnxFolder(self._folder), self._runtime, "decoder")
+        engine = OnnxDecoderEngine(graph, 1, size)
+        row = engine.check(codes[:, 0])
+        starts = range(0, row.shape[1], size)
+        chunks = [engine.step({0: row[:, at : at + size]})[0] for at in starts]
         return _without_channel(np.concatenate(chunks, axis=-1))
 
     def _rows(self, audio_codes: Any) -> np.ndarray:

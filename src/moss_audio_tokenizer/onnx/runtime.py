@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..api.validation import require_count
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
 
@@ -42,6 +44,7 @@ class Runtime:
         self.device = str(device)
         self.device_id = int(index or 0)
         self.on_gpu = kind != "cpu"
+        self.place = ("cuda", self.device_id) if self.on_gpu else ("cpu", 0)
         self._providers = self._available(kind)
 
     def _available(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
@@ -83,11 +86,8 @@ class Runtime:
 
     def empty(self, shape: tuple[int, ...]) -> Any:
         """Zeros on the device, as an OrtValue."""
-        import numpy as np
-
-        place = ("cuda", self.device_id) if self.on_gpu else ("cpu", 0)
         zeros = np.zeros(shape, np.float32)
-        return self._library.OrtValue.ortvalue_from_numpy(zeros, *place)
+        return self._library.OrtValue.ortvalue_from_numpy(zeros, *self.place)
 
 
 def _innermost(problem: Exception) -> str:

@@ -1,35 +1,55 @@
 """`OnnxAudioTokenizer`: the model's verbs on exported graphs, with NumPy arrays.
 
-Owns the public face; checks are `arrays.py`'s, computing is `engines.py`'s. Whole clips are
-worked through in chunks by the same steps as streams, one row after the other, so that a row's
-codes depend on nothing else and memory does not grow with the clip.
+Owns the public interface; arguments are checked in `api`, steps computed in `engines.py`.
+Whole clips are worked through in chunks by the same steps as streams, one row after the other, so
+that a row's codes depend on nothing else and memory does not grow with the clip.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from ..api.continuous_batches import CallersBatches
+from ..api.arrays import ARRAYS
 from ..api.verbs import CodecVerbs
-from ..codes.codec import CodecInfo
-from ..codes.codec_progress import reported
+from ..codes.codec import ArrayCodec, CodecInfo, reported
 from ..config import CodecConfig
-from . import arrays
-from .engines import (
-    OnnxDecoderEngine,
-    OnnxEncoderEngine,
-    StepGraph,
-    decoder_engine,
-    encoder_engine,
-)
+from .engines import OnnxDecoderEngine, OnnxEncoderEngine, StepGraph, open_step_graph
 from .folder import OnnxFolder, find_folder
-from .graph_pair import GraphPair
-from .outputs import DecoderOutput, EncoderOutput
-from .runtime import Runtime, session_facts
+from .runtime import Runtime
 from .shapes import CHUNK_FRAMES
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """What `encode` returns.
+
+    Attributes:
+        audio_codes: int64; past a row's length they are 0.
+        audio_codes_lengths: frames of each row.
+        encoder_hidden_states: what the quantizer was given; past a row's length 0. None of streams.
+    """
+
+    audio_codes: Int[np.ndarray, "num_quantizers batch frames"]
+    audio_codes_lengths: Int[np.ndarray, "batch"]
+    encoder_hidden_states: Float[np.ndarray, "batch width frames"] | None = None
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """What `decode` returns.
+
+    Attributes:
+        audio: float32; past a row's length it is 0.
+        audio_lengths: samples (a channel) of each row.
+    """
+
+    audio: Float[np.ndarray, "batch channels samples"]
+    audio_lengths: Int[np.ndarray, "batch"]
 
 
 class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
@@ -43,7 +63,7 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         runtime: where it runs.
     """
 
-    _arrays: ClassVar[Any] = arrays
+    _arrays = ARRAYS
     _encoder_output = EncoderOutput
     _decoder_output = DecoderOutput
 
@@ -52,6 +72,8 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         if options.keys() & {"encoder_path", "decoder_path"} or isinstance(
             (*args, None)[0], str | Path
         ):
+            from .graph_pair import GraphPair
+
             return GraphPair(*args, **options)
         return super().__new__(cls)
 
@@ -59,7 +81,7 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         self.folder = folder
         self.lengths = "ceil"
         self._runtime = runtime
-        self._batches = CallersBatches()
+        self._drop_streams()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and pickles: the folder is opened again, and streams stay behind."""
@@ -119,22 +141,11 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
 
     @cached_property
     def _encoder_steps(self) -> StepGraph:
-        return self._steps("encoder_step")
+        return open_step_graph(self.folder, self._runtime, "encoder")
 
     @cached_property
     def _decoder_steps(self) -> StepGraph:
-        return self._steps("decoder_step")
-
-    def _steps(self, name: str) -> StepGraph:
-        session = self._runtime.session(self.folder.graph(name))
-        self.folder.check_session(name, session_facts(session))
-        return StepGraph(
-            self._runtime,
-            lambda _frames: session,
-            self.config,
-            self.folder.codes_type,
-            self.folder.stream_identity(name),
-        )
+        return open_step_graph(self.folder, self._runtime, "decoder")
 
     # What `CodecVerbs` asks of a runtime
 
@@ -199,10 +210,10 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
         return audio
 
     def _encoder_engine(self, slots: int, frames: int, layers: int) -> OnnxEncoderEngine:
-        return encoder_engine(self._encoder_steps, slots, frames, layers)
+        return OnnxEncoderEngine(self._encoder_steps, slots, frames, layers)
 
     def _decoder_engine(self, slots: int, frames: int) -> OnnxDecoderEngine:
-        return decoder_engine(self._decoder_steps, slots, frames)
+        return OnnxDecoderEngine(self._decoder_steps, slots, frames)
 
 
 def _reopened(
@@ -220,3 +231,23 @@ def _chunks(frames: int, chunk_frames: int | None) -> list[slice]:
 def _joined(results: Sequence[tuple[np.ndarray, ...]], index: int) -> np.ndarray:
     """One of the results of all chunks, along their frames."""
     return np.concatenate([result[index] for result in results], axis=1)
+
+
+class OnnxCodec(ArrayCodec):
+    """`codes.StreamingCodec` on an `OnnxAudioTokenizer`."""
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, device: str = "cpu", num_threads: int | None = None
+    ) -> "OnnxCodec":
+        """Load an exported folder, or "bundled".
+
+        Args:
+            path: where the model is.
+            device: "cpu", "cuda", "cuda:1" or "tensorrt".
+            num_threads: to compute with on a CPU (default: OMP_NUM_THREADS, or one a core).
+
+        Raises:
+            CheckpointError, ConfigError: the model cannot be loaded, or there is no such device.
+        """
+        return cls(OnnxAudioTokenizer.from_pretrained(path, device, num_threads))

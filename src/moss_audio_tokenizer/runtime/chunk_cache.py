@@ -18,8 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.attention import Window, plan_window, windowed_attention
-from ..model.rope import rotate_heads, rotations_of
-from .stage import InferenceStage
+from .stage import InferenceStage, rotate_heads
 
 # Queries a block: so that a block's scores of a few heads stay in the processor's cache.
 _BLOCK = 96
@@ -96,7 +95,7 @@ class ChunkAttention:
     ) -> None:
         position, num_past = (0, 0) if state is None else (state.position, state.num_past)
         steps = torch.arange(position, position + num_steps, device=device)
-        self._rotations = rotations_of(steps, stage.head_dim, stage.max_period)[:, None, None]
+        self._rotations = stage.rotations(steps)[:, None, None]
         self._backend = stage.attention_backend
         self._caches = None if state is None else state.layers
         # While every query sees all steps before it, PyTorch's causal attention is as fast.

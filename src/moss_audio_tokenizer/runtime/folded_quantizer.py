@@ -16,7 +16,6 @@ from ..model.quantizer import (
     LayeredLinear,
     ResidualQuantizer,
     WeightNormLinear,
-    without_autocast,
 )
 
 
@@ -62,7 +61,7 @@ class FoldedQuantizer:
         self, hidden: Float[Tensor, "batch frames width"], num_quantizers: int
     ) -> Int[Tensor, "num_quantizers batch frames"]:
         """Codes of the first ``num_quantizers`` codebooks."""
-        with without_autocast(hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
             return self._encode(hidden, num_quantizers)
 
     def _encode(self, hidden: Tensor, num_quantizers: int) -> Tensor:
@@ -89,7 +88,7 @@ class FoldedQuantizer:
         layers = len(codes)
         rows = F.embedding((codes + self._offsets[:layers]).movedim(0, -1), self._rows)
         weight = self._decode_weight[:, : layers * self.code_dim]
-        with without_autocast(rows):
+        with torch.autocast(rows.device.type, enabled=False):
             return F.linear(rows.flatten(-2), weight, self._decode_biases[layers - 1])
 
 

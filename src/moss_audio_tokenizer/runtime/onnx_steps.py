@@ -1,140 +1,130 @@
 """Steps of streams in onnxruntime, for tensors: on a CPU they take less time than PyTorch's own.
 
-The memory of the streams and the steps are `onnx.engines`', as for exported folders.
+Graphs are written from a codec's own weights; the memory of the streams and the steps are those of
+`onnx.engines`, as for exported folders.
 """
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..onnx.engines import OnnxEngine, StepGraph, decoder_engine, encoder_engine
-from .inference_codec import InferenceDecoder, InferenceEncoder
-from .stream_engine import DecoderEngine, EncoderEngine
-from .torch_steps import TorchDecoderEngine, TorchEncoderEngine
+from .. import __version__
+from ..checkpoint.codec_checkpoint import live_tensors
+from ..errors import MissingDependencyError
+from ..model.codec import Codec
+from ..onnx.engines import OnnxDecoderEngine, OnnxEncoderEngine, StepGraph
+from ..onnx.runtime import Runtime
+
+# Rows times frames up to which a step on a CPU runs on one thread. Threads that share a small step
+# wait for each other: beside busy programs PyTorch's, which spin, took seconds.
+ONE_THREAD_FRAMES = 8
+# Bytes of weights in one graph, which holds copies of them; far below the limit of the format.
+_MOST_WEIGHTS = 1 << 30
 
 
-class OnnxStreamState:
-    """The memory of an engine of arrays, as tensors that share it.
+class StepSessions:
+    """onnxruntime sessions of one graph: small steps on one thread, others on PyTorch's number.
+
+    A forked process has none of its parent's threads: it makes sessions of its own.
 
     Args:
-        engine: owns the memory.
+        model: the graph with its weights, as a file would hold it.
     """
 
-    def __init__(self, engine: OnnxEngine) -> None:
+    def __init__(self, model: bytes) -> None:
+        self._model = model
+        self._sessions: dict[tuple[int, int], Any] = {}
+        _ALL.add(self)
+
+    def for_frames(self, num_frames: int) -> Any:
+        """The session for a step of so many frames in all rows together."""
+        threads = 1 if num_frames <= ONE_THREAD_FRAMES else torch.get_num_threads()
+        key = (os.getpid(), threads)
+        if key not in self._sessions:
+            self._sessions[key] = Runtime(num_threads=threads).session(self._model)
+        return self._sessions[key]
+
+    def keep_forever(self) -> None:
+        """Never end the sessions there are: that waits for threads, which only the parent has."""
+        for session in self._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+_ALL: WeakSet[StepSessions] = WeakSet()
+
+
+def _keep_all() -> None:
+    for sessions in _ALL:
+        sessions.keep_forever()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_all)
+
+
+def step_graph(codec: Codec, side: str, identity: str) -> StepGraph | None:
+    """The graph of steps, with copies of the weights; None where it cannot be written or run.
+
+    Args:
+        codec: on a CPU, with the quantizer and that side in float32.
+        side: "encoder" or "decoder".
+        identity: identity of the streams of these weights.
+    """
+    tensors = live_tensors(codec, "v1", (f"{side}.", "quantizer."))
+    if sum(tensor.nbytes for tensor in tensors.values()) > _MOST_WEIGHTS:
+        return None
+    try:
+        from ..graphs.graph import ArrayWeights
+        from ..graphs.onnx_models import build_model
+
+        runtime = Runtime(num_threads=1)
+    except (ImportError, MissingDependencyError):  # onnx, onnxruntime
+        return None
+    weights = ArrayWeights(codec.config, {name: item.numpy() for name, item in tensors.items()})
+    producer = ("moss-audio-tokenizer", __version__)
+    model = build_model(weights, f"{side}_step", "int64", producer)
+    sessions = StepSessions(model.SerializeToString())
+    identity = f"{identity} onnxruntime"  # their rings are laid out in another way than PyTorch's
+    return StepGraph(runtime, sessions.for_frames, codec.config, "int64", identity)
+
+
+class TensorSteps:
+    """A `streaming.StepEngine` of arrays whose chunks and results are tensors.
+
+    Args:
+        engine: steps the streams; whatever is not changed here is its.
+        check: makes a tensor of what callers pass, or refuses it.
+    """
+
+    def __init__(
+        self, engine: OnnxDecoderEngine | OnnxEncoderEngine, check: Callable[[Any], Tensor]
+    ) -> None:
         self._engine = engine
+        self._check = check
+        self.results_device = torch.device("cpu")
 
-    @property
-    def positions(self) -> Int[Tensor, " slots"]:
-        """Frames that the stream in each slot has seen."""
-        return torch.from_numpy(self._engine.positions)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
-    def reset(self, slots: Sequence[int]) -> None:
-        """Restart the streams in ``slots``."""
-        self._engine.reset(slots)
+    def check(self, chunk: Any) -> np.ndarray:
+        """Validate a chunk, and return it as an array."""
+        return self._check(chunk).detach().cpu().numpy()
 
-    def copy_slot(self, source: int, target: int) -> None:
-        """Make the stream in slot ``target`` a copy of the one in ``source``."""
-        self._engine.copy_slot(source, target)
-
-    def num_bytes(self) -> int:
-        """Bytes of all streams."""
-        return self._engine.num_bytes()
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """All of it as named tensors."""
-        return {name: torch.from_numpy(item) for name, item in self._engine.to_tensors().items()}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `to_tensors` returned."""
-        self._engine.load_tensors({name: _as_array(item) for name, item in tensors.items()})
-
-
-class OnnxDecoderSteps(DecoderEngine):
-    """Codes to audio by an ONNX graph.
-
-    Args:
-        decoder: whose weights the graph has.
-        graph: of its steps.
-        num_slots: streams that can be open at once.
-        max_chunk_frames: frames that one step can take.
-    """
-
-    def __init__(
-        self, decoder: InferenceDecoder, graph: StepGraph, num_slots: int, max_chunk_frames: int
-    ) -> None:
-        self._engine = decoder_engine(graph, num_slots, max_chunk_frames)
-        state = OnnxStreamState(self._engine)
-        super().__init__(decoder, num_slots, max_chunk_frames, state)
-        self.identity = graph.identity
-
-    def step(
-        self, chunks: Mapping[int, Int[Tensor, "num_quantizers _"]]
-    ) -> dict[int, Float[Tensor, "channels _"]]:
+    def step(self, chunks: Mapping[int, np.ndarray]) -> dict[int, Tensor]:
         """Advance the streams of some slots, and return their results."""
-        found = self._engine.step({slot: _as_array(chunk) for slot, chunk in chunks.items()})
-        return {slot: self._result(audio) for slot, audio in found.items()}
+        return {slot: self._result(found) for slot, found in self._engine.step(chunks).items()}
 
+    def join_results(self, results: Sequence[Tensor]) -> Tensor:
+        """Results of one stream in a row; an empty one if there are none."""
+        if not results:
+            return self._result(self._engine.join_results([]))
+        return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
 
-class OnnxEncoderSteps(EncoderEngine):
-    """Audio to codes by an ONNX graph.
-
-    Args:
-        encoder: whose weights the graph has.
-        graph: of its steps.
-        num_slots: streams that can be open at once.
-        max_chunk_frames: frames that one step can take.
-        num_quantizers: codebooks that are used.
-    """
-
-    def __init__(
-        self,
-        encoder: InferenceEncoder,
-        graph: StepGraph,
-        num_slots: int,
-        max_chunk_frames: int,
-        num_quantizers: int,
-    ) -> None:
-        self._engine = encoder_engine(graph, num_slots, max_chunk_frames, num_quantizers)
-        state = OnnxStreamState(self._engine)
-        super().__init__(encoder, num_slots, max_chunk_frames, state, num_quantizers)
-        self.identity = graph.identity
-
-    def step_with_hidden(
-        self, chunks: Mapping[int, Float[Tensor, "channels _"]]
-    ) -> dict[int, tuple[Int[Tensor, "num_quantizers _"], Float[Tensor, "frames width"]]]:
-        """`step`, with the hidden states that were quantized."""
-        arrays = {slot: _as_array(chunk) for slot, chunk in chunks.items()}
-        return {
-            slot: (self._result(codes), self._result(hidden.T))
-            for slot, (codes, hidden) in self._engine.step_with_hidden(arrays).items()
-        }
-
-
-def make_decoder_engine(
-    decoder: InferenceDecoder, num_slots: int, max_chunk_frames: int
-) -> DecoderEngine:
-    """An engine that steps by onnxruntime where that is faster and possible, else by PyTorch."""
-    graph = decoder.step_graph
-    if graph is None:
-        return TorchDecoderEngine(decoder, num_slots, max_chunk_frames)
-    return OnnxDecoderSteps(decoder, graph, num_slots, max_chunk_frames)
-
-
-def make_encoder_engine(
-    encoder: InferenceEncoder, num_slots: int, max_chunk_frames: int, num_quantizers: int
-) -> EncoderEngine:
-    """See `make_decoder_engine`."""
-    sizes = (num_slots, max_chunk_frames, num_quantizers)
-    graph = encoder.step_graph
-    if graph is None:
-        return TorchEncoderEngine(encoder, *sizes)
-    return OnnxEncoderSteps(encoder, graph, *sizes)
-
-
-def _as_array(tensor: Tensor) -> np.ndarray:
-    """A tensor as an array; one of bfloat16, which no stream has, as int16."""
-    values = tensor.detach().cpu()
-    return values.view(torch.int16).numpy() if values.dtype == torch.bfloat16 else values.numpy()
+    def _result(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.results_device)

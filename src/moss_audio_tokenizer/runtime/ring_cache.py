@@ -15,8 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..errors import InputError
-from ..model.rope import rotate_heads, rotations_of
-from .stage import InferenceStage
+from .stage import InferenceStage, rotate_heads
 
 # Elements to which PyTorch's fused attention wants the rows of a mask aligned on a GPU.
 _ALIGNMENT = 8
@@ -157,8 +156,7 @@ class RingAttention:
         steps = batch.steps_of(stage)
         offsets = torch.arange(steps.shape[1], device=ring.device)
         stored = offsets < (batch.num_frames * stage.steps_per_frame)[:, None]
-        rotations = rotations_of(steps, stage.head_dim, stage.max_period)
-        self._rotations = rotations[:, :, None, None]
+        self._rotations = stage.rotations(steps)[:, :, None, None]
         self._mask = self._visible(steps, stage.context_steps)
         self._rows = self._written_rows(steps, stored, batch.slots)
         self._runs = batch.runs

@@ -5,41 +5,91 @@ and the attention mask belong to the `Attention` that comes with a call: `chunk_
 one for chunks of whole clips, `ring_cache` and `triton_attention` those for steps of streams.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
+from ..model.rope import frequencies_of
 from ..model.transformer import Block, Transformer
-from .packed_linear import PlainLinear, fast_linear
 
 
-@runtime_checkable
-class Attention(Protocol):
-    """Causal attention of some steps to themselves and to a KV cache."""
+class PlainLinear:
+    """y = x W^T in ``dtype``, and the two ways in which a block uses it."""
 
-    def __call__(
-        self, layer: int, heads: Float[Tensor, "rows steps 3 heads head_dim"]
-    ) -> Float[Tensor, "rows steps width"]:
-        """Rotate, store keys and values in the cache of ``layer``, and attend.
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.weight = weight.to(dtype)
 
-        Args:
-            layer: index of the layer in its stage.
-            heads: its queries, keys and values, before rotation; may be overwritten.
-        """
-        ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """X W^T."""
+        return F.linear(x.to(self.dtype), self.weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU(x W^T)."""
+        return F.gelu(self(x))
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Residual + x W^T, in the residual's precision."""
+        return residual + self(x)
 
 
-@runtime_checkable
-class Norm(Protocol):
-    """A layer norm, in the input's type or in that of the products that follow."""
+class PackedLinear(PlainLinear):
+    """oneDNN's layout and fused epilogues, on a CPU."""
 
-    def __call__(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """X, normalized with the parameters of ``norm``."""
-        ...
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        # Packed for no particular number of rows: the kernel then treats each row alike.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """X W^T."""
+        return _onednn(x.to(self.dtype), self.weight, None, "none", [], "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU(x W^T), in one kernel."""
+        return _onednn(x.to(self.dtype), self.weight, None, "gelu", [], "none")
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Residual + x W^T, in one kernel where the types are equal."""
+        if self.dtype != residual.dtype:
+            return residual + self(x)
+        return _onednn_binary(x, residual, self.weight, None, "add")
+
+
+def _onednn(*arguments: object) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(*arguments)
+
+
+def _onednn_binary(*arguments: object) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.binary(*arguments)
+
+
+def fast_linear(weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> PlainLinear:
+    """The fastest linear layer for these weights on their device.
+
+    On a CPU, ``float16`` means weights rounded to it in float32 arithmetic, for CPUs multiply no
+    float16.
+    """
+    weight = weight.detach()
+    if weight.device.type != "cpu":
+        return PlainLinear(weight, dtype)
+    if dtype == torch.float16:
+        weight, dtype = weight.to(dtype).float(), torch.float32
+    packs = torch.backends.mkldnn.is_available()
+    return PackedLinear(weight, dtype) if packs else PlainLinear(weight, dtype)
+
+
+# Causal attention of some steps to themselves and to a KV cache. Takes the index of a layer in its
+# stage, and its queries, keys and values (rows, steps, 3, heads, head_dim), which it may overwrite:
+# rotates them, stores keys and values in the cache of the layer, gives (rows, steps, width).
+Attention = Callable[[int, Tensor], Tensor]
+# A layer norm, in the input's type or in that of the products that follow.
+Norm = Callable[[Tensor, nn.LayerNorm], Tensor]
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -85,12 +135,18 @@ class InferenceStage:
         self.steps_per_frame = steps_per_frame
         self.context_steps = stage.context_steps
         self.head_dim = stage.head_dim
-        self.max_period = stage.max_period
+        device = next(stage.parameters()).device
+        self._frequencies = frequencies_of(stage.head_dim, stage.max_period, device)
         self.attention_backend = stage.attention_backend
         self.num_heads = stage.blocks()[0].attention.num_heads
         self.input_proj = _projection(stage.input_proj, dtype)
         self.layers = [fold_block(layer, dtype) for layer in stage.blocks()]
         self.output_proj = _projection(stage.output_proj, dtype)
+
+    def rotations(self, steps: Int[Tensor, "*shape"]) -> Complex[Tensor, "*shape pairs"]:
+        """Exp(i angle) of each rotary pair at each step: rotating is one complex product."""
+        angle = steps.double()[..., None] * self._frequencies
+        return torch.complex(angle.cos().float(), angle.sin().float())
 
     def run(
         self,
@@ -111,3 +167,16 @@ class InferenceStage:
 
 def _projection(module: nn.Module, dtype: torch.dtype) -> PlainLinear | None:
     return fast_linear(module.weight, dtype) if isinstance(module, nn.Linear) else None
+
+
+def rotate_heads(
+    heads: Float[Tensor, "rows steps 3 heads head_dim"],
+    rotations: Complex[Tensor, "*rows steps 1 1 pairs"],
+) -> Float[Tensor, "rows steps 3 heads head_dim"]:
+    """Rotate queries and keys in float32 and in place; values and the dtype do not change."""
+    rotating = heads[:, :, :2]
+    pairs = torch.view_as_complex(rotating.float().unflatten(-1, (-1, 2)))
+    pairs.mul_(rotations)
+    if heads.dtype != torch.float32:
+        rotating.copy_(torch.view_as_real(pairs).flatten(-2))
+    return heads

@@ -1,39 +1,50 @@
-"""Steps of streams in PyTorch itself: batches of rows, and ring KV caches on the device.
+"""Engines of streams on PyTorch models, stepped by PyTorch or, where it is faster, onnxruntime.
 
-Owns how rows of different lengths become one batch. On a GPU steps are replayed as CUDA graphs.
+PyTorch steps batches of rows against ring KV caches on the device; on a GPU steps are replayed as
+CUDA graphs. Owns how rows of different lengths become one batch; what a row may be is checked in
+`model.inputs`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..model.inputs import pad_rows
+from ..model.inputs import TENSORS
+from ..onnx.engines import OnnxDecoderEngine, OnnxEncoderEngine
 from .cuda_graphs import GraphedStep, Record, record_cuda_graph
-from .inference_codec import InferenceDecoder, InferenceEncoder
-from .onnx_sessions import ONE_THREAD_FRAMES
+from .inference_codec import InferenceCoder, InferenceDecoder, InferenceEncoder
+from .onnx_steps import ONE_THREAD_FRAMES, TensorSteps
 from .ring_cache import RingKVCache, StepBatch
-from .stream_engine import DecoderEngine, EncoderEngine
 
 
-def _empty_state(
-    coder: InferenceEncoder | InferenceDecoder, num_slots: int, max_chunk_frames: int
-) -> RingKVCache:
-    with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
-        return coder.stack.init_state(num_slots, max_chunk_frames)
+class TorchEngine:
+    """What both directions have in common: `streaming.StepEngine` but for `check` and `step`.
 
+    Args:
+        coder: the encoder or the decoder, with the quantizer.
+        num_slots: streams that can be open at once.
+        max_chunk_frames: frames that one step can take.
 
-class _TorchSteps:
-    """Steps of whole batches, replayed as recorded graphs where the device has those."""
+    Attributes:
+        results_device: where results go, all rows of a step in one copy; by default the engine's.
+    """
 
-    device: torch.device
-    _rings: RingKVCache
-    _graphed: GraphedStep | None
-
-    def _record(self) -> None:
+    def __init__(self, coder: InferenceCoder, num_slots: int, max_chunk_frames: int) -> None:
+        self.num_slots = num_slots
+        self.max_chunk_frames = max_chunk_frames
+        self.samples_per_frame = coder.config.downsample_rate
+        self.device = self.results_device = coder.device
+        self.identity = coder.identity
+        self._config = coder.config
+        with torch.inference_mode(mode=False):  # or steps outside that mode could not write to it
+            self._rings = coder.init_state(num_slots, max_chunk_frames)
         record = graph_recorder(self.device)
         self._graphed = None if record is None else GraphedStep(self._compute, self._rings, record)
 
@@ -47,6 +58,57 @@ class _TorchSteps:
 
     def _compute(self, x: Tensor, state: RingKVCache, batch: StepBatch) -> tuple[Tensor, ...]:
         raise NotImplementedError
+
+    @property
+    def positions(self) -> Int[Tensor, " slots"]:
+        """Frames that the stream in each slot has seen; writing to it moves the streams."""
+        return self._rings.positions
+
+    def reset(self, slots: Sequence[int]) -> None:
+        """Restart the streams in ``slots``."""
+        self._rings.reset(slots)
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make the stream in slot ``target`` a copy of the one in ``source``."""
+        self._rings.copy_slot(source, target)
+
+    def num_bytes(self) -> int:
+        """Memory of all streams, which never grows."""
+        return self._rings.num_bytes()
+
+    def join_chunks(self, chunks: Sequence[Tensor]) -> Tensor:
+        """Chunks of one stream in a row, on the device of the last."""
+        device = chunks[-1].device
+        return torch.cat([chunk.to(device) for chunk in chunks], dim=-1)
+
+    def pad(self, chunk: Tensor, length: int) -> Tensor:
+        """A chunk with zeros behind it, ``length`` long."""
+        return F.pad(chunk, (0, length - chunk.shape[-1]))
+
+    def join_results(self, results: Sequence[Tensor]) -> Tensor:
+        """Results of one stream in a row; an empty one if there are none."""
+        if not results:
+            return self._no_result().to(self.results_device)
+        return results[0] if len(results) == 1 else torch.cat(list(results), dim=-1)
+
+    def _no_result(self) -> Tensor:
+        raise NotImplementedError
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The memory of all streams as named arrays, bfloat16 as int16, for a file."""
+        tensors = {name: tensor.cpu() for name, tensor in self._rings.to_tensors().items()}
+        return {
+            name: (item.view(torch.int16) if item.dtype == torch.bfloat16 else item).numpy()
+            for name, item in tensors.items()
+        }
+
+    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over the memory that `to_arrays` returned."""
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        for name, own in self._rings.to_tensors().items():
+            if own.dtype == torch.bfloat16 and name in tensors:
+                tensors[name] = tensors[name].view(torch.bfloat16)
+        self._rings.load_tensors(tensors)
 
 
 @contextmanager
@@ -68,20 +130,17 @@ def graph_recorder(device: torch.device) -> Record | None:
     return partial(record_cuda_graph, device=device) if device.type == "cuda" else None
 
 
-class TorchDecoderEngine(_TorchSteps, DecoderEngine):
-    """Codes (num_quantizers, frames) to audio (channels, samples).
-
-    Args:
-        decoder: the quantizer and the decoder.
-        num_slots: streams that can be open at once.
-        max_chunk_frames: frames that one step can take.
-    """
+class TorchDecoderEngine(TorchEngine):
+    """Codes (num_quantizers, frames) to audio (channels, samples)."""
 
     def __init__(self, decoder: InferenceDecoder, num_slots: int, max_chunk_frames: int) -> None:
-        self._rings = _empty_state(decoder, num_slots, max_chunk_frames)
-        super().__init__(decoder, num_slots, max_chunk_frames, self._rings)
+        super().__init__(decoder, num_slots, max_chunk_frames)
         self._decoder = decoder
-        self._record()
+
+    def check(self, chunk: Any) -> Int[Tensor, "num_quantizers frames"]:
+        """Validate a chunk, and return it as a tensor."""
+        codes: Tensor = TENSORS.as_code_chunk(chunk, self._config)
+        return codes
 
     @torch.no_grad()
     def step(
@@ -108,18 +167,14 @@ class TorchDecoderEngine(_TorchSteps, DecoderEngine):
             codes = rows[0][None] if len(rows) == 1 else _together(rows)
             return self._decoder.quantizer.decode(codes.to(self.device).transpose(0, 1))
         hidden = [self._decoder.quantizer.decode(row.to(self.device)[:, None])[0].T for row in rows]
-        return pad_rows(hidden).transpose(1, 2)
+        return TENSORS.pad_rows(hidden).transpose(1, 2)
+
+    def _no_result(self) -> Tensor:
+        return torch.zeros(self._config.number_channels, 0)
 
 
-class TorchEncoderEngine(_TorchSteps, EncoderEngine):
-    """Audio (channels, samples) to codes (num_quantizers, frames).
-
-    Args:
-        encoder: the encoder and the quantizer.
-        num_slots: streams that can be open at once.
-        max_chunk_frames: frames that one step can take.
-        num_quantizers: codebooks that are used.
-    """
+class TorchEncoderEngine(TorchEngine):
+    """Audio (channels, samples) to codes (num_quantizers, frames)."""
 
     def __init__(
         self,
@@ -128,34 +183,64 @@ class TorchEncoderEngine(_TorchSteps, EncoderEngine):
         max_chunk_frames: int,
         num_quantizers: int,
     ) -> None:
-        self._rings = _empty_state(encoder, num_slots, max_chunk_frames)
-        super().__init__(encoder, num_slots, max_chunk_frames, self._rings, num_quantizers)
+        super().__init__(encoder, num_slots, max_chunk_frames)
         self._encoder = encoder
-        self._record()
+        self._num_quantizers = num_quantizers
+
+    def check(self, chunk: Any) -> Float[Tensor, "channels samples"]:
+        """Validate a chunk, which may be empty, and return it as a tensor."""
+        audio: Tensor = TENSORS.as_waveform_chunk(chunk, self._config.number_channels)
+        return audio.detach()
 
     @torch.no_grad()
-    def step_with_hidden(
+    def step(
         self, chunks: Mapping[int, Float[Tensor, "channels _"]]
-    ) -> dict[int, tuple[Int[Tensor, "num_quantizers _"], Float[Tensor, "frames width"]]]:
-        """`step`, with the hidden states that were quantized."""
+    ) -> dict[int, Int[Tensor, "num_quantizers _"]]:
+        """Advance the streams of some slots, and return their results."""
         slots = sorted(chunks)
         num_frames = [chunks[slot].shape[1] // self.samples_per_frame for slot in slots]
         audio = _together([chunks[slot] for slot in slots]).to(self.device).transpose(1, 2)
         with limited_threads(self.device, len(slots) * max(num_frames)):
-            found = self._run(audio, slots, num_frames)
-        codes, hidden = (item.to(self.results_device) for item in found)
+            (codes,) = self._run(audio, slots, num_frames)
+        codes = codes.to(self.results_device)
         return {
-            slot: (codes[row, :frames].T, hidden[row, :frames])
+            slot: codes[row, :frames].T
             for row, (slot, frames) in enumerate(zip(slots, num_frames, strict=True))
         }
 
     def _compute(self, x: Tensor, state: RingKVCache, batch: StepBatch) -> tuple[Tensor, ...]:
         hidden = self._encoder.step(x.transpose(1, 2), state, batch)
-        return self._encoder.quantizer.encode(hidden, self._num_quantizers).movedim(0, -1), hidden
+        return (self._encoder.quantizer.encode(hidden, self._num_quantizers).movedim(0, -1),)
+
+    def _no_result(self) -> Tensor:
+        return torch.zeros(self._num_quantizers, 0, dtype=torch.long)
 
 
 def _together(rows: Sequence[Tensor]) -> Tensor:
     """Rows padded to one batch, on the first one's device: a GPU then gets a single copy."""
     if len({row.device for row in rows}) > 1:
         rows = [row.to(rows[0].device) for row in rows]
-    return pad_rows(rows)
+    return TENSORS.pad_rows(rows)
+
+
+def make_decoder_engine(
+    decoder: InferenceDecoder, num_slots: int, max_chunk_frames: int
+) -> TorchDecoderEngine | TensorSteps:
+    """An engine that steps by onnxruntime where that is faster and possible, else by PyTorch."""
+    graph = decoder.step_graph
+    if graph is None:
+        return TorchDecoderEngine(decoder, num_slots, max_chunk_frames)
+    check = partial(TENSORS.as_code_chunk, config=decoder.config)
+    return TensorSteps(OnnxDecoderEngine(graph, num_slots, max_chunk_frames), check)
+
+
+def make_encoder_engine(
+    encoder: InferenceEncoder, num_slots: int, max_chunk_frames: int, num_quantizers: int
+) -> TorchEncoderEngine | TensorSteps:
+    """The same for an encoder, of which the first ``num_quantizers`` codebooks are used."""
+    sizes = (num_slots, max_chunk_frames, num_quantizers)
+    graph = encoder.step_graph
+    if graph is None:
+        return TorchEncoderEngine(encoder, *sizes)
+    check = partial(TENSORS.as_waveform_chunk, num_channels=encoder.config.number_channels)
+    return TensorSteps(OnnxEncoderEngine(graph, *sizes), check)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..model.rope import rotations_of
 from .ring_cache import RingAttention, StepBatch, next_power_of_two
 from .stage import Attention, InferenceStage, Norm, layer_norm
 
@@ -134,7 +133,7 @@ class TritonRingAttention:
         self._kernels, self._stage, self._ring, self._batch = kernels, stage, ring, batch
         self._capacity = ring.shape[4] - 1
         self._num_steps = batch.longest * stage.steps_per_frame
-        rotations = rotations_of(batch.steps_of(stage), stage.head_dim, stage.max_period)
+        rotations = stage.rotations(batch.steps_of(stage))
         self._rotations = torch.view_as_real(rotations)
         self._padded_dim = max(16, next_power_of_two(stage.head_dim))
         self._blocks = plan_blocks(

@@ -1,14 +1,17 @@
 """Inference encoders and decoders, built at first use and rebuilt when weights change."""
 
+from collections.abc import Callable
 from copy import copy, deepcopy
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..model.codec import Codec
 from ..model.stages import StageStack
-from .inference_codec import InferenceDecoder, InferenceEncoder
+from .inference_codec import InferenceCoder, InferenceDecoder, InferenceEncoder
 
+Coder = TypeVar("Coder", bound=InferenceCoder)
 # Values that are compared of every weight, evenly spaced.
 _SAMPLES = 16
 
@@ -22,26 +25,36 @@ class InferenceCache:
     """
 
     def __init__(self) -> None:
-        self._encoder: tuple[_Stamp, InferenceEncoder] | None = None
-        self._decoder: tuple[_Stamp, InferenceDecoder] | None = None
+        self._made: dict[str, tuple[_Stamp, Any]] = {}
 
     def encoder(self, codec: Codec, dtype: torch.dtype) -> InferenceEncoder:
         """The encoder and the quantizer, ready to run."""
-        stamp = _Stamp(codec.require_encoder(), codec, dtype)
-        if self._encoder is None or not stamp.equals(self._encoder[0]):
-            self._encoder = (stamp, InferenceEncoder(_in_float32(codec, "encoder"), dtype))
-        return self._encoder[1]
+        stages = codec.encoder or codec.require_encoder()
+        return self._get(codec, stages, "encoder", InferenceEncoder, dtype)
 
     def decoder(self, codec: Codec, dtype: torch.dtype) -> InferenceDecoder:
         """The quantizer and the decoder, ready to run."""
-        stamp = _Stamp(codec.require_decoder(), codec, dtype)
-        if self._decoder is None or not stamp.equals(self._decoder[0]):
-            self._decoder = (stamp, InferenceDecoder(_in_float32(codec, "decoder"), dtype))
-        return self._decoder[1]
+        stages = codec.decoder or codec.require_decoder()
+        return self._get(codec, stages, "decoder", InferenceDecoder, dtype)
+
+    def _get(
+        self,
+        codec: Codec,
+        stages: StageStack,
+        side: str,
+        make: Callable[[Codec, torch.dtype], Coder],
+        dtype: torch.dtype,
+    ) -> Coder:
+        stamp = _Stamp(stages, codec, dtype)
+        made = self._made.get(side)
+        if made is None or not stamp.equals(made[0]):
+            made = self._made[side] = (stamp, make(_in_float32(codec, side), dtype))
+        coder: Coder = made[1]
+        return coder
 
     def clear(self) -> None:
         """Rebuild both at their next use."""
-        self._encoder = self._decoder = None
+        self._made.clear()
 
 
 class _Stamp:

@@ -23,7 +23,6 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from ..codes import AudioCodes, CodecInfo
-from ..codes.moss_format import from_bytes, to_bytes
 from ..errors import InputError, MossAudioError, ServerBusy, ServerError
 from .wire_format import PackedFrames, PcmReader, PcmWriter
 
@@ -93,7 +92,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
     ) -> bytes:
         """Decode codes to the bytes of a sound file: "wav", "flac" or "opus"."""
         where = f"/v1/decode?format={audio_format}"
-        return self._request("POST", where, to_bytes(codes), num_quantizers, "audio/")
+        return self._request("POST", where, codes.to_bytes(), num_quantizers, "audio/")
 
     def add_voice(self, recording: Recording, text: str = "") -> dict[str, Any]:
         """Upload a recording and, to `speak` in it, its text; "voice" of the answer is its name."""
@@ -368,8 +367,7 @@ def _bytes_of(recording: Recording) -> bytes:
 
 
 def _codes(document: bytes) -> AudioCodes:
-    codes = from_bytes(document, "the answer")
-    return AudioCodes(codes.codes, **codes.metadata)
+    return AudioCodes.from_bytes(document, "the answer")
 
 
 def _error_of(text: str) -> MossAudioError:

@@ -17,8 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ..audio import encode_audio, load_audio
 from ..audio.reading import open_audio
 from ..codes import AudioCodes, CodecInfo
-from ..codes.clip_codes import ClipCodes
-from ..codes.moss_format import HEADER_SIZE, from_bytes, to_bytes
+from ..codes.moss_format import HEADER_SIZE
 from ..errors import CodesError, ModelMismatchError
 from .admission import Gate
 from .request_body import BINARY, file_body, with_body
@@ -109,7 +108,7 @@ def file_routes(streams: Streams, gate: Gate) -> APIRouter:
 
 def moss_response(codes: AudioCodes) -> Response:
     """Answer with a .moss document."""
-    return Response(to_bytes(codes), media_type=MOSS_TYPE)
+    return Response(codes.to_bytes(), media_type=MOSS_TYPE)
 
 
 async def encode_clip(streams: Streams, recording: bytes, num_quantizers: int | None) -> AudioCodes:
@@ -142,7 +141,7 @@ async def decode_clip(
             cannot be used.
         ServerError: The stream was broken off.
     """
-    codes = await streams.in_thread(partial(from_bytes, document, "the document"))
+    codes = await streams.in_thread(partial(AudioCodes.from_bytes, document, "the document"))
     require_model(codes, streams.info)
     got, most = codes.duration_seconds, streams.settings.max_clip_seconds
     if got > most:
@@ -159,7 +158,7 @@ async def decode_clip(
         return await streams.in_thread(partial(encode_audio, audio, rate, f".{audio_format}"))
 
 
-def require_model(codes: ClipCodes, info: CodecInfo) -> None:
+def require_model(codes: AudioCodes, info: CodecInfo) -> None:
     """Refuse codes of another model."""
     if codes.model and codes.model != info.identity:
         raise ModelMismatchError(

@@ -15,7 +15,7 @@ import soxr
 from jaxtyping import Float, Integer
 
 from ..codes.codec import CodecInfo
-from ..codes.packing import pack_codes, packed_size, unpack_codes
+from ..codes.moss_format import pack_codes, packed_size, unpack_codes
 from ..errors import AudioError, CodesError, InputError, MissingDependencyError
 
 _PCM_TYPES = {"pcm_s16le": "<i2", "pcm_f32le": "<f4"}

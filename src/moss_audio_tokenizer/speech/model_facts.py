@@ -11,8 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer
 
 from ..audio import check_audio, convert_channels, resample
-from ..checkpoint.hub import find_checkpoint
-from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
+from ..checkpoint.stored_weights import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    find_checkpoint,
+    read_header,
+    with_scales,
+)
 from ..codes import Codec, CodecInfo
 from ..errors import CheckpointError, CodesError, ModelMismatchError
 

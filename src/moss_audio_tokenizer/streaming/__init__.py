@@ -6,7 +6,6 @@ NumPy arrays pass through alike. Knows no model and no runtime: those come in as
 """
 
 from .engine import StepEngine
-from .sessions import DecoderStream, EncoderStream
-from .slots import Slot
+from .sessions import DecoderStream, EncoderStream, Slot
 
 __all__ = ["DecoderStream", "EncoderStream", "Slot", "StepEngine"]

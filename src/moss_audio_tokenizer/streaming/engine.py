@@ -1,13 +1,22 @@
-"""What a runtime must do so that sessions can run on it."""
+"""What a runtime must do so that sessions can run on it, and the files of their streams."""
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import StreamFileError
 
 # An array of the runtime: a PyTorch tensor or a NumPy array, time along the last axis.
 Array = Any
 
 
+@runtime_checkable
 class StepEngine(Protocol):
     """Steps of many streams through an encoder or a decoder.
 
@@ -62,30 +71,61 @@ class StepEngine(Protocol):
         """A chunk, zero-padded at its end to ``length``."""
         ...
 
-    def to_tensors(self) -> dict[str, Array]:
+    def to_arrays(self) -> dict[str, np.ndarray]:
         """The memory of all streams, by name."""
         ...
 
-    def load_tensors(self, tensors: Mapping[str, Array]) -> None:
-        """Take over what `to_tensors` gave.
+    def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what `to_arrays` gave.
 
         Raises:
             InputError: it is of another kind of engine; nothing is changed then.
         """
         ...
 
-    def write_file(self, path: Path, tensors: Mapping[str, Array], notes: dict[str, str]) -> None:
-        """Write arrays and notes as safetensors.
 
-        Raises:
-            OSError: the file cannot be written.
-        """
-        ...
+def write_stream_file(path: Path, arrays: Mapping[str, Array], notes: Mapping[str, str]) -> None:
+    """Write arrays and notes as safetensors, with a checksum over both.
 
-    def read_file(self, path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-        """What `write_file` wrote.
+    Raises:
+        OSError: the file cannot be written.
+    """
+    plain = {name: _plain(array) for name, array in arrays.items()}
+    try:
+        save_file(plain, path, {**notes, "checksum": _checksum(plain, notes)})
+    except SafetensorError as problem:  # raised for a full disk, too
+        raise OSError(str(problem)) from problem
 
-        Raises:
-            StreamFileError: the file cannot be read, or is not as it was written.
-        """
-        ...
+
+def _plain(array: Array) -> np.ndarray:
+    return np.ascontiguousarray(array.cpu() if hasattr(array, "cpu") else array)
+
+
+def read_stream_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and notes that `write_stream_file` wrote.
+
+    Raises:
+        StreamFileError: the file cannot be read, or was altered.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            notes = file.metadata() or {}
+    except (SafetensorError, OSError) as problem:
+        reason = " ".join(str(problem).split())
+        raise StreamFileError(f"{str(path)!r} cannot be read as streams ({reason})") from problem
+    if notes.pop("checksum", None) != _checksum(arrays, notes):
+        raise StreamFileError(
+            f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "
+            "save the streams again"
+        )
+    return arrays, notes
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> str:
+    """CRC-32 of everything that a file of streams holds."""
+    digest = zlib.crc32(json.dumps(notes, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest = zlib.crc32(f"{name} {list(array.shape)} {array.dtype.str}".encode(), digest)
+        digest = zlib.crc32(array.tobytes(), digest)
+    return f"{digest:08x}"

@@ -5,15 +5,105 @@ Not for several threads at once.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, StreamFileError
+from ..errors import InputError, SlotsFull, StreamFileError
 from ..files import atomic_path, require_file
-from .engine import Array, StepEngine
-from .slots import Slot, SlotTable, saved_slots
+from .engine import Array, StepEngine, read_stream_file, write_stream_file
+
+
+@dataclass(frozen=True, order=True)
+class Slot:
+    """One open stream of a session; after `close` no call takes it.
+
+    Attributes:
+        index: its position in the engine's memory.
+        generation: how many streams the session had opened before.
+        session: the name of the session that opened it, so that no other takes it for its own.
+    """
+
+    index: int
+    generation: int
+    session: str
+
+
+class SlotTable:
+    """Hands out the lowest free position, so that open streams lie close together."""
+
+    def __init__(self, num_slots: int) -> None:
+        self.num_slots = num_slots
+        self._open: dict[int, Slot] = {}
+        self._opened = 0
+        self._name = secrets.token_hex(8)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open_slots(self) -> list[Slot]:
+        """The open slots, by position."""
+        return [self._open[index] for index in sorted(self._open)]
+
+    def open(self) -> Slot:
+        """A new slot.
+
+        Raises:
+            SlotsFull: every slot is taken.
+        """
+        free = next((i for i in range(self.num_slots) if i not in self._open), None)
+        if free is None:
+            raise SlotsFull(
+                f"all {self.num_slots} slots are taken; close one, or make the session with more "
+                "(max_slots)"
+            )
+        slot = Slot(free, self._opened, self._name)
+        self._open[free] = slot
+        self._opened += 1
+        return slot
+
+    def close(self, slot: Slot) -> None:
+        """Free a slot."""
+        self.require(slot)
+        del self._open[slot.index]
+
+    def require(self, slot: object) -> Slot:
+        """The slot, if it is open.
+
+        Raises:
+            InputError: it is not a slot of this session, or was closed.
+        """
+        if not isinstance(slot, Slot):
+            raise InputError(f"got {slot!r}; expected a slot that this session's open() returned")
+        if self._open.get(slot.index) != slot:
+            raise InputError(f"{slot} is not open in this session; open() gives a new one")
+        return slot
+
+    def restore(self, slots: Iterable[Slot]) -> None:
+        """Take over the open slots of a saved session."""
+        self._open = {slot.index: slot for slot in slots}
+
+
+def saved_slots(text: str, num_slots: int, path: object) -> list[Slot]:
+    """The slots that a session's file says were open.
+
+    Raises:
+        StreamFileError: it says no such thing.
+    """
+    try:
+        slots = [
+            Slot(int(index), int(generation), str(name))
+            for index, generation, name in json.loads(text)
+        ]
+    except (ValueError, TypeError, OverflowError, RecursionError) as problem:
+        raise StreamFileError(f"{str(path)!r} does not say which slots were open") from problem
+    if len({slot.index for slot in slots}) < len(slots) or not all(
+        0 <= slot.index < num_slots for slot in slots
+    ):
+        raise StreamFileError(f"{str(path)!r} names slots that cannot be: {text}")
+    return slots
 
 
 class Session:
@@ -88,10 +178,10 @@ class Session:
             "slots": json.dumps(slots),
         }
         pending = {str(i): chunk for i, chunk in self._pending.items()}
-        memory = self.engine.to_tensors()
+        memory = self.engine.to_arrays()
         tensors = prefixed("memory.", memory) | prefixed("pending.", pending)
         with atomic_path(path, error=StreamFileError, replace_folder=False) as beside:
-            self.engine.write_file(beside, tensors, notes)
+            write_stream_file(beside, tensors, notes)
 
     def load(self, path: str | Path) -> list[Slot]:
         """Take over the streams of a saved session that was made in the same way.
@@ -103,7 +193,7 @@ class Session:
             InputError: it is of another model, precision, number of slots or chunk length.
         """
         require_file(path, error=StreamFileError)
-        tensors, notes = self.engine.read_file(Path(path))
+        tensors, notes = read_stream_file(Path(path))
         if notes.get("session") != type(self).__name__:
             raise StreamFileError(f"{str(path)!r} holds no {type(self).__name__}")
         if notes.get("identity") != self.engine.identity:
@@ -113,7 +203,7 @@ class Session:
             )
         slots = saved_slots(notes.get("slots", ""), self.max_slots, path)
         pending = self._checked_pending(without_prefix("pending.", tensors), slots, path)
-        self.engine.load_tensors(without_prefix("memory.", tensors))
+        self.engine.load_arrays(without_prefix("memory.", tensors))
         self._slots.restore(slots)
         self._pending = pending
         return self.open_slots

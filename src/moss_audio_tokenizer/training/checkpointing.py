@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..checkpoint.codec_checkpoint import CONFIG_NAME, write_json
+from ..checkpoint.codec_checkpoint import write_json
+from ..checkpoint.stored_weights import CONFIG_NAME
 from ..errors import TrainingError
 from ..files import atomic_path
 from .distributed import Processes, spread_like, whole

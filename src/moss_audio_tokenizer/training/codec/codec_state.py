@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...checkpoint.codec_checkpoint import CONFIG_NAME, Checkpoint, load_codec, save_codec
-from ...checkpoint.hub import find_checkpoint
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
+from ...checkpoint.stored_weights import CONFIG_NAME, find_checkpoint
 from ...config import CodecConfig, preset
 from ...errors import CheckpointError, ConfigError, TrainingError
 from ...llm import load_language_model, make_text, random_language_model

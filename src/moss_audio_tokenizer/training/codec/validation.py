@@ -22,7 +22,6 @@ from ...files import atomic_path
 from ...metrics import gross_pitch_error, mel_distance, stoi
 from ...model.codec import Codec
 from ...runtime.inference_codec import InferenceEncoder
-from ...runtime.offline import encode_rows
 from ...semantic import SemanticHead
 from ..data.audio_rows import Clip
 from ..logging import TensorBoardLog, compared
@@ -288,7 +287,7 @@ def _hash_of_codes(codec: Codec, clips: Sequence[Clip]) -> str:
     half = InferenceEncoder(codec, torch.float32)
     device = codec.quantizer.codebooks.device
     audio = [torch.from_numpy(clip.cut(0, clip.samples.shape[1])).to(device) for clip in clips]
-    for codes, _ in encode_rows(half, audio, codec.quantizer.config.num_quantizers):
+    for codes, _ in half.encode_rows(audio, codec.quantizer.config.num_quantizers):
         digest.update(codes.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 

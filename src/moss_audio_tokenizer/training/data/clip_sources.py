@@ -16,7 +16,7 @@ import numpy as np
 
 from ...audio import audio_info
 from ...codes import AudioCodes, CodecInfo
-from ...codes.formats import FORMATS
+from ...codes.container import FORMATS
 from ...codes.shards import CodeShards, has_code_shards
 from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError

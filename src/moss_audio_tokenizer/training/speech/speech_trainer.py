@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from ...checkpoint.codec_checkpoint import WEIGHTS_NAME, Checkpoint, load_codec
-from ...checkpoint.hub import find_checkpoint
+from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
+from ...checkpoint.stored_weights import WEIGHTS_NAME, find_checkpoint
 from ...errors import ConfigError, MossAudioError, TrainingError
 from ...llm import (
     CharacterText,

@@ -1,22 +1,92 @@
-"""Reading shards of codes: all clips of a folder in order, or any of them.
+"""Shards of codes: the codes of a whole data set, many clips a file, with their texts.
 
-Owns finding shards by the manifests beside them, which say that a shard is whole; the formats
-are their own modules'.
+Owns the manifests of shards, and reading and writing them whole or not at all; `shard_formats` has
+the bytes. Knows nothing of sound, nor of who makes the codes. docs/tokenizing.md has the columns.
 """
 
 import json
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
-from ...errors import MALFORMED, CodesFileError, InputError
-from .clip import CodedClip, ShardHead
-from .packed import PackedShard
-from .parquet import ParquetShard
-from .writing import SHARD_FORMATS
+from ..errors import MALFORMED, CodesFileError, InputError
+from ..files import atomic_path
+from .shard_formats import (
+    CodedClip,
+    PackedShard,
+    ParquetShard,
+    ShardHead,
+    parquet_libraries,
+    write_folder,
+    write_parquet,
+    write_tar,
+)
+
+__all__ = [
+    "SHARD_FORMATS",
+    "CodeShards",
+    "CodedClip",
+    "ShardHead",
+    "has_code_shards",
+    "manifest_path",
+    "read_shards",
+    "require_format",
+    "shard_path",
+    "write_shard",
+]
+
+
+class _ShardFormat(NamedTuple):
+    suffix: str
+    write: Callable[[Path, ShardHead, Sequence[CodedClip]], None]
+
+
+SHARD_FORMATS = {
+    "parquet": _ShardFormat(".parquet", write_parquet),
+    "webdataset": _ShardFormat(".tar", write_tar),
+    "moss": _ShardFormat(".codes", write_folder),
+}
+
+
+def shard_path(folder: Path, name: str, shard_format: str) -> Path:
+    """Where a shard of a format lies."""
+    return folder / f"{name}{SHARD_FORMATS[shard_format].suffix}"
+
+
+def require_format(shard_format: str) -> None:
+    """Make sure that shards of a format can be written here, before there is anything to write.
+
+    Raises:
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    if SHARD_FORMATS[shard_format].write is write_parquet:
+        parquet_libraries()
+
+
+def write_shard(
+    folder: Path, name: str, shard_format: str, head: ShardHead, clips: Sequence[CodedClip]
+) -> Path:
+    """Write a shard, in place of one that is there; returns its path.
+
+    Args:
+        folder: where to; it must exist.
+        name: of the shard, without an extension.
+        shard_format: one of SHARD_FORMATS.
+        head: what all clips share.
+        clips: in their order.
+
+    Raises:
+        CodesFileError: it cannot be written.
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    path = shard_path(folder, name, shard_format)
+    with atomic_path(path, error=CodesFileError) as temporary:
+        SHARD_FORMATS[shard_format].write(temporary, head, clips)
+    return path
+
 
 # Blocks of 256 clips kept at hand: about 3 MB each, 200 MB in all, of clips of 5 s with 32 layers;
 # as many as a training run of ten hours draws from at random.
