@@ -53,14 +53,6 @@ class Work:
     folder: Path
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Codecs and scoring models, ready to run."""
-
-    codecs: Sequence[EvaluatedCodec]
-    scoring_models: ScoringModels
-
-
 class Worker:
     """Does tasks one after the other; a codec that is not open yet is opened at its first task.
 
@@ -68,12 +60,9 @@ class Worker:
         CheckpointError, InputError: a scoring model cannot be loaded.
     """
 
-    def __init__(self, work: Work, opened: Opened | None = None) -> None:
-        self._work = work
-        self._codecs = dict(enumerate(opened.codecs if opened else ()))
-        self._scoring_models = (
-            opened.scoring_models if opened else ScoringModels(work.scoring_models)
-        )
+    def __init__(self, work: Work, codecs: Sequence[EvaluatedCodec] = ()) -> None:
+        self._work, self._codecs = work, dict(enumerate(codecs))
+        self._scoring_models = ScoringModels(work.scoring_models)
 
     def rows(self, task: Task) -> list[Row]:
         """A row for every number of quantizers; a clip that fails costs its own rows only.
@@ -192,19 +181,17 @@ def _do(task: Task) -> list[Row]:
 
 
 def run_tasks(
-    work: Work, tasks: Sequence[Task], jobs: int, opened: Opened | None = None
+    work: Work, tasks: Sequence[Task], jobs: int, worker: Worker | None
 ) -> Iterator[list[Row]]:
-    """Do all tasks; the rows of each, as it ends.
+    """Do all tasks, by the worker or in other processes; the rows of each, as it ends.
 
-    The rows do not depend on ``jobs``, their order does. What is ``opened`` already is used where
-    one process does it all.
+    The rows do not depend on ``jobs``, their order does.
 
     Raises:
         EvaluationError: a process died, of memory perhaps.
         MissingDependencyError: a program or a package is not installed.
     """
-    if jobs <= 1:
-        worker = Worker(work, opened)
+    if worker is not None:
         yield from map(worker.rows, tasks)
         return
     # Fresh processes: copies of one that has loaded PyTorch can hang in its threads.

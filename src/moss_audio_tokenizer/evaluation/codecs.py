@@ -74,9 +74,8 @@ class LayeredCodec:
 
     def __init__(self, codec: Codec, name: str, quantizer_counts: Sequence[int] = ()) -> None:
         info = codec.info
-        self.quantizer_counts: tuple[int | None, ...] = _checked_counts(
-            quantizer_counts, info.num_quantizers
-        )
+        counts = checked_counts(quantizer_counts, info.num_quantizers, name)
+        self.quantizer_counts: tuple[int | None, ...] = tuple(counts or [info.num_quantizers])
         self.name, self.identity = name, info.identity
         self.sampling_rate, self.num_channels = info.sampling_rate, info.num_channels
         self.codebook_size = info.codebook_size
@@ -117,8 +116,13 @@ def counts_at(info: CodecInfo, bitrates: Sequence[float], name: str) -> tuple[in
     return found
 
 
-def _checked_counts(quantizer_counts: Sequence[int], most: int) -> tuple[int, ...]:
-    for count in quantizer_counts:
+def checked_counts(wanted: Sequence[int], most: int, name: str) -> list[int]:
+    """Numbers of quantizers from the lowest, each once.
+
+    Raises:
+        CodesError: one of them is not 1 to the most that the model of this name has.
+    """
+    for count in wanted:
         if not 1 <= count <= most:
-            raise CodesError(f"num_quantizers is {count}; expected 1 to {most} for this model")
-    return tuple(sorted(set(quantizer_counts))) or (most,)
+            raise CodesError(f"num_quantizers is {count}; expected 1 to {most} for {name!r}")
+    return sorted(set(wanted))

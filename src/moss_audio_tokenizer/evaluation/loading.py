@@ -107,12 +107,13 @@ def _refusals(message: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:  # of torchaudio, which some models need
-        raise MissingDependencyError(f"{message} ({_reason(error)})") from error
+        raise MissingDependencyError(f"{message} ({reason_of(error)})") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{message} ({_reason(error)})") from error
+        raise CheckpointError(f"{message} ({reason_of(error)})") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What an error says, on one line that is not too long."""
     return " ".join(str(error).split())[:300]
 
 

@@ -131,17 +131,14 @@ class Report:
             for figure in section.figures
         }
         files |= {"summary.csv": csv} if csv else {}
-        files["summary.json"] = _json(document)
+        text_of_json = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        files["summary.json"] = text_of_json + "\n"
         files |= {"summary.md": text, "report.html": self.html()}
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             with atomic_path(folder / name) as temporary:
                 temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         return text
-
-
-def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def page(title: str, body: str, style: str = "", script: str = "") -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..manifest import ManifestEntry
 from .clip_results import Row, row_from_json, slug, version_file, without_changed
-from .clip_workers import Opened, Task, Work, run_tasks
+from .clip_workers import Task, Work, Worker, run_tasks
 from .codecs import Opener
 from .metric_registry import METRICS, metrics_of, missing_packages
 from .results_file import Key, ResultsFile
-from .scoring_models import ScoringModelNames, ScoringModels
+from .scoring_models import ScoringModelNames
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,27 @@ def run_evaluation(plan: Plan, folder: Path, on_progress: Callable[[int, int], N
         InputError: two codecs or two clips of one name, or no such function of the user's.
         MissingDependencyError: a program or package is not installed.
     """
-    opened = Opened([opener() for opener in plan.openers], ScoringModels(plan.scoring_models))
+    opened = [opener() for opener in plan.openers]
+    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scoring_models, folder)
+    worker: Worker | None = Worker(work, opened)
     facts = [one.name for one in fields(EvaluatedCodecInfo)]
-    codecs = [EvaluatedCodecInfo(*(getattr(one, name) for name in facts)) for one in opened.codecs]
+    codecs = [EvaluatedCodecInfo(*(getattr(one, name) for name in facts)) for one in opened]
     _check_names([slug(one.name) for one in codecs], "codec")
     _check_names([clip.name for clip in plan.clips], "clip")
-    alone = opened if plan.jobs <= 1 else None
-    del opened  # other processes have their own
+    if plan.jobs > 1:
+        del opened
+        worker = None  # other processes have their own
     results = ResultsFile(folder, row_from_json)
     with results.locked():
-        return _run_locked(plan, results, codecs, alone, on_progress)
+        return _run_locked(plan, results, codecs, work, worker, on_progress)
 
 
 def _run_locked(
     plan: Plan,
     results: ResultsFile[Row],
     codecs: list[EvaluatedCodecInfo],
-    opened: Opened | None,
+    work: Work,
+    worker: Worker | None,
     on_progress: Callable[[int, int], None],
 ) -> Outcome:
     examples = choose_examples(plan.clips, plan.num_examples)
@@ -111,10 +115,9 @@ def _run_locked(
     ]
     left = [task for task in tasks if not _is_done(task, codecs, rows, plan, folder)]
     results.write(rows.values())  # without a last line that broke off
-    work = Work(tuple(plan.openers), tuple(plan.metrics), plan.scoring_models, folder)
     num_done = len(tasks) - len(left)
     on_progress(num_done, len(tasks))
-    for number, fresh in enumerate(run_tasks(work, left, plan.jobs, opened), num_done + 1):
+    for number, fresh in enumerate(run_tasks(work, left, plan.jobs, worker), num_done + 1):
         results.append(fresh)
         rows.update((row.key, row) for row in fresh)
         on_progress(number, len(tasks))

@@ -25,6 +25,7 @@ from ..loading import (
     import_package,
     load_feature_extractor,
     load_pretrained,
+    reason_of,
 )
 
 Run = Callable[[np.ndarray, int], tuple[Any, Any]]
@@ -66,46 +67,38 @@ RATES = {
 """Of the codecs outside transformers, by the names that stand after `--codec`."""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """What an opener found: which version it is, how many layers are used, and its own calls."""
+@dataclass
+class NeuralCodec:
+    """A neural codec at one number of quantizers, as an `EvaluatedCodec`."""
 
+    name: str
     identity: str
     rates: CodecRates
     num_quantizers: int
     run: Run
     num_channels: int = 1
 
-
-class NeuralCodec:
-    """A neural codec at one number of quantizers, as an `EvaluatedCodec`."""
-
-    def __init__(self, name: str, opened: Opened) -> None:
-        self.name, self.identity = name, opened.identity
-        self.sampling_rate, self.num_channels = opened.rates.sampling_rate, opened.num_channels
-        self.quantizer_counts: tuple[int | None, ...] = (opened.num_quantizers,)
+    def __post_init__(self) -> None:
+        self.sampling_rate = self.rates.sampling_rate
+        self.quantizer_counts: tuple[int | None, ...] = (self.num_quantizers,)
         # Layers may differ; statistics of codes count entries up to the largest.
-        self.codebook_size = max(opened.rates.codebook_sizes)
-        self._rates, self._run = opened.rates, opened.run
-        self._num_quantizers = opened.num_quantizers
+        self.codebook_size = max(self.rates.codebook_sizes)
 
     def code(self, audio: Float[np.ndarray, "channels samples"]) -> Sequence[CodedClip]:
         """The clip through the codec, at the rate that went in and of the same length."""
         with torch.inference_mode():
-            decoded, codes = self._run(np.ascontiguousarray(audio), self._num_quantizers)
+            decoded, codes = self.run(np.ascontiguousarray(audio), self.num_quantizers)
             decoded, codes = np.asarray(decoded, np.float32), np.asarray(codes)
-        if len(codes) != self._num_quantizers:
+        if len(codes) != self.num_quantizers:
             raise InputError(
-                f"{self.name} gave codes of shape {codes.shape}; expected {self._num_quantizers} "
+                f"{self.name} gave codes of shape {codes.shape}; expected {self.num_quantizers} "
                 "layers (num_quantizers, frames)"
             )
-        rate = self._rates.output_rate or self.sampling_rate
+        rate = self.rates.output_rate or self.sampling_rate
         decoded = resample(decoded.reshape(self.num_channels, -1), rate, self.sampling_rate)
-        kbps = self._rates.bitrate(self._num_quantizers) / 1000
-        num_bits = self._rates.bits(self._num_quantizers) * codes.shape[1]
-        return [
-            CodedClip(self._num_quantizers, kbps, num_bits, decoded[:, : audio.shape[1]], codes)
-        ]
+        kbps = self.rates.bitrate(self.num_quantizers) / 1000
+        num_bits = self.rates.bits(self.num_quantizers) * codes.shape[1]
+        return [CodedClip(self.num_quantizers, kbps, num_bits, decoded[:, : audio.shape[1]], codes)]
 
 
 def open_neural_codec(kind: str, name: str, path: str, setting: str) -> EvaluatedCodec:
@@ -125,12 +118,11 @@ def open_neural_codec(kind: str, name: str, path: str, setting: str) -> Evaluate
     if not path:
         raise InputError(f"--codec {name!r}: expected a folder or a hub id, as in {kind}:PATH")
     try:
-        return NeuralCodec(name, _OPENERS[kind](name, path, setting))
+        return _OPENERS[kind](name, path, setting)
     except MossAudioError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"--codec {name!r} cannot be opened ({reason})") from error
+        raise CheckpointError(f"--codec {name!r} cannot be opened ({reason_of(error)})") from error
 
 
 def _chosen(name: str, setting: str, choices: Sequence[float]) -> float:
@@ -144,7 +136,7 @@ def _chosen(name: str, setting: str, choices: Sequence[float]) -> float:
     raise InputError(f"--codec {name!r}: got {setting!r} after the @; expected one of {shown}")
 
 
-def _encodec(name: str, path: str, setting: str) -> Opened:
+def _encodec(name: str, path: str, setting: str) -> NeuralCodec:
     model = load_pretrained("EncodecModel", path)
     config = model.config
     kbps = _chosen(name, setting, [float(rate) for rate in config.target_bandwidths])
@@ -160,10 +152,10 @@ def _encodec(name: str, path: str, setting: str) -> Opened:
         return decoded.audio_values[0], codes[:count]
 
     rates = _rates(model, float(config.frame_rate), config.codebook_size, layers)
-    return Opened(fingerprint(model), rates, layers, run, config.audio_channels)
+    return NeuralCodec(name, fingerprint(model), rates, layers, run, config.audio_channels)
 
 
-def _higgs(name: str, path: str, setting: str) -> Opened:
+def _higgs(name: str, path: str, setting: str) -> NeuralCodec:
     model = load_pretrained("HiggsAudioV2TokenizerModel", path)
     config = model.config
     frame_rate = config.sample_rate / config.hop_length
@@ -171,23 +163,25 @@ def _higgs(name: str, path: str, setting: str) -> Opened:
     # The model's own rule: as many layers as fit the bandwidth.
     per_layer = (config.codebook_size - 1).bit_length() * frame_rate / 1000
     layers = max(1, int(kbps / per_layer + 1e-6))
-    return _layered(model, frame_rate, layers, bandwidth=kbps)
+    return _layered(name, model, frame_rate, layers, bandwidth=kbps)
 
 
-def _dac(name: str, path: str, setting: str) -> Opened:
+def _dac(name: str, path: str, setting: str) -> NeuralCodec:
     model = load_pretrained("DacModel", path)
     layers = int(_chosen(name, setting, range(1, model.config.n_codebooks + 1)))
     frame_rate = model.config.sampling_rate / int(np.prod(model.config.downsampling_ratios))
-    return _layered(model, frame_rate, layers, n_quantizers=layers)
+    return _layered(name, model, frame_rate, layers, n_quantizers=layers)
 
 
-def _mimi(name: str, path: str, setting: str) -> Opened:
+def _mimi(name: str, path: str, setting: str) -> NeuralCodec:
     model = load_pretrained("MimiModel", path)
     layers = int(_chosen(name, setting, range(1, model.config.num_quantizers + 1)))
-    return _layered(model, float(model.config.frame_rate), layers, num_quantizers=layers)
+    return _layered(name, model, float(model.config.frame_rate), layers, num_quantizers=layers)
 
 
-def _layered(model: Any, frame_rate: float, layers: int, **settings: float) -> Opened:
+def _layered(
+    name: str, model: Any, frame_rate: float, layers: int, **settings: float
+) -> NeuralCodec:
     """A codec whose codes are (batch, layers, frames), encoded with these settings."""
 
     def run(audio: np.ndarray, count: int) -> tuple[Any, Any]:
@@ -195,10 +189,10 @@ def _layered(model: Any, frame_rate: float, layers: int, **settings: float) -> O
         return model.decode(audio_codes=codes).audio_values, codes[0]
 
     rates = _rates(model, frame_rate, model.config.codebook_size, layers)
-    return Opened(fingerprint(model), rates, layers, run)
+    return NeuralCodec(name, fingerprint(model), rates, layers, run)
 
 
-def _xcodec2(name: str, path: str, setting: str) -> Opened:
+def _xcodec2(name: str, path: str, setting: str) -> NeuralCodec:
     _chosen(name, setting, (1,))
     model = load_pretrained("Xcodec2Model", path)
     features = load_feature_extractor(path)
@@ -211,7 +205,7 @@ def _xcodec2(name: str, path: str, setting: str) -> Opened:
 
     frame_rate = config.sampling_rate / int(np.prod(config.downsampling_ratios))
     rates = _rates(model, frame_rate, int(np.prod(config.quantization_levels)), 1)
-    return Opened(fingerprint(model), rates, 1, run)
+    return NeuralCodec(name, fingerprint(model), rates, 1, run)
 
 
 def _rates(model: Any, frame_rate: float, codebook_size: int, layers: int) -> CodecRates:
@@ -219,11 +213,11 @@ def _rates(model: Any, frame_rate: float, codebook_size: int, layers: int) -> Co
     return CodecRates(frame_rate, (codebook_size,) * layers, int(rate))
 
 
-def _of_package(kind: str, name: str, path: str, setting: str) -> Opened:
+def _of_package(kind: str, name: str, path: str, setting: str) -> NeuralCodec:
     rates = RATES[kind]
     layers = int(_chosen(name, setting, range(1, len(rates.codebook_sizes) + 1)))
     identity, run = _PACKAGES.get(kind, _plug_in)(path, kind)
-    return Opened(f"{kind} {identity}", rates, layers, run)
+    return NeuralCodec(name, f"{kind} {identity}", rates, layers, run)
 
 
 def _speechtokenizer(path: str, kind: str) -> tuple[str, Run]:
@@ -288,7 +282,7 @@ _PACKAGES: dict[str, Callable[[str, str], tuple[str, Run]]] = {
     "stable-codec": _stable_codec,
     "qwen3-tts": _qwen3_tts,
 }
-_OPENERS: dict[str, Callable[[str, str, str], Opened]] = {
+_OPENERS: dict[str, Callable[[str, str, str], NeuralCodec]] = {
     "encodec": _encodec,
     "dac": _dac,
     "mimi": _mimi,

@@ -32,7 +32,7 @@ _Known = dict[str, tuple[str, Callable[[str], Any]]]
 def load_transcriber(name: str) -> Transcribe | None:
     """The ASR model of a name such as "whisper:base" or "cat:FOLDER"; None for "".
 
-    MODULE:FUNCTION makes a function (samples, sampling rate) -> text.
+    As for speaker and opinion models, MODULE:FUNCTION makes the function.
 
     Raises:
         CheckpointError: nothing usable is there.
@@ -43,18 +43,12 @@ def load_transcriber(name: str) -> Transcribe | None:
 
 
 def load_speaker_model(name: str) -> EmbedSpeaker | None:
-    """The speaker model of a name such as "resemblyzer"; None for "". Raises as above.
-
-    MODULE:FUNCTION makes a function (samples, sampling rate) -> embedding.
-    """
+    """The speaker model of a name such as "resemblyzer"; raises as `load_transcriber`."""
     return _load(name, "--speaker-model", _SPEAKER_MODELS, "embedder")
 
 
 def load_opinion_model(name: str) -> ScoreOpinion | None:
-    """The opinion model of a name such as "dnsmos"; None for "". Raises as above.
-
-    MODULE:FUNCTION makes a function (samples, sampling rate) -> score.
-    """
+    """The opinion model of a name such as "dnsmos"; raises as `load_transcriber`."""
     return _load(name, "--opinion-model", _OPINION_MODELS, "rater")
 
 

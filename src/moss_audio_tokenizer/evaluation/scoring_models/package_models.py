@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import CheckpointError
-from ..loading import import_package
+from ..loading import import_package, reason_of
 
 DEFAULT_WHISPER = "large-v3"
 """The Whisper that Seed-TTS-Eval and the paper's Table 3 use."""
@@ -41,10 +41,9 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
     try:
         model = module.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
     except Exception as error:  # of many types: of the hub, of CTranslate2, of its own
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"Whisper {source!r} cannot be loaded ({reason}); name a folder with its files as "
-            "whisper:FOLDER, or a size such as whisper:base"
+            f"Whisper {source!r} cannot be loaded ({reason_of(error)}); name a folder with its "
+            "files as whisper:FOLDER, or a size such as whisper:base"
         ) from error
 
     def transcribe(samples: np.ndarray, sampling_rate: int) -> str:

@@ -18,7 +18,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import CheckpointError
-from ..loading import load_feature_extractor, load_pretrained, transformers_class
+from ..loading import (
+    load_feature_extractor,
+    load_pretrained,
+    reason_of,
+    transformers_class,
+)
 
 # UTMOS22 was trained with the ratings of many listeners; this one is asked at inference.
 _LISTENER = 288
@@ -28,12 +33,8 @@ _HIGHEST_LISTENER = 3000
 def embedder(path: str) -> Callable[[np.ndarray, int], np.ndarray]:
     """A speaker-verification model (WavLM, wav2vec 2.0 x-vectors, ...): samples -> embedding."""
     model, features = load_pretrained("AutoModelForAudioXVector", path), _features(path)
-
-    @torch.inference_mode()
-    def embed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-        return model(**features(samples, sampling_rate)).embeddings[0].numpy()
-
-    return embed
+    run = torch.inference_mode()(model)
+    return lambda samples, rate: run(**features(samples, rate)).embeddings[0].numpy()
 
 
 def rater(path: str) -> Callable[[np.ndarray, int], float]:
@@ -48,11 +49,8 @@ def rater(path: str) -> Callable[[np.ndarray, int], float]:
             f"the model at {path!r} has {model.config.num_labels} outputs; expected one, the score"
         )
 
-    @torch.inference_mode()
-    def rate(samples: np.ndarray, sampling_rate: int) -> float:
-        return float(model(**features(samples, sampling_rate)).logits)
-
-    return rate
+    run = torch.inference_mode()(model)
+    return lambda samples, rate: float(run(**features(samples, rate)).logits)
 
 
 def transcriber(path: str) -> Callable[[np.ndarray, int], str]:
@@ -113,9 +111,8 @@ def _converted(
         model = build(config)
         model.load_state_dict(load_file(path / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"no converted {kind} model in {folder!r} ({reason}); make one with "
+            f"no converted {kind} model in {folder!r} ({reason_of(error)}); make one with "
             "recipes/convert_scoring_models.py"
         ) from error
     model.eval()

@@ -167,12 +167,12 @@ def _figure(points: Sequence[Point], name: str) -> Figure:
     kind, _, model = name.partition(", ")
     title = _MEANINGS[kind] + (f" by {model}" if model else "")
     better = "higher" if kind == "SIM" else "lower"
-    curves = [
-        Curve(label, [_position(one, name) for one in points if one.model == label], index)
-        for index, label in enumerate(
-            dict.fromkeys(one.model for one in points if name in one.metrics)
-        )
-    ]
+    points = [one for one in points if name in one.metrics]
+    curves = []
+    for index, label in enumerate(dict.fromkeys(one.model for one in points)):
+        own = [(one.num_quantizers, one.metrics[name]) for one in points if one.model == label]
+        positions = [(count, average.mean, average.interval or 0.0) for count, average in own]
+        curves.append(Curve(label, positions, index))
     words = "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
     return draw_figure(
         "_".join(words),
@@ -182,11 +182,6 @@ def _figure(points: Sequence[Point], name: str) -> Figure:
         sorted({one.num_quantizers for one in points}),
         (-1, 1) if kind == "SIM" else (0, None),
     )
-
-
-def _position(point: Point, name: str) -> tuple[float, float, float]:
-    average = point.metrics[name]
-    return point.num_quantizers, average.mean, average.interval or 0.0
 
 
 def _examples(rows: Sequence[SpeechRow], count: int) -> list[str]:

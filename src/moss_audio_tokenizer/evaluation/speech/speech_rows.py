@@ -13,7 +13,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from ...errors import CodesError
+from ..codecs import checked_counts
 from ..results_file import (
     Key,
     ResultRow,
@@ -106,12 +106,9 @@ def chosen_quantizer_counts(wanted: Sequence[int], most: Mapping[str, int]) -> d
     Raises:
         CodesError: more quantizers than a system has, or none.
     """
-    for label, limit in most.items():
-        wrong = [count for count in wanted if not 1 <= count <= limit]
-        if wrong:
-            raise CodesError(f"num_quantizers is {wrong[0]}; expected 1 to {limit} for {label!r}")
     return {
-        label: sorted(set(wanted) or {limit, *(1 << power for power in range(limit.bit_length()))})
+        label: checked_counts(wanted, limit, label)
+        or sorted({limit, *(1 << power for power in range(limit.bit_length()))})
         for label, limit in most.items()
     }
 
