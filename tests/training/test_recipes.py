@@ -14,9 +14,9 @@ from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.llm import make_text
 from moss_audio_tokenizer.speech.tokens import LETTERS, PieceText
+from moss_audio_tokenizer.training.codec import kmeans
 from moss_audio_tokenizer.training.codec.codec_state import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
-from moss_audio_tokenizer.training.initialization import kmeans
 from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, recipe, trainer_for
 from moss_audio_tokenizer.training.run_config import override
 from moss_audio_tokenizer.training.speech.asr_task import AsrTrainer

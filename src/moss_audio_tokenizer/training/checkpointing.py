@@ -8,8 +8,7 @@ written by the kind of run. Safetensors and JSON only.
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,46 +56,34 @@ def save_checkpoint(output: Path, state: dict[str, Any], fill: Fill, processes: 
     Raises:
         TrainingError: it cannot be written; what was there stays.
     """
-    target = checkpoint_folder(output, state["step"])
 
-    def write() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _written(target) as folder:
-            fill(folder)
-            write_json(folder / STATE_NAME, state)
+    def fill_all(folder: Path) -> None:
+        fill(folder)
+        write_json(folder / STATE_NAME, state)
 
-    processes.at_first(write)
-    return target
+    return _save(checkpoint_folder(output, state["step"]), fill_all, processes)
 
 
 def save_final(output: Path, fill: Fill, processes: Processes) -> Path:
-    """Write the folder ``final``: the model to use, and what only further training needs.
+    """Write the folder ``final``, the model to use, in the way of `save_checkpoint`."""
+    return _save(output / FINAL_NAME, fill, processes)
 
-    Raises:
-        TrainingError: it cannot be written; what was there stays.
-    """
-    target = output / FINAL_NAME
 
+def _save(target: Path, fill: Fill, processes: Processes) -> Path:
     def write() -> None:
-        with _written(target) as folder:
-            fill(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
+                folder.mkdir()
+                fill(folder)
+        except (SafetensorError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(
+                f"{target} cannot be written ({reason}); make room and continue with --resume"
+            ) from error
 
     processes.at_first(write)
     return target
-
-
-@contextmanager
-def _written(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``target`` when it is complete."""
-    try:
-        with atomic_path(target, error=TrainingError, replace_folder=True) as folder:
-            folder.mkdir()
-            yield folder
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrainingError(
-            f"{target} cannot be written ({reason}); make room and continue with --resume"
-        ) from error
 
 
 def newest_run(output: Path) -> Path | None:

@@ -28,7 +28,6 @@ from ..checkpointing import (
     write_tensors,
 )
 from ..distributed import Processes, set_state, transformer_layers, whole_state
-from ..initialization.sample_rate import at_rate, config_at_rate
 from ..optim import Optimizing, make_optimizer
 from ..run_config import num_heads
 from .adversarial import Adversary, load_discriminators, save_discriminators
@@ -36,6 +35,7 @@ from .codec_config import SemanticConfig, TrainingConfig
 from .codec_task import CodecTask
 from .ema_codebooks import EmaCodebooks, WeightAverage
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
+from .sample_rate import at_rate, config_at_rate
 
 DISCRIMINATORS_NAME = "discriminators.safetensors"
 DISCRIMINATORS_OPTIMIZER_NAME = "discriminators-optimizer.safetensors"

@@ -19,13 +19,13 @@ from ..checkpointing import Fill
 from ..data.audio_data import AudioData, Batch
 from ..data.audio_rows import Clip, load_clips
 from ..data.clip_sources import find_clips, spread_evenly
-from ..initialization.kmeans import Fitting
 from ..loop import Loop, Proof
 from ..optim import means
 from .adversarial import Adversary, Audio
 from .codec_config import TRAINED_PARTS, TrainingConfig
 from .codec_state import assemble, checkpoint_files, codec_config, final_files, load_run
 from .codec_task import MicroBatch, MicroBatchPlanner
+from .kmeans import Fitting
 from .validation import FrozenProof, ValidationResult, measure, summarize
 
 # Forward and backward pass together are three forward passes' work.

@@ -21,10 +21,10 @@ from torch import Tensor
 from ...errors import TrainingError
 from ...model.codec import Codec
 from ...model.quantizer import LayeredLinear, ResidualQuantizer
-from ..codec.codec_config import TrainingConfig
-from ..codec.codec_state import Training
 from ..data.audio_data import AudioData
 from ..distributed import Processes, set_state, whole_state
+from .codec_config import TrainingConfig
+from .codec_state import Training
 from .low_band import start_low_band
 
 _FLATNESS = 4.0

@@ -4,7 +4,7 @@ import torch
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training.initialization.sample_rate import (
+from moss_audio_tokenizer.training.codec.sample_rate import (
     at_rate,
     config_at_rate,
     resampling_matrix,

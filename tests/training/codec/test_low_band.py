@@ -10,7 +10,7 @@ from moss_audio_tokenizer.config import (
 )
 from moss_audio_tokenizer.errors import ConfigError
 from moss_audio_tokenizer.model.codec import Codec
-from moss_audio_tokenizer.training.initialization.low_band import start_low_band
+from moss_audio_tokenizer.training.codec.low_band import start_low_band
 
 RATE = 24_000
 
