@@ -134,21 +134,31 @@ def plain_steps(monkeypatch):
 
 
 @pytest.fixture
-def make_exported(make_model, tmp_path):
-    """A small model with varied codes, saved, and its export: (model, folder of graphs)."""
+def vary_codes():
+    """Gives a codec a quantizer whose codes vary: of constant codes, equality proves nothing."""
     import torch
 
+    def vary(codec, channels: int = 1):
+        random = torch.Generator().manual_seed(2)
+        for parameter in codec.quantizer.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=random))
+        hidden = codec.encoder(0.3 * torch.randn(1, channels, 800, generator=random))[0]
+        project = codec.quantizer.input_proj
+        project.gain.fill_(5 / hidden.std())
+        project.bias.copy_(-project.weight @ hidden.mean(0))
+        return codec
+
+    return vary
+
+
+@pytest.fixture
+def make_exported(make_model, vary_codes, tmp_path):
+    """A small model with varied codes, saved, and its export: (model, folder of graphs)."""
     from moss_audio_tokenizer.export.onnx_export import export_onnx
 
     def make(channels: int = 1, export=(), **quantizer):
         model = make_model(channels, **quantizer)
-        random = torch.Generator().manual_seed(2)
-        for parameter in model.codec.quantizer.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=random))
-        hidden = model.codec.encoder(0.3 * torch.randn(1, channels, 800, generator=random))[0]
-        project = model.codec.quantizer.input_proj
-        project.gain.fill_(5 / hidden.std())
-        project.bias.copy_(-project.weight @ hidden.mean(0))
+        vary_codes(model.codec, channels)
         model.save_pretrained(tmp_path / "checkpoint")
         export_onnx(tmp_path / "checkpoint", tmp_path / "exported", **dict(export))
         return model, tmp_path / "exported"

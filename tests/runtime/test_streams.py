@@ -11,21 +11,8 @@ CHANNELS = pytest.mark.parametrize("channels", [1, 2])
 
 
 @pytest.fixture
-def make_codec(make_codec):
-    """A quantizer whose codes vary: of constant codes, equality would prove nothing."""
-
-    def make(channels: int = 1, **quantizer):
-        codec = make_codec(channels, **quantizer)
-        random = torch.Generator().manual_seed(2)
-        for parameter in codec.quantizer.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=random))
-        hidden = codec.encoder(0.3 * torch.randn(1, channels, 800, generator=random))[0]
-        project = codec.quantizer.input_proj
-        project.gain.fill_(5 / hidden.std())
-        project.bias.copy_(-project.weight @ hidden.mean(0))
-        return codec
-
-    return make
+def make_codec(make_codec, vary_codes):
+    return lambda channels=1, **quantizer: vary_codes(make_codec(channels, **quantizer), channels)
 
 
 @pytest.fixture(params=["rings", "sliding"])

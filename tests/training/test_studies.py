@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_speech import write_codes
 
@@ -80,11 +81,32 @@ def test_language_models_are_compared_by_num_quantizers(name, measures, tmp_path
     for measure in measures:
         head = "| depth 1 | depth 2 | depth 4 | depth 8 | depth 16 | depth 32 |"
         assert f"| {study.measures[measure]} {head}" in lines
-        for label, measured in summary["runs"].items():
+        for label, (measured,) in summary["runs"].items():
             ends = [measured[-1].get(f"{measure}/{depth}", math.nan) for depth in study.depths]
             assert all(map(math.isfinite, ends[:2]))
             assert f"| {label} | {' | '.join(f'{end:.3f}' for end in ends)} |" in lines
     assert (folder / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_of_several_seeds_have_means_and_intervals(quick_study, tmp_path, monkeypatch):
+    base = STUDIES["seed"]().runs["one seed"]
+    study = Study("Is it chance?", {"one run": base}, "steps", CODEC_MEASURES, DEPTHS, (3, 5, 8))
+    monkeypatch.setitem(STUDIES, "seed", lambda: study)
+    values = iter(np.repeat([1.0, 2.0, 3.0], 6))
+    monkeypatch.setattr(validation, "mel_distance", lambda left, right, rate: next(values))
+    lines: list[str] = []
+    folder = run_study("seed", str(tmp_path / "study"), [], lines.append)
+    # The 95% interval of Student's t for 1, 2 and 3: 2 +- 4.303 / sqrt(3).
+    assert "| one run | 2.000 ± 2.484 | 2.000 ± 2.484 |" in (folder / "study.md").read_text()
+    assert [line for line in lines if line.startswith("==")] == [
+        f"== one run, seed {seed}" for seed in (3, 5, 8)
+    ]
+    assert len(json.loads((folder / "study.json").read_text())["runs"]["one run"]) == 3
+    for seed in (3, 5, 8):
+        recipe = json.loads((folder / f"one-run-seed-{seed}" / "recipe.json").read_text())
+        assert recipe["seed"] == seed
+    with pytest.raises(ConfigError, match="would be the same"):
+        run_study("seed", str(tmp_path / "other"), ["seed=7"], lines.append)
 
 
 def test_a_study_keeps_no_run_of_other_keys_and_no_torn_log(quick_study, tmp_path):

@@ -192,6 +192,7 @@ PRESETS: dict[str, Callable[[], CodecConfig]] = {
     "study-32": lambda: study(32),
     "study-64": lambda: study(64),
     "study-128": lambda: study(128),
+    "study-256": lambda: study(256),
     "scaling-319m": lambda: scaling(256),
     "scaling-505m": lambda: scaling(384),
     "scaling-710m": lambda: scaling(512),

@@ -7,7 +7,7 @@ that a row's codes depend on nothing else and memory does not grow with the clip
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,13 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and pickles: the folder is opened again, and streams stay behind."""
-        return _reopened, (type(self), self.folder.path, self._runtime.device, *self._settings())
-
-    def _settings(self) -> tuple[int | None, str]:
-        return self._runtime.num_threads, self.lengths
+        again = partial(
+            type(self).from_pretrained,
+            device=self._runtime.device,
+            num_threads=self._runtime.num_threads,
+            lengths=self.lengths,
+        )
+        return again, (self.folder.path,)
 
     @classmethod
     def from_pretrained(
@@ -214,13 +217,6 @@ class OnnxAudioTokenizer(CodecVerbs[EncoderOutput, DecoderOutput]):
 
     def _decoder_engine(self, slots: int, frames: int) -> OnnxDecoderEngine:
         return OnnxDecoderEngine(self._decoder_steps, slots, frames)
-
-
-def _reopened(
-    cls: type[OnnxAudioTokenizer], path: Path, device: str, num_threads: int | None, lengths: str
-) -> OnnxAudioTokenizer:
-    """What a pickle becomes again."""
-    return cls.from_pretrained(path, device, num_threads, lengths=lengths)
 
 
 def _chunks(frames: int, chunk_frames: int | None) -> list[slice]:

@@ -11,13 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
 from .checkpointing import newest_run
-from .codec.codec_config import CodecOptimizerConfig, TrainingConfig, ValidationConfig, WarmStart
+from .codec.codec_config import (
+    CodecOptimizerConfig,
+    LossWeights,
+    TrainingConfig,
+    ValidationConfig,
+    WarmStart,
+)
 from .data.data_config import DataConfig
 from .recipes import trainer_for
 from .run_config import RunConfig, override
@@ -38,6 +45,8 @@ ASR_MEASURES = {
 }
 # The validations of a run, as its log has them.
 Rows = list[dict[str, float]]
+# Two-sided 95% quantiles of Student's t distribution, by the number of seeds.
+_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 SpeechConfig = TypeVar("SpeechConfig", bound=SpeechTrainingConfig)
 
 
@@ -53,6 +62,8 @@ class Study:
         measures: the title of each measure, by its name in validation.jsonl without the number
             of quantizers.
         depths: the numbers of quantizers that every run validates with, smallest first.
+        seeds: each recipe is run with all of them, two to five where there are several; tables
+            and plots have means and 95% intervals.
     """
 
     question: str
@@ -60,34 +71,41 @@ class Study:
     against: str
     measures: Mapping[str, str]
     depths: tuple[int, ...]
+    seeds: tuple[int, ...] = (0,)
 
 
 def _codec() -> TrainingConfig:
+    """A codec that leaves chance in minutes, if all speech is by one voice."""
     return TrainingConfig(
         model="study-64",
-        max_steps=900,
+        max_steps=600,
         quantizer_dropout=1.0,
         precision="fp32",
         checkpoint_every=300,
         keep_best=False,
-        data=DataConfig(crop_seconds=0.64, batch_size=6),
-        optimizer=CodecOptimizerConfig(learning_rate=1e-3, warmup_steps=50, decay_fraction=0.3),
-        warm_start=WarmStart(steps=300, samples=4096),
-        validation=ValidationConfig(every=150, clips=12, num_quantizers=DEPTHS),
+        data=DataConfig(crop_seconds=0.64, batch_size=8),
+        losses=LossWeights(phase=15.0),
+        optimizer=CodecOptimizerConfig(
+            kind="muon", learning_rate=1e-3, warmup_steps=50, decay_fraction=0.4
+        ),
+        warm_start=WarmStart(steps=200, samples=4096),
+        validation=ValidationConfig(every=100, clips=12, num_quantizers=DEPTHS),
     )
 
 
 def end_to_end() -> Study:
     """The paper's Figure 4."""
-    base = _codec()
-    runs = {"everything": base, "decoder alone": replace(base, decoder_only_from=300)}
-    question = "After the quantizer's start, does it pay to train encoder and quantizer on?"
-    return Study(question, runs, "steps", CODEC_MEASURES, DEPTHS)
+    base = replace(_codec(), max_steps=900)
+    runs = {"everything": base, "decoder alone": replace(base, decoder_only_from=400)}
+    question = "After the quantizer's start, does it pay to train encoder and quantizer further?"
+    return Study(question, runs, "steps", CODEC_MEASURES, DEPTHS, seeds=(0, 1, 2))
 
 
 def width() -> Study:
     """The paper's Figure 5."""
-    runs = {f"width {size}": replace(_codec(), model=f"study-{size}") for size in (32, 64, 128)}
+    runs = {
+        f"width {size}": replace(_codec(), model=f"study-{size}") for size in (32, 64, 128, 256)
+    }
     question = "What does width buy, and at which bitrate?"
     return Study(question, runs, "depth", CODEC_MEASURES, DEPTHS)
 
@@ -97,7 +115,7 @@ def batch() -> Study:
     base = _codec()
     runs = {
         f"batch {size}": replace(base, data=replace(base.data, batch_size=size))
-        for size in (2, 6, 18)
+        for size in (1, 2, 4, 8, 16, 32)
     }
     question = "What does a larger batch buy at as many steps?"
     return Study(question, runs, "steps", CODEC_MEASURES, DEPTHS)
@@ -175,26 +193,28 @@ def run_study(
     if not output:
         raise TrainingError("no output folder; set output=DIR")
     study, folder = STUDIES[name](), Path(output)
-    rows = {}
-    for label, config in _configured(study, folder, assignments).items():
-        report(f"== {label}")
-        rows[label] = _run(config, report)
+    rows: dict[str, list[Rows]] = {label: [] for label in study.runs}
+    for label, config in _configured(study, folder, assignments):
+        report(f"== {label}" + (f", seed {config.seed}" if len(study.seeds) > 1 else ""))
+        rows[label].append(_run(config, report))
     _write(folder, name, study, rows)
     return folder
 
 
-def _configured(study: Study, folder: Path, assignments: list[str]) -> dict[str, RunConfig]:
+def _configured(study: Study, folder: Path, assignments: list[str]) -> list[tuple[str, RunConfig]]:
     """The runs with the caller's keys, all of them before the first begins."""
-    changed = {label: override(recipe, assignments) for label, recipe in study.runs.items()}
-    if len(set(changed.values())) < len(changed):
+    changed = []
+    for seed in study.seeds:
+        for label, recipe in study.runs.items():
+            name = label.replace(" ", "-") + (f"-seed-{seed}" if len(study.seeds) > 1 else "")
+            seeded = replace(recipe, seed=seed) if len(study.seeds) > 1 else recipe
+            changed.append((label, name, override(seeded, assignments)))
+    if len({config for _, _, config in changed}) < len(changed):
         raise ConfigError(
             f"with {', '.join(assignments)} runs of the study would be the same; leave out the key "
             "that they differ in"
         )
-    return {
-        label: replace(config, output=str(folder / label.replace(" ", "-")))
-        for label, config in changed.items()
-    }
+    return [(label, replace(config, output=str(folder / name))) for label, name, config in changed]
 
 
 def _run(config: RunConfig, report: Callable[[str], None]) -> Rows:
@@ -216,7 +236,7 @@ def _run(config: RunConfig, report: Callable[[str], None]) -> Rows:
     return rows
 
 
-def _write(folder: Path, name: str, study: Study, rows: dict[str, Rows]) -> None:
+def _write(folder: Path, name: str, study: Study, rows: dict[str, list[Rows]]) -> None:
     summary = {"study": name, "question": study.question, "runs": rows}
     texts = {"study.json": json.dumps(summary, indent=1) + "\n", "study.md": table(study, rows)}
     for file, text in texts.items():
@@ -226,26 +246,42 @@ def _write(folder: Path, name: str, study: Study, rows: dict[str, Rows]) -> None
         FigureCanvasAgg(_plot(study, rows)).print_png(str(beside))
 
 
-def table(study: Study, rows: dict[str, Rows]) -> str:
+def table(study: Study, rows: dict[str, list[Rows]]) -> str:
     """The last validation of every run, by num_quantizers, as Markdown."""
     heads = [f"depth {depth}" for depth in study.depths]
     lines = [study.question, ""]
     for measure, title in study.measures.items():
         lines += [f"| {title} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
-        for label, measured in rows.items():
-            cells = [f"{value:.3f}" for value in _at_the_end(study, measure, measured)]
+        for label, runs in rows.items():
+            means, intervals = _statistics([_at_the_end(study, measure, run) for run in runs])
+            cells = [
+                f"{mean:.3f}" + (f" ± {interval:.3f}" if len(runs) > 1 else "")
+                for mean, interval in zip(means, intervals, strict=True)
+            ]
             lines.append(f"| {label} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _plot(study: Study, rows: dict[str, Rows]) -> Figure:
+def _statistics(curves: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the curves of several seeds, and half the width of their 95% intervals."""
+    values, count = np.array(curves), len(curves)
+    if count == 1:
+        return values[0], np.zeros_like(values[0])
+    return values.mean(0), _T95[count] * values.std(0, ddof=1) / np.sqrt(count)
+
+
+def _plot(study: Study, rows: dict[str, list[Rows]]) -> Figure:
     count = len(study.measures)
     figure = Figure(figsize=(4.5 * count, 3.6), dpi=110, layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
     for axes, (measure, title) in zip(panels, study.measures.items(), strict=True):
-        for label, measured in rows.items():
-            axes.plot(*_line(study, measure, measured), marker="o", markersize=3, label=label)
+        for label, runs in rows.items():
+            curves = [_line(study, measure, run) for run in runs]
+            means, intervals = _statistics([values for _, values in curves])
+            (line,) = axes.plot(curves[0][0], means, marker="o", markersize=3, label=label)
+            low, high = means - intervals, means + intervals
+            axes.fill_between(curves[0][0], low, high, color=line.get_color(), alpha=0.15, lw=0)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("steps" if study.against == "steps" else "quantizers in use")
         if study.against == "depth":
