@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..checkpoint.codec_checkpoint import live_tensors
 from ..errors import MissingDependencyError
 from ..model.codec import Codec
@@ -87,8 +86,8 @@ def step_graph(codec: Codec, side: str, identity: str) -> StepGraph | None:
     except (ImportError, MissingDependencyError):  # onnx, onnxruntime
         return None
     weights = ArrayWeights(codec.config, {name: item.numpy() for name, item in tensors.items()})
-    producer = ("moss-audio-tokenizer", __version__)
-    model = build_model(weights, f"{side}_step", "int64", producer)
+    # The graph lives in memory alone: it needs no version.
+    model = build_model(weights, f"{side}_step", "int64", ("moss-audio-tokenizer", ""))
     sessions = StepSessions(model.SerializeToString())
     identity = f"{identity} onnxruntime"  # their rings are laid out in another way than PyTorch's
     return StepGraph(runtime, sessions.for_frames, codec.config, "int64", identity)
