@@ -39,10 +39,7 @@ def lines_of(folder):
 
 def test_eval_leaves_rows_tables_plots_and_a_page(codec, moss_audio, manifest, tmp_path, names_in):
     folder = tmp_path / "runs" / "eval"
-    quantizer_counts = ["--num-quantizers", 1, "--num-quantizers", 4]
-    result = moss_audio(
-        "eval", manifest, *quantizer_counts, *ALONE, "--split", "valid", "-o", folder
-    )
+    result = moss_audio("eval", manifest, "-n", "1,4", *ALONE, "--split", "valid", "-o", folder)
     assert result.exit_code == 0, result.output
     assert [(row["path"], row["model"], row["num_quantizers"]) for row in lines_of(folder)] == [
         *(("0.wav", "bundled", 1), ("0.wav", "bundled", 4)),
@@ -100,6 +97,7 @@ def test_when_every_clip_fails_the_exit_code_says_so(codec, moss_audio, manifest
     ("arguments", "message"),
     [
         (["--num-quantizers", 5], "expected 1 to 4"),
+        (["-n", "1,x"], "expected one or more numbers above 0"),
         (["--metric", "beauty"], "'beauty' is unknown"),
         (["--split", "test"], "no entries"),
         (["--codec", "gramophone:78"], "'gramophone:78' is unknown"),

@@ -16,7 +16,7 @@ pytest.importorskip("jiwer")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-DEPTHS = ["--num-quantizers", 1, "--num-quantizers", 2]
+DEPTHS = ["-n", "1,2"]
 
 
 class AsrSystem:

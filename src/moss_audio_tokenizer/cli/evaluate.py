@@ -30,16 +30,6 @@ Models = Annotated[
         help="Model folder, Hugging Face id, 'bundled', or 'none'; several times for several.",
     ),
 ]
-QuantizerCounts = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--num-quantizers",
-        metavar="N",
-        min=1,
-        show_default="all",
-        help="Quantizers to use; several times for several bitrates.",
-    ),
-]
 Codecs = Annotated[
     list[str] | None,
     typer.Option(
@@ -123,7 +113,7 @@ def evaluate(
     manifest: options.Manifest,
     output: options.ResultsFolder,
     model: Models = None,
-    num_quantizers: QuantizerCounts = None,
+    num_quantizers: options.SeveralNumQuantizers = None,
     split: options.Split = None,
     domain: Domain = None,
     limit: options.Limit = None,
@@ -139,9 +129,9 @@ def evaluate(
 ) -> None:
     """Measure models over a manifest at several bitrates: tables, plots and a page to listen to.
 
-    Example: moss-audio eval data/manifest.jsonl --split valid --num-quantizers 8 -o runs/eval
+    Example: moss-audio eval data/manifest.jsonl --split valid -n 8,32 -o runs/eval
     """
-    openers = _models(model, num_quantizers, device)
+    openers = _models(model, options.quantizer_counts(num_quantizers), device)
     scoring = (speaker_model, opinion_model, asr_model, text_normalization)
     plan = _plan(manifest, (split, domain, limit), openers, metric, scoring, jobs, examples)
     _run(plan, output, "Evaluation", as_json)
@@ -151,7 +141,7 @@ def compare(
     manifest: options.Manifest,
     output: options.ResultsFolder,
     model: Models = None,
-    num_quantizers: QuantizerCounts = None,
+    num_quantizers: options.SeveralNumQuantizers = None,
     codec: Codecs = None,
     split: options.Split = None,
     domain: Domain = None,
@@ -179,7 +169,7 @@ def compare(
     bitrates: tuple[int, ...] = ()
     if preset is not None:
         bitrates, metric, speaker_model = _table2(preset, metric, speaker_model)
-    openers = [*_models(model, num_quantizers, device, bitrates)]
+    openers = [*_models(model, options.quantizer_counts(num_quantizers), device, bitrates)]
     openers += [partial(open_baseline, name) for name in codec or []]
     scoring = (speaker_model, opinion_model, asr_model, text_normalization)
     plan = _plan(manifest, (split, domain, limit), openers, metric, scoring, jobs, examples)
@@ -205,7 +195,7 @@ def _compare_speech(
     texts: Path,
     output: Path,
     models: Sequence[str] | None,
-    counts: list[int] | None,
+    counts: list[str] | None,
     split: str | None,
     limit: int | None,
     as_json: bool,

@@ -29,16 +29,6 @@ Models = Annotated[
         help="Model folder or Hugging Face id; several times for several.",
     ),
 ]
-QuantizerCounts = Annotated[
-    list[int] | None,
-    typer.Option(
-        "--num-quantizers",
-        metavar="N",
-        min=1,
-        show_default="1, 2, 4, ... and all",
-        help="Quantizers to use; several times for several.",
-    ),
-]
 Examples = Annotated[
     int, typer.Option("--examples", metavar="N", min=0, help="Texts that are shown in the page.")
 ]
@@ -61,7 +51,7 @@ def evaluate_asr(
     output: options.ResultsFolder,
     model: Models,
     codec: options.Codec = "bundled",
-    num_quantizers: QuantizerCounts = None,
+    num_quantizers: options.SeveralNumQuantizers = None,
     num_beams: options.Beams = 1,
     split: options.Split = None,
     limit: options.Limit = None,
@@ -83,7 +73,12 @@ def evaluate_asr(
     clips = read_manifest(manifest, split, "speech")[:limit]
     coder = loading.load_codec(codec, "encoder", device)
     plan = AsrPlan(
-        clips, coder, tuple(num_quantizers or ()), num_beams, batch_size, text_normalization
+        clips,
+        coder,
+        options.quantizer_counts(num_quantizers),
+        num_beams,
+        batch_size,
+        text_normalization,
     )
     names = labelled(model)
     systems = {label: open_asr_system(name, coder, device) for label, name in names.items()}
@@ -117,7 +112,7 @@ def evaluate_tts(
             "the text's is known, else the next in turn.",
         ),
     ] = None,
-    num_quantizers: QuantizerCounts = None,
+    num_quantizers: options.SeveralNumQuantizers = None,
     asr_model: Annotated[
         list[str] | None,
         typer.Option(
@@ -176,7 +171,7 @@ def evaluate_tts(
     transcribers = {labels[name]: one for name in wanted if (one := load_transcriber(name))}
     embed = None if speaker_model == "none" else load_speaker_model(speaker_model)
     plan = TtsPlan(
-        *(items, transcribers, embed, tuple(num_quantizers or ()), seed, batch_size),
+        *(items, transcribers, embed, options.quantizer_counts(num_quantizers), seed, batch_size),
         text_normalization=text_normalization,
         settings=" ".join([*wanted, speaker_model]),
     )

@@ -339,3 +339,8 @@ def numbers(values: Sequence[str] | None, kind: type[_Number], option: str) -> l
             "commas between them, such as 8,16,32"
         )
     return sorted(found)
+
+
+def quantizer_counts(values: Sequence[str] | None) -> tuple[int, ...]:
+    """The numbers of ``--num-quantizers``, ascending; empty for the command's default."""
+    return tuple(numbers(values, int, "--num-quantizers"))

@@ -112,7 +112,7 @@ def reconstruct(
     """
     from ..audio import SOUND_SUFFIXES
 
-    counts = options.numbers(num_quantizers, int, "--num-quantizers")
+    counts = list(options.quantizer_counts(num_quantizers))
     rates = options.numbers(kbps, float, "--kbps")
     found = find_inputs(inputs, SOUND_SUFFIXES, "sound files")
     several = len(counts) + len(rates) > 1
