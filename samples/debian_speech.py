@@ -76,8 +76,8 @@ def read(path: str) -> np.ndarray:
     if len(audio) < 0.2 * rate or not 0.01 < peak < np.inf:
         return np.zeros(0, np.float32)
     rms = float(np.sqrt(np.square(audio).mean()))
-    levelled = audio * min(RMS / max(rms, 1e-5), PEAK / peak)
-    return soxr.resample(levelled.astype(np.float32), rate, RATE)
+    leveled = audio * min(RMS / max(rms, 1e-5), PEAK / peak)
+    return soxr.resample(leveled.astype(np.float32), rate, RATE)
 
 
 def clips(paths: list[str], most_seconds: float) -> Iterator[np.ndarray]:

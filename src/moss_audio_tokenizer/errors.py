@@ -16,9 +16,9 @@ Each message says what was got, what was expected, and what to do about it.
     ├── MissingDependencyError    an optional dependency is needed: the message names the extra
     ├── ServerBusy                a server has no room now: try again later
     ├── ServerError               a server cannot start, refused a request, or broke off
-    ├── TrainingError             a run cannot start, go on or resume
+    ├── TrainingError             a run cannot start, continue or resume
     ├── EvaluationError           a codec under test failed, or its results cannot be used
-    └── BulkError                 work on a whole data set cannot start, go on or resume
+    └── BulkError                 work on a whole data set cannot start, continue or resume
 """
 
 # What readers run into where a file is damaged or made to harm: each becomes an error of ours.
@@ -100,7 +100,7 @@ class ServerError(MossAudioError, RuntimeError):
 
 
 class TrainingError(MossAudioError, RuntimeError):
-    """A training run cannot start, go on, or resume."""
+    """A training run cannot start, continue or resume."""
 
 
 class EvaluationError(MossAudioError, RuntimeError):
@@ -108,4 +108,4 @@ class EvaluationError(MossAudioError, RuntimeError):
 
 
 class BulkError(MossAudioError, RuntimeError):
-    """Work on a whole data set cannot start, go on, or resume."""
+    """Work on a whole data set cannot start, continue or resume."""

@@ -360,7 +360,7 @@ def test_a_speaker_that_cannot_be_opened_is_the_server_s_error():
 
 
 def test_the_speaker_keeps_no_stream_waiting(speaking):
-    """Live streams go on beside a speech."""
+    """Live streams continue beside a speech."""
     with speaking(0.02) as running, half_heard(running, "a" * 100) as chunks:
         next(chunks)
         with running.client() as client, client.encode_stream() as stream:

@@ -1,4 +1,4 @@
-"""Batches that go on: row i of one call is row i of the next, whoever comes and goes."""
+"""Continuous batches: row i of one call is row i of the next, while others come and leave."""
 
 from dataclasses import dataclass, field
 

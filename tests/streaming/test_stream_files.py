@@ -1,4 +1,4 @@
-"""Saved streams go on exactly; a file that is not what it was leaves the session alone."""
+"""Saved streams continue exactly; a file that is not what it was leaves the session alone."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""What the PyTorch and the ONNX face of the codec have in common; without PyTorch."""
+"""What the PyTorch and the ONNX interface of the codec share; without PyTorch."""

@@ -1,6 +1,6 @@
-"""The verbs of a codec, once for PyTorch and for NumPy: clips, batches and streams.
+"""The public methods of a codec, once for PyTorch and NumPy: clips, batches and streams.
 
-Owns what the verbs take, check and return, and in which order. A runtime adds how its arrays are
+Owns what the methods take, check and return, and in which order. A runtime adds how its arrays are
 read (`api.arrays`, `model.inputs`), how rows are computed, and the engines of its sessions.
 """
 

@@ -1,4 +1,4 @@
-"""What to make of a data set, and the plan of it: which clip goes into which shard and batch.
+"""The plan of a tokenizing run: which clip goes into which shard and batch.
 
 A plan is a pure function of the list of inputs and the settings: it does not depend on workers,
 time or chance, and no sound is opened for it. Lengths that are not stated are guessed from the

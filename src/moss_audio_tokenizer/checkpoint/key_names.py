@@ -1,4 +1,4 @@
-"""Between this package's parameter names and those of released checkpoints.
+"""Maps this package's parameter names to those of released checkpoints, and back.
 
 Owns both released layouts (v1, v2) and their older spellings; knows nothing of files, and needs
 no PyTorch. The names inside the package are free to differ, and quantizer layers to share one

@@ -41,7 +41,7 @@ class CodedClip:
     Attributes:
         codes: with rates, number of samples and identity of the model.
         name: what its data set calls it: a path, or a place in an archive.
-        text: what is said or heard; empty where that is not known.
+        text: transcript or caption; empty where that is not known.
         task: what the text is: "asr", "ms_asr", "caption"; empty without a text.
         speaker: whose voice it is; empty where that is not known.
         language: empty where it is not known.

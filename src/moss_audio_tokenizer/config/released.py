@@ -1,4 +1,4 @@
-"""Between `CodecConfig` and the config.json of released checkpoints.
+"""Converts `CodecConfig` to and from the config.json of released checkpoints.
 
 Owns the released key names, their aliases and older spellings, and refuses what no
 released checkpoint uses. Source: the published configuration files.

@@ -1,4 +1,4 @@
-"""Clips through codecs, measured: in one process or in several, with the same results.
+"""Encodes, decodes and measures clips, in one process or in several, with the same results.
 
 Owns the work on one clip and its spreading over processes; what is left of a clip is
 `clip_results.py`'s, the output folder `run.py`'s. Everything is measured in mono at 16 kHz, after
@@ -36,7 +36,7 @@ _THREAD_VARIABLES = tuple(
 
 @dataclass(frozen=True)
 class Task:
-    """One clip through one codec, which is named by its index in the work."""
+    """One clip through one codec, which is given by its index in `Work`."""
 
     clip: ManifestEntry
     codec: int
@@ -45,7 +45,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Work:
-    """What every process must know; audio and codes of clips go to the folder."""
+    """Settings of every worker process; audio and codes of clips go to the folder."""
 
     openers: tuple[Opener, ...]
     metrics: tuple[str, ...]

@@ -76,7 +76,7 @@ class ResultsFile(Generic[RowType]):
         if any(path.name != _LOCK for path in found) and not self.path.is_file():
             raise EvaluationError(
                 f"{str(self.folder)!r} holds files, but no {RESULTS}; "
-                "name a new folder, or one to go on with"
+                "name a new folder, or one to continue"
             )
         self.read()
 

@@ -1,8 +1,8 @@
-"""How fast a codec is on this machine: steps of streams, and whole clips, beside their floors.
+"""How fast a codec is on this machine: steps of streams and whole clips, beside lower bounds.
 
-Works with any runtime behind `StreamingCodec`. The floor of a figure is the time that its counted
-bytes and operations take at the machine's measured ceilings. Contents do not matter to the
-time: noise and random codes will do.
+Works with any runtime behind `StreamingCodec`. The lower bound of a figure, its floor, is the time
+that its counted bytes and operations take at the machine's measured ceilings. Contents do not
+matter to the time: noise and random codes will do.
 """
 
 import time

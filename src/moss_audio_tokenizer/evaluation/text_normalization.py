@@ -1,4 +1,4 @@
-"""Texts read, made comparable, and how far one is from another: word and character error rates.
+"""Text normalization, and word and character error rates.
 
 Three normalizations: "plain" (case and punctuation do not count, numbers stay as written),
 "whisper" (Whisper's own: contractions, spelling variants and numbers are brought to one form) and

@@ -1,4 +1,4 @@
-"""What the public verbs return, in the manner of transformers."""
+"""What the public methods return, in the manner of transformers."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The streaming verbs of the released model code, which MOSS-TTS calls, over our sessions.
+"""The streaming methods of the released model code, which MOSS-TTS calls, over our sessions.
 
 In a ``with model.streaming(batch_size)`` block the rows of every call continue the same streams.
 Owns how those calls map to slots of a `DecoderStream` and an `EncoderStream`; `streaming` does

@@ -1,4 +1,4 @@
-"""Signals brought to one footing (checked, cut to the shorter, at 16 kHz), and their spectra.
+"""Signals made comparable (checked, cut to the shorter, at 16 kHz), and their spectra.
 
 Owns magnitude spectra, the Slaney mel filters and mel cepstra; knows nothing of distances. Frames
 are centered: the signal is reflected by half a window at both ends, so that frame i is centered

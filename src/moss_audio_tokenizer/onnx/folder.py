@@ -20,7 +20,7 @@ _ALWAYS_HASHED = 256 * 1024 * 1024
 
 
 class OnnxFolder:
-    """What an export left.
+    """A folder of exported graphs, opened.
 
     Attributes:
         path: the folder.
@@ -123,7 +123,7 @@ def is_exported(name: str | Path) -> bool:
 
 
 def choose_backend(model: str, device: str, dtype: str = "fp32") -> str:
-    """What runs a model if nobody says: "onnx" where it was exported, else "torch".
+    """The default backend of a model: "onnx" where it was exported, else "torch".
 
     On a GPU it is "torch" too, for onnxruntime as it is installed here knows only the CPU;
     "tensorrt" is onnxruntime's. Graphs compute in what they were exported in:

@@ -1,4 +1,4 @@
-"""`OnnxAudioTokenizer`: the model's verbs on exported graphs, with NumPy arrays.
+"""`OnnxAudioTokenizer`: the model's methods on exported graphs, with NumPy arrays.
 
 Owns the public interface; arguments are checked in `api`, steps computed in `engines.py`.
 Whole clips are worked through in chunks by the same steps as streams, one row after the other, so

@@ -26,7 +26,7 @@ from ..errors import MossAudioError
 from .admission import STATUS, Gate, Refused, document_of, openai_answer, refusal_of
 from .file_routes import file_routes
 from .metrics import Metrics
-from .model_service import Speeches, SpeechSynthesizer, SpeechTranscriber, Transcriptions
+from .model_service import SpeechSynthesizer, SpeechTranscriber, TextToSpeech, Transcriptions
 from .settings import ServerSettings
 from .speech_routes import MODEL as TTS_MODEL
 from .speech_routes import OPENAI_PATHS, model_routes, speech_routes
@@ -85,9 +85,9 @@ class CodecServer:
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
         self.streams = Streams(open_codec, self.settings, self.metrics)
-        self.speeches: Speeches | None = None
+        self.speeches: TextToSpeech | None = None
         if open_synthesizer is not None:
-            self.speeches = Speeches(open_synthesizer, self.settings, self.metrics)
+            self.speeches = TextToSpeech(open_synthesizer, self.settings, self.metrics)
         self.transcriptions: Transcriptions | None = None
         if open_transcriber is not None:
             self.transcriptions = Transcriptions(open_transcriber, self.settings, self.metrics)

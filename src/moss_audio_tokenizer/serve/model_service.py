@@ -326,7 +326,7 @@ class SpeechSynthesizer(Protocol):
         ...
 
 
-class Speeches(SpeechService):
+class TextToSpeech(SpeechService):
     """Text to speech: a task is a text with options of `SpeechSynthesizer.stream`."""
 
     name, busy, subject = "speech model", "texts are spoken", "text"

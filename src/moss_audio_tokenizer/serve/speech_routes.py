@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from ..audio import encode_audio
 from ..errors import AudioFileError, MossAudioError
 from .admission import Gate, Refused, client_of
-from .model_service import Samples, Speeches, SpeechRequest
+from .model_service import Samples, SpeechRequest, TextToSpeech
 from .request_body import BINARY, answered_after_reading, read_body, unless_gone
 from .settings import MAX_TEXT_CHARACTERS, ServerSettings
 from .voices import VoiceCache
@@ -99,7 +99,7 @@ def model_routes(names: Sequence[str], gate: Gate) -> APIRouter:
 
 
 def speech_routes(
-    speeches: Speeches | None, gate: Gate, voices: Callable[[], VoiceCache | None]
+    speeches: TextToSpeech | None, gate: Gate, voices: Callable[[], VoiceCache | None]
 ) -> APIRouter:
     """Create the route of speech; without ``speeches`` it answers that no model is served."""
     router = APIRouter(prefix="/v1", dependencies=gate.guards(), tags=["speech"])
@@ -170,7 +170,7 @@ def _refuse(field: str, message: str) -> NoReturn:
 
 
 async def _options(
-    body: SpeechBody, speeches: Speeches, voices: VoiceCache | None
+    body: SpeechBody, speeches: TextToSpeech, voices: VoiceCache | None
 ) -> dict[str, Any]:
     """The options of `SpeechSynthesizer.stream`."""
     longest = body.max_seconds or speeches.settings.max_speech_seconds

@@ -36,7 +36,7 @@ class TtsInput:
 
 
 class TtsDecoder(Protocol):
-    """Transformers of a batch with their KV caches; called in the order of the methods."""
+    """The Transformers of CAT-TTS with their KV caches; methods are called in their order."""
 
     def duration_scores(self, tokens: Int64[np.ndarray, "rows"]) -> Scores:
         """Logits of the durations of tokens that would begin in the next frame."""

@@ -173,8 +173,8 @@ def unreadable(path: Path, error: Exception) -> TrainingError:
     """What to raise about a damaged file of a checkpoint."""
     reason = " ".join(str(error).split())[:200]
     return TrainingError(
-        f"{path} cannot be read ({type(error).__name__}: {reason}); remove {path.parent} to go on "
-        "from the checkpoint before it"
+        f"{path} cannot be read ({type(error).__name__}: {reason}); remove {path.parent} to "
+        "continue from the checkpoint before it"
     )
 
 

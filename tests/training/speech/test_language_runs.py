@@ -1,4 +1,4 @@
-"""Runs of CAT-ASR and CAT-TTS: what they learn, leave behind, go on from, and refuse."""
+"""Runs of CAT-ASR and CAT-TTS: what they learn, leave behind, resume, and refuse."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -51,11 +51,11 @@ class Discriminators(nn.Module):
 
     def forward(self, audio: Float[Tensor, "*batch samples"]) -> list[Maps]:
         """The feature maps of every discriminator."""
-        rows = _levelled(audio.float().flatten(0, -2))
+        rows = _leveled(audio.float().flatten(0, -2))
         return [discriminator(rows) for discriminator in (*self.periods, *self.spectra)]
 
 
-def _levelled(rows: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows samples"]:
+def _leveled(rows: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows samples"]:
     """Without a mean and at a common peak, so that the level does not matter."""
     rows = rows - rows.mean(-1, keepdim=True)
     return _PEAK * rows / (rows.abs().amax(-1, keepdim=True) + 1e-9)

@@ -93,7 +93,7 @@ def make_row(job: Job, wanted: RowFormat, clip: Clip | None = None) -> Sound | s
             check_length(job.entry, samples.shape[1] / wanted.sampling_rate, planned)
     except MossAudioError as error:
         return explain(job.entry, error)
-    return levelled(samples, job.row.level)
+    return leveled(samples, job.row.level)
 
 
 def _decoded(job: Job, wanted: RowFormat) -> Sound:
@@ -125,7 +125,7 @@ def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:
         )
 
 
-def levelled(
+def leveled(
     samples: Float32[np.ndarray, "channels samples"], target: float
 ) -> Float32[np.ndarray, "channels samples"]:
     """Bring a row to a level (dBFS, RMS) without clipping it, or raising it by more than 20 dB."""
@@ -187,5 +187,5 @@ def _make_rows(jobs: Sequence[Job], wanted: RowFormat) -> list[Sound | str]:
 def _dead_worker() -> TrainingError:
     return TrainingError(
         "a process that decodes training data has died, killed from outside or for want of "
-        "memory; set data.workers lower and go on with --resume"
+        "memory; set data.workers lower and continue with --resume"
     )

@@ -19,7 +19,7 @@ from ...codes import Codec, CodecInfo
 from ...errors import CodesFileError, ConfigError, ModelMismatchError, MossAudioError
 from ...manifest import ManifestEntry
 from ...sources.recordings import explain, location, open_entry
-from .audio_rows import check_length, levelled
+from .audio_rows import check_length, leveled
 from .clip_sources import StoredCodes, check_model, described
 from .data_config import CodesDataConfig
 
@@ -49,7 +49,7 @@ class Variation:
         """Audio in this version, about ``samples / speed`` samples."""
         # Doubled, because rates below 8,000 samples a second are refused.
         rate = round(2 * sampling_rate * self.speed)
-        changed = levelled(resample(audio, rate, 2 * sampling_rate), self.level)
+        changed = leveled(resample(audio, rate, 2 * sampling_rate), self.level)
         noise = np.random.default_rng(self.seed).standard_normal(changed.shape, np.float32)
         level = np.sqrt(np.mean(np.square(changed))) * 10 ** (-self.noise_db / 20)
         return np.clip(changed + noise * np.float32(level), -1.0, 1.0)

@@ -39,7 +39,7 @@ _NAMES = (
     *("zachary", "zimmerman"),
 )
 
-# Where a synthesiser would read the grammar's words in another way.
+# Where a synthesizer would read the grammar's words in another way.
 _PRONOUNCED = {"a": "[['eI]]", "rubout": "rub-out"}
 
 Rng = np.random.Generator
