@@ -157,6 +157,7 @@ BAD_DESCRIPTIONS = {
     "zero": description(downsample_rate=0),
     "no checksum": json.dumps(GOOD.metadata),
     "other checksum": description(checksum=1),
+    "null checksum": description(checksum=None),
     "no model": description().replace('"model"', '"modal"'),
     "other": description(num_samples=GOOD.num_samples - 1),
     "huge": description(num_samples=10**4000),

@@ -138,6 +138,17 @@ def test_a_run_of_speech_of_an_earlier_version_is_resumed(folder, name):
         folder.checkpoint_for(config, resume=True)
 
 
+def test_an_earlier_weight_of_durations_counts_only_beside_an_aligner(folder):
+    config = find_recipe("tts_general")
+    begin_run(folder, config)
+    old = json.loads((folder.path / "recipe.json").read_text()) | {"place_weight": 1.0}
+    (folder.path / "recipe.json").write_text(json.dumps(old))
+    assert folder.checkpoint_for(config, resume=True)
+    (folder.path / "recipe.json").write_text(json.dumps(old | {"aligner": "asr"}))
+    with pytest.raises(TrainingError, match=r"place_weight was 1\.0"):
+        folder.checkpoint_for(replace(config, aligner="asr"), resume=True)
+
+
 def test_resuming_the_same_recipe_is_allowed(folder):
     begin_run(folder, TrainingConfig())
     found = folder.checkpoint_for(TrainingConfig(), resume=True)

@@ -125,6 +125,8 @@ def _stored(codes: np.ndarray, description: str, path: Path) -> StoredCodes:
     try:
         values = json.loads(description)
         checksum = values.pop("checksum")
+        if checksum is None:
+            raise ValueError("its checksum is null")
         return StoredCodes(codes, dict(values), checksum)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as problem:
         raise unreadable(path, f"no description of its codes: {problem}") from problem

@@ -56,8 +56,6 @@ _REMOVED_KEYS: dict[str, tuple[Any, ...]] = {
     "data.speed": ([0.9, 1.1],),
     "optimizer.clip_norm": (1.0,),
     "optimizer.kind": ("adamw",),
-    # It was 1 where there is no alignment, and so no such loss.
-    "place_weight": (1.0, 4.0),
     "semantic.max_tokens": (512,),
     "semantic.tokenizer": ("", "bytes"),
     "spectra.frequency_windows": ([1024, 2048],),
@@ -218,6 +216,8 @@ def _of_today(recipe: dict[str, Any], now: dict[str, Any], kind: str) -> dict[st
     today = dict(_REMOVED_KEYS)
     joined = recipe.get("data.max_join", 1) > 1
     today["data.join_share"] = ((0.2,) if kind == "asr" else (0.5,)) if joined else (0.2, 0.5)
+    # Without an aligner there is no such loss.
+    today["place_weight"] = (4.0,) if recipe.get("aligner") else (1.0, 4.0)
     for group in ("model", "semantic"):
         today[f"{group}.num_heads"] = (num_heads(int(recipe.get(f"{group}.width", 0))),)
     return {
