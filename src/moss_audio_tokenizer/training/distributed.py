@@ -7,6 +7,7 @@ stop; Accelerate finds out which processes take part. Knows nothing of codecs.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import ConfigError, MossAudioError, TrainingError
+
+_GLOO_SECONDS = 0.2
 
 Result = TypeVar("Result")
 
@@ -125,6 +128,9 @@ class Processes:
         if self.world > 1:
             dist.barrier()
             dist.destroy_process_group()
+            # Gloo's threads still drop tensors of the last collectives, for which they need the
+            # interpreter's lock. Whoever frees the model next holds it, and waits for them.
+            time.sleep(_GLOO_SECONDS)
 
     def at_first(self, work: Callable[[], Result]) -> Result:
         """Call ``work`` in the first process alone; all processes get its result or its error."""
