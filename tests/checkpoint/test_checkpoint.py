@@ -149,7 +149,7 @@ def test_damaged_config(folder, text, error):
 def test_nothing_there(tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         load(tmp_path)
-    with pytest.raises(CheckpointError, match="is no folder"):
+    with pytest.raises(CheckpointError, match="is not a folder"):
         load(tmp_path / "absent")
 
 

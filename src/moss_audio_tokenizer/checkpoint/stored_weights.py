@@ -254,10 +254,10 @@ def find_checkpoint(name: str | Path, hub: dict[str, Any]) -> Path:
         if Path(name).is_dir():
             return Path(name)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(name)[:80]!r} is no usable path ({error})") from error
+        raise CheckpointError(f"{str(name)[:80]!r} cannot be used as a path ({error})") from error
     if Path(name).exists() or str(name).startswith((".", "/", "~")):
         raise CheckpointError(
-            f"{str(name)!r} is no folder; expected a model folder, a hub id, or 'bundled'"
+            f"{str(name)!r} is not a folder; expected a model folder, a hub id, or 'bundled'"
         )
     return _from_hub(str(name), hub)
 
@@ -269,7 +269,7 @@ def _from_hub(name: str, hub: dict[str, Any]) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise MissingDependencyError(
-            f"{name!r} is no folder; to ask the hub for it needs huggingface_hub: "
+            f"{name!r} is not a folder; to ask the hub for it needs huggingface_hub: "
             "pip install 'moss-audio-tokenizer[torch]'"
         ) from error
     try:

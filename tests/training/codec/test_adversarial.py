@@ -179,7 +179,7 @@ ADVERSARIAL = AdversarialConfig(start=3, crop_seconds=0.05, discriminators=DISCR
 
 @pytest.fixture
 def make_adversary(make_recipe, make_codec):
-    """An adversary and the task whose estimates it judges."""
+    """An adversary and the task whose estimates it classifies."""
 
     def make(**changes):
         recipe = make_recipe(adversarial=replace(ADVERSARIAL, **changes))
