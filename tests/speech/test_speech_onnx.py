@@ -1,6 +1,7 @@
 """Exported CAT-TTS and CAT-ASR: greedy codes and texts equal those of PyTorch."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import torch
 from transformers import Qwen3Config
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
+from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.errors import CheckpointError, InputError
 from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.model_facts import is_exported_speech, is_speech_model
 from moss_audio_tokenizer.speech.onnx_speech import OnnxAsr, OnnxTts
 from moss_audio_tokenizer.speech.sampling import CodeSampler, SpeechSampling
+from moss_audio_tokenizer.speech.synthesizer import Synthesizer
 from moss_audio_tokenizer.speech.transcriber import Transcriber
 from moss_audio_tokenizer.speech.tts_generation import CONTINUE, Prompt, frames, generate
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
@@ -115,6 +118,76 @@ def test_codes_equal_those_of_pytorch(tts_pair, num_quantizers, greedy, monkeypa
 def test_frames_are_streamed(tts_pair):
     _, exported = tts_pair
     assert next(frames(exported, ["ab"])).codes.shape == (LAYERS, 1)
+
+
+class DecodedSlowly:
+    """A codec whose sound is the codes themselves; `threads` are those that it decodes on."""
+
+    info = CodecInfo("", 24_000, 1, LAYERS, LAYERS, SIZE)
+
+    def __init__(self):
+        self.threads = set()
+
+    def decode(self, codes):
+        return codes.T.reshape(1, -1).astype(np.float32)
+
+    def decoder_stream(self, max_slots):
+        return self
+
+    def open(self):
+        return 0
+
+    def step(self, steps):
+        self.threads.add(threading.current_thread())
+        return {slot: self.decode(codes) for slot, codes in steps.items()}
+
+
+def test_frames_are_generated_while_earlier_ones_are_decoded(tts_pair, monkeypatch):
+    """With the codes of complete speech, and until the listener has heard enough."""
+    monkeypatch.setattr(CodeSampler, "choice", lambda _, scores, __: np.full(len(scores), CONTINUE))
+    codec = DecodedSlowly()
+    synthesizer = Synthesizer(tts_pair[1], codec)
+    options = {"prompt_codes": CODES, "prompt_text": "c", "max_frames": 6, "seed": 2}
+    whole = synthesizer.speak("ab", **options)
+    parts = list(synthesizer.stream("ab", **options))
+    assert np.array_equal(np.concatenate(parts), whole.samples)
+    assert codec.threads == {threading.current_thread()}
+    before = threading.active_count()
+    stream = synthesizer.stream("ab", **options)
+    assert np.array_equal(next(stream), parts[0])
+    assert threading.active_count() == before + 1
+    del stream
+    assert threading.active_count() == before
+
+
+def test_errors_of_generation_arrive(tts_pair, monkeypatch):
+    monkeypatch.setattr(CodeSampler, "code", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(Synthesizer(tts_pair[1], DecodedSlowly()).stream("ab"))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (3, 1.0), (0, 0.6), (5, 0.6), (99, 1e-9)])
+def test_codes_are_drawn_by_their_probabilities(ties, top_k, top_p):
+    """The definition, code by code: filters first, then the cumulative probability."""
+    settings = SpeechSampling(top_k=top_k, top_p=top_p, repetition_penalty=1.0)
+    sampler, random = CodeSampler(settings, 1), np.random.default_rng(0)
+    for draw in (0.0, 0.2, 0.5, 0.8, 0.999):
+        scores = random.normal(size=12).astype(np.float32)
+        scores = np.round(scores) if ties else scores
+        shares = np.exp(scores.astype(np.float64))
+        if 0 < top_k < 12:
+            shares[scores < sorted(scores)[-top_k]] = 0
+        shares /= shares.sum()
+        order = sorted(range(12), key=shares.__getitem__)
+        totals = np.cumsum(shares[order])
+        if top_p < 1:
+            shares[
+                [i for i, total in zip(order[:-1], totals, strict=False) if total <= 1 - top_p]
+            ] = 0
+        expected = next(i for i in range(12) if shares[: i + 1].sum() > draw * shares.sum())
+        found = sampler.code(scores[None], np.zeros((1, 0), int), np.array([draw], np.float32))
+        assert found.tolist() == [expected]
 
 
 @pytest.fixture(

@@ -115,8 +115,9 @@ def _load_speech(
     if backend == "onnx" or (backend is None and device == "cpu" and is_exported_speech(found)):
         from ..onnx.runtime import Runtime
 
-        runtime = Runtime(device, num_threads)
-        return OnnxTts(found, runtime) if kind == "tts" else OnnxAsr(found, runtime)
+        if kind == "tts":  # its steps have too few rows for more threads
+            return OnnxTts(found, Runtime(device, num_threads or 1))
+        return OnnxAsr(found, Runtime(device, num_threads))
     with needs_extra("torch", "speaking" if kind == "tts" else "transcribing"):
         from ..asr import CatAsr
         from ..model.inputs import require_device

@@ -22,7 +22,13 @@ from .tts_generation import TtsInput
 
 # Weights of the Transformers' blocks, which only the graphs read.
 _BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
+# Projections by NumPy. They are stored by columns, which is faster for few rows.
+_PROJECTIONS = (
+    *("depth.exits.", "frame_head.", "guide.context.", "guide.durations."),
+    "language_model.lm_head.",
+)
 _LOWEST = np.finfo(np.float32).min
+_EPSILON = np.finfo(np.float32).eps
 Rows = Float32[np.ndarray, "rows width"]
 
 
@@ -51,7 +57,12 @@ class OnnxModel:
         self.config, self.facts = _read_config(self.folder, self.kind)
         self.weights = _weights_outside_graphs(self.folder)
         self.text: TextCodec = load_text(self.folder)
-        self.sessions = [runtime.session(self.folder / name) for name in GRAPHS[self.kind]]
+        # More threads only wait for each other in a graph that takes one position of a few rows.
+        single = Runtime(runtime.device, 1)
+        self.sessions = [
+            (single if name == "depth.onnx" else runtime).session(self.folder / name)
+            for name in GRAPHS[self.kind]
+        ]
 
     def rotations(
         self, positions: Int64[np.ndarray, "rows steps"]
@@ -102,11 +113,17 @@ def _read_config(folder: Path, kind: str) -> tuple[dict[str, Any], ModelFacts]:
 def _weights_outside_graphs(folder: Path) -> dict[str, np.ndarray]:
     """The weights that NumPy computes with, in float32."""
     stored = with_scales(read_header(folder / WEIGHTS_NAME))
-    return {
+    found = {
         name: tensor.read().astype(np.float32, copy=False)
         for name, tensor in stored.items()
         if not name.startswith(_BLOCKS)
     }
+    by_columns = {
+        name: np.asfortranarray(values)
+        for name, values in found.items()
+        if name.startswith(_PROJECTIONS)
+    }
+    return found | by_columns
 
 
 class CachedGraph:
@@ -259,8 +276,8 @@ class OnnxTtsDecoder:
         if f"{name}.0.exit.weight" in model.weights:
             gate, value = np.split(model.linear(hidden, f"{name}.0.entrance"), 2, -1)
             hidden = model.linear(_silu(gate) * value, f"{name}.0.exit")
-        mean = np.square(hidden).mean(-1, keepdims=True) + np.finfo(np.float32).eps
-        normed = hidden / np.sqrt(mean) * model.weights[f"{name}.1.weight"]
+        mean = np.add.reduce(hidden * hidden, -1, keepdims=True) / np.float32(hidden.shape[-1])
+        normed = hidden / np.sqrt(mean + _EPSILON) * model.weights[f"{name}.1.weight"]
         return model.linear(normed, f"{name}.2")
 
 

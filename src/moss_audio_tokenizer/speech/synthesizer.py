@@ -5,9 +5,10 @@ complete and streamed speech. Codes come from `tts_generation`, sound from any `
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -17,9 +18,12 @@ from ..errors import InputError, ModelMismatchError
 from ..streaming import DecoderStream
 from .built_in_voices import BuiltInVoices
 from .model_facts import check_codec, check_codes, encode_recording
+from .onnx_speech import OnnxTts
 from .sampling import SpeechSampling, checked_num_quantizers
 from .text_preparation import prepare_text
 from .tts_generation import Prompt, TtsModel, frames, generate
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -201,14 +205,21 @@ class Synthesizer:
     def _decoded(
         self, voice: _Voice, chunks: list[str], settings: SpeechSampling
     ) -> Iterator[tuple[np.ndarray | None, bool]]:
-        """Samples of each frame, and whether its chunk is within its limit."""
+        """Samples of each frame, and whether its chunk is within its limit.
+
+        While a frame is decoded, a model of onnxruntime generates the next one.
+        """
         session = self.codec.decoder_stream(max_slots=1)
         slot = session.open()
-        if voice.codes is not None:
-            _feed(session, slot, voice.codes)
-        for frame, finished in self._frames(voice, chunks, settings):
-            samples = None if frame is None else _mono(session.step({slot: frame[:, None]})[slot])
-            yield samples, finished
+        frames = self._frames(voice, chunks, settings)
+        with ThreadPoolExecutor(1) as work:
+            if isinstance(self.model, OnnxTts):
+                frames = _one_ahead(frames, work)
+            if voice.codes is not None:
+                _feed(session, slot, voice.codes)
+            for frame, finished in frames:
+                decoded = None if frame is None else session.step({slot: frame[:, None]})
+                yield None if decoded is None else _mono(decoded[slot]), finished
 
     def _frames(
         self, voice: _Voice, chunks: list[str], settings: SpeechSampling
@@ -322,6 +333,18 @@ def _parted(text: str, options: dict[str, Any]) -> tuple[SpeechRequest, SpeechSa
 def _mono(audio: np.ndarray) -> np.ndarray:
     mono: np.ndarray = audio.mean(0).astype(np.float32)
     return mono
+
+
+def _one_ahead(items: Iterator[_Item], work: Executor) -> Iterator[_Item]:
+    """The same items; each is computed while the one before is used."""
+    first = work.submit(next, items, None)
+
+    def following(upcoming: "Future[_Item | None]") -> Iterator[_Item]:
+        while (item := upcoming.result()) is not None:
+            upcoming = work.submit(next, items, None)
+            yield item
+
+    return following(first)
 
 
 def _feed(session: DecoderStream, slot: Any, codes: np.ndarray, chunk: int = 25) -> None:
