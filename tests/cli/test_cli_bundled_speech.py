@@ -1,6 +1,7 @@
 """Speech models in the package's folder are what commands and server use by default."""
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -72,6 +73,18 @@ def test_commands_use_installed_models_without_torch(installed, tmp_path):
     assert soundfile.info(spoken).samplerate == 24_000
     found = json.loads(run(installed, "asr", spoken, "--json"))
     assert found["files"][0].keys() >= {"text", "words", "duration_seconds"}
+
+
+def test_a_voice_is_added_without_torch(installed, tmp_path):
+    """As the documentation says."""
+    folder, clip = tmp_path / "tts", tmp_path / "clip.wav"
+    shutil.copytree(installed / "tts", folder)
+    soundfile.write(clip, np.random.default_rng(0).normal(scale=0.1, size=12_000), 24_000)
+    run(installed, "encode", clip, "-o", folder / "voices/anna.moss")
+    (folder / "voices/anna.txt").write_text("a\n", "utf-8")
+    options = ("--model", folder, "--voice", "anna", "--seed", SEED, "--max-seconds", 0.4)
+    run(installed, "tts", "a b", "-o", tmp_path / "spoken.wav", *options)
+    assert soundfile.info(tmp_path / "spoken.wav").frames > 0
 
 
 def post(address: str, path: str, kind: str, body: bytes) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
+from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.sampling import CodeSampler
@@ -40,8 +41,24 @@ def models(tmp_path_factory):
         # Equal logits of ending and continuing: `--max-seconds` ends it.
         tts.depth.exits[0][2].weight.zero_()
     tts.save_pretrained(folder / "tts")
+    add_voices(folder / "voiced", tts, codec.identity, quantizer)
     CatAsr(CatAsrConfig(**common), TEXT).save_pretrained(folder / "asr")
     return folder
+
+
+def add_voices(folder, tts, identity, quantizer):
+    """The same CAT-TTS with two voices."""
+    tts.save_pretrained(folder)
+    (folder / "voices").mkdir()
+    random = np.random.default_rng(0)
+    for name, text in (("anna", "c a"), ("ben", "b")):
+        size = (quantizer.num_quantizers, 4)
+        codes = random.integers(0, quantizer.codebook_size, size)
+        stored = AudioCodes(
+            codes, 24_000, 4 * 1920, codebook_size=quantizer.codebook_size, model=identity
+        )
+        stored.save(folder / f"voices/{name}.moss")
+        (folder / f"voices/{name}.txt").write_text(text, "utf-8")
 
 
 @pytest.fixture
@@ -281,3 +298,34 @@ def test_silence_gives_no_text(models, moss_audio, tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(24_000), 24_000)
     result = moss_audio("asr", tmp_path / "silence.wav", *options(models, "asr"))
     assert (result.exit_code, result.stdout) == (0, "\n")
+
+
+def test_voices_are_listed(models, moss_audio, json_of):
+    assert moss_audio("tts", "--list-voices", "--model", models / "voiced").stdout == "anna\nben\n"
+    listed = json_of("tts", "--list-voices", "--model", models / "voiced")
+    assert listed == {"voices": ["anna", "ben"], "default": "anna"}
+    none = moss_audio("tts", "--list-voices", "--model", models / "tts")
+    assert (none.stdout, none.stderr) == ("", "this model has no built-in voices\n")
+    assert json_of("tts", "--list-voices", "--model", models / "tts")["voices"] == []
+    assert json_of("info", models / "voiced")["voices"] == ["anna", "ben"]
+
+
+def test_a_voice_is_chosen_by_name(models, moss_audio, frames_before_the_end, tmp_path):
+    sounds = []
+    for voice in ((), ("--voice", "anna"), ("--voice", "ben")):
+        frames_before_the_end(3)
+        arguments = ["tts", "a b", "-o", tmp_path / "x.wav", *options(models, "voiced"), *voice]
+        result = moss_audio(*arguments)
+        assert result.exit_code == 0, result.stderr
+        sounds.append(soundfile.read(tmp_path / "x.wav")[0])
+    assert np.array_equal(sounds[0], sounds[1])
+    assert not np.array_equal(sounds[0], sounds[2])
+
+
+def test_voices_that_are_not_there(models, refused, recording, tmp_path):
+    line = ["tts", "a", "-o", tmp_path / "x.wav", "--voice", "carl"]
+    assert "no voice 'carl'; expected anna, ben" in refused(*line, *options(models, "voiced"))
+    assert "has no built-in voices" in refused(*line, *options(models, "tts"))
+    prompt = ["--prompt-audio", recording, "--prompt-text", "b"]
+    assert "got --voice and --prompt-audio" in refused(*line, *options(models, "voiced"), *prompt)
+    assert "--list-voices" in refused("tts", "-o", tmp_path / "x.wav")

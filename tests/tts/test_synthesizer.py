@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from tiny_tts import tiny_tts
 
+from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.errors import CodesError, InputError, ModelMismatchError
 from moss_audio_tokenizer.tts import SpeechRequest, SpeechSampling, Synthesizer
 
@@ -123,3 +124,56 @@ def test_a_folder_and_a_codec_make_a_speaker(codec, tmp_path):
     assert np.array_equal(loaded.speak("ab", **LIMITS).codes, expected)
     with pytest.raises(ModelMismatchError):
         Synthesizer.from_pretrained(tmp_path)
+
+
+@pytest.fixture
+def folder(codec, tmp_path):
+    """The folder of two voices."""
+    (tmp_path / "voices").mkdir()
+    for name, frames, text in (("anna", 2.5, "c a"), ("ben", 4, "b")):
+        codes = codec.encode(voice(codec, frames)[0][None])
+        stored = AudioCodes.of_codec(codec.info, codes, voice(codec, frames)[0].size)
+        stored.save(tmp_path / f"voices/{name}.moss")
+        (tmp_path / f"voices/{name}.txt").write_text(text, "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("num_quantizers", [0, 2])
+def test_a_built_in_voice_is_its_prompt(folder, speaker, codec, num_quantizers):
+    loaded = Synthesizer(speaker.model, codec, folder)
+    assert loaded.voices == ("anna", "ben")
+    assert speaker.voices == ()
+    options = LIMITS | {"num_quantizers": num_quantizers}
+    for name, prompt in (
+        ("anna", {"prompt_audio": voice(codec), "prompt_text": "c a"}),
+        ("ben", {"prompt_audio": voice(codec, 4), "prompt_text": "b"}),
+    ):
+        expected = speaker.speak("ab", **prompt, **options)
+        found = loaded.speak("ab", voice=name, **options)
+        assert np.array_equal(found.codes, expected.codes)
+        assert np.array_equal(found.samples, expected.samples)
+        assert np.array_equal(loaded.speak("ab", **prompt, **options).codes, expected.codes)
+        streamed = np.concatenate(list(loaded.stream("ab", voice=name, **options)))
+        assert streamed.shape == expected.samples.shape
+    assert np.array_equal(
+        loaded.speak("ab", **options).codes, loaded.speak("ab", voice="anna", **options).codes
+    )
+
+
+def test_a_folder_brings_its_voices(folder, codec):
+    info = codec.info
+    tiny_tts(info.num_quantizers, info.codebook_size, codec=info.identity).save_pretrained(folder)
+    assert Synthesizer.from_pretrained(folder, codec).voices == ("anna", "ben")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"voice": "carl"}, "no voice 'carl'; expected anna, ben"),
+        ({"voice": "anna", "prompt_text": "b"}, "got the voice 'anna' and a prompt"),
+        ({"voice": "anna", "prompt_codes": np.zeros((4, 2), int)}, "and a prompt; give one"),
+    ],
+)
+def test_voices_that_cannot_be(folder, speaker, codec, options, message):
+    with pytest.raises(InputError, match=message):
+        Synthesizer(speaker.model, codec, folder).speak("ab", **options)

@@ -79,11 +79,13 @@ def load_speaker(
         CheckpointError, ConfigError, MissingDependencyError: a model cannot be loaded.
         ModelMismatchError: CAT-TTS was trained on another codec.
     """
+    from ..speech.model_facts import find_speech_model
     from ..speech.synthesizer import Synthesizer
 
-    speech = _load_speech("tts", folder, device, backend, num_threads)
+    found = find_speech_model("tts", folder)
+    speech = _load_speech("tts", found, device, backend, num_threads)
     codec: Any = load_codec(model, "all", device, backend=backend, num_threads=num_threads)
-    return Synthesizer(speech, codec)
+    return Synthesizer(speech, codec, found)
 
 
 def load_transcriber(
@@ -94,21 +96,22 @@ def load_transcriber(
     num_threads: int | None = None,
 ) -> "Transcriber":
     """Load CAT-ASR with the encoder of its codec; arguments and errors are as `load_speaker`'s."""
+    from ..speech.model_facts import find_speech_model
     from ..speech.transcriber import Transcriber
 
-    speech = _load_speech("asr", folder, device, backend, num_threads)
+    found = find_speech_model("asr", folder)
+    speech = _load_speech("asr", found, device, backend, num_threads)
     codec: Any = load_codec(model, "encoder", device, backend=backend, num_threads=num_threads)
     return Transcriber(speech, codec)
 
 
 def _load_speech(
-    kind: str, folder: str, device: str, backend: str | None, num_threads: int | None
+    kind: str, found: Path, device: str, backend: str | None, num_threads: int | None
 ) -> Any:
     """CAT-TTS or CAT-ASR; by its ONNX graphs where there are some and no backend was asked for."""
-    from ..speech.model_facts import find_speech_model, is_exported_speech
+    from ..speech.model_facts import is_exported_speech
     from ..speech.onnx_speech import OnnxAsr, OnnxTts
 
-    found = find_speech_model(kind, folder)
     if backend == "onnx" or (backend is None and device == "cpu" and is_exported_speech(found)):
         from ..onnx.runtime import Runtime
 

@@ -33,7 +33,9 @@ _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 
 def tts(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")
+    ] = None,
     model: options.LanguageModel = "bundled",
     output: Annotated[
         str,
@@ -41,6 +43,17 @@ def tts(
             "OUT", "A .wav or .flac file; with --stream also -, for 16-bit samples on stdout."
         ),
     ] = "speech.wav",
+    voice: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            show_default="the model's first, if it has voices",
+            help="Built-in voice of the model.",
+        ),
+    ] = "",
+    list_voices: Annotated[
+        bool, typer.Option("--list-voices", help="Print the names of the built-in voices.")
+    ] = False,
     prompt_audio: Annotated[
         Path | None,
         typer.Option("--prompt-audio", metavar="P", help="Recording of the voice to imitate."),
@@ -64,14 +77,19 @@ def tts(
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
-    """Say a text, in the voice of a recording if one is given.
+    """Say a text, in a built-in voice or in that of a recording.
 
     A long text is said sentence by sentence, in one voice.
 
     Example: moss-audio tts "a b c one two three" --model runs/tts/final -o spoken.wav
     """
+    if list_voices:
+        _print_voices(model, as_json)
+        return
+    if text is None:
+        raise typer.BadParameter("the text is missing; give what to say, or --list-voices")
     _check(text, output, stream, prompt_audio, prompt_text, max_seconds)
-    loading.check_speech_model(model, "tts_tiny")
+    _check_voice(voice, model, prompt_audio)
     with display.progress("loading the model"):
         synthesizer = loading.load_speaker(model, codec, device, backend)
     _report_skipped(synthesizer, text)
@@ -86,6 +104,7 @@ def tts(
         "max_frames": max(1, round(max_seconds * synthesizer.codec.info.frame_rate)),
         "prompt_audio": _recording(synthesizer, prompt_audio),
         "prompt_text": prompt_text,
+        "voice": voice,
     }
     say = _say_streaming if stream else _say
     facts = say(synthesizer, text, output, wanted)
@@ -122,6 +141,33 @@ def _check(
         raise InputError("--prompt-text needs its recording: give it as --prompt-audio")
     if prompt_audio is not None and not prompt_audio.is_file():
         raise InputError(f"--prompt-audio '{prompt_audio}' is not a file; name a recording")
+
+
+def _check_voice(voice: str, model: str, prompt_audio: Path | None) -> None:
+    """Check the model's folder and the name of a built-in voice, before the model is loaded."""
+    from ..speech.built_in_voices import BuiltInVoices
+    from ..speech.model_facts import find_speech_model
+
+    if voice and prompt_audio is not None:
+        raise InputError("got --voice and --prompt-audio; give one of them")
+    loading.check_speech_model(model, "tts_tiny")
+    if voice:
+        BuiltInVoices(find_speech_model("tts", model)).check(voice)
+
+
+def _print_voices(model: str, as_json: bool) -> None:
+    from ..speech.built_in_voices import BuiltInVoices
+    from ..speech.model_facts import find_speech_model
+
+    loading.check_speech_model(model, "tts_tiny")
+    names = BuiltInVoices(find_speech_model("tts", model)).names
+    if as_json:
+        display.print_json({"voices": list(names), "default": names[0] if names else None})
+        return
+    for name in names:
+        display.print_line(name)
+    if not names:
+        display.print_progress_line("this model has no built-in voices")
 
 
 def _report_skipped(speaker: "Synthesizer", text: str) -> None:

@@ -20,6 +20,7 @@ from ..checkpoint.stored_weights import (
 )
 from ..codes import Codec, CodecInfo
 from ..errors import CheckpointError, CodesError, ModelMismatchError
+from .built_in_voices import BuiltInVoices
 
 # Folders "tts" and "asr" in it, each with exported graphs, where a release ships them.
 BUNDLED_SPEECH = Path(__file__).parent.parent / "bundled_speech"
@@ -80,13 +81,16 @@ def describe_speech_model(folder: Path) -> dict[str, Any]:
     for name, tensor in with_scales(read_header(folder / WEIGHTS_NAME)).items():
         part = name.split(".")[0]
         parts[part] = parts.get(part, 0) + prod(tensor.shape)
+    kind = values["model_type"].removeprefix("cat-")
+    voices = {"voices": list(BuiltInVoices(folder).names)} if kind == "tts" else {}
     return {
         "model": str(folder),
-        "kind": _KINDS[values["model_type"].removeprefix("cat-")],
+        "kind": _KINDS[kind],
         "parameters": {"total": sum(parts.values())} | parts,
         "language_model": (values.get("text_config") or {}).get("model_type"),
         **{name: values.get(name) for name in _FACTS},
         "codec_identity": values.get("codec") or None,
+        **voices,
     }
 
 

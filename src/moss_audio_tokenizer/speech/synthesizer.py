@@ -1,11 +1,12 @@
 """From text to sound: a CAT-TTS model with the codec whose codes it predicts.
 
-Owns prompts (a recording and its transcript), texts of any length, and complete and streamed
-speech. Codes come from `tts_generation`, sound from any `Codec`.
+Owns prompts (a recording and its transcript, or a built-in voice), texts of any length, and
+complete and streamed speech. Codes come from `tts_generation`, sound from any `Codec`.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float, Integer
 from ..codes import StreamingCodec
 from ..errors import InputError, ModelMismatchError
 from ..streaming import DecoderStream
+from .built_in_voices import BuiltInVoices
 from .model_facts import check_codec, check_codes, encode_recording
 from .sampling import SpeechSampling, checked_num_quantizers
 from .text_preparation import prepare_text
@@ -26,29 +28,42 @@ class SpeechRequest:
 
     Attributes:
         text: what to say.
-        prompt_audio: samples and sampling rate of a recording of the voice; None for any voice.
+        prompt_audio: samples and sampling rate of a recording of the voice.
         prompt_text: transcript of the recording.
         prompt_codes: codes of the recording, in place of its samples.
+        voice: name of a built-in voice, in place of a recording. Without either, the model's
+            default voice speaks; a model without voices makes up one.
     """
 
     text: str
     prompt_audio: tuple[np.ndarray, int] | None = None
     prompt_text: str = ""
     prompt_codes: Integer[np.ndarray, "num_quantizers frames"] | None = None
+    voice: str = ""
 
     def check(self) -> None:
         """Check what needs no model.
 
         Raises:
-            InputError: the text is empty, or a prompt lacks its transcript or its recording.
+            InputError: the text is empty, a prompt lacks its transcript or its recording, or there
+                is a voice beside it.
         """
         if not self.text.strip():
             raise InputError("the text is empty; give something to say")
-        prompted = self.prompt_audio is not None or self.prompt_codes is not None
+        prompted = self.is_prompted
+        if self.voice and (prompted or self.prompt_text):
+            raise InputError(
+                f"got the voice {self.voice[:60]!r} and a prompt; give one of them, or none"
+            )
         if prompted and not self.prompt_text.strip():
             raise InputError("a prompt recording needs its text: give what is said in it")
         if self.prompt_text and not prompted:
             raise InputError("a prompt text needs its recording: give both, or none")
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether there is a prompt recording."""
+        return self.prompt_audio is not None or self.prompt_codes is not None
 
 
 @dataclass(frozen=True)
@@ -111,13 +126,18 @@ class Synthesizer:
     Args:
         model: a CAT-TTS model, of PyTorch or onnxruntime.
         codec: the codec that it was trained on.
+        voices: folder of the model, if it may hold built-in voices.
 
     Raises:
+        CheckpointError: a built-in voice has no usable name.
         ModelMismatchError: the model was trained on another codec.
     """
 
-    def __init__(self, model: TtsModel, codec: StreamingCodec) -> None:
+    def __init__(
+        self, model: TtsModel, codec: StreamingCodec, voices: str | Path | None = None
+    ) -> None:
         self.model, self.codec = model, codec
+        self._voices = BuiltInVoices(voices)
         facts = model.facts
         check_codec(facts, codec.info)
         if codec.info.num_quantizers < facts.num_quantizers:
@@ -125,6 +145,11 @@ class Synthesizer:
                 f"the model predicts {facts.num_quantizers} codebooks, and the codec has "
                 f"{codec.info.num_quantizers}; name the codec that it was trained on"
             )
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names of the built-in voices; the first is the default."""
+        return self._voices.names
 
     def speak(self, text: str, **options: Any) -> Speech:
         """Say a text; long ones sentence by sentence, in one voice.
@@ -146,6 +171,7 @@ class Synthesizer:
         if not requests:
             return []
         settings = self._settings(sampling)
+        requests = [self._prompted(request) for request in requests]
         chunks = [self._chunks(request) for request in requests]
         voices = [self._voice(request, settings.num_quantizers) for request in requests]
         texts = [voice.whole(own[0]) for voice, own in zip(voices, chunks, strict=True)]
@@ -167,6 +193,7 @@ class Synthesizer:
         """
         request, sampling = _parted(text, options)
         settings = self._settings(sampling)
+        request = self._prompted(request)
         chunks = self._chunks(request)
         voice = self._voice(request, settings.num_quantizers)
         return SpeechStream(self._decoded(voice, chunks, settings))
@@ -220,9 +247,18 @@ class Synthesizer:
             settings, num_quantizers=checked_num_quantizers(settings.num_quantizers, most)
         )
 
+    def _prompted(self, request: SpeechRequest) -> SpeechRequest:
+        """The same request, checked, with the prompt of its built-in voice."""
+        request.check()
+        if request.is_prompted:
+            return request
+        voice = self._voices.find(request.voice, self.codec.info)
+        if voice is None:
+            return request
+        return replace(request, voice="", prompt_codes=voice.codes, prompt_text=voice.text)
+
     def _chunks(self, request: SpeechRequest) -> list[str]:
         """The text in chunks that are said one after another."""
-        request.check()
         chunks = prepare_text(request.text, self.model.text).chunks
         for chunk in (*chunks, self._transcript(request)):
             self.model.text.encode(chunk)
@@ -273,7 +309,8 @@ def _recording(given: Any) -> tuple[np.ndarray, int]:
 
 def _parted(text: str, options: dict[str, Any]) -> tuple[SpeechRequest, SpeechSampling]:
     """Options of the request, and those of sampling."""
-    of_request = {key: options.pop(key) for key in list(options) if key.startswith("prompt_")}
+    own = [key for key in options if key == "voice" or key.startswith("prompt_")]
+    of_request = {key: options.pop(key) for key in own}
     try:
         return SpeechRequest(text, **of_request), SpeechSampling(**options)
     except TypeError as error:

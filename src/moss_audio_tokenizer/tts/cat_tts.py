@@ -269,7 +269,7 @@ class Synthesizer(SpeechSynthesizer):
     def from_pretrained(
         cls, path: str | Path, codec: str | Path | StreamingCodec = "bundled", device: str = "cpu"
     ) -> "Synthesizer":
-        """Load a model folder, and a codec by folder, hub id or "bundled".
+        """Load a model folder with its voices, and a codec by folder, hub id or "bundled".
 
         Raises:
             CheckpointError: one of them is missing or damaged.
@@ -278,4 +278,4 @@ class Synthesizer(SpeechSynthesizer):
         model: Any = CatTts.from_pretrained(path)
         if isinstance(codec, str | Path):
             codec = TorchCodec.from_pretrained(codec, device=device)
-        return cls(model.to(require_device(device)), codec)
+        return cls(model.to(require_device(device)), codec, path)
