@@ -8,6 +8,7 @@ a frame has `TICKS` of them, since a frame of 80 ms may hold more than one phone
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -212,7 +213,7 @@ def durations_of_words(
     """
     word_of = np.repeat(np.arange(len(counts)), counts)
     starts, ends = [max(0, steps[0] - 1)], []
-    for number, (step, following) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
+    for number, (step, following) in enumerate(pairwise(steps)):
         joined = word_of[number] == word_of[number + 1] or following - step <= 5
         middle = (step + following + 1) // 2
         ends.append(middle if joined else step + 2)
@@ -220,7 +221,7 @@ def durations_of_words(
     ends.append(min(num_ticks, steps[-1] + 4))
     durations = (np.array(ends) - np.array(starts)).tolist()
     splits = np.cumsum(counts)
-    words = [durations[a:b] for a, b in zip([0, *splits[:-1]], splits, strict=True)]
+    words = [durations[a:b] for a, b in pairwise([0, *splits])]
     nexts = [starts[first] for first in splits[:-1]] + [num_ticks]
     gaps = [following - ends[last - 1] for following, last in zip(nexts, splits, strict=True)]
     return words, [starts[0], *gaps]
@@ -229,4 +230,4 @@ def durations_of_words(
 def spread(total: int, count: int) -> list[int]:
     """``count`` durations that add up to ``total``, as equal as can be."""
     ends = [round(total * number / count) for number in range(count + 1)]
-    return [after - before for before, after in zip(ends[:-1], ends[1:], strict=True)]
+    return [after - before for before, after in pairwise(ends)]
