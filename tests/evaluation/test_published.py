@@ -7,7 +7,6 @@ from pages import Page
 from toy_codecs import byte_codec
 
 from moss_audio_tokenizer.codes.codec import CodecInfo
-from moss_audio_tokenizer.errors import CodesError
 from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
 from moss_audio_tokenizer.evaluation.codecs import counts_at
 from moss_audio_tokenizer.evaluation.published import (
@@ -15,6 +14,7 @@ from moss_audio_tokenizer.evaluation.published import (
     published_codecs,
     published_speech,
 )
+from moss_audio_tokenizer.evaluation.scoring_models import ScoringModelNames
 from moss_audio_tokenizer.manifest import read_manifest
 
 
@@ -44,14 +44,23 @@ def test_tables_3_and_4_are_text():
     assert "published" in synthesis.caption
 
 
+def info(num_quantizers, codebook_size):
+    return CodecInfo("0" * 16, 24_000, 1, 1920, num_quantizers, codebook_size)
+
+
 def test_quantizers_are_chosen_by_bitrate():
-    info = CodecInfo("0" * 16, 24_000, 1, 1920, 32, 1024)
-    assert counts_at(info, TABLE2_BITRATES, "m") == (6, 8, 12, 16, 24, 32)
-    few = CodecInfo("0" * 16, 24_000, 1, 1920, 8, 1024)
-    assert counts_at(few, TABLE2_BITRATES, "m") == (6, 8)
-    odd = CodecInfo("0" * 16, 24_000, 1, 1920, 8, 256)
-    with pytest.raises(CodesError, match="none of the bitrates 750"):
-        counts_at(odd, (750,), "m")
+    assert counts_at(info(32, 1024), TABLE2_BITRATES) == (6, 8, 12, 16, 24, 32)
+    assert counts_at(info(8, 1024), TABLE2_BITRATES) == (6, 8)
+
+
+def test_a_codec_with_none_of_the_bitrates_is_measured_near_them():
+    # 100 bits a second each: 800 at most, which is next to 750.
+    assert counts_at(info(8, 256), TABLE2_BITRATES) == (7,)
+    # 112.5 each, of which none makes a multiple of 250 below 9.
+    assert counts_at(info(10, 512), (750, 1000)) == (7, 9)
+    # 12.5 each: never as much as 750. 150 each: more than 100 from the first.
+    assert counts_at(info(4, 2), TABLE2_BITRATES) == (4,)
+    assert counts_at(info(4, 4096), (100,)) == (1,)
 
 
 def test_a_page_shows_published_rows_and_says_so(manifest, tmp_path):
@@ -67,3 +76,18 @@ def test_a_page_shows_published_rows_and_says_so(manifest, tmp_path):
     assert "published, on the paper&#x27;s data (LibriSpeech test-clean)" in html
     labels = {cell.get("data-label") for cell in Page(html).all("td")}
     assert {"kbps", "STOI \u2191"} <= labels
+
+
+def test_a_similarity_by_another_model_is_not_shown_beside_the_papers(manifest, tmp_path):
+    pytest.importorskip("matplotlib")
+    clips = read_manifest(manifest, split="valid")[:3]
+    models = ScoringModelNames(speaker_model="mfcc")
+    opener = partial(byte_codec, 1, 2)
+    plan = Plan(clips, [opener], ("stft_distance",), models, num_examples=0)
+    folder = tmp_path / "run"
+    outcome = run_evaluation(plan, folder, lambda done, total: None)
+    text = write_results(folder, outcome, clips, "Title", "command", published=True)
+    assert "by WavLM-large and cannot be compared with that by mfcc" in text
+    assert "- speaker similarity: by mfcc" in text
+    html = (folder / "report.html").read_text("utf-8")
+    assert "Speaker similarity by mfcc (higher is better)" in html

@@ -12,6 +12,7 @@ from moss_audio_tokenizer.errors import AudioError
 from moss_audio_tokenizer.evaluation.clip_results import slug
 from moss_audio_tokenizer.evaluation.exhibits import Version, build_report, quantizers
 from moss_audio_tokenizer.evaluation.metric_registry import measure
+from moss_audio_tokenizer.evaluation.plots import _set_axes
 from moss_audio_tokenizer.evaluation.spectrograms import (
     difference_png,
     frequency_height,
@@ -176,3 +177,13 @@ def test_a_name_that_is_short_enough_stays():
     assert slug("opus:6") == "opus_6"
     assert slug("a" * 100, 8) == "a" * 100 + "-8"
     assert len(slug("\udcff" * 101)) < 110
+
+
+def test_a_wide_interval_does_not_press_the_curves_flat():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    _set_axes(axes, [(1, 6.0, 20.0), (2, 8.0, 0.1), (4, 7.0, 0.1)], (1, 2, 4), (0, None))
+    bottom, top = axes.get_ylim()
+    assert 3.0 < bottom < 4.0
+    assert 10.0 < top < 11.0

@@ -232,7 +232,7 @@ def open_model(
     from ..evaluation.codecs import LayeredCodec, counts_at
 
     codec = loading.load_codec(name, "all", device)
-    counts = quantizer_counts or (counts_at(codec.info, bitrates, name) if bitrates else ())
+    counts = quantizer_counts or (counts_at(codec.info, bitrates) if bitrates else ())
     return LayeredCodec(codec, name, counts)
 
 

@@ -4,7 +4,7 @@ Owns their contents; the numbers are `summary.py`'s, the looks `pages.py`'s, `pl
 `exhibits.py`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -36,6 +36,7 @@ _CAPTION = (
 )
 # Marks of a scale, not codecs: their hundreds of kilobits would press all others into a corner.
 _ANCHORS = ("original", "lowpass")
+_SIMILARITY = "speaker_similarity"
 _RATE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -64,17 +65,18 @@ def write_results(
     languages = _of_several(summarize(outcome.rows, by_language=True))
     spoken = {clip.language for clip in clips if clip.domain == "speech"} - {""}
     paper = published_codecs(_domains(summaries), sorted(spoken)) if published else []
+    models = {name: one for row in outcome.rows for name, one in row.scoring_models.items()}
     statistics = _statistics(folder, outcome, clips)
     failed = sorted({row.path for row in outcome.rows if row.error})
     sections = [
-        *_domain_sections(summaries, paper),
+        *_domain_sections(summaries, paper, models),
         *(
             Section(f"{_named(domain)} by language", summary_table(_of(languages, domain)))
             for domain in _domains(languages)
         ),
         *(_exhibit(folder, outcome, clips[index]) for index in outcome.examples),
         Section("Codes", statistics_table(statistics)) if statistics else Section(),
-        Section("Codecs and notes", lines=_remarks(outcome, summaries)),
+        Section("Codecs and notes", lines=_remarks(outcome, summaries, models)),
     ]
     scope = f"{len(clips)} clips" + (f", {len(failed)} of them failed" if failed else "")
     document = {
@@ -130,28 +132,50 @@ def _named(domain: str) -> str:
     return domain[:1].upper() + domain[1:]
 
 
-def _domain_sections(summaries: Sequence[Summary], paper: Sequence[Summary]) -> list[Section]:
-    """Each domain's table, the paper's rows at its end, and its plots."""
+def _domain_sections(
+    summaries: Sequence[Summary], paper: Sequence[Summary], models: Mapping[str, str]
+) -> list[Section]:
+    """Each domain's table, the paper's rows at its end, and its plots.
+
+    Args:
+        summaries: measured ones.
+        paper: published ones.
+        models: the scoring model of each metric that has one.
+    """
     names = list(dict.fromkeys(family(one.model) for one in summaries))
     sections = []
     for domain in _domains(summaries):
         own, beside = _of(summaries, domain), _of(paper, domain)
         figures = [
-            figure for name in METRICS if (figure := _figure(domain, name, own, beside, names))
+            figure
+            for name in METRICS
+            if (figure := _figure(domain, name, own, beside, names, models.get(name, "")))
         ]
-        table = summary_table([*own, *beside], _caption(beside))
+        similarity = models.get(_SIMILARITY, "") if domain == "speech" else ""
+        table = summary_table([*own, *beside], _caption(beside, similarity))
         sections.append(Section(_named(domain), table, figures))
     return sections
 
 
-def _caption(published: Sequence[Summary]) -> str:
+def _caption(published: Sequence[Summary], speaker_model: str) -> str:
     if not published:
         return _CAPTION
     data = ", ".join(dict.fromkeys(one.published for one in published))
-    return (
+    caption = (
         f"{_CAPTION} Rows marked (published) are {PUBLISHED} ({data}): they show the scale, and "
         "were not measured on these clips."
     )
+    if not speaker_model or _is_the_papers(_SIMILARITY, speaker_model):
+        return caption
+    return (
+        f"{caption} Their speaker similarity is by WavLM-large and cannot be compared with that "
+        f"by {speaker_model}."
+    )
+
+
+def _is_the_papers(metric: str, model: str) -> bool:
+    """Whether a metric's published values are on the same scale as those by a scoring model."""
+    return metric != _SIMILARITY or model.partition(":")[0] == "wavlm"
 
 
 def family(model: str) -> str:
@@ -177,9 +201,20 @@ def _figure(
     summaries: Sequence[Summary],
     published: Sequence[Summary],
     families: Sequence[str],
+    model: str,
 ) -> Figure | None:
-    """A metric by bitrate; a codec keeps its color in every plot of the page."""
-    measured, paper = rate_curves(summaries, metric), rate_curves(published, metric)
+    """A metric by bitrate; a codec keeps its color in every plot of the page.
+
+    Args:
+        domain: of the summaries.
+        metric: to be drawn; None comes back where no codec has it.
+        summaries: measured ones.
+        published: published ones, left out where another scoring model made them.
+        families: names of all curves of the page, in the order of colors.
+        model: the scoring model that brought the metric; "" for none.
+    """
+    measured = rate_curves(summaries, metric)
+    paper = rate_curves(published, metric) if _is_the_papers(metric, model) else {}
     if not measured:
         return None
     curves = [
@@ -193,7 +228,7 @@ def _figure(
     ]
     return draw_figure(
         f"{slug(domain)}-{metric}",
-        METRICS[metric].long_heading,
+        METRICS[metric].heading_by(model) if model else METRICS[metric].long_heading,
         "kilobits a second, as coded",
         [*curves, *ours, *others],
         _RATE_TICKS,
@@ -206,8 +241,10 @@ def _points(summaries: Sequence[Summary], metric: str) -> list[tuple[float, floa
     return [(kbps, average.mean, average.interval or 0.0) for kbps, average in found]
 
 
-def _remarks(outcome: Outcome, summaries: Sequence[Summary]) -> list[str]:
-    lines = []
+def _remarks(
+    outcome: Outcome, summaries: Sequence[Summary], models: Mapping[str, str]
+) -> list[str]:
+    lines = [f"{METRICS[name].title}: by {model}" for name, model in models.items()]
     for codec in outcome.codecs:
         delays = [one.delay_ms for one in summaries if one.model == codec.name]
         late = f", {max(delays, key=abs):.1f} ms late" if any(delays) else ""

@@ -94,26 +94,24 @@ class LayeredCodec:
         return CodedClip(len(codes), info.bitrate(len(codes)) / 1000, bits, decoded, codes)
 
 
-def counts_at(info: CodecInfo, bitrates: Sequence[float], name: str) -> tuple[int, ...]:
+def counts_at(info: CodecInfo, bitrates: Sequence[float]) -> tuple[int, ...]:
     """The numbers of quantizers at which a codec has given bitrates; others are left out.
+
+    A codec that has none of them is measured as near to them as it comes: at the number whose
+    bitrate is next to each that it reaches, or at its lowest or highest one.
 
     Args:
         info: of the codec.
         bitrates: in bits a second.
-        name: of the codec, for the message.
-
-    Raises:
-        CodesError: it has none of them.
     """
     counts = range(1, info.num_quantizers + 1)
-    found = tuple(count for count in counts if info.bitrate(count) in bitrates)
-    if not found:
-        rates = ", ".join(f"{rate:g}" for rate in bitrates)
-        raise CodesError(
-            f"{name!r} has none of the bitrates {rates} (its quantizers make {info.bitrate(1):g} "
-            "bits a second each); choose with --num-quantizers"
-        )
-    return found
+    exact = tuple(count for count in counts if info.bitrate(count) in bitrates)
+    if exact:
+        return exact
+    reached = [rate for rate in bitrates if rate <= info.bitrate(info.num_quantizers)]
+    wanted = reached or [min(bitrates)]
+    nearest = {min(counts, key=lambda count: abs(info.bitrate(count) - rate)) for rate in wanted}
+    return tuple(sorted(nearest))
 
 
 def checked_counts(wanted: Sequence[int], most: int, name: str) -> list[int]:

@@ -50,9 +50,17 @@ class Metric:
     @property
     def long_heading(self) -> str:
         """The name and what it measures, above a plot."""
-        name = f"{self.title[0].upper()}{self.title[1:]}" + (f", {self.unit}" if self.unit else "")
+        unit = f", {self.unit}" if self.unit else ""
         meaning = f": {self.meaning}" if self.meaning else ""
-        return f"{name}{meaning} ({self.better} is better)"
+        return f"{self._capital}{unit}{meaning} ({self.better} is better)"
+
+    def heading_by(self, model: str) -> str:
+        """The name and the scoring model that brought it, above a plot."""
+        return f"{self._capital} by {model} ({self.better} is better)"
+
+    @property
+    def _capital(self) -> str:
+        return f"{self.title[0].upper()}{self.title[1:]}"
 
 
 def _spoken(title: str, function: Function | None, meaning: str, **more: Any) -> Metric:

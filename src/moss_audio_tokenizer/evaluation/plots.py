@@ -122,15 +122,20 @@ def _draw(axes: Any, curve: Curve, ink: str) -> None:
 def _set_axes(
     axes: Any, points: Sequence[tuple[float, float, float]], ticks: Sequence[float], bounds: Bounds
 ) -> None:
-    """Limits that show all points; of intervals what lies within the bounds."""
+    """Limits that show all points; of intervals what lies within the bounds.
+
+    A wide interval, as of two clips, stretches the axis by no more than the points' own range.
+    """
     axes.set_xscale("log", base=2)
     if points:
         lowest, highest = min(points)[0] / 1.25, max(points)[0] * 1.25
         axes.set_xlim(lowest, highest)
         shown = [tick for tick in ticks if lowest <= tick <= highest]
         axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-        bottom = min(mean - half for _, mean, half in points)
-        top = max(mean + half for _, mean, half in points)
+        means = [mean for _, mean, _ in points]
+        stretch = max(means) - min(means) or float("inf")
+        bottom = max(min(means) - stretch, min(mean - half for _, mean, half in points))
+        top = min(max(means) + stretch, max(mean + half for _, mean, half in points))
         room = _MARGIN * (top - bottom) or 1.0
         low, high = bounds
         limits = bottom - room / 2, top + room / 2
