@@ -63,31 +63,34 @@ def test_a_codec_with_none_of_the_bitrates_is_measured_near_them():
     assert counts_at(info(4, 4096), (100,)) == (1,)
 
 
-def test_a_page_shows_published_rows_and_says_so(manifest, tmp_path):
+@pytest.fixture
+def page(manifest, tmp_path):
+    """Makes a page with published rows: its text, and its HTML."""
     pytest.importorskip("matplotlib")
     clips = read_manifest(manifest, split="valid")[:3]
-    plan = Plan(clips, [partial(byte_codec, 1, 2)], ("stft_distance", "stoi"), num_examples=0)
-    folder = tmp_path / "run"
-    outcome = run_evaluation(plan, folder, lambda done, total: None)
-    text = write_results(folder, outcome, clips, "Title", "command", published=True)
+
+    def make(metrics, **scoring_models):
+        models = ScoringModelNames(**scoring_models)
+        plan = Plan(clips, [partial(byte_codec, 1, 2)], metrics, models, num_examples=0)
+        outcome = run_evaluation(plan, tmp_path / "run", lambda done, total: None)
+        arguments = (tmp_path / "run", outcome, clips, "Title", "command")
+        text = write_results(*arguments, published=True)
+        return text, (tmp_path / "run/report.html").read_text("utf-8")
+
+    return make
+
+
+def test_a_page_shows_published_rows_and_says_so(page):
+    text, html = page(("stft_distance", "stoi"))
     assert "| Mimi (published) | 8 | 1.1 | - | - | 0.910 |" in text
     assert "published, on the paper's data (MUSDB)" in text
-    html = (folder / "report.html").read_text("utf-8")
     assert "published, on the paper&#x27;s data (LibriSpeech test-clean)" in html
     labels = {cell.get("data-label") for cell in Page(html).all("td")}
     assert {"kbps", "STOI \u2191"} <= labels
 
 
-def test_a_similarity_by_another_model_is_not_shown_beside_the_papers(manifest, tmp_path):
-    pytest.importorskip("matplotlib")
-    clips = read_manifest(manifest, split="valid")[:3]
-    models = ScoringModelNames(speaker_model="mfcc")
-    opener = partial(byte_codec, 1, 2)
-    plan = Plan(clips, [opener], ("stft_distance",), models, num_examples=0)
-    folder = tmp_path / "run"
-    outcome = run_evaluation(plan, folder, lambda done, total: None)
-    text = write_results(folder, outcome, clips, "Title", "command", published=True)
+def test_a_similarity_by_another_model_is_not_shown_beside_the_papers(page):
+    text, html = page(("stft_distance",), speaker_model="mfcc")
     assert "by WavLM-large and cannot be compared with that by mfcc" in text
     assert "- speaker similarity: by mfcc" in text
-    html = (folder / "report.html").read_text("utf-8")
     assert "Speaker similarity by mfcc (higher is better)" in html

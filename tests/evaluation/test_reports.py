@@ -12,7 +12,7 @@ from moss_audio_tokenizer.errors import AudioError
 from moss_audio_tokenizer.evaluation.clip_results import slug
 from moss_audio_tokenizer.evaluation.exhibits import Version, build_report, quantizers
 from moss_audio_tokenizer.evaluation.metric_registry import measure
-from moss_audio_tokenizer.evaluation.plots import _set_axes
+from moss_audio_tokenizer.evaluation.plots import _INCHES, _add_legend, _set_axes, _shortened
 from moss_audio_tokenizer.evaluation.spectrograms import (
     difference_png,
     frequency_height,
@@ -187,3 +187,21 @@ def test_a_wide_interval_does_not_press_the_curves_flat():
     bottom, top = axes.get_ylim()
     assert 3.0 < bottom < 4.0
     assert 10.0 < top < 11.0
+
+
+@pytest.mark.parametrize("length", [5, 25, 300])
+def test_legends_lie_within_the_plot(length):
+    """Names of models may be long paths."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number in range(4):
+        axes.plot([1, 2], [0, number], label=_shortened(str(number) * length))
+    _add_legend(figure, "black")
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert len(figure.legends) == 1

@@ -26,6 +26,7 @@ from .file_jobs import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..speech.built_in_voices import BuiltInVoices
     from ..speech.synthesizer import Synthesizer
     from ..speech.transcriber import Transcriber, Transcript
 
@@ -145,22 +146,13 @@ def _check(
 
 def _check_voice(voice: str, model: str, prompt_audio: Path | None) -> None:
     """Check the model's folder and the name of a built-in voice, before the model is loaded."""
-    from ..speech.built_in_voices import BuiltInVoices
-    from ..speech.model_facts import find_speech_model
-
     if voice and prompt_audio is not None:
         raise InputError("got --voice and --prompt-audio; give one of them")
-    loading.check_speech_model(model, "tts_tiny")
-    if voice:
-        BuiltInVoices(find_speech_model("tts", model)).check(voice)
+    _voices_of(model).check(voice)
 
 
 def _print_voices(model: str, as_json: bool) -> None:
-    from ..speech.built_in_voices import BuiltInVoices
-    from ..speech.model_facts import find_speech_model
-
-    loading.check_speech_model(model, "tts_tiny")
-    names = BuiltInVoices(find_speech_model("tts", model)).names
+    names = _voices_of(model).names
     if as_json:
         display.print_json({"voices": list(names), "default": names[0] if names else None})
         return
@@ -168,6 +160,15 @@ def _print_voices(model: str, as_json: bool) -> None:
         display.print_line(name)
     if not names:
         display.print_progress_line("this model has no built-in voices")
+
+
+def _voices_of(model: str) -> "BuiltInVoices":
+    """The built-in voices of a CAT-TTS, whose weights are not read."""
+    from ..speech.built_in_voices import BuiltInVoices
+    from ..speech.model_facts import find_speech_model
+
+    loading.check_speech_model(model, "tts_tiny")
+    return BuiltInVoices(find_speech_model("tts", model))
 
 
 def _report_skipped(speaker: "Synthesizer", text: str) -> None:

@@ -19,6 +19,8 @@ _THEMES = (("#ffffff", "#1b1c20", "#dedfe5"), ("#1d1f25", "#e9eaee", "#33363f"))
 _INCHES = (6.4, 4.4)
 # Longer titles go on in a second line.
 _TITLE_LETTERS = 56
+# Longer names, such as paths, are cut: a column of the legend has room for as many letters.
+_LONGEST_NAME = 40
 # The share of the plot that is left free above and below the means.
 _MARGIN = 0.12
 
@@ -93,10 +95,25 @@ def _png(
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(grid)
-    # Below the plot, where it hides no point.
-    plot.legend(loc="outside lower center", ncols=3, fontsize=11, frameon=False, labelcolor=ink)
-    canvas.draw()
+    _add_legend(plot, ink)
     return _small_png(canvas.buffer_rgba())
+
+
+def _add_legend(plot: Any, ink: str) -> None:
+    """A legend below the plot, where it hides no point, in as many columns as there is room for."""
+    for columns in (3, 2, 1):
+        legend = plot.legend(
+            loc="outside lower center", ncols=columns, fontsize=11, frameon=False, labelcolor=ink
+        )
+        plot.canvas.draw()
+        if columns == 1 or legend.get_window_extent().width <= plot.bbox.width:
+            return
+        legend.remove()
+
+
+def _shortened(name: str) -> str:
+    """The end of a name that is too long for the legend: a path's end says most."""
+    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
 
 
 def _draw(axes: Any, curve: Curve, ink: str) -> None:
@@ -105,13 +122,15 @@ def _draw(axes: Any, curve: Curve, ink: str) -> None:
         style = {"linestyle": ":", "marker": "x", "alpha": 0.4, "linewidth": 1.0, "markersize": 4}
         if not curve.is_faint:
             style = {"linestyle": "--", "marker": ".", "alpha": 0.8, "linewidth": 1.6}
-        axes.plot(positions, means, color=ink, label=curve.name or None, zorder=1, **style)
+        axes.plot(
+            positions, means, color=ink, label=_shortened(curve.name) or None, zorder=1, **style
+        )
         return
     axes.errorbar(
         *(positions, means, halves),
         color=_COLORS[curve.color % len(_COLORS)],
         marker=_MARKERS[curve.color % len(_MARKERS)],
-        label=curve.name,
+        label=_shortened(curve.name),
         capsize=3,
         linewidth=2,
         markersize=6,
