@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_tts import TEXT, leaning, tiny_tts
+from tiny_tts import TEXT, leaning, spoken_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
-from moss_audio_tokenizer.speech.tts_generation import TtsInput, make_cursor
+from moss_audio_tokenizer.speech.tts_generation import TtsInput
 from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
@@ -122,143 +122,110 @@ def test_what_cannot_be_said(tts, texts, changes, message):
         generate(tts, texts, sampling=SpeechSampling(), **changes)
 
 
-def guided():
-    """A model with an alignment that changes its codes clearly."""
-    model = tiny_tts(place_inputs=True)
-    with torch.no_grad():
-        model.guide.tokens.weight.mul_(200.0)
-        model.guide.left.weight.mul_(200.0)
-    return model
-
-
 @torch.no_grad()
-def slow_guided(model, text, guidance, count):
-    """As `slow_greedy`, with guidance, of a text whose tokens each last a frame."""
-    conditioned, unconditioned = (
-        [*model.prompt(TtsInput(TEXT.encode(text), None))],
-        [*model.prompt(TtsInput(TEXT.encode(text), None))],
-    )
-    spoken, tokens = [], model.spoken_tokens(text)
-    for token in tokens[:count]:
-        shown = model.guide(torch.tensor(token), torch.tensor(True), torch.tensor(0))
-        sides = []
-        for steps, sign in (
-            (conditioned, model.continuation + shown),
-            (unconditioned, model.continuation),
-        ):
+def slow_guided(model, text, start, guidance):
+    """As `slow_greedy`, with guidance."""
+    tokens = model.lexicon.tokens(text)
+    plan = model.encode_text(tokens, None if start is None else start.codes).frames()
+    sides = []
+    for on in (True, False):
+        first = plan[0] if on else None
+        sides.append([*model.prompt(TtsInput([], None if start is None else start.codes, first))])
+    spoken = []
+    for number, own in enumerate(torch.from_numpy(plan)):
+        inputs, codes = [], []
+        for steps, shown in zip(sides, (own, 0 * own), strict=True):
             state = model.temporal(inputs_embeds=torch.stack(steps)[None]).last_hidden_state[0, -1]
-            sides.append([state, sign])
-        codes = []
+            inputs.append([state, model.continuation + shown])
         for layer in range(model.config.num_quantizers):
-            scores = [
+            given, plain = [
                 model.depth.scores(model.depth(torch.stack(side)[None])[0, -1], layer + 1)
-                for side in sides
+                for side in inputs
             ]
-            codes.append((scores[1] + guidance * (scores[0] - scores[1])).argmax())
-            for side in sides:
+            codes.append((plain + guidance * (given - plain)).argmax())
+            for side in inputs:
                 side.append(model.code_embedding.of_layer(codes[-1], layer))
         spoken.append(torch.stack(codes))
         embedded = model.code_embedding(spoken[-1][:, None, None])[0, 0]
-        conditioned.append(embedded + shown)
-        unconditioned.append(embedded)
+        following = torch.from_numpy(plan)[number + 1] if number + 1 < len(plan) else 0 * own
+        sides[0].append(embedded + following)
+        sides[1].append(embedded)
     return torch.stack(spoken, -1).numpy()
 
 
-@pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
-def test_guidance_moves_codes_along_the_condition(guidance):
-    model = guided()
+def short_words(model):
+    """Every phoneme lasts two ticks."""
     with torch.no_grad():
-        model.guide.durations.bias[0] = 1e4  # a frame for every token
-    plain = SpeechSampling(do_sample=False, repetition_penalty=1, max_frames=3, guidance=guidance)
-    spoken = generate(model, ["abc"], sampling=plain).audio_codes[:, 0]
-    assert np.array_equal(spoken, slow_guided(model, "abc", guidance, 3)[:, : spoken.shape[1]])
-    assert spoken.shape[1]
+        model.text_encoder.durations.weight.zero_()
+        model.text_encoder.durations.bias[2] = 1e4
+    return model
 
 
-def test_guidance_counts():
-    spoken = [
-        generate(guided(), ["abc"], sampling=SHORT, do_sample=False, guidance=guidance).audio_codes
-        for guidance in (1.0, 8.0)
-    ]
-    assert spoken[0].shape != spoken[1].shape or not np.array_equal(*spoken)
+PLAIN = SpeechSampling(do_sample=False, repetition_penalty=1, max_frames=20)
+
+
+@pytest.mark.parametrize("start", [None, prompt(2)])
+@pytest.mark.parametrize("guidance", [0.5, 1.0, 3.0])
+def test_guidance_moves_codes_along_the_condition(guidance, start):
+    model = short_words(spoken_tts())
+    spoken = generate(model, ["abc c"], [start], PLAIN, guidance=guidance)
+    expected = slow_guided(model, "abc c", start, guidance)
+    assert np.array_equal(spoken.audio_codes[:, 0], expected)
+    # Five phonemes and three boundaries of two ticks, in frames of three.
+    assert spoken.audio_codes_lengths.tolist() == [6]
+    assert spoken.finished.tolist() == [True]
 
 
 def test_a_model_has_a_guidance_of_its_own():
-    model, asked = guided(), guided()
+    model, asked = spoken_tts(), spoken_tts()
     model.config.guidance = 8.0
     own = generate(model, ["abc"], sampling=SHORT).audio_codes
     assert np.array_equal(own, generate(asked, ["abc"], sampling=SHORT, guidance=8.0).audio_codes)
     plain = generate(model, ["abc"], sampling=SHORT, guidance=1.0).audio_codes
-    assert plain.shape != own.shape or not np.array_equal(plain, own)
+    assert plain.shape == own.shape
+    assert not np.array_equal(plain, own)
 
 
-def test_a_guided_row_does_not_depend_on_the_others():
-    model, sampling = guided(), replace(SHORT, guidance=2.0)
-    both = generate(model, ["ab c", "b"], [None, prompt(3)], sampling)
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_spoken_row_does_not_depend_on_the_others(guidance):
+    model, sampling = short_words(spoken_tts()), replace(SHORT, guidance=guidance)
+    both = generate(model, ["abc c ab", "b"], [None, prompt(3)], sampling)
     second = generate(model, ["b"], [prompt(3)], sampling, seed=SHORT.seed + 1)
     length = int(both.audio_codes_lengths[1])
-    assert length == int(second.audio_codes_lengths[0])
+    assert length == int(second.audio_codes_lengths[0]) < int(both.audio_codes_lengths[0])
     assert np.array_equal(both.audio_codes[:, 1, :length], second.audio_codes[:, 0])
 
 
-def test_a_model_without_an_alignment_cannot_be_guided(tts):
+def test_speech_that_is_longer_than_the_limit_is_not_finished():
+    model = short_words(spoken_tts())
+    cut = generate(model, ["abc c"], sampling=SHORT, max_frames=3)
+    whole = generate(model, ["abc c"], sampling=SHORT)
+    assert cut.finished.tolist() == [False]
+    assert np.array_equal(cut.audio_codes, whole.audio_codes[..., :3])
+
+
+def test_a_model_without_a_text_encoder_cannot_be_guided(tts):
     with pytest.raises(InputError, match="guidance is 2; expected 1"):
         generate(tts, ["a"], sampling=SHORT, guidance=2.0)
 
 
-def walked(texts, prompts=None, durations=(1, 0, 2), steps=12):
-    """The tokens that are said when tokens last so many frames in turn, and where it may end."""
-    model = tiny_tts(place_inputs=True)
-    cursor = make_cursor(model, texts, prompts or [None] * len(texts))
-    said, ends = [], []
-    for step in range(steps):
-        frame = cursor.step(np.full(len(texts), durations[step % len(durations)]))
-        said.append("".join(TEXT.decode([token]) or "." for token in frame.tokens.tolist()))
-        ends.append(cursor.may_end.tolist())
-    return ["".join(row) for row in zip(*said, strict=True)], [
-        list(row) for row in zip(*ends, strict=True)
-    ]
-
-
-def test_the_text_is_gone_through_token_by_token():
-    (first, second), (ends, early) = walked(["abcab", "cb"], durations=(1,))
-    assert first == "aabbccaabb.."
-    assert second == "ccbb........"
-    assert ends == [False] * 9 + [True] * 3
-    assert early == [False] * 3 + [True] * 9
-
-
-def test_tokens_last_as_long_as_was_decided_when_they_began():
-    (said,), _ = walked(["abc"], durations=(2, 9, 9, 0, 1, 9, 9))
-    assert said == "aaabcc......"
-
-
-def test_a_token_that_comes_twice_begins_twice():
-    cursor = make_cursor(tiny_tts(place_inputs=True), ["aa"], [None])
-    steps = [cursor.step(np.array([1])) for _ in range(4)]
-    assert [bool(step.begins[0]) for step in steps] == [True, False, True, False]
-    assert [int(step.remaining[0]) for step in steps] == [1, 0, 1, 0]
-    assert len({int(step.tokens[0]) for step in steps}) == 1
-
-
-def test_speech_begins_behind_the_text_of_the_prompt():
-    codes = np.zeros((4, 2), np.int64)
-    (said,), _ = walked(["ca b"], [Prompt(codes, "ca")], steps=1)
-    assert said == "b"
+def test_the_text_of_the_prompt_is_not_said_again():
+    model, start = short_words(spoken_tts()), prompt(3)
+    with_text = generate(model, ["ab c"], [Prompt(start.codes, "ab")], SHORT)
+    alone = generate(model, ["c"], [start], SHORT)
+    assert np.array_equal(with_text.audio_codes, alone.audio_codes)
 
 
 def test_what_is_said_reaches_the_codes():
-    model = tiny_tts(place_inputs=True)
+    model = spoken_tts()
     conditioned = generate(model, ["abc"], sampling=SHORT).audio_codes
-    model.guide.tokens.weight.data.neg_()
+    model.text_encoder.conditions.weight.data.neg_()
     assert not np.array_equal(conditioned, generate(model, ["abc"], sampling=SHORT).audio_codes)
 
 
-def test_speech_does_not_end_before_its_last_token():
-    """A model that always wants to end, and may only when its text is said."""
-    model = leaning(END, place_inputs=True)
-    spoken = generate(model, ["abcabc"], sampling=SHORT)
-    assert int(spoken.audio_codes_lengths[0]) >= 5
+def test_words_without_a_pronunciation_are_spelled():
+    model = short_words(spoken_tts())
+    assert generate(model, ["cab"], sampling=SHORT).audio_codes.shape[-1] == 4
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_tts import TEXT, tiny_tts
+from tiny_tts import TEXT, spoken_tts, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.tts import CatTts, CatTtsConfig, SequenceDropout, TtsBatch, TtsOutput
+from moss_audio_tokenizer.speech.phonemes import TICKS
+from moss_audio_tokenizer.tts import (
+    CatTts,
+    CatTtsConfig,
+    SequenceDropout,
+    SpokenRow,
+    TtsBatch,
+    TtsOutput,
+)
 from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
-from moss_audio_tokenizer.tts.text_alignment import TokenAlignment
 
 DRAWN_ROWS = 20_000
 
@@ -89,59 +96,80 @@ def test_dropped_layers_are_not_seen(tts):
 
 
 @torch.no_grad()
-def test_a_model_without_an_alignment_ignores_one(tts):
-    other = losses(tts, ["ab", "b"], codes(), [2, 3], token_indices=[[0, 1], [0, 0, 1]])
+def test_a_model_without_a_text_encoder_ignores_what_is_said(tts):
+    spoken = [SpokenRow([0, 5, 0], [2, 2, 2]), SpokenRow([0], [9])]
+    other = losses(tts, ["ab", "b"], codes(), [2, 3], spoken=spoken)
     assert other.duration_loss_sum is None
     assert torch.equal(
         other.codes_loss_sum, losses(tts, ["ab", "b"], codes(), [2, 3]).codes_loss_sum
     )
 
 
+def slow_conditions(model: CatTts, tokens, durations, voice) -> torch.Tensor:
+    """Tick by tick."""
+    encoder = model.text_encoder
+    states = encoder(torch.tensor([tokens]), torch.tensor([len(tokens)]), voice)[0]
+    said = [(token, left) for token, count in enumerate(durations) for left in range(count)[::-1]]
+    frames = []
+    for first in range(0, len(said), TICKS):
+        total = torch.zeros(64)
+        for tick, (token, left) in enumerate(said[first : first + TICKS]):
+            rows = encoder.conditions(states[token]).view(TICKS, 64)
+            total = total + rows[tick] + encoder.remaining[tick, min(left, 15)]
+        frames.append(total)
+    return torch.stack(frames)
+
+
 @torch.no_grad()
-def test_both_transformers_are_conditioned_on_the_token_and_its_remaining_frames():
-    model, given = tiny_tts(place_inputs=True), codes(batch=1)
-    output = losses(model, ["ab"], given, [3], token_indices=[[0, 0, 1]], conditioned_from=[1])
-    guide, (a, b) = model.guide, TEXT.encode("ab")
-    condition = [torch.zeros(16)] + [
-        guide.tokens.weight[token] + guide.beginning + guide.left.weight[0] for token in (a, b)
-    ]
-    inputs = model.code_embedding(given) + torch.stack(condition)
-    states = model._states(["ab"], inputs, [3])[0]
-    loss = 0.0
-    for frame in range(3):
-        steps = [states[frame], model.continuation + condition[frame]]
+def test_both_transformers_are_conditioned_on_the_phonemes_of_a_frame():
+    model, given = spoken_tts(), codes(batch=1)
+    tokens, durations = [3, 20, 30, 3], [0, 1, 4, 1]
+    row = SpokenRow(tokens, durations, first_frame=1)
+    scored = torch.tensor([[False, True, True]])
+    output = losses(model, ["ab"], given, [3], scored=scored, spoken=[row])
+    prompt = model.code_embedding(given)[:, :1]
+    voice = F.layer_norm(prompt[:, 0], (64,))
+    conditions = slow_conditions(model, tokens, durations, voice)
+    frames = model.code_embedding(given)[0]
+    loss, steps = 0.0, [model.start, frames[0] + conditions[0], frames[1] + conditions[1]]
+    for frame in (1, 2):
+        hidden = model.temporal(inputs_embeds=torch.stack(steps[: frame + 1])[None])
+        inputs = [hidden.last_hidden_state[0, -1], model.continuation + conditions[frame - 1]]
         for layer in range(4):
-            hidden = model.depth(torch.stack(steps)[None])[0, -1]
+            output_state = model.depth(torch.stack(inputs)[None])[0, -1]
             code = given[layer, 0, frame]
-            loss += float(F.cross_entropy(model.depth.scores(hidden, layer + 1), code))
-            steps.append(model.code_embedding.tables[layer][code])
+            loss += float(F.cross_entropy(model.depth.scores(output_state, layer + 1), code))
+            inputs.append(model.code_embedding.tables[layer][code])
     assert float(output.codes_loss_sum) == pytest.approx(loss, rel=1e-5)
-    # Both tokens begin in conditioned frames, and last one frame.
-    scores = guide.scores(states[1:3], torch.tensor([a, b]))
-    torch.testing.assert_close(
-        output.duration_loss_sum, F.cross_entropy(scores, torch.zeros(2).long(), reduction="sum")
+    states = model.text_encoder(torch.tensor([tokens]), torch.tensor([4]), voice)[0]
+    expected = F.cross_entropy(
+        model.text_encoder.durations(states), torch.tensor(durations), reduction="sum"
     )
+    torch.testing.assert_close(output.duration_loss_sum, expected)
 
 
-def test_an_alignment_counts_the_remaining_frames_of_each_token():
-    numbers = [[0] * 40 + [1, 1, 2], [0, 1, 1]]
-    alignment = TokenAlignment.from_rows(numbers, [[5, 6, 9], [7, 9]], [2, 0])
-    assert alignment.tokens[0, [0, 39, 40, 42]].tolist() == [5, 5, 6, 9]
-    assert alignment.remaining[0, [0, 8, 9, 38, 39, 40, 41, 42]].tolist() == [
-        31,
-        31,
-        30,
-        1,
-        0,
-        1,
-        0,
-        0,
+@torch.no_grad()
+def test_a_row_with_a_text_encoder_does_not_depend_on_the_others():
+    model, given = spoken_tts(), codes()
+    rows = [SpokenRow([3, 20, 3], [1, 1, 1], 1), SpokenRow([3, 40, 41, 42, 3], [2, 2, 2, 2, 1])]
+    both = losses(model, ["a", "b"], given, [2, 3], spoken=rows)
+    alone = [
+        losses(model, ["a"], given[:, [0], :2], [2], spoken=rows[:1]),
+        losses(model, ["b"], given[:, [1]], [3], spoken=rows[1:]),
     ]
-    assert alignment.begins[0].nonzero()[:, 0].tolist() == [2, 40, 42]
-    assert alignment.begins[1].nonzero()[:, 0].tolist() == [0, 1]
-    assert alignment.remaining[1, :3].tolist() == [0, 1, 0]
-    assert alignment.conditioned[0].nonzero()[:, 0].tolist() == list(range(2, 43))
-    assert alignment.conditioned[1].sum() == 3
+    for name in ("codes_loss_sum", "duration_loss_sum"):
+        parts = sum(getattr(part, name) for part in alone)
+        torch.testing.assert_close(getattr(both, name), parts, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_an_unconditioned_row_does_not_depend_on_its_text():
+    model, given = spoken_tts(), codes(batch=1)
+    rows = [SpokenRow([3, token, 3], [3, 3, 3], conditioned=False) for token in (20, 40)]
+    first, second = (losses(model, ["a"], given, [3], spoken=[row]) for row in rows)
+    assert torch.equal(first.codes_loss_sum, second.codes_loss_sum)
+    said = losses(model, ["a"], given, [3], spoken=[SpokenRow([3, 20, 3], [3, 3, 3])])
+    assert not torch.equal(first.codes_loss_sum, said.codes_loss_sum)
 
 
 @torch.no_grad()
@@ -159,11 +187,24 @@ def test_masked_frames_are_no_input_of_later_ones(tts):
 
 
 def test_every_weight_learns():
-    model = tiny_tts(adapter_width=10, place_inputs=True)
-    output = losses(model, ["ab", "b"], codes(), [2, 3], token_indices=[[0, 1], [0, 0, 1]])
-    (output.codes_loss_sum + output.end_loss_sum + output.duration_loss_sum).backward()
+    model = tiny_tts(adapter_width=10)
+    output = losses(model, ["ab", "b"], codes(), [2, 3])
+    (output.codes_loss_sum + output.end_loss_sum).backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
+
+
+def test_every_weight_of_a_model_with_a_text_encoder_has_a_gradient():
+    """Those of the text on the time axis, and of the end, are idle: theirs is zero."""
+    model = spoken_tts()
+    rows = [SpokenRow([3, 20, 3], [1, 1, 1], 1), SpokenRow([3, 40, 3], [4, 4, 1])]
+    output = losses(model, ["ab", "b"], codes(), [2, 3], spoken=rows)
+    (output.codes_loss_sum + output.end_loss_sum + output.duration_loss_sum).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == []
+    still = {name for name, p in model.named_parameters() if not p.grad.any()}
+    idle = ("temporal.embed_tokens.", "depth.exits.0.")
+    assert {name for name in still if not name.startswith(idle)} <= {"text_encoder.remaining"}
 
 
 @torch.no_grad()
@@ -182,6 +223,18 @@ def test_a_folder_brings_the_model_back(tts, tmp_path):
     assert torch.equal(first.codes_loss_sum, second.codes_loss_sum)
 
 
+def test_a_folder_brings_the_pronunciations_back(tmp_path):
+    model = spoken_tts()
+    model.save_pretrained(tmp_path)
+    again = CatTts.from_pretrained(tmp_path)
+    assert again.lexicon.tokens("abc") == model.lexicon.tokens("abc")
+
+
+def test_a_text_encoder_needs_whole_heads():
+    with pytest.raises(ConfigError, match="multiple of 64"):
+        tiny_tts(text_encoder_layers=1)
+
+
 def test_a_folder_of_another_model_is_refused(tts, tmp_path):
     from moss_audio_tokenizer.asr import CatAsr
 
@@ -196,8 +249,9 @@ def test_a_folder_of_another_model_is_refused(tts, tmp_path):
         {"depth_layers": 0},
         {"depth_heads": 3, "depth_key_value_heads": 2},
         {"guidance": 2.0},
-        {"guidance": 0.0, "place_inputs": True},
-        {"guidance": "much", "place_inputs": True},
+        {"guidance": 0.0, "text_encoder_layers": 1},
+        {"guidance": "much", "text_encoder_layers": 1},
+        {"text_encoder_layers": -1},
     ],
 )
 def test_configurations_that_cannot_be(values):

@@ -3,9 +3,11 @@
 import torch
 
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
+from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 
 TEXT = CharacterText("abc ")
+LEXICON = Lexicon({"abc": "æbk", "ab": "æb", "c": "si", "b": "bi", "a": "ə"})
 
 
 def tiny_tts(layers: int = 4, codebook_size: int = 8, **changes) -> CatTts:
@@ -29,6 +31,17 @@ def tiny_tts(layers: int = 4, codebook_size: int = 8, **changes) -> CatTts:
     for module in model.depth.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=0.5, generator=random)
+    return model
+
+
+def spoken_tts(**changes) -> CatTts:
+    """With a text encoder, whose conditions are strong; texts of a, b and c."""
+    wide = {"text_config": language_model_config(64, 1, 2, TEXT.num_tokens)}
+    model = tiny_tts(**(wide | {"text_encoder_layers": 1} | changes))
+    model.lexicon = LEXICON
+    with torch.no_grad():
+        model.text_encoder.conditions.weight.mul_(20.0)
+        model.text_encoder.remaining.mul_(200.0)
     return model
 
 

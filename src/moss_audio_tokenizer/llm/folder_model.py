@@ -24,6 +24,7 @@ from ..checkpoint.stored_weights import (
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from ..speech.model_facts import ModelFacts
+from ..speech.phonemes import LEXICON_NAME, Lexicon
 from ..speech.tokens import (
     LETTERS,
     TEXT_NAME,
@@ -119,9 +120,11 @@ class FolderModel(PreTrainedModel):
 
     Attributes:
         text: tokens of texts; constructors take the configuration and these.
+        lexicon: pronunciations of words; None without.
     """
 
     text: TextCodec
+    lexicon: Lexicon | None = None
 
     @property
     def facts(self) -> ModelFacts:
@@ -161,6 +164,8 @@ class FolderModel(PreTrainedModel):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensors[name])
+        if (folder / LEXICON_NAME).is_file():
+            model.lexicon = Lexicon.load(folder / LEXICON_NAME)
         model.eval()
         return model
 
@@ -183,6 +188,8 @@ class FolderModel(PreTrainedModel):
             with atomic_path(folder / CONFIG_NAME, error=CheckpointError) as beside:
                 beside.write_text(self.config.to_json_string(use_diff=False), encoding="utf-8")
             save_text(self.text, folder)
+            if self.lexicon:
+                self.lexicon.save(folder / LEXICON_NAME)
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder} cannot be written ({reason})") from error

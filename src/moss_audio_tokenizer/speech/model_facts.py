@@ -104,7 +104,7 @@ class ModelFacts:
         codec: identity of its codec; empty if unknown.
         max_steps: most steps of its decoder-only model.
         has_frame_scores: whether a CAT-ASR has a CTC head.
-        has_alignment: whether a CAT-TTS is conditioned on the current text token.
+        has_text_encoder: whether a CAT-TTS reads phonemes and decides durations before it speaks.
         guidance: default classifier-free guidance scale of a CAT-TTS.
     """
 
@@ -113,7 +113,7 @@ class ModelFacts:
     codec: str = ""
     max_steps: int = 1 << 30
     has_frame_scores: bool = False
-    has_alignment: bool = False
+    has_text_encoder: bool = False
     guidance: float = 1.0
 
     @classmethod
@@ -125,7 +125,7 @@ class ModelFacts:
             codec=config.get("codec", ""),
             max_steps=int(config["text_config"].get("max_position_embeddings", 1 << 30)),
             has_frame_scores=bool(config.get("frame_scores")),
-            has_alignment=bool(config.get("place_inputs")),
+            has_text_encoder=bool(config.get("text_encoder_layers")),
             guidance=float(config.get("guidance", 1.0)),
         )
 

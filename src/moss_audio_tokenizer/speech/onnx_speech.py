@@ -6,6 +6,7 @@ Owns embeddings, output layers and KV caches; the loops are `tts_generation`'s a
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, 
 from ..errors import MALFORMED, CheckpointError
 from ..onnx.runtime import Runtime
 from .model_facts import GRAPHS, ModelFacts
-from .token_frames import FrameAlignment
 from .tokens import TextCodec, load_text
 from .tts_generation import TtsInput
 
@@ -24,7 +24,7 @@ from .tts_generation import TtsInput
 _BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
 # Projections by NumPy. They are stored by columns, which is faster for few rows.
 _PROJECTIONS = (
-    *("depth.exits.", "frame_head.", "guide.context.", "guide.durations."),
+    *("depth.exits.", "frame_head.", "text_encoder.durations.", "text_encoder.conditions."),
     "language_model.lm_head.",
 )
 _LOWEST = np.finfo(np.float32).min
@@ -220,14 +220,9 @@ class OnnxTtsDecoder:
 
     def __init__(self, model: OnnxModel, inputs: Sequence[TtsInput], guided: bool) -> None:
         self._model, self._copies, self._rows = model, 1 + guided, len(inputs)
-        self._temporal = TemporalRows(model, [self._embedded(row) for row in inputs] * self._copies)
+        copies = [replace(row, condition=None) for row in inputs] if guided else []
+        self._temporal = TemporalRows(model, [self._embedded(row) for row in (*inputs, *copies)])
         self._depth = CachedGraph(model.sessions[1], self._rows * self._copies)
-
-    def duration_scores(self, tokens: np.ndarray) -> np.ndarray:
-        """Logits of the durations of tokens that would begin in the next frame."""
-        hidden = self._model.linear(self._temporal.last[: self._rows], "guide.context")
-        hidden = _silu(hidden + self._model.weights["guide.tokens.weight"][tokens])
-        return self._model.linear(hidden, "guide.durations")
 
     def end_scores(self) -> np.ndarray:
         """Begin a frame: logits of ending and continuing."""
@@ -236,19 +231,19 @@ class OnnxTtsDecoder:
         return self._scores(hidden, 0)
 
     def code_scores(
-        self, previous: np.ndarray | None, index: int, alignment: FrameAlignment | None
+        self, previous: np.ndarray | None, index: int, condition: np.ndarray | None
     ) -> np.ndarray:
         """Logits of a codebook."""
         if previous is None:
-            step = self._model.weights["signs"][1] + self._condition(alignment)
+            step = self._model.weights["signs"][1] + self._condition(condition)
         else:
             step = np.tile(self._model.embedded_code(previous, index - 1), (self._copies, 1))
         return self._scores(self._depth.run(embeds=step[:, None])[:, 0], index + 1)
 
-    def advance(self, codes: np.ndarray, alignment: FrameAlignment | None) -> None:
-        """Feed a complete frame to the temporal Transformer."""
+    def advance(self, codes: np.ndarray, condition: np.ndarray | None) -> None:
+        """Feed a complete frame, with the condition of the next, to the temporal Transformer."""
         step = np.tile(self._model.embedded_codes(codes), (self._copies, 1))
-        self._temporal.append(step + self._condition(alignment))
+        self._temporal.append(step + self._condition(condition))
 
     def _embedded(self, row: TtsInput) -> np.ndarray:
         """[text][start][frames of the prompt]."""
@@ -256,18 +251,16 @@ class OnnxTtsDecoder:
         parts = [weights["temporal.embed_tokens.weight"][row.ids], weights["signs"][:1]]
         if row.codes is not None:
             parts.append(self._model.embedded_codes(row.codes))
-        return np.concatenate(parts)
+        steps = np.concatenate(parts)
+        if row.condition is not None:
+            steps[-1] += row.condition
+        return steps
 
-    def _condition(self, alignment: FrameAlignment | None) -> np.ndarray:
-        """Alignment embeddings; zero in the unconditioned copies."""
+    def _condition(self, given: np.ndarray | None) -> np.ndarray:
+        """Conditions of the rows; zero in the unconditioned copies."""
         condition = np.zeros_like(self._temporal.last)
-        if alignment is not None:
-            weights = self._model.weights
-            condition[: self._rows] = (
-                weights["guide.tokens.weight"][alignment.tokens]
-                + weights["guide.left.weight"][alignment.remaining]
-                + alignment.begins[:, None] * weights["guide.beginning"]
-            )
+        if given is not None:
+            condition[: self._rows] = given
         return condition
 
     def _scores(self, hidden: Rows, position: int) -> np.ndarray:

@@ -136,6 +136,9 @@ class Lexicon:
     def __contains__(self, word: str) -> bool:
         return word in self._known
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def pronounce(self, word: str) -> list[int]:
         """The phoneme tokens of a word.
 
@@ -231,3 +234,36 @@ def spread(total: int, count: int) -> list[int]:
     """``count`` durations that add up to ``total``, as equal as can be."""
     ends = [round(total * number / count) for number in range(count + 1)]
     return [after - before for before, after in pairwise(ends)]
+
+
+@dataclass(frozen=True)
+class AlignedText:
+    """A text with the durations that a recording gives it, in ticks.
+
+    Attributes:
+        words: its words.
+        durations: durations of each word's phonemes.
+        pauses: durations of the boundaries: before the first word, and behind each.
+    """
+
+    words: list[SpokenWord]
+    durations: list[list[int]]
+    pauses: list[int]
+
+    def tokens(self, lexicon: Lexicon, spelled: Sequence[bool]) -> tuple[list[int], list[int]]:
+        """Tokens and their durations.
+
+        Args:
+            lexicon: the dictionary that the durations of phonemes were measured with.
+            spelled: words to write in letters, which then share the word's duration evenly: so
+                that a model learns to read words that a dictionary lacks.
+        """
+        tokens, durations = [BOUNDARIES.index(".")], [self.pauses[0]]
+        rows = zip(self.words, self.durations, self.pauses[1:], spelled, strict=True)
+        for item, own, pause, in_letters in rows:
+            letters = letter_tokens(item.word) if in_letters else []
+            tokens += letters or lexicon.pronounce(item.word)
+            durations += spread(sum(own), len(letters)) if letters else own
+            tokens.append(BOUNDARIES.index(item.boundary))
+            durations.append(pause)
+        return tokens, durations

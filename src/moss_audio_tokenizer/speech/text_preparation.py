@@ -104,7 +104,9 @@ def prepare_text(text: str, tokens: TextCodec) -> PreparedText:
         )
     if isinstance(tokens, CharacterText):
         chunks = [spell(chunk, tokens) for chunk in split_text(spoken)]
-        return PreparedText([chunk for chunk in chunks if chunk], skipped)
+        # Signs alone, as at the end of a long text, are nothing to say.
+        said = [chunk for chunk in chunks if chunk and any(map(str.isalnum, chunk))]
+        return PreparedText(said, skipped)
     return PreparedText(split_text(spoken), skipped)
 
 

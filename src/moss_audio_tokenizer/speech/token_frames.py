@@ -1,9 +1,7 @@
-"""Which text token belongs to which frame: alignment by CTC, and the cursor of generation.
+"""Which text token belongs to which frame: connectionist temporal classification in NumPy.
 
-Owns connectionist temporal classification in NumPy: greedy decoding, the Viterbi search in its
-lattice (Graves et al. 2006), and word times. Speech that is generated with an alignment moves
-through its text token by token without a skip, so that no word can be left out; how long a token
-lasts is the model's prediction (`tts.text_alignment`).
+Owns greedy decoding, the Viterbi search in the lattice of CTC (Graves et al. 2006), and the times
+of words.
 """
 
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 
 from .tokens import TextCodec
 
@@ -117,63 +115,3 @@ def _first_steps(came_from: np.ndarray, state: int, count: int) -> Int64[np.ndar
             emitted[state // 2] = step
         state -= int(came_from[step, state])
     return emitted
-
-
-@dataclass(frozen=True)
-class FrameAlignment:
-    """The alignment condition of one frame.
-
-    Attributes:
-        tokens: text token of each row.
-        begins: whether the frame is the first of its token.
-        remaining: number of frames of the same token that follow.
-    """
-
-    tokens: Int64[np.ndarray, "rows"]
-    begins: Bool[np.ndarray, "rows"]
-    remaining: Int64[np.ndarray, "rows"]
-
-
-class TextCursor:
-    """Position of each row in its text.
-
-    Args:
-        tokens: text tokens of each row, followed by the end token.
-        first: index of the token that each row says first.
-    """
-
-    def __init__(self, tokens: Sequence[Sequence[int]], first: Sequence[int]) -> None:
-        self._last = np.array([len(row) - 1 for row in tokens], np.int64)
-        self._ids = np.zeros((len(tokens), max(map(len, tokens))), np.int64)
-        for row, ids in enumerate(tokens):
-            self._ids[row, : len(ids)] = ids
-        # Before the first token, at the end of what came before it.
-        self._position = np.array(list(first), np.int64) - 1
-        self._remaining = np.zeros(len(tokens), np.int64)
-
-    @property
-    def next_token(self) -> Int64[np.ndarray, "rows"]:
-        """The token that would begin in the next frame."""
-        return self._token_at(np.minimum(self._position + 1, self._last))
-
-    @property
-    def may_end(self) -> Bool[np.ndarray, "rows"]:
-        """Rows whose last token is over."""
-        ends = (self._position == self._last - 1) & (self._remaining == 0)
-        may: np.ndarray = (self._position == self._last) | ends
-        return may
-
-    def step(self, durations: Int64[np.ndarray, "rows"]) -> FrameAlignment:
-        """Move to the next frame.
-
-        Args:
-            durations: number of frames behind the first, for rows whose next token begins now.
-        """
-        begins = (self._remaining == 0) & (self._position < self._last)
-        self._position = self._position + begins
-        following = np.maximum(self._remaining - 1, 0)
-        self._remaining = np.where(begins, durations, following)
-        return FrameAlignment(self._token_at(self._position), begins, self._remaining)
-
-    def _token_at(self, position: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(self._ids, position[:, None], 1)[:, 0]

@@ -14,12 +14,14 @@ from jaxtyping import Bool, Float32, Int64
 
 from ..errors import InputError
 from .model_facts import ModelFacts, check_codes
+from .phonemes import Lexicon
 from .sampling import CodeSampler, SpeechSampling, checked_num_quantizers
-from .token_frames import FrameAlignment, TextCursor
+from .text_conditions import EncodedText, FramePlan
 from .tokens import TextCodec
 
 END, CONTINUE = 0, 1
 Scores = Float32[np.ndarray, "rows classes"]
+Conditions = Float32[np.ndarray, "rows width"]
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,18 @@ class TtsInput:
     """What precedes the first generated frame of a row.
 
     Attributes:
-        ids: text tokens of the prompt and of what to say.
+        ids: text tokens of the prompt and of what to say; none with a text encoder.
         codes: codes of the prompt; None without one.
+        condition: condition of the first generated frame; None without a text encoder.
     """
 
     ids: list[int]
     codes: Int64[np.ndarray, "num_quantizers frames"] | None
+    condition: Float32[np.ndarray, "width"] | None = None
 
 
 class TtsDecoder(Protocol):
     """The Transformers of CAT-TTS with their KV caches; methods are called in their order."""
-
-    def duration_scores(self, tokens: Int64[np.ndarray, "rows"]) -> Scores:
-        """Logits of the durations of tokens that would begin in the next frame."""
-        ...
 
     def end_scores(self) -> Scores:
         """Begin a frame: logits of ending and continuing."""
@@ -50,14 +50,14 @@ class TtsDecoder(Protocol):
         self,
         previous: Int64[np.ndarray, "rows"] | None,
         index: int,
-        alignment: FrameAlignment | None,
+        condition: Conditions | None,
     ) -> Scores:
         """Logits of codebook ``index``.
 
         Args:
             previous: codes of the codebook before; None for the first.
             index: index of the codebook.
-            alignment: alignment of the frame; None without.
+            condition: condition of the frame; None without a text encoder.
 
         Returns:
             Rows as the batch was given, and the unconditioned ones behind them, if any.
@@ -65,9 +65,9 @@ class TtsDecoder(Protocol):
         ...
 
     def advance(
-        self, codes: Int64[np.ndarray, "num_quantizers rows"], alignment: FrameAlignment | None
+        self, codes: Int64[np.ndarray, "num_quantizers rows"], condition: Conditions | None
     ) -> None:
-        """Feed a complete frame to the temporal Transformer."""
+        """Feed a complete frame, with the condition of the next, to the temporal Transformer."""
         ...
 
 
@@ -82,6 +82,22 @@ class TtsModel(Protocol):
     @property
     def text(self) -> TextCodec:
         """Tokens of texts."""
+        ...
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """Pronunciations, for a text encoder."""
+        ...
+
+    def encode_text(
+        self, tokens: Sequence[int], codes: Int64[np.ndarray, "num_quantizers frames"] | None
+    ) -> EncodedText:
+        """Read phoneme tokens in the voice of a prompt; for models with a text encoder.
+
+        Args:
+            tokens: phoneme tokens of what to say (`Lexicon.tokens`).
+            codes: codes of the prompt; None without one.
+        """
         ...
 
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> TtsDecoder:
@@ -170,28 +186,32 @@ def frames(
     prompts = prompts or [None] * len(texts)
     inputs = _inputs(model, texts, prompts, depth)
     _check_length(facts, inputs, settings.max_frames)
-    cursor = make_cursor(model, texts, prompts)
+    plan = _plan(model, texts, prompts, inputs)
+    if plan is not None:
+        first = plan.at(0)
+        inputs = [replace(row, condition=own) for row, own in zip(inputs, first, strict=True)]
     settings = replace(settings, guidance=_guidance(facts, settings.guidance))
     decoder = model.decoder(inputs, settings.guidance != 1)
     sampler = CodeSampler(settings, len(texts))
     ended = np.zeros(len(texts), bool)
     history = np.zeros((depth, len(texts), 0), np.int64)
-    for _ in range(settings.max_frames):
-        draws = sampler.draws(facts.num_quantizers + (1 if cursor is None else 2))
-        alignment = None
-        if cursor is not None:
-            scores = decoder.duration_scores(cursor.next_token)
-            alignment = cursor.step(sampler.choice(scores, draws[:, -1]))
+    for number in range(settings.max_frames):
+        if plan is not None:
+            ended = plan.ended(number)
+        if ended.all():
+            yield Frame(np.zeros((depth, len(texts)), np.int64), ended)
+            return
+        draws = sampler.draws(facts.num_quantizers + 1)
         decision = sampler.choice(decoder.end_scores(), draws[:, 0])
-        codes = _frame(decoder, alignment, sampler, history, draws)
-        if cursor is not None:
-            decision = np.where(cursor.may_end, decision, CONTINUE)
-        ended = ended | (decision == END)
+        condition = None if plan is None else plan.at(number)
+        codes = _frame(decoder, condition, sampler, history, draws)
+        if plan is None:
+            ended = ended | (decision == END)
         yield Frame(codes, ended)
         if ended.all():
             return
         history = np.concatenate((history, codes[..., None]), -1)
-        decoder.advance(codes, alignment)
+        decoder.advance(codes, None if plan is None else plan.at(number + 1))
 
 
 def _changed(sampling: SpeechSampling, changes: dict[str, Any]) -> SpeechSampling:
@@ -205,34 +225,36 @@ def _guidance(facts: ModelFacts, asked: float) -> float:
     """The guidance scale that was asked for, or the model's own.
 
     Raises:
-        InputError: the model has no alignment.
+        InputError: the model has no text encoder.
     """
-    if asked not in (0, 1) and not facts.has_alignment:
+    if asked not in (0, 1) and not facts.has_text_encoder:
         raise InputError(
-            f"guidance is {asked:g}; expected 1 for this model, which was trained without an "
-            "aligner"
+            f"guidance is {asked:g}; expected 1 for this model, which has no text encoder"
         )
     return asked or float(facts.guidance)
 
 
-def make_cursor(
-    model: TtsModel, texts: Sequence[str], prompts: Sequence[Prompt | None]
-) -> TextCursor | None:
-    """A cursor at what each row says behind its prompt; None in a model without an alignment."""
-    if not model.facts.has_alignment:
+def _plan(
+    model: TtsModel,
+    texts: Sequence[str],
+    prompts: Sequence[Prompt | None],
+    inputs: Sequence[TtsInput],
+) -> FramePlan | None:
+    """What each frame says behind the prompts; None in a model without a text encoder."""
+    if not model.facts.has_text_encoder:
         return None
-    encode, end = model.text.encode, model.text.end
-    tokens = [[*encode(text), end] for text in texts]
-    first = [
-        len(ids) - len(encode(text.removeprefix(prompt.text).strip() if prompt else text)) - 1
-        for ids, text, prompt in zip(tokens, texts, prompts, strict=True)
+    said = [
+        text.removeprefix(prompt.text) if prompt else text
+        for text, prompt in zip(texts, prompts, strict=True)
     ]
-    return TextCursor(tokens, first)
+    tokens = [model.lexicon.tokens(text) for text in said]
+    encoded = [model.encode_text(own, row.codes) for own, row in zip(tokens, inputs, strict=True)]
+    return FramePlan([text.frames() for text in encoded])
 
 
 def _frame(
     decoder: TtsDecoder,
-    alignment: FrameAlignment | None,
+    condition: Conditions | None,
     sampler: CodeSampler,
     history: np.ndarray,
     draws: np.ndarray,
@@ -240,7 +262,7 @@ def _frame(
     """The codes of one frame, one codebook after another."""
     codes: list[np.ndarray] = []
     for index, own in enumerate(history):
-        scores = decoder.code_scores(codes[-1] if codes else None, index, alignment)
+        scores = decoder.code_scores(codes[-1] if codes else None, index, condition)
         scores = sampler.guided(scores, len(draws))
         codes.append(sampler.code(scores, own, draws[:, index + 1]))
     return np.stack(codes)
@@ -259,7 +281,7 @@ def _inputs(
 def _input(model: TtsModel, text: str, prompt: Prompt | None, depth: int) -> TtsInput:
     if not text.strip():
         raise InputError("the text is empty; give something to say")
-    ids = model.text.encode(text)
+    ids = [] if model.facts.has_text_encoder else model.text.encode(text)
     if prompt is None:
         return TtsInput(ids, None)
     if not text.startswith(prompt.text):

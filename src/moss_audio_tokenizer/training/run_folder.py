@@ -216,8 +216,8 @@ def _of_today(recipe: dict[str, Any], now: dict[str, Any], kind: str) -> dict[st
     today = dict(_REMOVED_KEYS)
     joined = recipe.get("data.max_join", 1) > 1
     today["data.join_share"] = ((0.2,) if kind == "asr" else (0.5,)) if joined else (0.2, 0.5)
-    # Without an aligner there is no such loss.
-    today["place_weight"] = (4.0,) if recipe.get("aligner") else (1.0, 4.0)
+    # Of the loss of durations, which only an aligner brings; that of today is another one.
+    today["place_weight"] = () if recipe.get("aligner") else (1.0, 4.0)
     for group in ("model", "semantic"):
         today[f"{group}.num_heads"] = (num_heads(int(recipe.get(f"{group}.width", 0))),)
     return {

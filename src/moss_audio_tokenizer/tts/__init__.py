@@ -7,6 +7,7 @@ from ..speech.sampling import SpeechSampling
 from ..speech.synthesizer import Speech, SpeechRequest
 from ..speech.tts_generation import Frame, GeneratedSpeech, Prompt, frames, generate
 from .cat_tts import CatTts, Synthesizer
+from .text_encoder import SpokenRow
 from .tts_config import CatTtsConfig, SequenceDropout, TtsBatch, TtsOutput
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Speech",
     "SpeechRequest",
     "SpeechSampling",
+    "SpokenRow",
     "Synthesizer",
     "TtsBatch",
     "TtsOutput",

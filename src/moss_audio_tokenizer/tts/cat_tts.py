@@ -6,9 +6,13 @@ Owns the sequences, the losses, and the single steps of generation; its loop is
 
     temporal input   [text of the prompt and to say][start][frame 1] ... [frame T]
     depth output                            continue, frame 1 ... frame T, end
+
+With a text encoder (`text_encoder`) there is no text on the time axis and no end: each frame's
+input carries what is said in it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,12 @@ from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_
 from ..llm.folder_model import FolderModel
 from ..llm.llm import checked_language_model
 from ..model.inputs import require_device
+from ..speech.phonemes import TICKS, Lexicon, Schedule
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
-from ..speech.token_frames import FrameAlignment
+from ..speech.text_conditions import EncodedText
 from ..speech.tts_generation import CONTINUE, END, TtsInput
 from .depth import DepthCache, DepthTransformer
-from .text_alignment import DurationPredictor, TokenAlignment
+from .text_encoder import SpokenRow, TextEncoder, padded, voice_of
 from .tts_config import CatTtsConfig, TtsBatch, TtsOutput
 
 _STD = 0.02
@@ -43,14 +48,22 @@ class CatTts(FolderModel):
         config: sizes of the model, whose weights are random; `from_pretrained` loads trained ones.
         text: tokens of texts; those of ``config.text_config`` must be as many or more.
         seed: seed of the random weights.
+        lexicon: pronunciations, for a text encoder; words that it lacks are spelled.
     """
 
     config_class = CatTtsConfig
     base_model_prefix = "temporal"
     main_input_name = "input_ids"
 
-    def __init__(self, config: CatTtsConfig, text: TextCodec | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: CatTtsConfig,
+        text: TextCodec | None = None,
+        seed: int = 0,
+        lexicon: Lexicon | None = None,
+    ) -> None:
         super().__init__(config)
+        self.lexicon: Lexicon = lexicon or Lexicon({})
         self.text: TextCodec = ByteText() if text is None else text
         self.temporal = made_language_model(
             checked_language_model(config.text_config, self.text), seed
@@ -64,10 +77,8 @@ class CatTts(FolderModel):
             self.signs = nn.Parameter(torch.randn(2, width) * _STD)
             self.depth = DepthTransformer(config, width)
             self.depth.initialize()
-            # The name is a key of saved models.
-            self.guide: Any = (
-                DurationPredictor(self.text.num_tokens, width) if config.place_inputs else None
-            )
+            layers = config.text_encoder_layers
+            self.text_encoder: Any = TextEncoder(width, layers) if layers else None
 
     @property
     def start(self) -> Float[Tensor, "width"]:
@@ -88,29 +99,52 @@ class CatTts(FolderModel):
         given = batch.num_quantizers
         kept_of_row = torch.full_like(counts, layers) if given is None else given
         inputs = self.code_embedding(codes, kept_of_row)
-        if batch.visible is not None:
-            inputs = inputs * batch.visible[..., None]
-        alignment, guide = self._alignment(batch), self.guide
-        condition = torch.zeros_like(inputs) if alignment is None else guide.embed(alignment)
-        states = self._states(batch.texts, inputs + condition, batch.num_frames)
-        ends_loss, num_ends = self._ends(states, counts)
+        seen = inputs if batch.visible is None else inputs * batch.visible[..., None]
+        if self.text_encoder is None:
+            conditions, durations = torch.zeros_like(inputs), None
+            states = self._states(batch.texts, seen, batch.num_frames)
+            ends_loss, num_ends = self._ends(states, counts)
+        else:
+            conditions, durations = self._conditions(batch.spoken or (), inputs)
+            states = self._spoken_states(seen, conditions)
+            ends_loss, num_ends = self._nothing(), 0
         chosen = valid if batch.scored is None else valid & batch.scored
         kept = kept_of_row[:, None].expand(-1, frames)[chosen]
-        first = self.continuation + condition[chosen]
-        loss, correct = self._codes(states[:, :-1][chosen], first, codes[:, chosen], kept)
-        durations = None if alignment is None else guide.loss_sum(states[:, :-1], alignment)
+        first = (self.continuation + conditions[chosen]).to(states.dtype)
+        loss, correct = self._codes(states[:, :frames][chosen], first, codes[:, chosen], kept)
         return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, durations)
 
-    def spoken_tokens(self, text: str) -> list[int]:
-        """The tokens of a text, and the end token."""
-        return [*self.text.encode(text), self.text.end]
+    def _conditions(
+        self, rows: Sequence[SpokenRow], frames: Float[Tensor, "batch frames width"]
+    ) -> tuple[Float[Tensor, "batch frames width"], Float[Tensor, ""]]:
+        """The condition of each frame, and the loss of the durations."""
+        device, encoder = frames.device, self.text_encoder
+        prompts = torch.tensor([row.first_frame for row in rows], device=device)
+        lengths = torch.tensor([len(row.tokens) for row in rows], device=device)
+        tokens = padded([row.tokens for row in rows], 0).to(device)
+        states = encoder(tokens, lengths, voice_of(frames.detach(), prompts))
+        schedules = [(row.first_frame, Schedule.of(row.durations)) for row in rows]
+        conditions = encoder.frame_conditions(states, schedules, frames.shape[1])
+        wanted = torch.tensor([row.conditioned for row in rows], device=device)
+        return conditions * wanted[:, None, None], encoder.duration_loss_sum(states, rows)
 
-    def _alignment(self, batch: TtsBatch) -> TokenAlignment | None:
-        if self.guide is None or batch.token_indices is None:
-            return None
-        tokens = [self.spoken_tokens(text) for text in batch.texts]
-        first = batch.conditioned_from or [0] * len(batch.texts)
-        return TokenAlignment.from_rows(batch.token_indices, tokens, first).to(self.device)
+    def _spoken_states(
+        self, frames: Tensor, conditions: Tensor
+    ) -> Float[Tensor, "batch frames width"]:
+        """States behind [start][frames]: state t predicts frame t, and knows what it says."""
+        start = self.start.to(frames.dtype).expand(len(frames), 1, -1)
+        steps = torch.cat((start, frames[:, :-1]), 1) + conditions.to(frames.dtype)
+        # Without a mask: padding lies behind, and attention is causal.
+        states: Tensor = self.temporal(inputs_embeds=steps, use_cache=False).last_hidden_state
+        return states
+
+    def _nothing(self) -> Float[Tensor, ""]:
+        """Zero, with a gradient for what a text encoder leaves idle.
+
+        Processes that share their gradients expect one of every weight.
+        """
+        idle = [self.temporal.get_input_embeddings().weight, *self.depth.exits[0].parameters()]
+        return torch.stack([weight.sum() * 0.0 for weight in idle]).sum()
 
     def _states(
         self, texts: Sequence[str], frames: Tensor, num_frames: Sequence[int]
@@ -148,7 +182,24 @@ class CatTts(FolderModel):
         if row.codes is not None:
             codes = torch.from_numpy(row.codes)[:, None].to(self.device)
             parts.append(self.code_embedding(codes)[0])
-        return torch.cat(parts)
+        steps = torch.cat(parts)
+        if row.condition is not None:
+            steps[-1] += torch.from_numpy(row.condition).to(self.device)
+        return steps
+
+    @torch.no_grad()
+    def encode_text(self, tokens: Sequence[int], codes: np.ndarray | None) -> EncodedText:
+        """Read phoneme tokens in the voice of a prompt (`speech.tts_generation.TtsModel`)."""
+        encoder, count = self.text_encoder, 0 if codes is None else codes.shape[1]
+        given = np.zeros((1, 1), np.int64) if codes is None else codes
+        frames = self.code_embedding(torch.from_numpy(given)[:, None].to(self.device))
+        voice = voice_of(frames, torch.tensor([count], device=self.device))
+        ids = torch.tensor([list(tokens)], device=self.device)
+        states = encoder(ids, torch.tensor([len(tokens)], device=self.device), voice)
+        conditions = encoder.conditions(states)[0].unflatten(-1, (TICKS, -1))
+        return EncodedText(
+            _array(encoder.durations(states)[0]), _array(conditions), _array(encoder.remaining)
+        )
 
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "TorchTtsDecoder":
         """Start to generate a batch (`speech.tts_generation`)."""
@@ -210,14 +261,10 @@ class TorchTtsDecoder:
     def __init__(self, model: CatTts, inputs: Sequence[TtsInput], guided: bool) -> None:
         self._model, self._copies, self._rows = model, 1 + guided, len(inputs)
         self._depth = DepthCache()
-        prompts = [model.prompt(row) for row in inputs]
-        self._temporal = CachedRows(model.temporal, prompts * self._copies)
-
-    @torch.no_grad()
-    def duration_scores(self, tokens: np.ndarray) -> np.ndarray:
-        """Logits of the durations of tokens that would begin in the next frame."""
-        states = self._temporal.last[: self._rows]
-        return _array(self._model.guide.scores(states, self._tensor(tokens)))
+        copies = [replace(row, condition=None) for row in inputs] if guided else []
+        self._temporal = CachedRows(
+            model.temporal, [model.prompt(row) for row in (*inputs, *copies)]
+        )
 
     @torch.no_grad()
     def end_scores(self) -> np.ndarray:
@@ -228,11 +275,11 @@ class TorchTtsDecoder:
 
     @torch.no_grad()
     def code_scores(
-        self, previous: np.ndarray | None, index: int, alignment: FrameAlignment | None
+        self, previous: np.ndarray | None, index: int, condition: np.ndarray | None
     ) -> np.ndarray:
         """Logits of a codebook."""
         if previous is None:
-            step = self._model.continuation + self._condition(alignment)
+            step = self._model.continuation + self._condition(condition)
         else:
             embedded = self._model.code_embedding.of_layer(self._tensor(previous), index - 1)
             step = embedded.repeat(self._copies, 1)
@@ -240,17 +287,16 @@ class TorchTtsDecoder:
         return _array(self._model.depth.scores(outputs, index + 1))
 
     @torch.no_grad()
-    def advance(self, codes: np.ndarray, alignment: FrameAlignment | None) -> None:
-        """Feed a complete frame to the temporal Transformer."""
+    def advance(self, codes: np.ndarray, condition: np.ndarray | None) -> None:
+        """Feed a complete frame, with the condition of the next, to the temporal Transformer."""
         embedded = self._model.code_embedding(self._tensor(codes)[..., None])[:, 0]
-        self._temporal.append(embedded.repeat(self._copies, 1) + self._condition(alignment))
+        self._temporal.append(embedded.repeat(self._copies, 1) + self._condition(condition))
 
-    def _condition(self, alignment: FrameAlignment | None) -> Float[Tensor, "rows width"]:
-        """Alignment embeddings; zero in the unconditioned copies."""
+    def _condition(self, given: np.ndarray | None) -> Float[Tensor, "rows width"]:
+        """Conditions of the rows; zero in the unconditioned copies."""
         condition = torch.zeros_like(self._temporal.last)
-        if alignment is not None:
-            given = (alignment.tokens, alignment.begins, alignment.remaining)
-            condition[: self._rows] = self._model.guide(*(self._tensor(item) for item in given))
+        if given is not None:
+            condition[: self._rows] = self._tensor(given)
         return condition
 
     def _tensor(self, values: np.ndarray) -> Tensor:

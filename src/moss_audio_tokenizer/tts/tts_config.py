@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
 from ..llm.llm import check_whole, nested_config
+from .text_encoder import SpokenRow
 
 _LEAST = {
     "num_quantizers": 1,
@@ -23,6 +24,7 @@ _LEAST = {
     "depth_head_dim": 1,
     "depth_feedforward": 1,
     "adapter_width": 0,
+    "text_encoder_layers": 0,
 }
 
 
@@ -42,8 +44,9 @@ class CatTtsConfig(PreTrainedConfig):
         depth_feedforward: channels inside its gated feed-forward layers.
         adapter_width: channels inside the gated layers before the depth Transformer and before
             each of its outputs; 0 for plain projections.
-        place_inputs: condition both Transformers on the current text token, and move through the
-            text token by token (`DurationPredictor`); for small data sets.
+        text_encoder_layers: blocks of a text encoder, which conditions both Transformers on the
+            phonemes of each frame (`TextEncoder`), for small data sets; 0, as in the paper, for
+            text on the time axis.
         guidance: default classifier-free guidance scale.
         codec: identity of the codec whose codes the model predicts; empty if unknown.
 
@@ -64,7 +67,7 @@ class CatTtsConfig(PreTrainedConfig):
     depth_head_dim: int = 128
     depth_feedforward: int = 8960
     adapter_width: int = 2048
-    place_inputs: bool = False
+    text_encoder_layers: int = 0
     guidance: float = 1.0
     codec: str = ""
 
@@ -79,10 +82,10 @@ class CatTtsConfig(PreTrainedConfig):
             raise ConfigError(
                 f"guidance is {self.guidance!r}; expected a number above 0, up to 100"
             )
-        if self.guidance != 1 and not self.place_inputs:
+        if self.guidance != 1 and not self.text_encoder_layers:
             raise ConfigError(
-                f"guidance is {self.guidance:g}; expected 1 where place_inputs is false: such "
-                "a model has no alignment to be guided by"
+                f"guidance is {self.guidance:g}; expected 1 where text_encoder_layers is 0: such "
+                "a model has no condition to be guided by"
             )
         if self.depth_heads % self.depth_key_value_heads:
             raise ConfigError(
@@ -125,12 +128,8 @@ class TtsBatch:
         num_frames: number of frames of each row without padding.
         num_quantizers: number of codebooks kept of each row (`SequenceDropout`); None for all.
         scored: frames whose codes count in the loss; None for all that are not padding.
-        token_indices: for each frame of each row the index of its text token, that of the end
-            token after the last one; None without an alignment.
-        conditioned_from: first frame of each row that is conditioned on the alignment; None for
-            the first of all.
-        visible: frames whose codes are an input of later frames; None for all. Of a masked frame
-            only the alignment embedding remains.
+        spoken: what is said in each row, and when; None without a text encoder.
+        visible: frames whose codes are an input of later frames; None for all.
     """
 
     texts: Sequence[str]
@@ -138,8 +137,7 @@ class TtsBatch:
     num_frames: Sequence[int]
     num_quantizers: Int[Tensor, "batch"] | None = None
     scored: Bool[Tensor, "batch frames"] | None = None
-    token_indices: Sequence[Sequence[int]] | None = None
-    conditioned_from: Sequence[int] | None = None
+    spoken: Sequence[SpokenRow] | None = None
     visible: Bool[Tensor, "batch frames"] | None = None
 
 
@@ -153,8 +151,8 @@ class TtsOutput:
         end_loss_sum: cross-entropy of continue and end, summed over frames and ends.
         num_ends: number of these decisions.
         num_correct: number of codes that the model ranks first.
-        duration_loss_sum: cross-entropy of token durations, summed over the tokens that begin in
-            conditioned frames; None without an alignment.
+        duration_loss_sum: cross-entropy of the durations of phonemes, summed over these; None
+            without a text encoder.
     """
 
     codes_loss_sum: Float[Tensor, ""]

@@ -153,7 +153,7 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
             self.report,
             device=str(processes.device),
             join_share=self.join_share,
-            spell=lambda text: spell(text, recipe_text),
+            spell=self.spelled,
             count_tokens=lambda text: len(recipe_text.encode(text)),
         )
         self.text = self.text_of_data()
@@ -171,6 +171,10 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
     def text_of_recipe(self) -> TextCodec:
         """The text tokens before the data are read; clips that they cannot express are left out."""
         return make_text(self.config.model.text or self.config.model.llm)
+
+    def spelled(self, text: str) -> str | None:
+        """A training text as the model can say it; None leaves its clip out."""
+        return spell(text, self.text)
 
     def text_of_data(self) -> TextCodec:
         """The text tokens, with words or pieces of the data if the recipe asks for them."""

@@ -1,10 +1,11 @@
 """CAT-TTS with its losses: cross-entropy of codes and of the end of speech.
 
-Source: the paper's section 3.3. The text alignment is an addition of this project for small data
-sets (`tts.text_alignment`); the paper's recipe has none.
+Source: the paper's section 3.3. The text encoder is an addition of this project for small data
+sets (`tts.text_encoder`); the paper's recipe has none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,54 +13,42 @@ from jaxtyping import Bool, Int, UInt16
 from torch import Tensor
 
 from ...asr import Aligner
-from ...tts import CatTts, TtsBatch
+from ...speech.phonemes import AlignedText
+from ...tts import CatTts, SpokenRow, TtsBatch
 from ..data.coded_data import CodedRow
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import DrawnRows, SpeechTask
 
-# Of the loss of token durations, where there is an alignment.
-_DURATION_WEIGHT = 4.0
+# Of the loss of durations, where there is a text encoder.
+_DURATION_WEIGHT = 0.3
+# Share of the words that are read letter by letter, so that words without a pronunciation can be.
+_SPELLED_SHARE = 0.1
 
 
 class ClipAlignments:
-    """Text alignments of clips, each computed once.
+    """Durations of the phonemes of clips, each clip aligned once.
 
     Args:
-        aligner: finds the text token of each frame.
+        aligner: finds them.
     """
 
     def __init__(self, aligner: Aligner) -> None:
         self.aligner = aligner
         # Keyed by text and codes: the same clip may be part of several rows.
-        self._known: dict[tuple[str, bytes], list[int]] = {}
+        self._known: dict[tuple[str, bytes], AlignedText] = {}
 
-    def align(self, rows: Sequence[CodedRow]) -> None:
-        """Align the last clips of rows that are not aligned yet, as one batch."""
-        parts = [_last_clip(row, self._encode) for row in rows]
-        fresh = {key: part for part in parts if (key := _key(part)) not in self._known}
+    def align(self, rows: Sequence[CodedRow]) -> list[AlignedText]:
+        """Of the last clip of each row; those before it are its prompt."""
+        clips = [_last_clip(row) for row in rows]
+        fresh = {key: clip for clip in clips if (key := _key(clip)) not in self._known}
         texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
-        found = self.aligner.align(codes, texts)
-        self._known |= {k: indices.tolist() for k, indices in zip(fresh, found, strict=True)}
+        self._known |= zip(fresh, self.aligner.align(codes, texts), strict=True)
+        return [self._known[_key(clip)] for clip in clips]
 
-    def token_indices(self, rows: Sequence[CodedRow]) -> list[list[int]]:
-        """The index of the text token of each frame.
-
-        Earlier clips of a joined row are skipped: they get no alignment condition, and single
-        clips recur, where pairs of them hardly ever do.
-        """
-        self.align(rows)
-        return [self._of_row(row) for row in rows]
-
-    def _of_row(self, row: CodedRow) -> list[int]:
-        part = _last_clip(row, self._encode)
-        known = self._known[_key(part)]
-        offset = len(self._encode(row.text)) - len(self._encode(part[0]))
-        waiting = [offset] * (row.num_frames - len(known))
-        return waiting + [offset + index for index in known]
-
-    def _encode(self, text: str) -> list[int]:
-        tokens: list[int] = self.aligner.model.text.encode(text)
-        return tokens
+    def spoken(self, row: CodedRow, aligned: AlignedText, spelled: Sequence[bool]) -> SpokenRow:
+        """What a row says, with some words spelled."""
+        tokens, durations = aligned.tokens(self.aligner.lexicon, spelled)
+        return SpokenRow(tokens, durations, row.num_frames - row.segments[-1].frames)
 
 
 _Clip = tuple[str, UInt16[np.ndarray, "num_quantizers _"]]
@@ -70,12 +59,8 @@ def _key(clip: _Clip) -> tuple[str, bytes]:
     return text, codes.tobytes()
 
 
-def _last_clip(row: CodedRow, encode: Callable[[str], list[int]]) -> _Clip:
-    """Text and codes of a row's last clip; the complete row where tokens cross the clips."""
-    last, tokens = row.segments[-1], encode(row.text)
-    own = encode(last.text)
-    if tokens[len(tokens) - len(own) :] != own:
-        return row.text, row.codes
+def _last_clip(row: CodedRow) -> _Clip:
+    last = row.segments[-1]
     return last.text, np.ascontiguousarray(row.codes[:, row.num_frames - last.frames :])
 
 
@@ -85,7 +70,7 @@ class TtsTask(SpeechTask):
     Args:
         model: the model under training.
         config: the recipe.
-        alignments: the clips' alignments; None for a model without an alignment.
+        alignments: durations of the clips' phonemes; None for a model without a text encoder.
         sharded: whether weights are sharded: every rank then needs a gradient of every output
             layer, of codebooks too that none of its rows keeps.
     """
@@ -116,23 +101,22 @@ class TtsTask(SpeechTask):
         accuracy = output.num_correct / num_tokens
         losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
         if output.duration_loss_sum is not None:
-            losses["place"] = output.duration_loss_sum / num_tokens
-            losses["total"] = losses["total"] + _DURATION_WEIGHT * losses["place"]
+            losses["durations"] = output.duration_loss_sum / num_tokens
+            losses["total"] = losses["total"] + _DURATION_WEIGHT * losses["durations"]
         if self._sharded:
             weights = self.model.depth.exits.parameters()
             losses["total"] = losses["total"] + 0.0 * sum(weight.sum() for weight in weights)
         return losses
 
     def _batch(self, rows: DrawnRows) -> TtsBatch:
-        own, device, alignments = rows.batch.rows, self.model.device, self.alignments
+        own, device = rows.batch.rows, self.model.device
         return TtsBatch(
             texts=[row.text for row in own],
             audio_codes=self.padded_codes(own),
             num_frames=[row.num_frames for row in own],
             num_quantizers=self._kept(rows).to(device),
             scored=self._scored(rows).to(device),
-            token_indices=None if alignments is None else alignments.token_indices(own),
-            conditioned_from=self._conditioned_from(rows),
+            spoken=self._spoken(rows),
             visible=self._visible(rows),
         )
 
@@ -145,9 +129,9 @@ class TtsTask(SpeechTask):
     def _first_frames(self, rows: Sequence[CodedRow]) -> list[int]:
         """The first frame of each row that may be scored.
 
-        With an alignment, clips before the last are its prompt, which is not scored.
+        With a text encoder, clips before the last are its prompt, which is not scored.
         """
-        if self.model.guide is None:
+        if self.model.text_encoder is None:
             return [0] * len(rows)
         return [row.num_frames - row.segments[-1].frames for row in rows]
 
@@ -182,16 +166,18 @@ class TtsTask(SpeechTask):
         drawn = torch.stack([torch.rand(longest, generator=chance) for chance in chances])
         return (drawn >= self.config.frame_dropout).to(self.model.device)
 
-    def _conditioned_from(self, rows: DrawnRows) -> list[int]:
-        """First conditioned frame of each row; the number of frames in unconditioned rows."""
-        own = rows.batch.rows
-        first, dropout = self._first_frames(own), self.config.place_dropout
-        if self.alignments is None or not (self.training and dropout):
-            return first
-        # Independent of the draws of `_scored` and `_visible`.
-        chances = [torch.Generator().manual_seed(seed + 2) for seed in rows.seeds]
-        dropped = [torch.rand((), generator=chance) < dropout for chance in chances]
-        return [
-            row.num_frames if unconditioned else start
-            for row, start, unconditioned in zip(own, first, dropped, strict=True)
-        ]
+    def _spoken(self, rows: DrawnRows) -> list[SpokenRow] | None:
+        """What the rows say; in training some words are spelled, some rows unconditioned."""
+        if self.alignments is None:
+            return None
+        own, dropout = rows.batch.rows, self.config.place_dropout
+        spoken = []
+        for row, aligned, seed in zip(own, self.alignments.align(own), rows.seeds, strict=True):
+            # Independent of the draws of `_scored` and `_visible`.
+            chance = torch.Generator().manual_seed(seed + 2)
+            dropped = self.training and bool(torch.rand((), generator=chance) < dropout)
+            share = _SPELLED_SHARE if self.training else 0.0
+            spelled = (torch.rand(len(aligned.words), generator=chance) < share).tolist()
+            found = self.alignments.spoken(row, aligned, spelled)
+            spoken.append(replace(found, conditioned=not dropped))
+        return spoken

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 from ...asr import Aligner, CatAsr
 from ...errors import ConfigError
 from ...hf.torch_codec import TorchCodec
-from ...llm import TextCodec
+from ...llm import CharacterText, TextCodec
+from ...speech.phonemes import SPOKEN_CHARACTERS
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
 from ..data.coded_data import CodedBatch
 from ..logging import TensorBoardLog
@@ -23,6 +25,7 @@ from .tts_task import ClipAlignments, TtsTask
 _ROWS_AT_ONCE = 16
 # Default guidance of models that are trained for it; 2 was about as intelligible.
 _GUIDANCE = 3.0
+_TEXT_ENCODER_LAYERS = 3
 # Of the speech of a validation.
 _MOST_SECONDS = 8.0
 
@@ -60,45 +63,58 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         """Make the model of the recipe for the codes of the data."""
         run, info = self.config, self.data.info
         shape: dict[str, Any] = DEPTHS[run.depth]
+        self._check_codec()
         config = CatTtsConfig(
             text_config=self.language_model_config(),
             num_quantizers=info.num_quantizers,
             codebook_size=info.codebook_size,
             code_rank=run.model.code_rank,
-            place_inputs=bool(run.aligner),
+            text_encoder_layers=_TEXT_ENCODER_LAYERS if run.aligner else 0,
             guidance=_GUIDANCE if run.aligner and run.place_dropout else 1.0,
             codec=info.identity,
             **shape,
         )
-        model = CatTts(config, self.text, run.seed)
+        aligner = self.aligner
+        model = CatTts(config, self.text, run.seed, aligner.lexicon if aligner else None)
         self.start_weights(model)
-        return TtsTask(model, run, self.alignments(), self.processes.sharded)
+        alignments = None if aligner is None else ClipAlignments(aligner)
+        return TtsTask(model, run, alignments, self.processes.sharded)
 
-    def alignments(self) -> ClipAlignments | None:
-        """Alignments by the recipe's CAT-ASR, if there is one; it must know the codes of this run.
+    def _check_codec(self) -> None:
+        """Check that the aligner knows the codes of this run."""
+        known, own = self.aligner and self.aligner.model.config.codec, self.data.info.identity
+        if self.aligner and known != own:
+            raise ConfigError(
+                f"the aligner {self.config.aligner!r} reads codes of the codec {known}, and "
+                f"data.codec is {own}; train one on these codes"
+            )
+
+    @cached_property
+    def aligner(self) -> Aligner | None:
+        """The recipe's aligner, if there is one.
 
         Raises:
-            ConfigError: it does not, or has no CTC head.
+            ConfigError: it has no phoneme scores.
         """
         folder = self.config.aligner
         if not folder:
             return None
         model: Any = CatAsr.from_pretrained(folder)
-        if model.config.codec != self.data.info.identity:
-            raise ConfigError(
-                f"the aligner {folder!r} reads codes of the codec {model.config.codec}, and "
-                f"data.codec is {self.data.info.identity}; train one on these codes"
-            )
-        return ClipAlignments(Aligner(model.to(self.processes.device)))
+        return Aligner(model.to(self.processes.device))
 
     def text_of_recipe(self) -> TextCodec:
-        """Those of the aligner, if there is one: the alignment is one of its tokens."""
-        folder = self.config.aligner
-        return CatAsr.from_pretrained(folder).text if folder else super().text_of_recipe()
+        """With an aligner, what a lexicon can pronounce: letters, and signs that make pauses."""
+        return CharacterText(SPOKEN_CHARACTERS) if self.aligner else super().text_of_recipe()
 
     def text_of_data(self) -> TextCodec:
-        """Those of the aligner, which has its words or pieces already."""
-        return self.text if self.config.aligner else super().text_of_data()
+        """With an aligner, no words or pieces: the text encoder has phonemes."""
+        return self.text if self.aligner else super().text_of_data()
+
+    def spelled(self, text: str) -> str | None:
+        """With an aligner, None for a text with a word that its lexicon lacks."""
+        found = super().spelled(text)
+        known = self.aligner is None or (found is not None and self.aligner.knows(found))
+        return found if known else None
 
     def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Progressive Sequence Dropout."""
