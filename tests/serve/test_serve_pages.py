@@ -128,7 +128,7 @@ def test_the_microphone_page_says_why_it_cannot(serving, tmp_path):
 
 def test_the_documentation_shows_every_request(server, tmp_path):
     with browsing(f"{server.url}/docs", tmp_path) as page:
-        page.wait_until("document.querySelectorAll('.opblock').length === 12")
+        page.wait_until("document.querySelectorAll('.opblock').length === 13")
         page.wait_until(
             "document.querySelector('.info .title')?.textContent.includes('moss-audio')"
         )

@@ -153,6 +153,20 @@ def test_bodies_that_are_no_object_of_this_kind(speaker_server):
     wait_until_silent(speaker_server)
 
 
+def test_built_in_voices_are_listed_and_speak(speaker_server, server):
+    with speaker_server.client() as client:
+        assert client.built_in_voices() == ["anna", "ben"]
+        sounds = [client.speak("ab", "pcm", voice=name) for name in ("anna", "ben", "default")]
+        assert len(set(sounds)) == 3
+        with pytest.raises(InputError, match=r"no such voice; .* use anna, ben, 'default'"):
+            client.speak("ab", voice="carl")
+    where = f"{speaker_server.url}/v1/audio/voices"
+    listed = httpx.get(where, trust_env=False).json()
+    assert listed == {"voices": ["anna", "ben"], "default": "anna"}
+    answer = httpx.get(f"{server.url}/v1/audio/voices", trust_env=False)
+    refused(answer, 404, "not_found", "--tts FOLDER")
+
+
 def test_models_are_listed(speaker_server, server):
     for running, names in [(speaker_server, ["cat-tts"]), (server, [])]:
         listed = httpx.get(f"{running.url}/v1/models", trust_env=False).json()
@@ -198,7 +212,7 @@ def test_long_voices_and_servers_without_voices(speaking, tmp_path):
             client.speak("a", voice=voice)
     with speaking() as running:
         answer = post(running, {"input": "a", "voice": voice})
-        refused(answer, 400, "bad_input", "--voices", "voice")
+        refused(answer, 400, "bad_input", "use anna, ben, 'default'; or start", "voice")
 
 
 def test_texts_wait_in_turn_and_too_many_are_busy(speaking):

@@ -12,6 +12,8 @@ from moss_audio_tokenizer.errors import InputError
 class ToySpeaker:
     """A frame for every letter, as `Synthesizer` gives them."""
 
+    voices = ("anna", "ben")
+
     def __init__(self, frame_seconds=0.0):
         self.codec = ToyCodec()
         self.frame_seconds = frame_seconds

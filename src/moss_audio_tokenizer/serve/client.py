@@ -109,6 +109,11 @@ class CodecClient(AbstractContextManager["CodecClient"]):
         """Delete a voice."""
         self._request("DELETE", f"/v1/voices/{voice}")
 
+    def built_in_voices(self) -> list[str]:
+        """Names of the speech model's built-in voices; the first is the default."""
+        found = _document(self._request("GET", "/v1/audio/voices", {}))
+        return [str(name) for name in found.get("voices", [])]
+
     def speak(self, text: str, audio_format: str = "wav", **options: Any) -> bytes:
         """Synthesize a text to the bytes of a sound file.
 

@@ -284,9 +284,13 @@ class SpeechService(ModelService):
         """What the model makes of a request."""
         raise NotImplementedError
 
+    def _describe(self, model: Any) -> None:
+        """Take from the opened model what requests are checked with."""
+
     def _run(self) -> None:
         try:
             model = self._open_model()
+            self._describe(model)
             self._opened.set_result(model.codec.info)
         except Exception as problem:
             self._opened.set_exception(problem)
@@ -321,15 +325,25 @@ class SpeechSynthesizer(Protocol):
 
     codec: Codec
 
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names of the built-in voices; the first is the default."""
+        ...
+
     def stream(self, text: str, **options: Any) -> Iterator[Samples]:
         """Synthesize a text, a frame of samples at a time."""
         ...
 
 
 class TextToSpeech(SpeechService):
-    """Text to speech: a task is a text with options of `SpeechSynthesizer.stream`."""
+    """Text to speech: a task is a text with options of `SpeechSynthesizer.stream`.
+
+    Attributes:
+        voices: names of the model's built-in voices, once it is loaded.
+    """
 
     name, busy, subject = "speech model", "texts are spoken", "text"
+    voices: tuple[str, ...] = ()
 
     @property
     def _num_waiting(self) -> int:
@@ -337,6 +351,9 @@ class TextToSpeech(SpeechService):
 
     def _ended(self, request: SpeechRequest) -> None:
         self.metrics.speeches.labels(request.ending).inc()
+
+    def _describe(self, model: SpeechSynthesizer) -> None:
+        self.voices = model.voices
 
     def _results(self, model: SpeechSynthesizer, request: SpeechRequest) -> Iterator[Samples]:
         text, options = request.task

@@ -44,7 +44,8 @@ _MEDIA_TYPES = {
 _STREAMED = ("wav", "pcm")
 _RAW_RATE = 24_000
 _UNKNOWN_SIZE = 0xFFFFFFFF
-_ANY_VOICE = "default"
+_DEFAULT_VOICE = "default"
+_NO_MODEL = "this server has no TTS model; start it with --tts FOLDER"
 # A character of JSON takes 12 bytes at most, and the other fields are short.
 _BODY_BYTES = 12 * MAX_TEXT_CHARACTERS + 4096
 # Below this, float32 scores overflow; top_k=1 is greedy.
@@ -62,8 +63,12 @@ class SpeechBody(BaseModel):
     input: Annotated[str, Field(min_length=1, description="The text to say.")]
     model: Annotated[str, Field(description="A model of /v1/models.")] = MODEL
     voice: Annotated[
-        str, Field(description="A voice of POST /v1/voices with a text, or 'default'.")
-    ] = _ANY_VOICE
+        str,
+        Field(
+            description="A name of GET /v1/audio/voices, what POST /v1/voices with a text "
+            "answered, or 'default', the first name."
+        ),
+    ] = _DEFAULT_VOICE
     response_format: Annotated[
         Literal["wav", "pcm", "flac", "opus", "mp3"],
         Field(description="wav and pcm (24 kHz, 16 bits, mono) are streamed."),
@@ -114,7 +119,7 @@ def speech_routes(
     async def speak(request: Request) -> Response:
         """Synthesize a text; wav and pcm are streamed from the first frame on."""
         if speeches is None:
-            raise Refused("not_found", "this server has no TTS model; start it with --tts FOLDER")
+            raise Refused("not_found", _NO_MODEL)
         async with AsyncExitStack() as turn:
             async with answered_after_reading(request):
                 speech = await turn.enter_async_context(speeches.turn(client_of(request)))
@@ -130,6 +135,16 @@ def speech_routes(
             encoder = SpeechEncoder(audio_format, rate)
             patience = speeches.settings.idle_seconds
             return SpeechResponse(first, speech, encoder, patience, turn.pop_all())
+
+    @router.get("/audio/voices")
+    @router.head("/audio/voices", include_in_schema=False)
+    async def list_voices() -> dict[str, Any]:
+        """The built-in voices, which requests may name; the first is the default."""
+        if speeches is None:
+            raise Refused("not_found", _NO_MODEL)
+        speeches.require_open()
+        names = list(speeches.voices)
+        return {"voices": names, "default": names[0] if names else None}
 
     return router
 
@@ -176,15 +191,21 @@ async def _options(
     longest = body.max_seconds or speeches.settings.max_speech_seconds
     options = body.model_dump(include=_SAMPLING, exclude_none=True)
     options["max_frames"] = max(1, round(longest * speeches.info.frame_rate))
-    if body.voice == _ANY_VOICE:
+    if body.voice == _DEFAULT_VOICE:
         return options
+    if body.voice in speeches.voices:
+        return options | {"voice": body.voice}
+    known = ", ".join((*speeches.voices, repr(_DEFAULT_VOICE)))
     if voices is None:
-        _no_voice("this server keeps no voices; start it with --voices DIR, or use 'default'")
+        _no_voice(
+            f"there is no voice {body.voice!r:.60}; use {known}; or start the server with "
+            "--voices DIR and upload a recording"
+        )
     text = await asyncio.to_thread(voices.text, body.voice)
     codes = await asyncio.to_thread(voices.find, body.voice)
     speeches.metrics.looked_up(codes is not None)
     if codes is None:
-        _no_voice("no such voice; upload the recording (again), or use 'default'")
+        _no_voice(f"no such voice; upload the recording (again), or use {known}")
     if not text:
         _no_voice("it was uploaded without a transcript; upload it with ?text= to /v1/voices")
     got, most = codes.duration_seconds, speeches.settings.max_prompt_seconds
