@@ -15,6 +15,7 @@ from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.model_facts import is_exported_speech, is_speech_model
 from moss_audio_tokenizer.speech.onnx_speech import OnnxAsr, OnnxTts
+from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.speech.sampling import CodeSampler, SpeechSampling
 from moss_audio_tokenizer.speech.synthesizer import Synthesizer
 from moss_audio_tokenizer.speech.transcriber import Transcriber
@@ -226,6 +227,59 @@ def test_transcripts_equal_those_of_pytorch(asr_pair, num_beams, codec_info):
 def test_ctc_scores_equal_those_of_pytorch(asr_pair):
     first, second = (model.ctc_scores(CODES) for model in asr_pair)
     np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "int8"])
+def encoder_pair(request, tmp_path_factory):
+    config = CatAsrConfig(
+        num_quantizers=LAYERS,
+        codebook_size=SIZE,
+        code_rank=2,
+        encoder_layers=3,
+        encoder_width=64,
+    )
+    model = CatAsr(config, TEXT, seed=3)
+    with torch.no_grad():
+        # Large enough for the greedy text to have letters, and no end.
+        model.frame_encoder.letter_head.weight.mul_(4)
+        model.frame_encoder.letter_head.bias.view(3, -1)[:, TEXT.end] = -30
+    model.lexicon = Lexicon({"a": "a"})
+    folder = tmp_path_factory.mktemp("encoder")
+    model.eval().save_pretrained(folder / "torch")
+    facts = export_speech(folder / "torch", folder / "onnx", request.param)
+    assert facts["graphs"] == ["frames.onnx"]
+    return CatAsr.from_pretrained(folder / "onnx"), OnnxAsr(folder / "onnx")
+
+
+def test_scores_of_an_encoder_equal_those_of_pytorch(encoder_pair):
+    first, second = (model.ctc_scores(CODES) for model in encoder_pair)
+    assert first.shape == (3 * CODES.shape[1], TEXT.num_tokens + 1)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_beams", [0, 1, 3])
+def test_transcripts_of_an_encoder_equal_those_of_pytorch(encoder_pair, num_beams, codec_info):
+    random = np.random.default_rng(0)
+    clips = [random.integers(0, SIZE, (LAYERS, count)) for count in (1, 9, 14)]
+    first, second = (
+        Transcriber(model, codec_info).transcripts(clips, 2, num_beams=num_beams)
+        for model in encoder_pair
+    )
+    assert [item.text for item in first] == [item.text for item in second]
+    assert any(item.words for item in first)
+
+
+def test_exported_encoders_say_what_they_are(encoder_pair, tmp_path):
+    loaded, exported = encoder_pair
+    assert is_exported_speech(exported.folder)
+    assert loaded.lexicon is not None
+    loaded.save_pretrained(tmp_path)
+    assert is_speech_model(tmp_path)
+    assert not is_exported_speech(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"encoder_layers": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="has no tensor 'frame_encoder"):
+        export_speech(tmp_path, tmp_path / "out")
 
 
 @pytest.fixture

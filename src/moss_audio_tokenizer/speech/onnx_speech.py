@@ -15,17 +15,20 @@ from jaxtyping import Float32, Int64
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import MALFORMED, CheckpointError
 from ..onnx.runtime import Runtime
-from .model_facts import GRAPHS, ModelFacts
+from .model_facts import ModelFacts, graphs_of
 from .token_frames import FrameAlignment
 from .tokens import TextCodec, load_text
 from .tts_generation import TtsInput
 
 # Weights of the Transformers' blocks, which only the graphs read.
-_BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
+_BLOCKS = (
+    *("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance."),
+    *("frame_encoder.encoder.", "frame_encoder.input_norm."),
+)
 # Projections by NumPy. They are stored by columns, which is faster for few rows.
 _PROJECTIONS = (
     *("depth.exits.", "frame_head.", "guide.context.", "guide.durations."),
-    "language_model.lm_head.",
+    *("language_model.lm_head.", "frame_encoder.letter_head."),
 )
 _LOWEST = np.finfo(np.float32).min
 _EPSILON = np.finfo(np.float32).eps
@@ -61,7 +64,7 @@ class OnnxModel:
         single = Runtime(runtime.device, 1)
         self.sessions = [
             (single if name == "depth.onnx" else runtime).session(self.folder / name)
-            for name in GRAPHS[self.kind]
+            for name in graphs_of(self.config)
         ]
 
     def rotations(
@@ -294,8 +297,18 @@ class OnnxAsr(OnnxModel):
         self, codes: Int64[np.ndarray, "num_quantizers frames"]
     ) -> Float32[np.ndarray, "steps classes"]:
         """CTC log-probabilities of a clip: the text tokens and, last, the blank."""
+        if not self.facts.has_language_model:
+            return self._encoder_scores(codes)
         states = TemporalRows(self, [self._prompt(codes)]).states[0]
         return _log_softmax(self.linear(states, "frame_head"))
+
+    def _encoder_scores(self, codes: np.ndarray) -> Float32[np.ndarray, "steps classes"]:
+        """Several steps a frame."""
+        embeds = self.embedded_codes(codes)[None]
+        states = self.sessions[0].run(["hidden"], {"embeds": embeds})[0][0]
+        scores = self.linear(states, "frame_encoder.letter_head")
+        steps = self.facts.steps_per_frame * len(states)
+        return _log_softmax(np.ascontiguousarray(scores).reshape(steps, -1))
 
     def _prompt(self, codes: np.ndarray) -> np.ndarray:
         """[frames][start of text]."""
