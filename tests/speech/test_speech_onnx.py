@@ -15,6 +15,7 @@ from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.model_facts import is_exported_speech, is_speech_model
 from moss_audio_tokenizer.speech.onnx_speech import OnnxAsr, OnnxTts
+from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.speech.sampling import CodeSampler, SpeechSampling
 from moss_audio_tokenizer.speech.synthesizer import Synthesizer
 from moss_audio_tokenizer.speech.transcriber import Transcriber
@@ -27,12 +28,12 @@ RANDOM = np.random.default_rng(0)
 CODES = RANDOM.integers(0, SIZE, (LAYERS, 5))
 
 
-def language_model(kind: str):
+def language_model(kind: str, width: int = 16):
     if kind == "qwen2":
-        return language_model_config(16, 2, 2, TEXT.num_tokens)
+        return language_model_config(width, 2, 2, TEXT.num_tokens)
     return Qwen3Config(
         vocab_size=TEXT.num_tokens,
-        hidden_size=16,
+        hidden_size=width,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -61,15 +62,17 @@ def strong(model):
     params=[
         ("qwen2", {}),
         ("qwen3", {"adapter_width": 10}),
-        ("qwen2", {"place_inputs": True, "guidance": 2.0}),
-        ("qwen3", {"place_inputs": True, "code_rank": 0}),
-        ("qwen3", {"place_inputs": True, "weights": "int8"}),
+        ("qwen3", {"code_rank": 0, "weights": "int8"}),
         ("qwen2", {"adapter_width": 10, "weights": "float16"}),
     ],
-    ids=["qwen2", "qwen3-adapter", "guided", "aligned", "int8", "float16"],
+    ids=["qwen2", "qwen3-adapter", "int8", "float16"],
 )
 def tts_pair(request, tmp_path_factory):
-    kind, changes = request.param
+    return exported_pair(tmp_path_factory.mktemp("tts"), *request.param)
+
+
+def exported_pair(folder, kind, changes):
+    """A model of PyTorch, and its export."""
     weights = changes.get("weights", "float32")
     values = {
         "num_quantizers": LAYERS,
@@ -84,8 +87,9 @@ def tts_pair(request, tmp_path_factory):
         "adapter_width": 0,
     }
     values |= {name: value for name, value in changes.items() if name != "weights"}
-    model = strong(CatTts(CatTtsConfig(text_config=language_model(kind), **values), TEXT, seed=3))
-    folder = tmp_path_factory.mktemp("tts")
+    width = 64 if "text_encoder_layers" in changes else 16
+    config = CatTtsConfig(text_config=language_model(kind, width), **values)
+    model = strong(CatTts(config, TEXT, 3, Lexicon({"ab": "æb", "c": "si"})))
     model.save_pretrained(folder / "torch")
     export_speech(folder / "torch", folder / "onnx", weights)
     # Weights in fewer bits are others: PyTorch computes with these too.
@@ -113,6 +117,30 @@ def test_codes_equal_those_of_pytorch(tts_pair, num_quantizers, greedy, monkeypa
     assert first.audio_codes.shape[1:] == (2, 12)
     assert np.array_equal(first.audio_codes, second.audio_codes)
     np.testing.assert_allclose(decisions[:12], decisions[12:], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("qwen2", {"guidance": 2.0}),
+        ("qwen3", {"code_rank": 0}),
+        ("qwen3", {"guidance": 3.0, "weights": "int8"}),
+    ],
+    ids=["guided", "plain", "int8"],
+)
+def test_spoken_phonemes_equal_those_of_pytorch(kind, changes, tmp_path):
+    """Durations, conditions and codes; with and without a prompt."""
+    pair = exported_pair(tmp_path, kind, changes | {"text_encoder_layers": 2})
+    tokens = pair[0].lexicon.tokens("ab c")
+    for codes in (None, CODES):
+        one, other = (model.encode_text(tokens, codes) for model in pair)
+        for name in ("duration_scores", "conditions", "remaining"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=2e-3)
+    sampling = SpeechSampling(max_frames=12, seed=4, do_sample=False)
+    texts, prompts = ["ab c", "c a abca"], [None, Prompt(CODES, "c a")]
+    first, second = (generate(model, texts, prompts, sampling) for model in pair)
+    assert np.array_equal(first.audio_codes_lengths, second.audio_codes_lengths)
+    assert np.array_equal(first.audio_codes, second.audio_codes)
 
 
 def test_frames_are_streamed(tts_pair):
@@ -226,6 +254,59 @@ def test_transcripts_equal_those_of_pytorch(asr_pair, num_beams, codec_info):
 def test_ctc_scores_equal_those_of_pytorch(asr_pair):
     first, second = (model.ctc_scores(CODES) for model in asr_pair)
     np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "int8"])
+def encoder_pair(request, tmp_path_factory):
+    config = CatAsrConfig(
+        num_quantizers=LAYERS,
+        codebook_size=SIZE,
+        code_rank=2,
+        encoder_layers=3,
+        encoder_width=64,
+    )
+    model = CatAsr(config, TEXT, seed=3)
+    with torch.no_grad():
+        # Large enough for the greedy text to have letters, and no end.
+        model.frame_encoder.letter_head.weight.mul_(4)
+        model.frame_encoder.letter_head.bias.view(3, -1)[:, TEXT.end] = -30
+    model.lexicon = Lexicon({"a": "a"})
+    folder = tmp_path_factory.mktemp("encoder")
+    model.eval().save_pretrained(folder / "torch")
+    facts = export_speech(folder / "torch", folder / "onnx", request.param)
+    assert facts["graphs"] == ["frames.onnx"]
+    return CatAsr.from_pretrained(folder / "onnx"), OnnxAsr(folder / "onnx")
+
+
+def test_scores_of_an_encoder_equal_those_of_pytorch(encoder_pair):
+    first, second = (model.ctc_scores(CODES) for model in encoder_pair)
+    assert first.shape == (3 * CODES.shape[1], TEXT.num_tokens + 1)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_beams", [0, 1, 3])
+def test_transcripts_of_an_encoder_equal_those_of_pytorch(encoder_pair, num_beams, codec_info):
+    random = np.random.default_rng(0)
+    clips = [random.integers(0, SIZE, (LAYERS, count)) for count in (1, 9, 14)]
+    first, second = (
+        Transcriber(model, codec_info).transcripts(clips, 2, num_beams=num_beams)
+        for model in encoder_pair
+    )
+    assert [item.text for item in first] == [item.text for item in second]
+    assert any(item.words for item in first)
+
+
+def test_exported_encoders_say_what_they_are(encoder_pair, tmp_path):
+    loaded, exported = encoder_pair
+    assert is_exported_speech(exported.folder)
+    assert loaded.lexicon is not None
+    loaded.save_pretrained(tmp_path)
+    assert is_speech_model(tmp_path)
+    assert not is_exported_speech(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"encoder_layers": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="has no tensor 'frame_encoder"):
+        export_speech(tmp_path, tmp_path / "out")
 
 
 @pytest.fixture

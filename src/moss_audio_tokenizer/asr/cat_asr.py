@@ -1,7 +1,8 @@
 """CAT-ASR: a decoder-only model over [frames of codes][start of text][text][end].
 
 Owns the sequences, the cross-entropy on the text alone, and decoding; a frame is the sum of the
-embeddings of its codes. Knows nothing of audio, training data or optimizers.
+embeddings of its codes. For little data, a bidirectional encoder over the frames takes the place of
+the decoder-only model (`frame_encoder`). Knows nothing of audio, training data or optimizers.
 Source: the paper's appendix E.
 """
 
@@ -13,34 +14,45 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int64, Integer
+from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig
 
+from ..checkpoint.stored_weights import find_checkpoint
 from ..codes.codec import Codec
-from ..errors import InputError
+from ..errors import CheckpointError, ConfigError, InputError
+from ..files import atomic_path
 from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
+from ..llm.bidirectional import HEAD_DIM
 from ..llm.folder_model import FolderModel
 from ..llm.llm import check_whole, checked_language_model, nested_config
 from ..model.inputs import require_device
 from ..speech.asr_decoding import transcribe_codes
+from ..speech.phonemes import LEXICON_NAME, TICKS, Lexicon, phonemes_of
 from ..speech.transcriber import Transcriber as SpeechTranscriber
+from .frame_encoder import LEAST_LAYERS, FrameEncoder, FrameScores, ctc_loss
 
 _STD = 0.02
+_MOST_ENCODER_LAYERS = 128
 
 
 class CatAsrConfig(PreTrainedConfig):
     """Sizes of a `CatAsr`.
 
     Attributes:
-        text_config: configuration of the decoder-only language model, with its text tokens.
+        text_config: configuration of the decoder-only language model, with its text tokens; None
+            with an encoder.
         num_quantizers: number of codebooks that the model can read.
         codebook_size: number of entries of each codebook.
         code_rank: rank of the code embeddings (`CodeEmbedding`); 0 for full tables.
         frame_scores: add a CTC head on the states of the frames, trained by a second loss
-            (`AsrOutput.frame_loss`) and decoded with ``num_beams=0``.
+            (`AsrOutput.frame_loss`) and decoded with ``num_beams=0``. An encoder always has one.
+        encoder_layers: number of blocks of the bidirectional encoder that takes the place of the
+            language model (`FrameEncoder`), 3 or more; 0, as in the paper, for none.
+        encoder_width: its channels, a multiple of 64.
+        encoder_dropout: its probability of dropout.
         codec: identity of the codec whose codes the model reads; empty if unknown.
 
     Raises:
@@ -54,6 +66,9 @@ class CatAsrConfig(PreTrainedConfig):
     codebook_size: int = 1024
     code_rank: int = 0
     frame_scores: bool = False
+    encoder_layers: int = 0
+    encoder_width: int = 256
+    encoder_dropout: float = 0.1
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -62,6 +77,25 @@ class CatAsrConfig(PreTrainedConfig):
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
         check_whole(self, {"num_quantizers": 1, "codebook_size": 1, "code_rank": 0})
+        check_whole(self, {"encoder_layers": 0}, most=_MOST_ENCODER_LAYERS)
+        check_whole(self, {"encoder_width": 1})
+        if self.encoder_layers:
+            self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        layers, width, dropout = self.encoder_layers, self.encoder_width, self.encoder_dropout
+        if layers < LEAST_LAYERS or width % HEAD_DIM:
+            raise ConfigError(
+                f"encoder_layers is {layers} and encoder_width {width}; expected {LEAST_LAYERS} or "
+                f"more, or 0 for none, and a multiple of {HEAD_DIM}"
+            )
+        if not isinstance(dropout, float | int) or not 0 <= dropout < 1:
+            raise ConfigError(f"encoder_dropout is {dropout!r}; expected 0 up to 1")
+        if self.text_config is not None or self.frame_scores:
+            raise ConfigError(
+                "encoder_layers is given beside text_config or frame_scores; expected an encoder "
+                "or a language model, not both"
+            )
 
 
 @dataclass
@@ -69,17 +103,21 @@ class AsrOutput:
     """Losses of one batch.
 
     Attributes:
-        loss_sum: cross-entropy, summed over the target tokens.
-        num_tokens: number of target tokens, end tokens included.
-        num_correct: number of target tokens that the model ranks first.
+        loss_sum: cross-entropy, summed over the target tokens; with an encoder, CTC loss of the
+            texts, summed over rows.
+        num_tokens: number of target tokens, end tokens of a language model included.
+        num_correct: number of target tokens that the model ranks first; None with an encoder.
         frame_loss: CTC loss of the texts by the frames, summed over rows (Graves et al. 2006);
-            None without a CTC head.
+            None without a CTC head beside a language model.
+        phoneme_loss: CTC loss of the phonemes, summed over rows whose words the lexicon has; None
+            without such a row.
     """
 
     loss_sum: Float[Tensor, ""]
     num_tokens: int
-    num_correct: Float[Tensor, ""]
+    num_correct: Float[Tensor, ""] | None = None
     frame_loss: Float[Tensor, ""] | None = None
+    phoneme_loss: Float[Tensor, ""] | None = None
 
 
 class CatAsr(FolderModel):
@@ -89,6 +127,10 @@ class CatAsr(FolderModel):
         config: sizes of the model, whose weights are random; `from_pretrained` loads trained ones.
         text: tokens of texts; those of ``config.text_config`` must be as many or more.
         seed: seed of the random weights.
+
+    Attributes:
+        lexicon: pronunciations, for the phoneme loss of an encoder and to align by phonemes; None
+            if the model has none.
     """
 
     config_class = CatAsrConfig
@@ -98,24 +140,58 @@ class CatAsr(FolderModel):
     def __init__(self, config: CatAsrConfig, text: TextCodec | None = None, seed: int = 0) -> None:
         super().__init__(config)
         self.text: TextCodec = ByteText() if text is None else text
-        self.language_model = made_language_model(
-            checked_language_model(config.text_config, self.text), seed
-        )
-        width = self.language_model.get_input_embeddings().embedding_dim
+        self.lexicon: Lexicon | None = None
+        self.language_model: Any = None
+        self.frame_encoder: FrameEncoder | None = None
+        self.frame_head: nn.Linear | None = None
+        width = config.encoder_width
+        if not config.encoder_layers:
+            language = checked_language_model(config.text_config, self.text)
+            self.language_model = made_language_model(language, seed)
+            width = self.language_model.get_input_embeddings().embedding_dim
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.code_embedding = CodeEmbedding(
                 config.num_quantizers, config.codebook_size, width, config.code_rank
             )
-            self.start_of_text = nn.Parameter(torch.randn(width) * _STD)
-            # The classes are the text tokens and the blank of CTC.
-            self.frame_head = (
-                nn.Linear(width, self.text.num_tokens + 1) if config.frame_scores else None
+            self._make_heads(config, width)
+
+    def _make_heads(self, config: CatAsrConfig, width: int) -> None:
+        if config.encoder_layers:
+            self.frame_encoder = FrameEncoder(
+                width, config.encoder_layers, config.encoder_dropout, self.text.num_tokens
             )
+            return
+        self.start_of_text = nn.Parameter(torch.randn(width) * _STD)
+        if config.frame_scores:
+            # The classes are the text tokens and the blank of CTC.
+            self.frame_head = nn.Linear(width, self.text.num_tokens + 1)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> Any:  # type: ignore[override]
+        """Load a model for inference, with its lexicon if it has one; as `FolderModel`'s."""
+        folder = find_checkpoint(path, options)
+        model = super().from_pretrained(folder)
+        if (folder / LEXICON_NAME).is_file():
+            model.lexicon = Lexicon.load(folder / LEXICON_NAME)
+        return model
+
+    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """Write the model's folder, with its lexicon if it has one; as `FolderModel`'s."""
+        super().save_pretrained(path)
+        if self.lexicon is not None:
+            with atomic_path(Path(path) / LEXICON_NAME, error=CheckpointError) as beside:
+                self.lexicon.save(beside)
+
+    @property
+    def base_model(self) -> Any:
+        """The Transformer that all frames pass: the language model, or the encoder."""
+        return self.language_model if self.frame_encoder is None else self.frame_encoder
 
     def targets(self, text: str) -> list[int]:
-        """The ids to predict: the text's tokens and the end token."""
-        return [*self.text.encode(text), self.text.end]
+        """The ids to predict: the text's tokens and, for a language model, the end token."""
+        ids = self.text.encode(text)
+        return ids if self.language_model is None else [*ids, self.text.end]
 
     def forward(
         self,
@@ -123,15 +199,20 @@ class CatAsr(FolderModel):
         num_frames: Sequence[int],
         texts: Sequence[str],
         kept: Int[Tensor, "batch"] | None = None,
+        visible: Bool[Tensor, "batch frames"] | None = None,
     ) -> AsrOutput:
-        """Cross-entropy of the texts.
+        """Cross-entropy of the texts, or their CTC loss by an encoder.
 
         Args:
             audio_codes: codes, right-padded.
             num_frames: number of frames of each row without padding.
             texts: transcript of each row.
             kept: number of codebooks that the model sees of each row; None for all.
+            visible: frames that an encoder sees; None for all.
         """
+        if self.frame_encoder is not None:
+            scores = self._encoder_scores(audio_codes, num_frames, kept, visible)
+            return self._encoder_losses(scores, num_frames, texts)
         targets = [self.targets(text) for text in texts]
         prompts = self._prompts(audio_codes, num_frames, kept)
         states = self._states(prompts, targets)
@@ -156,17 +237,53 @@ class CatAsr(FolderModel):
             return None
         longest = max(map(len, prompts))
         scores = self.frame_head(states[:, :longest]).float().log_softmax(-1)
-        lengths = torch.tensor([len(ids) - 1 for ids in targets])
-        return F.ctc_loss(
-            scores.transpose(0, 1),
-            torch.tensor([token for ids in targets for token in ids[:-1]], device=scores.device),
-            torch.tensor([len(prompt) for prompt in prompts]),
-            lengths,
-            blank=self.text.num_tokens,
-            reduction="sum",
-            # A text with more tokens than frames has no alignment.
-            zero_infinity=True,
+        steps = [len(prompt) for prompt in prompts]
+        return ctc_loss(scores, steps, [ids[:-1] for ids in targets])
+
+    def _encoder_scores(
+        self,
+        audio_codes: Tensor,
+        num_frames: Sequence[int],
+        kept: Tensor | None,
+        visible: Tensor | None = None,
+    ) -> FrameScores:
+        """Scores of both heads of the encoder.
+
+        Raises:
+            InputError: the model has none.
+        """
+        if self.frame_encoder is None:
+            raise InputError(
+                "this model has no phoneme scores: it was trained without encoder_layers"
+            )
+        frames = self.code_embedding(audio_codes, kept)
+        scores: FrameScores = self.frame_encoder(frames, num_frames, visible)
+        return scores
+
+    def _encoder_losses(
+        self, scores: FrameScores, num_frames: Sequence[int], texts: Sequence[str]
+    ) -> AsrOutput:
+        targets, steps = [self.targets(text) for text in texts], [TICKS * n for n in num_frames]
+        phonemes = [self._phonemes(text) for text in texts]
+        known = [row for row, of_row in enumerate(phonemes) if of_row]
+        phoneme_loss = None
+        if known:
+            of_known = scores.phonemes[torch.tensor(known, device=scores.phonemes.device)]
+            phoneme_loss = ctc_loss(
+                of_known, [steps[row] for row in known], [phonemes[row] for row in known]
+            )
+        return AsrOutput(
+            loss_sum=ctc_loss(scores.letters, steps, targets),
+            num_tokens=sum(map(len, targets)),
+            phoneme_loss=phoneme_loss,
         )
+
+    def _phonemes(self, text: str) -> list[int]:
+        """Indices in `PHONEMES`; empty where a word is not in the lexicon, or there is none."""
+        if self.lexicon is None:
+            return []
+        words = [self.lexicon.pronounce(word) for word in text.lower().split()]
+        return phonemes_of([token for word in words for token in word]) if all(words) else []
 
     def _prompts(
         self, audio_codes: Tensor, num_frames: Sequence[int], kept: Tensor | None
@@ -205,23 +322,45 @@ class CatAsr(FolderModel):
     ) -> Float[Tensor, "batch steps classes"]:
         """CTC log-probabilities of the text tokens and, last, the blank.
 
-        There is one step more than frames: the start-of-text vector behind them.
+        An encoder has `TICKS` steps a frame. With a language model there is one step more than
+        frames: the start-of-text vector behind them.
 
         Args:
             audio_codes: codes, right-padded.
             num_frames: number of frames of each row without padding (default: all). Later steps
-                than the start-of-text vector are undefined.
+                are undefined.
             kept: number of codebooks that the model sees of each row; None for all.
         """
-        if self.frame_head is None:
-            raise InputError("this model has no frame scores: it was trained without frame_weight")
         batch, frames = audio_codes.shape[1:]
         counts = [frames] * batch if num_frames is None else num_frames
+        if self.frame_encoder is not None:
+            return self._encoder_scores(audio_codes, counts, kept).letters
+        if self.frame_head is None:
+            raise InputError("this model has no frame scores: it was trained without frame_weight")
         # Without a mask: padding lies behind, and attention is causal.
         prompts = pad_sequence(self._prompts(audio_codes, counts, kept), batch_first=True)
         states = self.language_model.base_model(inputs_embeds=prompts).last_hidden_state
         scores: Tensor = self.frame_head(states).float().log_softmax(-1)
         return scores
+
+    @torch.no_grad()
+    def phoneme_scores(
+        self,
+        audio_codes: Int[Tensor, "num_quantizers batch frames"],
+        num_frames: Sequence[int],
+        kept: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch steps phonemes"]:
+        """CTC log-probabilities of `PHONEMES` and, last, the blank; `TICKS` steps a frame.
+
+        Args:
+            audio_codes: codes, right-padded.
+            num_frames: number of frames of each row without padding. Later steps are undefined.
+            kept: number of codebooks that the model sees of each row; None for all.
+
+        Raises:
+            InputError: the model has no encoder.
+        """
+        return self._encoder_scores(audio_codes, num_frames, kept).phonemes
 
     def ctc_scores(
         self, codes: Int64[np.ndarray, "num_quantizers frames"]
@@ -232,7 +371,13 @@ class CatAsr(FolderModel):
         return scores
 
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "TorchAsrDecoder":
-        """Read the frames of clips as one batch (`speech.asr_decoding`)."""
+        """Read the frames of clips as one batch (`speech.asr_decoding`).
+
+        Raises:
+            InputError: the model has no language model.
+        """
+        if self.language_model is None:
+            raise InputError("this model has no language model to decode by; use its CTC scores")
         given = [torch.from_numpy(codes).to(self.device)[:, None] for codes in clips]
         with torch.no_grad():
             return TorchAsrDecoder(

@@ -33,7 +33,7 @@ class Aligner:
     """
 
     def __init__(self, model: CatAsr) -> None:
-        if model.lexicon is None:
+        if model.frame_encoder is None or not model.lexicon:
             raise ConfigError(
                 "this CAT-ASR has no phoneme scores to align by; train one by the recipe "
                 "asr_general with lexicon=FILE"

@@ -16,7 +16,8 @@ from ..checkpoint.key_names import SCALES_SUFFIX
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import CheckpointError, InputError
 from ..files import atomic_path
-from ..speech.model_facts import GRAPHS
+from ..speech.model_facts import graphs_of
+from ..speech.phonemes import LEXICON_NAME
 from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
 from .precision import as_float16
 from .speech_graphs import speech_graphs
@@ -24,6 +25,8 @@ from .speech_graphs import speech_graphs
 WEIGHT_TYPES = ("float32", "float16", "int8")
 # Shorter rows stay in float32: the scale of a row in 8 bits takes 4 bytes itself.
 _SHORTEST_ROW = 8
+# Files beside the weights that only some models have.
+_EXTRAS = (LEXICON_NAME,)
 
 
 def export_speech(
@@ -57,12 +60,15 @@ def export_speech(
             _copy_settings(source, folder)
     files = {path.name: path.stat().st_size for path in sorted(output.iterdir()) if path.is_file()}
     kind = config["model_type"]
-    return {"kind": kind, "weights": weights, "graphs": list(GRAPHS[kind]), "bytes": files}
+    return {"kind": kind, "weights": weights, "graphs": list(graphs_of(config)), "bytes": files}
 
 
 def _copy_settings(source: Path, folder: Path) -> None:
     for name in (CONFIG_NAME, TEXT_NAME):
         shutil.copyfile(source / name, folder / name)
+    for name in _EXTRAS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     if (source / TOKENIZER_FOLDER).is_dir():
         shutil.copytree(source / TOKENIZER_FOLDER, folder / TOKENIZER_FOLDER)
 

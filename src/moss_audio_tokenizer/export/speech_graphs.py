@@ -1,8 +1,9 @@
 """ONNX graphs of CAT-TTS and CAT-ASR: one step of a Transformer with its KV cache.
 
 ``temporal.onnx`` is the decoder-only model of either (without its embeddings and output layer),
-``depth.onnx`` the depth Transformer of CAT-TTS. Weights stay in model.safetensors. Embeddings,
-output layers and the loop are computed in NumPy (`speech.onnx_speech`).
+``depth.onnx`` the depth Transformer of CAT-TTS; a CAT-ASR with an encoder has ``frames.onnx``
+instead, and a CAT-TTS with a text encoder ``text.onnx`` besides (`encoder_graph`). Weights stay in
+model.safetensors. Embeddings, output layers and the loop are NumPy (`speech.onnx_speech`).
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ..checkpoint.stored_weights import StoredTensor
 from ..errors import CheckpointError, InputError
 from ..graphs.graph import Graph, value_info
 from ..graphs.onnx_models import finish_model
+from .encoder_graph import frames_graph, text_graph
 
 # The prefix of the decoder-only model's weights.
 _PREFIXES = {"cat-tts": "temporal.", "cat-asr": "language_model.model."}
@@ -183,9 +185,13 @@ def speech_graphs(
         InputError: its language model is of a kind that is not supported.
     """
     kind = config["model_type"]
+    if kind == "cat-asr" and config.get("encoder_layers"):
+        return {"frames.onnx": frames_graph(config, tensors)}
     built = {"temporal.onnx": _temporal(config["text_config"], tensors, _PREFIXES[kind])}
     if kind == "cat-tts":
         built["depth.onnx"] = _depth(config, tensors)
+        if config.get("text_encoder_layers"):
+            built["text.onnx"] = text_graph(config, tensors)
     return built
 
 

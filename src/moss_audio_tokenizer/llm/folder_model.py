@@ -189,7 +189,8 @@ class FolderModel(PreTrainedModel):
                 beside.write_text(self.config.to_json_string(use_diff=False), encoding="utf-8")
             save_text(self.text, folder)
             if self.lexicon:
-                self.lexicon.save(folder / LEXICON_NAME)
+                with atomic_path(folder / LEXICON_NAME, error=CheckpointError) as beside:
+                    self.lexicon.save(beside)
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{folder} cannot be written ({reason})") from error

@@ -76,7 +76,8 @@ def transcribe_codes(
         clips: codes of each clip, of any number of frames.
         num_quantizers: number of codebooks to read (default: all that a clip and the model have).
         num_beams: 1 decodes greedily; 0 decodes the CTC head, which is fastest and uses no
-            language model; 64 at most.
+            language model; 64 at most. A model without a language model always decodes its CTC
+            head.
         max_tokens: most tokens of a transcript.
 
     Raises:
@@ -91,18 +92,27 @@ def transcribe_codes(
     given = [check_codes(clip, model.facts, num_quantizers) for clip in clips]
     if not given:
         return []
+    by_ctc = not num_beams or not model.facts.has_language_model
     longest = max(codes.shape[1] for codes in given) + 1
-    _require_room(model.facts, longest + (max_tokens if num_beams else 0))
-    if not num_beams:
-        blank = model.text.num_tokens
-        found = [greedy_tokens(model.ctc_scores(codes), blank) for codes in given]
-        return [model.text.decode(ids) for ids in found]
+    _require_room(model.facts, longest + (0 if by_ctc else max_tokens))
+    if by_ctc:
+        return [_ctc_text(model, model.ctc_scores(codes), num_beams) for codes in given]
     limits = [_limit(codes, max_tokens) for codes in given]
     if num_beams == 1:
         rows = _greedy(model, given, limits)
     else:
         rows = [_beams(model, *row, num_beams) for row in zip(given, limits, strict=True)]
     return [model.text.decode(without_repetition(ids)) for ids in rows]
+
+
+def _ctc_text(
+    model: AsrModel,
+    scores: Float[np.ndarray, "steps classes"],
+    num_beams: int,  # noqa: ARG001 - greedy search is the only one yet
+) -> str:
+    """The transcript of CTC scores, greedily for any number of beams."""
+    ids = greedy_tokens(scores, model.text.num_tokens)
+    return " ".join(model.text.decode(ids).split())
 
 
 def _limit(codes: np.ndarray, max_tokens: int) -> int:

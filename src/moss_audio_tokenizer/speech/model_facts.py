@@ -21,12 +21,12 @@ from ..checkpoint.stored_weights import (
 from ..codes import Codec, CodecInfo
 from ..errors import CheckpointError, CodesError, ModelMismatchError
 from .built_in_voices import BuiltInVoices
+from .phonemes import TICKS
 
 # Folders "tts" and "asr" in it, each with exported graphs, where a release ships them.
 BUNDLED_SPEECH = Path(__file__).parent.parent / "bundled_speech"
 _KINDS = {"tts": "text to speech", "asr": "speech to text"}
-# The graphs of an export, by the kind in config.json.
-GRAPHS = {"cat-tts": ("temporal.onnx", "depth.onnx"), "cat-asr": ("temporal.onnx",)}
+_MODEL_TYPES = ("cat-tts", "cat-asr")
 _FACTS = ("num_quantizers", "codebook_size", "code_rank")
 
 
@@ -60,14 +60,25 @@ def is_speech_model(folder: str | Path) -> bool:
     """Whether a folder holds CAT-TTS or CAT-ASR."""
     try:
         values = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
-        return isinstance(values, dict) and values.get("model_type") in GRAPHS
+        return isinstance(values, dict) and values.get("model_type") in _MODEL_TYPES
     except (OSError, ValueError, RecursionError):
         return False
 
 
 def is_exported_speech(folder: str | Path) -> bool:
     """Whether a folder holds a speech model with its graphs."""
-    return (Path(folder) / "temporal.onnx").is_file()
+    if not is_speech_model(folder):
+        return False
+    config = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
+    return all((Path(folder) / name).is_file() for name in graphs_of(config))
+
+
+def graphs_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The file names of the graphs of an export, by its config.json."""
+    if config["model_type"] == "cat-tts":
+        spoken = ("text.onnx",) if config.get("text_encoder_layers") else ()
+        return ("temporal.onnx", "depth.onnx", *spoken)
+    return ("frames.onnx",) if config.get("encoder_layers") else ("temporal.onnx",)
 
 
 def describe_speech_model(folder: Path) -> dict[str, Any]:
@@ -103,6 +114,8 @@ class ModelFacts:
         codebook_size: number of entries of each.
         codec: identity of its codec; empty if unknown.
         max_steps: most steps of its decoder-only model.
+        has_language_model: whether a CAT-ASR has a decoder-only model; else an encoder.
+        steps_per_frame: number of CTC steps of a frame.
         has_frame_scores: whether a CAT-ASR has a CTC head.
         has_text_encoder: whether a CAT-TTS reads phonemes and decides durations before it speaks.
         guidance: default classifier-free guidance scale of a CAT-TTS.
@@ -112,6 +125,8 @@ class ModelFacts:
     codebook_size: int
     codec: str = ""
     max_steps: int = 1 << 30
+    has_language_model: bool = True
+    steps_per_frame: int = 1
     has_frame_scores: bool = False
     has_text_encoder: bool = False
     guidance: float = 1.0
@@ -119,12 +134,16 @@ class ModelFacts:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "ModelFacts":
         """The sizes in a config.json."""
+        encodes = bool(config.get("encoder_layers"))
+        language: Mapping[str, Any] = {} if encodes else config["text_config"]
         return cls(
             num_quantizers=config["num_quantizers"],
             codebook_size=config["codebook_size"],
             codec=config.get("codec", ""),
-            max_steps=int(config["text_config"].get("max_position_embeddings", 1 << 30)),
-            has_frame_scores=bool(config.get("frame_scores")),
+            max_steps=int(language.get("max_position_embeddings", 1 << 30)),
+            has_language_model=not encodes,
+            steps_per_frame=TICKS if encodes else 1,
+            has_frame_scores=encodes or bool(config.get("frame_scores")),
             has_text_encoder=bool(config.get("text_encoder_layers")),
             guidance=float(config.get("guidance", 1.0)),
         )

@@ -16,16 +16,21 @@ from jaxtyping import Float32, Int64
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
 from ..errors import MALFORMED, CheckpointError
 from ..onnx.runtime import Runtime
-from .model_facts import GRAPHS, ModelFacts
+from .model_facts import ModelFacts, graphs_of
+from .phonemes import LEXICON_NAME, TICKS, Lexicon
+from .text_conditions import EncodedText
 from .tokens import TextCodec, load_text
 from .tts_generation import TtsInput
 
 # Weights of the Transformers' blocks, which only the graphs read.
-_BLOCKS = ("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance.")
+_BLOCKS = (
+    *("temporal.layers.", "language_model.model.layers.", "depth.blocks.", "depth.entrance."),
+    *("frame_encoder.encoder.", "frame_encoder.input_norm.", "text_encoder.encoder."),
+)
 # Projections by NumPy. They are stored by columns, which is faster for few rows.
 _PROJECTIONS = (
     *("depth.exits.", "frame_head.", "text_encoder.durations.", "text_encoder.conditions."),
-    "language_model.lm_head.",
+    *("language_model.lm_head.", "frame_encoder.letter_head."),
 )
 _LOWEST = np.finfo(np.float32).min
 _EPSILON = np.finfo(np.float32).eps
@@ -61,7 +66,7 @@ class OnnxModel:
         single = Runtime(runtime.device, 1)
         self.sessions = [
             (single if name == "depth.onnx" else runtime).session(self.folder / name)
-            for name in GRAPHS[self.kind]
+            for name in graphs_of(self.config)
         ]
 
     def rotations(
@@ -204,6 +209,28 @@ class OnnxTts(OnnxModel):
 
     kind = "cat-tts"
 
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
+        super().__init__(folder, runtime)
+        path = self.folder / LEXICON_NAME
+        self.lexicon = Lexicon.load(path) if path.is_file() else Lexicon({})
+
+    def encode_text(
+        self, tokens: Sequence[int], codes: Int64[np.ndarray, "num_quantizers frames"] | None
+    ) -> EncodedText:
+        """Read phoneme tokens in the voice of a prompt."""
+        table, name = self.weights["text_encoder.tokens.weight"], "text_encoder"
+        voice = np.zeros(table.shape[1], np.float32)
+        if codes is not None:
+            voice = _standardized(self.embedded_codes(codes).mean(0))
+        steps = table[list(tokens)] + self.linear(voice, f"{name}.voice")
+        states = self.sessions[2].run(["hidden"], {"embeds": steps[None].astype(np.float32)})[0][0]
+        conditions = self.linear(states, f"{name}.conditions")
+        return EncodedText(
+            self.linear(states, f"{name}.durations"),
+            np.ascontiguousarray(conditions).reshape(len(states), TICKS, -1),
+            self.weights[f"{name}.remaining"],
+        )
+
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "OnnxTtsDecoder":
         """Start to generate a batch."""
         return OnnxTtsDecoder(self, inputs, guided)
@@ -287,8 +314,18 @@ class OnnxAsr(OnnxModel):
         self, codes: Int64[np.ndarray, "num_quantizers frames"]
     ) -> Float32[np.ndarray, "steps classes"]:
         """CTC log-probabilities of a clip: the text tokens and, last, the blank."""
+        if not self.facts.has_language_model:
+            return self._encoder_scores(codes)
         states = TemporalRows(self, [self._prompt(codes)]).states[0]
         return _log_softmax(self.linear(states, "frame_head"))
+
+    def _encoder_scores(self, codes: np.ndarray) -> Float32[np.ndarray, "steps classes"]:
+        """Several steps a frame."""
+        embeds = self.embedded_codes(codes)[None]
+        states = self.sessions[0].run(["hidden"], {"embeds": embeds})[0][0]
+        scores = self.linear(states, "frame_encoder.letter_head")
+        steps = self.facts.steps_per_frame * len(states)
+        return _log_softmax(np.ascontiguousarray(scores).reshape(steps, -1))
 
     def _prompt(self, codes: np.ndarray) -> np.ndarray:
         """[frames][start of text]."""
@@ -318,6 +355,13 @@ class OnnxAsrDecoder:
         """Append a token to each row; row i continues row ``origins[i]`` of before."""
         self._rows.select(origins)
         self._rows.append(self._embedding[tokens])
+
+
+def _standardized(x: np.ndarray) -> np.ndarray:
+    """Mean 0 and variance 1 over the last axis, as of a layer norm without weights."""
+    centered = x - x.mean(-1, keepdims=True)
+    scaled: np.ndarray = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-5)
+    return scaled
 
 
 def _silu(x: np.ndarray) -> np.ndarray:

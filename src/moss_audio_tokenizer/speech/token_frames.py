@@ -71,6 +71,40 @@ def word_times(
     ]
 
 
+def heard_word_times(
+    text: str,
+    scores: Float[np.ndarray, "steps classes"],
+    tokens: TextCodec,
+    step_rate: float,
+    first_second: float = 0.0,
+) -> list[Word]:
+    """The words of a transcript with their times, by forced alignment.
+
+    A bidirectional model emits a token within its sound: a word lasts from its first token to its
+    last.
+
+    Args:
+        text: transcript.
+        scores: CTC log-probabilities of its recording.
+        tokens: text tokens of the model.
+        step_rate: steps a second.
+        first_second: start of the recording.
+    """
+    ids, words = tokens.encode(text), text.split()
+    if not ids or not words:
+        return []
+    spans: dict[int, tuple[int, int]] = {}
+    for count, step in enumerate(token_steps(scores, ids, tokens.num_tokens).tolist(), start=1):
+        before = tokens.decode(ids[:count])
+        index = min(len(before.split()), len(words)) - 1
+        if before and not before[-1].isspace():
+            spans[index] = (spans.get(index, (step,))[0], step + 1)
+    return [
+        Word(words[index], first / step_rate + first_second, end / step_rate + first_second)
+        for index, (first, end) in sorted(spans.items())
+    ]
+
+
 def token_steps(
     scores: Float[np.ndarray, "steps classes"], ids: Sequence[int], blank: int
 ) -> Int64[np.ndarray, " tokens"]:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer
 from ..codes.codec import Codec
 from .asr_decoding import AsrModel, transcribe_codes
 from .model_facts import check_codec, check_codes, encode_recording
-from .token_frames import Word, greedy_tokens, word_times
+from .token_frames import Word, greedy_tokens, heard_word_times, word_times
 
 # Clips of similar length are decoded together, so many at once.
 _BATCH = 16
@@ -64,7 +64,8 @@ class Transcriber:
         Args:
             clips: samples and sampling rate of each.
             num_quantizers: number of codebooks to read (default: all).
-            num_beams: 1 decodes greedily, 0 decodes the CTC head.
+            num_beams: 1 decodes greedily, 0 decodes the CTC head. A model without a language
+                model always decodes its CTC head.
 
         Raises:
             AudioError: samples that cannot be encoded.
@@ -160,10 +161,12 @@ class Transcriber:
 
     def _words(self, codes: np.ndarray, text: str, start: float) -> list[Word]:
         """Words with their times; none where the frames emit no token, as in noise."""
-        scores = self.model.ctc_scores(codes)
+        scores, facts = self.model.ctc_scores(codes), self.model.facts
         if not text.strip() or not greedy_tokens(scores, self.model.text.num_tokens):
             return []
-        return word_times(text, scores, self.model.text, self.codec.info.frame_rate, start)
+        times = word_times if facts.has_language_model else heard_word_times
+        rate = self.codec.info.frame_rate * facts.steps_per_frame
+        return times(text, scores, self.model.text, rate, start)
 
 
 def is_audible(samples: Float[np.ndarray, "..."]) -> bool:

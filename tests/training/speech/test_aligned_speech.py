@@ -1,19 +1,31 @@
-"""CAT-ASR with a CTC head, and CAT-TTS with the text alignment by it."""
+"""CAT-TTS with a text encoder, whose durations are aligned by a CAT-ASR."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_run import read_log
-from toy_speech import IDENTITY, language_config, say, write_codes
+from toy_speech import (
+    BOOK,
+    HELD_OUT,
+    IDENTITY,
+    LAYERS,
+    TEXTS,
+    language_config,
+    say,
+    write_codes,
+)
 
-from moss_audio_tokenizer.asr import Aligner, CatAsr
+from moss_audio_tokenizer.asr import Aligner, CatAsr, CatAsrConfig
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
+from moss_audio_tokenizer.llm import CharacterText
+from moss_audio_tokenizer.speech.phonemes import TICKS, Lexicon
 from moss_audio_tokenizer.training.data.coded_data import CodedBatch, CodedRow, Segment
 from moss_audio_tokenizer.training.recipes import trainer_for
 from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
 from moss_audio_tokenizer.training.speech.tts_task import ClipAlignments
+from moss_audio_tokenizer.tts import CatTts, generate
 
 
 @pytest.fixture(scope="module")
@@ -21,120 +33,136 @@ def codes(tmp_path_factory) -> str:
     return write_codes(tmp_path_factory.mktemp("codes"))
 
 
+SOUNDS = {"a": "æ", "b": "b", "c": "s"}
+WORDS = sorted({word for text in (*TEXTS, *HELD_OUT) for word in text.split()})
+LEXICON = Lexicon({word: "".join(map(SOUNDS.get, word)) for word in WORDS})
+
+
 @pytest.fixture(scope="module")
-def asr_folder(tmp_path_factory, codes) -> Path:
-    """A CAT-ASR with a CTC head that knows the toy language."""
-    config = language_config("asr", tmp_path_factory.mktemp("asr"), codes, frame_weight=1.0)
-    config = replace(config, max_steps=80, model=replace(config.model, num_words=2))
-    return trainer_for(config, report=lambda _: None).run()
+def asr_folder(tmp_path_factory) -> Path:
+    """A CAT-ASR with random weights that knows the codes and pronunciations of the toy language."""
+    sizes = {"num_quantizers": LAYERS, "codebook_size": BOOK, "codec": IDENTITY}
+    config = CatAsrConfig(encoder_layers=3, encoder_width=64, code_rank=2, **sizes)
+    model = CatAsr(config, CharacterText("abc "), seed=1)
+    model.lexicon = LEXICON
+    folder = tmp_path_factory.mktemp("asr")
+    model.save_pretrained(folder)
+    return folder
 
 
-def test_the_ctc_loss_falls(asr_folder):
-    losses = [line["frames"] for line in read_log(asr_folder.parent)]
-    assert losses[-1] < 0.5 * losses[0]
+def aligned_config(output, codes, asr_folder, **changes):
+    """A run with a text encoder."""
+    config = language_config("tts", output, codes, aligner=str(asr_folder), **changes)
+    return replace(config, model=replace(config.model, width=64))
 
 
-def test_words_of_the_data_are_tokens(asr_folder):
-    assert len(CatAsr.from_pretrained(asr_folder).text.words) == 2
-
-
-def test_letters_are_aligned_with_their_frames(asr_folder):
-    (indices,) = Aligner(CatAsr.from_pretrained(asr_folder)).align([say("bcab")], ["bcab"])
-    assert indices.tolist() == sorted(indices.tolist())
-    assert indices[0] == 0
-    assert indices[-1] >= 3
-
-
-def test_durations_are_learned_in_the_tokens_of_the_aligner(asr_folder, codes, tmp_path):
-    config = language_config("tts", tmp_path / "run", codes, aligner=str(asr_folder))
-    trainer = trainer_for(config, report=lambda _: None)
-    assert trainer.text.words == CatAsr.from_pretrained(asr_folder).text.words
+def test_durations_are_learned(asr_folder, codes, tmp_path):
+    trainer = trainer_for(
+        aligned_config(tmp_path / "run", codes, asr_folder), report=lambda _: None
+    )
+    assert trainer.task.model.lexicon.tokens("ab") == LEXICON.tokens("ab")
     batch = next(trainer.batches(0))
     steps = [trainer.train_step(batch) for _ in range(30)]
     trainer.close()
-    assert steps[-1]["place"] < 0.7 * steps[0]["place"]
+    for name in ("durations", "codes"):
+        assert steps[-1][name] < 0.7 * steps[0][name]
     first = steps[0]
-    total = first["codes"] + first["end"] + 4.0 * first["place"]
+    total = first["codes"] + first["end"] + 0.3 * first["durations"]
     assert first["total"] == pytest.approx(total, rel=1e-5)
 
 
-def test_the_same_codes_under_two_texts_are_aligned_twice(asr_folder):
-    aligner = Aligner(CatAsr.from_pretrained(asr_folder))
-    codes = say("abc").astype(np.uint16)
-    rows = [
-        CodedRow(codes, (Segment(text, codes.shape[1]),), "one", "clip") for text in ("abcabc", "a")
-    ]
-    clips = ClipAlignments(aligner)
-    long, short = clips.token_indices(rows)
-    assert max(short) <= len(aligner.model.text.encode("a")) < max(long)
+def test_a_run_is_validated_resumed_and_speaks(asr_folder, codes, tmp_path):
+    config = aligned_config(tmp_path / "run", codes, asr_folder, max_steps=4)
+    trainer_for(config, report=lambda _: None).run()
+    folder = trainer_for(replace(config, max_steps=8), True, report=lambda _: None).run()
+    model = CatTts.from_pretrained(folder)
+    assert generate(model, ["cab ab"], max_frames=50).audio_codes.shape[0] == LAYERS
+
+
+def row_of(*texts: str) -> CodedRow:
+    """A row of clips."""
+    clips = [say(text).astype(np.uint16) for text in texts]
+    segments = tuple(Segment(t, clip.shape[1]) for t, clip in zip(texts, clips, strict=True))
+    return CodedRow(np.concatenate(clips, 1), segments, "one", "+".join(texts))
+
+
+class Counting(Aligner):
+    """Counts the clips that it aligns."""
+
+    asked = 0
+
+    def align(self, clips, texts):
+        """Those of the aligner."""
+        self.asked += len(texts)
+        return super().align(clips, texts)
 
 
 def test_a_prompt_is_skipped_and_a_clip_is_aligned_once(asr_folder):
-    class Counting(Aligner):
-        asked = 0
-
-        def align(self, clips, texts):
-            self.asked += len(texts)
-            return super().align(clips, texts)
-
     aligner = Counting(CatAsr.from_pretrained(asr_folder))
-    clips = ClipAlignments(aligner)
-    first, last = (say(text).astype(np.uint16) for text in ("ca", "bcab"))
-    pair = (Segment("ca", first.shape[1]), Segment("bcab", last.shape[1]))
-    rows = [
-        CodedRow(np.concatenate((first, last), 1), pair, "one", "pair"),
-        CodedRow(last, pair[1:], "one", "clip"),
-    ]
-    both, alone = clips.token_indices(rows)
-    before = len(aligner.model.text.encode("ca bcab")) - len(aligner.model.text.encode("bcab"))
-    assert both == [before] * first.shape[1] + [before + index for index in alone]
+    clips, rows = ClipAlignments(aligner), [row_of("ab", "bcab"), row_of("bcab")]
+    both, alone = clips.align(rows)
+    assert both == alone
+    clips.align(rows)
     assert aligner.asked == 1
-    clips.token_indices(rows)
-    assert aligner.asked == 1
+    spoken = [clips.spoken(row, both, [False]) for row in rows]
+    assert [one.first_frame for one in spoken] == [say("ab").shape[1], 0]
+    assert sum(spoken[0].durations) == TICKS * say("bcab").shape[1]
 
 
-def test_rows_are_left_unconditioned_in_training_alone(asr_folder, codes, tmp_path):
-    config = language_config(
-        "tts", tmp_path / "run", codes, aligner=str(asr_folder), place_dropout=0.5
-    )
+def test_the_same_codes_under_two_texts_are_aligned_twice(asr_folder):
+    aligner = Counting(CatAsr.from_pretrained(asr_folder))
+    row = row_of("abc")
+    other = replace(row, segments=(replace(row.segments[0], text="cab"),))
+    first, second = ClipAlignments(aligner).align([row, other])
+    assert (first.words[0].word, second.words[0].word, aligner.asked) == ("abc", "cab", 2)
+
+
+def test_rows_are_left_unconditioned_and_words_are_spelled_in_training_alone(
+    asr_folder, codes, tmp_path
+):
+    config = aligned_config(tmp_path / "run", codes, asr_folder, place_dropout=0.5)
     trainer = trainer_for(config, report=lambda _: None)
     assert trainer.task.model.config.guidance > 1
-    row = next(trainer.batches(0)).batch.rows[0]
-    rows = [row] * 8
-    drawn = DrawnRows(CodedBatch(tuple(rows), 12.5), None, tuple(range(8)))
-    first, begins = trainer.task._first_frames(rows), trainer.task._conditioned_from(drawn)
-    assert set(begins) == {first[0], row.num_frames}
-    assert begins == trainer.task._conditioned_from(drawn)
-    assert trainer.train_step(drawn)["place"] > 0
+    rows = [row_of("ab", "cc ab")] * 60
+    drawn = DrawnRows(CodedBatch(tuple(rows), 12.5), None, tuple(range(60)))
+    spoken = trainer.task._spoken(drawn)
+    assert {one.conditioned for one in spoken} == {True, False}
+    assert len({tuple(one.tokens) for one in spoken}) > 1
+    assert spoken == trainer.task._spoken(drawn)
     trainer.task.eval()
-    assert trainer.task._conditioned_from(drawn) == first
-    trainer.task.config = replace(trainer.task.config, place_dropout=1 - 1e-9)
-    trainer.task.training = True
-    assert trainer.train_step(drawn)["place"] == 0
+    (only,) = {(tuple(one.tokens), one.conditioned) for one in trainer.task._spoken(drawn)}
+    assert only == (tuple(LEXICON.tokens("cc ab")), True)
     trainer.close()
 
 
-def test_clips_that_the_aligner_cannot_express_are_left_out(asr_folder, tmp_path):
-    manifest, lines = write_codes(tmp_path, "für", "aж"), []
-    config = language_config("tts", tmp_path / "run", manifest, aligner=str(asr_folder))
-    config = replace(config, model=replace(config.model, text="bytes", num_words=1))
-    trainer = trainer_for(config, report=lines.append)
+def test_clips_with_words_that_the_lexicon_lacks_are_left_out(asr_folder, tmp_path):
+    manifest, lines = write_codes(tmp_path, "abcabc", "aж"), []
+    trainer = trainer_for(
+        aligned_config(tmp_path / "run", manifest, asr_folder), report=lines.append
+    )
     trainer.close()
-    assert "left out: 2 clips whose text the model cannot say, such as 'für'" in lines
-    assert not {"für", "aж"} & set(trainer.data.texts)
-    assert len(trainer.text.words) == 2
+    assert any("left out: 2 clips whose text the model cannot say" in line for line in lines)
+    assert not {"abcabc", "aж"} & set(trainer.data.texts)
 
 
-def test_an_aligner_without_frame_scores_or_of_other_codes_is_refused(codes, tmp_path):
+def test_an_aligner_without_phonemes_or_of_other_codes_is_refused(asr_folder, codes, tmp_path):
     plain = language_config("asr", tmp_path / "plain", codes, max_steps=1)
     folder = trainer_for(plain, report=lambda _: None).run()
-    speech = language_config("tts", tmp_path / "run", codes, aligner=str(folder))
-    with pytest.raises(ConfigError, match="frame_weight above 0"):
-        trainer_for(speech, report=lambda _: None)
-    (folder / "config.json").write_text(
-        (folder / "config.json").read_text().replace(IDENTITY, "feedfeedfeedfeed")
-    )
+    with pytest.raises(ConfigError, match="no phoneme scores"):
+        trainer_for(aligned_config(tmp_path / "run", codes, folder), report=lambda _: None)
+    other = tmp_path / "other"
+    shutil.copytree(asr_folder, other)
+    config = (other / "config.json").read_text().replace(IDENTITY, "feedfeedfeedfeed")
+    (other / "config.json").write_text(config)
     with pytest.raises(ConfigError, match="reads codes of the codec feed"):
-        trainer_for(speech, report=lambda _: None)
+        trainer_for(aligned_config(tmp_path / "run", codes, other), report=lambda _: None)
     with pytest.raises(CheckpointError):
-        trainer_for(replace(speech, aligner=str(tmp_path / "none")), report=lambda _: None)
+        trainer_for(
+            aligned_config(tmp_path / "run", codes, tmp_path / "none"), report=lambda _: None
+        )
+
+
+def test_a_text_encoder_of_broken_heads_is_refused(asr_folder, codes, tmp_path):
+    config = language_config("tts", tmp_path / "run", codes, aligner=str(asr_folder))
+    with pytest.raises(ConfigError, match="multiple of 64"):
+        trainer_for(config, report=lambda _: None)
