@@ -51,6 +51,7 @@ def opened(codec, monkeypatch):
     monkeypatch.setattr(evaluate_speech, "open_tts_system", system)
     module = type(sys)("toy_scoring")
     module.save_audio = lambda: lambda samples, rate: "word 2"
+    module.rate = lambda: lambda samples, rate: 3.25
     monkeypatch.setitem(sys.modules, "toy_scoring", module)
     return calls
 
@@ -112,6 +113,37 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     assert (folder / "report.html").read_text("utf-8").count("<audio") == 2 * (1 + 2)
 
 
+def test_a_preset_takes_the_scoring_models_that_are_named(opened, json_of, manifest, tmp_path):
+    table3 = ["compare", manifest, "--preset", "table3", "--model", "runs/a/final", *DEPTHS]
+    scoring = ["--asr-model", "toy_scoring:save_audio", "--speaker-model", "mfcc"]
+    scoring += ["--opinion-model", "toy_scoring:rate"]
+    document = json_of(*table3, *scoring, "-o", tmp_path / "run")
+    (first, _) = document["points"]
+    assert (first["model"], first["num_texts"]) == ("a/final", 2)
+    assert first["metrics"]["WER, toy_scoring:save_audio"]["mean"] == 0.0
+    assert first["metrics"]["opinion"]["mean"] == 3.25
+    assert "opinion model: toy_scoring:rate" in document["notes"]
+    assert {row["opinion"] for row in rows_of(tmp_path / "run")} == {3.25}
+    assert "CAT-TTS <" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_table_4_compares_texts_as_whisper_does(opened, moss_audio, manifest, tmp_path):
+    pytest.importorskip("whisper_normalizer")
+    table4 = ["compare", manifest, "--preset", "table4", "--model", "a", *DEPTHS]
+    result = moss_audio(*table4, "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "Whisper-Large-v3" in result.stdout
+
+
+def test_a_preset_of_speech_models_refuses_what_it_cannot_use(opened, refused, manifest, tmp_path):
+    run = ["--model", "a", "-o", tmp_path / "run"]
+    line = refused("compare", manifest, "--preset", "table3", "--codec", "opus:6", *run)
+    assert "has no use for --codec; leave it out" in line
+    line = refused("compare", manifest, "--preset", "table4", "--asr-model", "whisper", *run)
+    assert "has no use for --asr-model; leave it out" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_manifest_named_asr_is_still_measured(opened, refused, tmp_path):
     line = refused("eval", "./asr", "-o", tmp_path / "run")
     assert "no manifest at 'asr'" in line
@@ -157,7 +189,8 @@ def test_a_run_that_broke_off_can_be_repeated(opened, moss_audio, manifest, tmp_
 @pytest.mark.parametrize(
     ("names", "labels"),
     [
-        (["runs/a/final"], ["final"]),
+        (["runs/a/final"], ["a/final"]),
+        (["runs/step-000600", "bundled"], ["runs/step-000600", "bundled"]),
         (["runs/a/final", "runs/b/final"], ["a/final", "b/final"]),
         (["a", "b/a"], ["a", "b/a"]),
         (["one", "two/"], ["one", "two"]),

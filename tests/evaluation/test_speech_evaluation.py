@@ -243,7 +243,7 @@ def test_files_and_the_page_of_speech(tmp_path, manifest):
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 3 * 5
     assert lines[0]["transcripts"]["count"]["wer"] == 0.0
-    assert lines[1]["similarity"] is None
+    assert (lines[1]["similarity"], lines[1]["opinion"]) == (None, None)
     names = {path.name for path in (folder / "plots").iterdir()}
     assert names == {"wer_count.png", "cer_count.png", "sim.png"}
     document = json.loads((folder / "summary.json").read_text("utf-8"))

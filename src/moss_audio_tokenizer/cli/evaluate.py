@@ -12,6 +12,7 @@ import typer
 
 from ..errors import InputError
 from . import display, loading, options
+from .evaluate_speech import labelled
 from .failures import needs_extra, require_packages
 
 if TYPE_CHECKING:
@@ -164,7 +165,11 @@ def compare(
     with needs_extra("eval", "comparing codecs"):
         from ..evaluation.baselines import open_baseline
     if preset in _SPEECH_PRESETS:
-        _compare_speech(preset, manifest, output, model, num_quantizers, split, limit, as_json)
+        _refuse_codec_options(preset, codec=codec, domain=domain, jobs=jobs, metric=metric)
+        shared: dict[str, Any] = {"num_quantizers": num_quantizers, "split": split, "limit": limit}
+        shared |= {"as_json": as_json, "device": device, "examples": examples}
+        scoring = (speaker_model, opinion_model, asr_model, text_normalization)
+        _compare_speech(preset, manifest, output, model, scoring, shared)
         return
     bitrates: tuple[int, ...] = ()
     if preset is not None:
@@ -190,27 +195,46 @@ def _table2(
     return TABLE2_BITRATES, chosen, speaker_model or default_speaker_model()
 
 
+def _refuse_codec_options(preset: str, **given: Any) -> None:
+    """Options that a preset about speech models has no use for."""
+    unused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if unused:
+        raise InputError(
+            f"--preset {preset} measures speech models and has no use for {', '.join(unused)}; "
+            "leave it out"
+        )
+
+
 def _compare_speech(
     preset: str,
     texts: Path,
     output: Path,
     models: Sequence[str] | None,
-    counts: list[str] | None,
-    split: str | None,
-    limit: int | None,
-    as_json: bool,
+    scoring: tuple[str, str, str, str],
+    shared: dict[str, Any],
 ) -> None:
-    """Tables 3 and 4 are about speech models: their commands, with the paper's scoring models."""
+    """Tables 3 and 4 are about speech models: their commands, with the paper's scoring models.
+
+    Args:
+        preset: "table3" or "table4".
+        texts: manifest, or Seed-TTS-Eval's list.
+        output: folder of the results.
+        models: folders of speech models.
+        scoring: speaker, opinion and ASR model and text normalization; "" and "plain" for the
+            preset's.
+        shared: options of both commands.
+    """
     from . import evaluate_speech
 
     if not models:
         raise InputError(f"--preset {preset} measures speech models; give one with --model FOLDER")
-    shared: dict[str, Any] = {"num_quantizers": counts, "split": split, "limit": limit}
-    shared |= {"as_json": as_json, "published": preset}
+    speaker_model, opinion_model, asr_model, normalization = scoring
+    shared |= {"published": preset}
     if preset == "table4":
-        evaluate_speech.evaluate_asr(
-            texts, output, list(models), text_normalization="whisper", **shared
-        )
+        names = {"speaker_model": speaker_model, "opinion_model": opinion_model}
+        _refuse_codec_options(preset, **names, asr_model=asr_model)
+        shared |= {"text_normalization": _unless_plain(normalization, "whisper")}
+        evaluate_speech.evaluate_asr(texts, output, list(models), **shared)
         return
     from ..evaluation.scoring_models import default_speaker_model
 
@@ -218,22 +242,31 @@ def _compare_speech(
         texts,
         output,
         list(models),
-        asr_model=["whisper"],
-        speaker_model=default_speaker_model() or "mfcc",
-        text_normalization="seed-tts",
+        asr_model=[asr_model or "whisper"],
+        speaker_model=speaker_model or default_speaker_model() or "mfcc",
+        opinion_model=opinion_model,
+        text_normalization=_unless_plain(normalization, "seed-tts"),
         **shared,
     )
 
 
+def _unless_plain(given: str, of_preset: str) -> str:
+    return of_preset if given == "plain" else given
+
+
 def open_model(
-    name: str, quantizer_counts: tuple[int, ...], bitrates: tuple[float, ...], device: str
+    name: str,
+    label: str,
+    quantizer_counts: tuple[int, ...],
+    bitrates: tuple[float, ...],
+    device: str,
 ) -> "EvaluatedCodec":
     """A model of this package as an evaluated codec; called in worker processes too."""
     from ..evaluation.codecs import LayeredCodec, counts_at
 
     codec = loading.load_codec(name, "all", device)
     counts = quantizer_counts or (counts_at(codec.info, bitrates) if bitrates else ())
-    return LayeredCodec(codec, name, counts)
+    return LayeredCodec(codec, label, counts)
 
 
 def _models(
@@ -244,7 +277,8 @@ def _models(
 ) -> "list[Callable[[], EvaluatedCodec]]":
     wanted = [name for name in names or ["bundled"] if name != _NO_MODEL]
     return [
-        partial(open_model, name, tuple(counts or ()), tuple(bitrates), device) for name in wanted
+        partial(open_model, name, label, tuple(counts or ()), tuple(bitrates), device)
+        for label, name in labelled(wanted).items()
     ]
 
 

@@ -135,6 +135,16 @@ def evaluate_tts(
             "or none.",
         ),
     ] = "mfcc",
+    opinion_model: Annotated[
+        str,
+        typer.Option(
+            "--opinion-model",
+            metavar="NAME",
+            show_default="none",
+            help="Opinion scores by dnsmos, utmos:FOLDER, a folder or hf:NAME for transformers, or "
+            "MODULE:FUNCTION.",
+        ),
+    ] = "",
     seed: Annotated[
         int,
         options.at_least(
@@ -161,7 +171,11 @@ def evaluate_tts(
     """
     _prepare(output)
     from ..evaluation.datasets import read_test_items
-    from ..evaluation.scoring_models import load_speaker_model, load_transcriber
+    from ..evaluation.scoring_models import (
+        load_opinion_model,
+        load_speaker_model,
+        load_transcriber,
+    )
     from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
@@ -173,7 +187,8 @@ def evaluate_tts(
     plan = TtsPlan(
         *(items, transcribers, embed, options.quantizer_counts(num_quantizers), seed, batch_size),
         text_normalization=text_normalization,
-        settings=" ".join([*wanted, speaker_model]),
+        settings=" ".join([*wanted, speaker_model, *filter(None, [opinion_model])]),
+        rate=load_opinion_model(opinion_model),
     )
     sampling = {
         "temperature": temperature,
@@ -188,7 +203,7 @@ def evaluate_tts(
     }
     with display.progress("synthesizing", len(items)) as bar:
         rows = run_tts(systems, plan, output, display.follow(bar))
-    notes = _scoring_notes(wanted, speaker_model, items)
+    notes = _scoring_notes(wanted, speaker_model, opinion_model, items)
     rate = systems[next(iter(systems))].kbps_per_quantizer
     more = {"num_examples": examples, "published": published}
     more |= {"items": items, "kbps_per_quantizer": rate}
@@ -214,17 +229,23 @@ def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "Tts
 def labelled(names: Sequence[str]) -> dict[str, str]:
     """Models by what tells them apart in tables: the last folders of their paths that differ.
 
-    ``runs/p0/final`` and ``runs/p1/final`` are p0/final and p1/final; ``a/b`` alone is b.
+    ``runs/p0/final`` and ``runs/p1/final`` are p0/final and p1/final; ``a/b`` alone is b. What
+    training calls every model, "final" or "step-001000", never stands alone.
     """
     parts = [Path(name).parts or (name,) for name in names]
     if len(set(parts)) < len(parts):
         twice = next(name for name, one in zip(names, parts, strict=True) if parts.count(one) > 1)
         raise InputError(f"--model {twice!r} is given twice; expected each once")
-    for length in range(1, max(map(len, parts)) + 1):
+    shortest = 2 if any(_is_common(one[-1]) for one in parts) else 1
+    for length in range(shortest, max(map(len, parts)) + 1):
         labels = ["/".join(one[-length:]) for one in parts]
         if len(set(labels)) == len(labels):
             return dict(zip(labels, names, strict=True))
     return {name: name for name in names}
+
+
+def _is_common(folder: str) -> bool:
+    return folder == "final" or folder.startswith("step-")
 
 
 def asr_model_labels(names: Sequence[str]) -> dict[str, str]:
@@ -249,9 +270,13 @@ def _prepare(output: Path) -> None:
 
 
 def _scoring_notes(
-    asr_models: Sequence[str], speaker_model: str, items: "Sequence[SpeechItem]"
+    asr_models: Sequence[str],
+    speaker_model: str,
+    opinion_model: str,
+    items: "Sequence[SpeechItem]",
 ) -> list[str]:
     notes = [f"ASR models: {', '.join(asr_models)}"] if asr_models else []
+    notes += [f"opinion model: {opinion_model}"] if opinion_model else []
     if not any(item.prompt for item in items):
         return [*notes, "no prompts, so no speaker similarity"]
     if speaker_model == "mfcc":

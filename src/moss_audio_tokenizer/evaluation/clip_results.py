@@ -102,7 +102,7 @@ def row_from_json(item: Mapping[str, Any]) -> Row:
     """
     with parsing(item):
         values = checked(item, Row, language=lambda value: as_text(value or ""))
-        values["metrics"] = {name: number_or_nan(item[name]) for name in METRICS if name in item}
+        values["metrics"] = {name: number_or_nan(item[name]) for name in item if name in METRICS}
         values["scoring_models"] = {
             name: as_text(model) for name, model in item.get("scorers", {}).items()
         }

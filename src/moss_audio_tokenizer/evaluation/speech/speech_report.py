@@ -13,7 +13,7 @@ from ...errors import MossAudioError
 from ..datasets import SpeechItem
 from ..exhibits import Version, beginning, describe, gallery_html, quantizers
 from ..pages import Figure, Report, Section, Table, table_html
-from ..plots import Curve, draw_figure
+from ..plots import Bounds, Curve, draw_figure
 from ..published import published_speech
 from ..results_file import failure_lines
 from ..summary import Average, average_cell, averages
@@ -28,13 +28,16 @@ _CAPTION = (
 )
 _SIMILARITY_CAPTION = (
     " SIM is the mean cosine between the speaker model's embeddings of speech and prompt. "
-    "Speech without any sound counts as wholly misread, and has no SIM."
+    "Speech without any sound counts as wholly misread, and has no SIM and no opinion score."
 )
-_MEANINGS = {
-    "WER": "Word error rate",
-    "CER": "Character error rate",
-    "SIM": "Speaker similarity to the prompt",
+_HIGHER = "higher"
+_KINDS: dict[str, tuple[str, str, Bounds]] = {
+    "WER": ("Word error rate", "lower", (0, None)),
+    "CER": ("Character error rate", "lower", (0, None)),
+    "SIM": ("Speaker similarity to the prompt", _HIGHER, (-1, 1)),
+    "opinion": ("Predicted opinion score", _HIGHER, (1, 5)),
 }
+"""Meaning, better direction and bounds, by what stands before the comma of a figure's name."""
 
 
 def write_results(
@@ -137,16 +140,21 @@ def _values(row: SpeechRow) -> dict[str, tuple[float, float]]:
         of = f", {name}" if name else ""
         found[f"WER{of}"] = (one.wer, float(one.num_words))
         found[f"CER{of}"] = (one.cer, float(one.num_characters))
-    return found | ({"SIM": (row.similarity, 1.0)} if isfinite(row.similarity) else {})
+    scores = {"SIM": row.similarity, "opinion": row.opinion}
+    return found | {name: (value, 1.0) for name, value in scores.items() if isfinite(value)}
 
 
 def _metric_names(points: Iterable[Point]) -> list[str]:
     return list(dict.fromkeys(name for point in points for name in point.metrics))
 
 
+def _kind(name: str) -> tuple[str, str, Bounds]:
+    return _KINDS[name.partition(", ")[0]]
+
+
 def _table(points: Sequence[Point], caption: str) -> Table:
     names = _metric_names(points)
-    headings = [f"{name} {'↑' if name == 'SIM' else '↓'}" for name in names]
+    headings = [f"{name} {'↑' if _kind(name)[1] == _HIGHER else '↓'}" for name in names]
     rows = [
         [
             *(point.model, f"{point.num_quantizers}", _texts(point)),
@@ -164,9 +172,9 @@ def _texts(point: Point) -> str:
 
 
 def _figure(points: Sequence[Point], name: str) -> Figure:
-    kind, _, model = name.partition(", ")
-    title = _MEANINGS[kind] + (f" by {model}" if model else "")
-    better = "higher" if kind == "SIM" else "lower"
+    model = name.partition(", ")[2]
+    meaning, better, bounds = _kind(name)
+    title = meaning + (f" by {model}" if model else "")
     points = [one for one in points if name in one.metrics]
     curves = []
     for index, label in enumerate(dict.fromkeys(one.model for one in points)):
@@ -180,7 +188,7 @@ def _figure(points: Sequence[Point], name: str) -> Figure:
         "number of quantizers",
         curves,
         sorted({one.num_quantizers for one in points}),
-        (-1, 1) if kind == "SIM" else (0, None),
+        bounds,
     )
 
 
@@ -235,6 +243,7 @@ def _version(folder: Path, row: SpeechRow, kbps: float) -> Version:
         for name, one in row.transcripts.items()
     ]
     remarks += [] if isnan(row.similarity) else [f"SIM {row.similarity:.3f}"]
+    remarks += [] if isnan(row.opinion) else [f"opinion {row.opinion:.2f}"]
     remarks += [] if row.finished else ["cut off at the limit"]
     count = row.num_quantizers or 0
     title = f"{row.model}, {quantizers(count)}"

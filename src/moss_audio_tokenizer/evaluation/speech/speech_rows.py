@@ -35,6 +35,7 @@ class SpeechRow(ResultRow):
     Attributes:
         transcripts: by ASR model; "" is the measured model itself.
         similarity: cosine to the prompt's voice; NaN without a prompt or a speaker model.
+        opinion: predicted opinion score; NaN without an opinion model.
         prompt: path of the prompt; "" for none.
         audio: file of the speech below the results' folder; "" for none.
         seconds: length of the clip or speech.
@@ -45,6 +46,7 @@ class SpeechRow(ResultRow):
     text: str = ""
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
     similarity: float = nan
+    opinion: float = nan
     prompt: str = ""
     audio: str = ""
     seconds: float = 0.0
@@ -64,6 +66,7 @@ class SpeechRow(ResultRow):
             **facts,
             **{name: getattr(self, name) for name in more},
             "similarity": number_or_null(self.similarity),
+            "opinion": number_or_null(self.opinion),
             "transcripts": {name: _as_json(one) for name, one in self.transcripts.items()},
         }
 
@@ -87,7 +90,7 @@ def speech_row_from_json(item: Mapping[str, Any]) -> SpeechRow:
         transcripts = {
             name: Transcript(**checked(one, Transcript, **rates)) for name, one in own.items()
         }
-        values = checked(item, SpeechRow, similarity=number_or_nan)
+        values = checked(item, SpeechRow, similarity=number_or_nan, opinion=number_or_nan)
         return SpeechRow(**values, transcripts=transcripts)
 
 

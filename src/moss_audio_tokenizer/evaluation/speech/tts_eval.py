@@ -23,7 +23,7 @@ from ..clip_results import content_of, name_slug, slug
 from ..datasets import SpeechItem
 from ..loading import fingerprint
 from ..results_file import Key
-from ..scoring_models import EmbedSpeaker, Transcribe, cosine
+from ..scoring_models import EmbedSpeaker, ScoreOpinion, Transcribe, cosine
 from ..text_normalization import compare, normalizer
 from .speech_rows import (
     Batch,
@@ -99,6 +99,7 @@ class TtsPlan:
     Attributes:
         transcribers: ASR models by name.
         embed: speaker model; None for none.
+        rate: opinion model; None for none.
         quantizer_counts: empty for powers of two.
         seed: of the first item; the seeds of the others follow.
         batch_size: texts that are synthesized together.
@@ -117,13 +118,14 @@ class TtsPlan:
     batch_size: int = 4
     text_normalization: str = "plain"
     settings: str = ""
+    rate: ScoreOpinion | None = None
 
     def __post_init__(self) -> None:
         if not self.items or self.batch_size < 1:
             raise InputError(
                 f"{len(self.items)} texts in batches of {self.batch_size}; expected 1 or more each"
             )
-        if not self.transcribers and self.embed is None:
+        if not self.transcribers and self.embed is None and self.rate is None:
             raise InputError("no scoring model is given; name an ASR model or a speaker model")
         normalizer(self.text_normalization)
 
@@ -222,6 +224,9 @@ class _SystemRun:
             self._row(item),
             transcripts=transcripts,
             similarity=similarity,
+            opinion=nan
+            if silent or not self.plan.rate
+            else self.plan.rate(measured, MEASURED_RATE),
             audio="" if silent else self._stored(item, speech),
             seconds=round(len(speech.samples) / speech.sampling_rate, 3),
             finished=speech.finished,
