@@ -31,6 +31,7 @@ from safetensors.numpy import load_file, save_file
 MANIFEST = "manifest.jsonl"
 SHARDS = "codes"
 WEIGHTS = "model.safetensors"
+SETTINGS = ("config.json", "text.json", "lexicon.txt")
 PART_BYTES = 15_000_000
 # The archive should travel with the repository.
 MOST_BYTES = 50_000_000
@@ -162,7 +163,7 @@ def write_parts(model: Path, output: Path, name: str) -> None:
         tar.add(small, f"{name}/{WEIGHTS}")
         run = model.parent if model.name == "final" else model.parent.parent
         logs = [run / log for log in ("metrics.jsonl", "validation.jsonl", "recipe.json")]
-        for path in [model / "config.json", model / "text.json", *logs]:
+        for path in [*(model / name for name in SETTINGS), *logs]:
             if path.is_file():
                 tar.add(path, f"{name}/{path.name}")
     data = whole.getvalue()

@@ -32,10 +32,9 @@ from ..model.inputs import require_device
 from ..speech.asr_decoding import transcribe_codes
 from ..speech.phonemes import LEXICON_NAME, TICKS, Lexicon, phonemes_of
 from ..speech.transcriber import Transcriber as SpeechTranscriber
-from .frame_encoder import LEAST_LAYERS, FrameEncoder, FrameScores, ctc_loss
+from .frame_encoder import LEAST_LAYERS, MOST_ENCODER_LAYERS, FrameEncoder, FrameScores, ctc_loss
 
 _STD = 0.02
-_MOST_ENCODER_LAYERS = 128
 
 
 class CatAsrConfig(PreTrainedConfig):
@@ -77,7 +76,7 @@ class CatAsrConfig(PreTrainedConfig):
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
         check_whole(self, {"num_quantizers": 1, "codebook_size": 1, "code_rank": 0})
-        check_whole(self, {"encoder_layers": 0}, most=_MOST_ENCODER_LAYERS)
+        check_whole(self, {"encoder_layers": 0}, most=MOST_ENCODER_LAYERS)
         check_whole(self, {"encoder_width": 1})
         if self.encoder_layers:
             self._check_encoder()

@@ -18,7 +18,7 @@ from ..speech.phonemes import PHONEMES, TICKS
 
 # The phonemes are read this many blocks before the last.
 _BLOCKS_AFTER_PHONEMES = 2
-LEAST_LAYERS = _BLOCKS_AFTER_PHONEMES + 1
+LEAST_LAYERS, MOST_ENCODER_LAYERS = _BLOCKS_AFTER_PHONEMES + 1, 128
 
 
 class FrameScores(NamedTuple):

@@ -1,23 +1,28 @@
-"""Training of CAT-ASR: cross-entropy of texts; validation measures error rates.
+"""Training of CAT-ASR: cross-entropy or CTC of texts; validation measures error rates.
 
 Source: the paper's appendix E.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jiwer
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
+from ...speech.phonemes import Lexicon
 from ..logging import TensorBoardLog
 from .speech_config import AsrTrainingConfig
 from .speech_trainer import DrawnRows, SpeechTask, SpeechTrainer
 
 _ROWS_AT_ONCE = 16
 _SHOWN = 8
+# Frames that are hidden together: up to 0.32 s, about a syllable or two.
+_LONGEST_SPAN = 4
 
 
 class AsrTask(SpeechTask):
@@ -25,30 +30,71 @@ class AsrTask(SpeechTask):
 
     Args:
         model: the model under training.
-        frame_weight: weight of the CTC loss.
+        config: the recipe, with the weights of the losses.
     """
 
-    def __init__(self, model: CatAsr, frame_weight: float = 0.0) -> None:
+    def __init__(self, model: CatAsr, config: AsrTrainingConfig) -> None:
         super().__init__()
         self.model: CatAsr = model
-        self.frame_weight = frame_weight
+        self.config = config
 
     def num_tokens(self, rows: DrawnRows) -> int:
-        """Number of text tokens, end tokens included."""
+        """Number of text tokens, end tokens of a language model included."""
         return sum(len(self.model.targets(row.text)) for row in rows.batch.rows)
 
     def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
-        """The cross-entropy of the texts, and the share of tokens that the model ranks first."""
+        """The loss of the texts, with that of the CTC head or of the phonemes if there is one.
+
+        Of a language model also the share of tokens that it ranks first.
+        """
+        # Dropout draws from PyTorch's own generator, whose state no checkpoint keeps.
+        torch.manual_seed(rows.seeds[0])
         own, codes = rows.batch.rows, self.padded_codes(rows.batch.rows)
         kept = None if rows.num_quantizers is None else rows.num_quantizers.to(codes.device)
         frames = [row.num_frames for row in own]
-        output = self.model(codes, frames, [row.text for row in own], kept)
+        texts = [row.text for row in own]
+        output = self.model(codes, frames, texts, kept, self._visible(rows, codes.shape[-1]))
         text = output.loss_sum / num_tokens
-        losses = {"total": text, "text": text, "token_accuracy": output.num_correct / num_tokens}
+        losses = {"total": text, "text": text}
+        if output.num_correct is not None:
+            losses["token_accuracy"] = output.num_correct / num_tokens
         if output.frame_loss is not None:
             losses["frames"] = output.frame_loss / num_tokens
-            losses["total"] = text + self.frame_weight * losses["frames"]
+            losses["total"] = text + self.config.frame_weight * losses["frames"]
+        if self.model.lexicon is not None:
+            # A batch without a word of the lexicon has no such loss, but the same scalars.
+            phonemes = output.phoneme_loss if output.phoneme_loss is not None else 0.0 * text
+            losses["phonemes"] = phonemes / num_tokens
+            losses["total"] = text + self.config.phoneme_weight * losses["phonemes"]
         return losses
+
+    def _visible(self, rows: DrawnRows, longest: int) -> Bool[Tensor, "rows frames"] | None:
+        """Frames that the encoder sees, drawn by each row's seed; None for all."""
+        share = self.config.frame_mask
+        if not (self.training and share):
+            return None
+        visible = np.ones((len(rows.seeds), longest), bool)
+        for row, own, seed in zip(visible, rows.batch.rows, rows.seeds, strict=True):
+            hide_spans(row[: own.num_frames], share, np.random.default_rng(seed))
+        return torch.from_numpy(visible).to(self.model.device)
+
+
+def hide_spans(
+    visible: Bool[np.ndarray, " frames"], share: float, random: np.random.Generator
+) -> None:
+    """Hide spans of 1 to 4 frames, in place: of no frame up to twice the share, drawn evenly.
+
+    Args:
+        visible: which frames of a row are seen.
+        share: share of the frames to hide, on average; spans may overlap.
+        random: source of the draws.
+    """
+    left = random.random() * 2 * share * len(visible)
+    while left > 0:
+        length = int(random.integers(1, _LONGEST_SPAN + 1))
+        first = int(random.integers(max(1, len(visible) - length + 1)))
+        visible[first : first + length] = False
+        left -= length
 
 
 @dataclass(frozen=True)
@@ -79,18 +125,22 @@ class AsrTrainer(SpeechTrainer[AsrTrainingConfig]):
 
     def make_task(self) -> AsrTask:
         """Make the model of the recipe for the codes of the data."""
-        info = self.data.info
+        run, info = self.config, self.data.info
         config = CatAsrConfig(
-            text_config=self.language_model_config(),
+            text_config=None if run.encoder_layers else self.language_model_config(),
             num_quantizers=info.num_quantizers,
             codebook_size=info.codebook_size,
-            code_rank=self.config.model.code_rank,
-            frame_scores=self.config.frame_weight > 0,
+            code_rank=run.model.code_rank,
+            frame_scores=run.frame_weight > 0,
+            encoder_layers=run.encoder_layers,
+            encoder_width=run.model.width,
+            encoder_dropout=run.encoder_dropout,
             codec=info.identity,
         )
-        model = CatAsr(config, self.text, self.config.seed)
+        model = CatAsr(config, self.text, run.seed)
+        model.lexicon = Lexicon.load(Path(run.lexicon)) if run.lexicon else None
         self.start_weights(model)
-        return AsrTask(model, self.config.frame_weight)
+        return AsrTask(model, run)
 
     def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """The first codebooks, in a random number, for a share of the rows; all for the others."""

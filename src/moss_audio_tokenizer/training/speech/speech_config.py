@@ -12,6 +12,8 @@ from ..run_config import RunConfig, ValidationSchedule, check_types, num_heads, 
 _MOST_CHANNELS = 1 << 16
 _MOST_LAYERS = 1024
 _MOST_WORDS = 1_000_000
+# As in `asr.frame_encoder`, which needs PyTorch.
+_LEAST_ENCODER_LAYERS, _MOST_ENCODER_LAYERS, _HEAD_DIM = 3, 128, 64
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class LanguageModelConfig:
         num_pieces: with "letters", the number of frequent pieces of words in the training texts
             that are tokens of their own, in place of ``num_words``. A CTC head needs them for
             general English, which has more letters than frames.
-        width: channels of the model called "random".
-        num_layers: blocks of the model called "random".
+        width: channels of the model called "random", or of the encoder of a CAT-ASR.
+        num_layers: blocks of the model called "random"; not of the encoder of a CAT-ASR.
         code_rank: rank of the code embeddings (`CodeEmbedding`), at most the codebook's size and
             the model's width; 0 for full tables.
         start_from_codec: whether code embeddings are initialized with the codec's own vectors;
@@ -150,10 +152,24 @@ class AsrTrainingConfig(SpeechTrainingConfig):
             an input, so that the model can read every bitrate.
         frame_weight: weight of the loss of a CTC head on the frames, with which a model learns
             from little data; 0, as in the paper, for no such head.
+        encoder_layers: number of blocks of a bidirectional encoder with CTC heads
+            (`asr.frame_encoder`), of ``model.width`` channels, in place of the language model; 0,
+            as in the paper, for none.
+        encoder_dropout: probability of dropout in the encoder.
+        lexicon: file of lines "word<TAB>pronunciation" (`speech.phonemes.Lexicon`) for the phoneme
+            loss of the encoder, which the model keeps; empty for none.
+        phoneme_weight: weight of the phoneme loss.
+        frame_mask: share of the frames that the encoder does not see, in spans of 1 to 4 frames
+            that are drawn in each step.
     """
 
     prefix_share: float = 0.5
     frame_weight: float = 0.0
+    encoder_layers: int = 0
+    encoder_dropout: float = 0.1
+    lexicon: str = ""
+    phoneme_weight: float = 0.5
+    frame_mask: float = 0.0
 
     kind = "asr"
 
@@ -161,6 +177,27 @@ class AsrTrainingConfig(SpeechTrainingConfig):
         super().__post_init__()
         require(0 <= self.prefix_share <= 1, self, "prefix_share", "0 to 1")
         require(self.frame_weight >= 0, self, "frame_weight", "0 or more")
+        require(0 <= self.encoder_dropout < 1, self, "encoder_dropout", "0 up to 1")
+        require(self.phoneme_weight >= 0, self, "phoneme_weight", "0 or more")
+        require(0 <= self.frame_mask <= 0.5, self, "frame_mask", "0 to 0.5")
+        layers = self.encoder_layers
+        usable = layers == 0 or _LEAST_ENCODER_LAYERS <= layers <= _MOST_ENCODER_LAYERS
+        expected = f"{_LEAST_ENCODER_LAYERS} to {_MOST_ENCODER_LAYERS}, or 0 for none"
+        require(usable, self, "encoder_layers", expected)
+        if layers:
+            self._check_encoder()
+        else:
+            for name, unused in (("lexicon", ""), ("frame_mask", 0)):
+                none = getattr(self, name) == unused
+                require(none, self, name, f"{unused!r} without encoder_layers")
+
+    def _check_encoder(self) -> None:
+        random = self.model.llm == "random"
+        require(random, self.model, "llm", "'random' with encoder_layers: there is no such model")
+        fits = self.model.width % _HEAD_DIM == 0
+        require(fits, self.model, "width", f"a multiple of {_HEAD_DIM} with encoder_layers")
+        require(not self.frame_weight, self, "frame_weight", "0 with encoder_layers")
+        require(not self.shard, self, "shard", "False with encoder_layers")
 
 
 @dataclass(frozen=True)

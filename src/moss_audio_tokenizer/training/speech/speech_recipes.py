@@ -91,23 +91,22 @@ def _small_optimizer(learning_rate: float, beta: float) -> OptimizerConfig:
 
 
 def asr_general() -> AsrTrainingConfig:
-    """An ASR model of 6 M weights for English, in minutes on one GPU and some hours of speech.
+    """An ASR model of 6 M weights for English, in hours on one CPU core and some hours of speech.
 
-    `recipes/speech_on_a_gpu.py` runs it, and `tts_general` after it. Its tokens are pieces of
-    words: a CTC head cannot emit the 16 letters of a second of speech in its 12.5 frames.
+    A bidirectional encoder, which learns from less data than a language model. ``lexicon=FILE``
+    adds the phoneme loss. `recipes/speech_on_a_gpu.py` runs it, and `tts_general` after it.
     """
     return AsrTrainingConfig(
         max_steps=6000,
+        threads=1,
         checkpoint_every=500,
-        model=LanguageModelConfig(num_pieces=512, num_layers=5, code_rank=8, start_from_codec=True),
+        model=LanguageModelConfig(code_rank=8, start_from_codec=True),
         data=CodesDataConfig(
-            languages=("en",),
-            text_seconds=(0.3, 16.0),
-            batch_seconds=320.0,
-            max_join=2,
+            languages=("en",), text_seconds=(0.3, 16.0), batch_seconds=60.0, max_join=2
         ),
-        optimizer=_small_optimizer(1.5e-3, 0.98),
-        frame_weight=1.0,
+        optimizer=_small_optimizer(1.2e-3, 0.98),
+        encoder_layers=6,
+        frame_mask=0.1,
         validation=BitratesValidation(every=1000, clips=64, num_quantizers=(8, 32)),
     )
 
