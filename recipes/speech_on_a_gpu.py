@@ -89,7 +89,8 @@ def train(
     with tarfile.open(archive) as tar:
         tar.extractall(work, filter="data")
     shared = [f"data.manifest={work / SHARDS}"]
-    asr = trained("asr_general", work / "asr", began + ASR_SHARE * (end - began), *shared, *for_asr)
+    until = began + ASR_SHARE * (end - began)
+    asr = trained("asr_general", work / "asr", until, "lexicon=bundled", *shared, *for_asr)
     write_parts(asr, output, "asr")
     tts = trained("tts_general", work / "tts", end, f"aligner={asr}", *shared, *for_tts)
     write_parts(tts, output, "tts")

@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig
 
-from ..checkpoint.stored_weights import find_checkpoint
 from ..codes.codec import Codec
-from ..errors import CheckpointError, ConfigError, InputError
-from ..files import atomic_path
+from ..errors import ConfigError, InputError
 from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
 from ..llm.bidirectional import HEAD_DIM
@@ -30,7 +28,7 @@ from ..llm.folder_model import FolderModel
 from ..llm.llm import check_whole, checked_language_model, nested_config
 from ..model.inputs import require_device
 from ..speech.asr_decoding import transcribe_codes
-from ..speech.phonemes import LEXICON_NAME, TICKS, Lexicon, phonemes_of
+from ..speech.phonemes import TICKS, phonemes_of
 from ..speech.transcriber import Transcriber as SpeechTranscriber
 from .frame_encoder import LEAST_LAYERS, MOST_ENCODER_LAYERS, FrameEncoder, FrameScores, ctc_loss
 
@@ -139,7 +137,7 @@ class CatAsr(FolderModel):
     def __init__(self, config: CatAsrConfig, text: TextCodec | None = None, seed: int = 0) -> None:
         super().__init__(config)
         self.text: TextCodec = ByteText() if text is None else text
-        self.lexicon: Lexicon | None = None
+        self.lexicon = None
         self.language_model: Any = None
         self.frame_encoder: FrameEncoder | None = None
         self.frame_head: nn.Linear | None = None
@@ -165,22 +163,6 @@ class CatAsr(FolderModel):
         if config.frame_scores:
             # The classes are the text tokens and the blank of CTC.
             self.frame_head = nn.Linear(width, self.text.num_tokens + 1)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path, **options: Any) -> Any:  # type: ignore[override]
-        """Load a model for inference, with its lexicon if it has one; as `FolderModel`'s."""
-        folder = find_checkpoint(path, options)
-        model = super().from_pretrained(folder)
-        if (folder / LEXICON_NAME).is_file():
-            model.lexicon = Lexicon.load(folder / LEXICON_NAME)
-        return model
-
-    def save_pretrained(self, path: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """Write the model's folder, with its lexicon if it has one; as `FolderModel`'s."""
-        super().save_pretrained(path)
-        if self.lexicon is not None:
-            with atomic_path(Path(path) / LEXICON_NAME, error=CheckpointError) as beside:
-                self.lexicon.save(beside)
 
     @property
     def base_model(self) -> Any:

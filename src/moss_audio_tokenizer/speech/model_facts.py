@@ -21,7 +21,7 @@ from ..checkpoint.stored_weights import (
 from ..codes import Codec, CodecInfo
 from ..errors import CheckpointError, CodesError, ModelMismatchError
 from .built_in_voices import BuiltInVoices
-from .phonemes import TICKS
+from .phonemes import LEXICON_NAME, TICKS
 
 # Folders "tts" and "asr" in it, each with exported graphs, where a release ships them.
 BUNDLED_SPEECH = Path(__file__).parent.parent / "bundled_speech"
@@ -54,6 +54,11 @@ def find_speech_model(kind: str, name: str) -> Path:
             f"{kind}_tiny (docs/speech.md) and name its folder with --model"
         )
     return BUNDLED_SPEECH / kind
+
+
+def find_lexicon(name: str) -> Path:
+    """The file of pronunciations that a name stands for: "bundled", or a path."""
+    return BUNDLED_SPEECH / "tts" / LEXICON_NAME if name == "bundled" else Path(name)
 
 
 def is_speech_model(folder: str | Path) -> bool:

@@ -5,7 +5,6 @@ Source: the paper's appendix E.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jiwer
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
+from ...speech.model_facts import find_lexicon
 from ...speech.phonemes import Lexicon
 from ..logging import TensorBoardLog
 from .speech_config import AsrTrainingConfig
@@ -138,7 +138,7 @@ class AsrTrainer(SpeechTrainer[AsrTrainingConfig]):
             codec=info.identity,
         )
         model = CatAsr(config, self.text, run.seed)
-        model.lexicon = Lexicon.load(Path(run.lexicon)) if run.lexicon else None
+        model.lexicon = Lexicon.load(find_lexicon(run.lexicon)) if run.lexicon else None
         self.start_weights(model)
         return AsrTask(model, run)
 

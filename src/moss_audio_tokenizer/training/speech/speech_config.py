@@ -157,7 +157,8 @@ class AsrTrainingConfig(SpeechTrainingConfig):
             as in the paper, for none.
         encoder_dropout: probability of dropout in the encoder.
         lexicon: file of lines "word<TAB>pronunciation" (`speech.phonemes.Lexicon`) for the phoneme
-            loss of the encoder, which the model keeps; empty for none.
+            loss of the encoder, which the model keeps; "bundled" for that of the installed
+            CAT-TTS, empty for none.
         phoneme_weight: weight of the phoneme loss.
         frame_mask: share of the frames that the encoder does not see, in spans of 1 to 4 frames
             that are drawn in each step.

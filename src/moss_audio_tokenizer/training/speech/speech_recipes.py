@@ -112,20 +112,20 @@ def asr_general() -> AsrTrainingConfig:
 
 
 def tts_general() -> TtsTrainingConfig:
-    """A TTS model of 14 M weights for English, in minutes on one GPU and some hours of speech.
+    """A TTS model of 16 M weights for English, in minutes on one GPU and some hours of speech.
 
-    ``aligner=FOLDER`` is a CAT-ASR by `asr_general` on the same codes.
+    ``aligner=FOLDER`` is a CAT-ASR by `asr_general` on the same codes, with a lexicon.
     """
     return TtsTrainingConfig(
         max_steps=12_000,
         checkpoint_every=500,
-        model=LanguageModelConfig(num_pieces=512, num_layers=6, code_rank=8, start_from_codec=True),
+        model=LanguageModelConfig(num_layers=5, code_rank=8, start_from_codec=True),
         depth="small",
         data=CodesDataConfig(
-            languages=("en",), text_seconds=(0.3, 16.0), batch_seconds=160.0, max_join=2
+            languages=("en",), text_seconds=(0.3, 16.0), batch_seconds=96.0, max_join=2
         ),
         optimizer=_small_optimizer(1e-3, 0.95),
-        scored_share=0.25,
+        scored_share=0.5,
         place_dropout=0.1,
         frame_dropout=0.3,
         validation=BitratesValidation(every=1000, clips=64),
@@ -149,7 +149,7 @@ def asr_tiny() -> AsrTrainingConfig:
 def tts_tiny() -> TtsTrainingConfig:
     """A TTS model for letters, digits and a few words, in hours on one CPU core.
 
-    ``aligner=FOLDER``, a CAT-ASR by `asr_tiny`, conditions it on the text token of each frame.
+    ``aligner=FOLDER``, a CAT-ASR with phoneme scores, gives it a text encoder (`asr_general`).
     """
     return TtsTrainingConfig(
         max_steps=9000,
