@@ -63,6 +63,8 @@ class CountingModel:
     text = TEXT
     facts = ModelFacts(num_quantizers=1, codebook_size=31, has_frame_scores=True)
 
+    word_language_model = None
+
     def ctc_scores(self, codes):
         given = np.where(codes[0] == 30, BLANK, codes[0])
         return np.log(np.eye(BLANK + 1)[[*given, BLANK]] * 0.9 + 1e-3)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig
 
+from ..checkpoint.stored_weights import find_checkpoint
 from ..codes.codec import Codec
 from ..errors import ConfigError, InputError
 from ..hf.torch_codec import TorchCodec
@@ -30,6 +31,7 @@ from ..model.inputs import require_device
 from ..speech.asr_decoding import transcribe_codes
 from ..speech.phonemes import TICKS, phonemes_of
 from ..speech.transcriber import Transcriber as SpeechTranscriber
+from ..speech.word_language_model import WordLanguageModel
 from .frame_encoder import LEAST_LAYERS, MOST_ENCODER_LAYERS, FrameEncoder, FrameScores, ctc_loss
 
 _STD = 0.02
@@ -128,6 +130,7 @@ class CatAsr(FolderModel):
     Attributes:
         lexicon: pronunciations, for the phoneme loss of an encoder and to align by phonemes; None
             if the model has none.
+        word_language_model: of the file word_lm.safetensors in the model's folder; None without.
     """
 
     config_class = CatAsrConfig
@@ -138,6 +141,7 @@ class CatAsr(FolderModel):
         super().__init__(config)
         self.text: TextCodec = ByteText() if text is None else text
         self.lexicon = None
+        self.word_language_model: WordLanguageModel | None = None
         self.language_model: Any = None
         self.frame_encoder: FrameEncoder | None = None
         self.frame_head: nn.Linear | None = None
@@ -163,6 +167,14 @@ class CatAsr(FolderModel):
         if config.frame_scores:
             # The classes are the text tokens and the blank of CTC.
             self.frame_head = nn.Linear(width, self.text.num_tokens + 1)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> Any:  # type: ignore[override]
+        """As of `FolderModel`, with the word language model if the folder has one."""
+        folder = Path(find_checkpoint(path, options))
+        model = super().from_pretrained(folder)
+        model.word_language_model = WordLanguageModel.find(folder)
+        return model
 
     @property
     def base_model(self) -> Any:
@@ -369,7 +381,7 @@ class CatAsr(FolderModel):
         self,
         clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
         num_quantizers: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         max_tokens: int = 256,
     ) -> list[str]:
         """Transcripts of clips; arguments and errors as of `asr_decoding.transcribe_codes`."""

@@ -52,7 +52,7 @@ def evaluate_asr(
     model: Models,
     codec: options.Codec = "bundled",
     num_quantizers: options.SeveralNumQuantizers = None,
-    num_beams: options.Beams = 1,
+    num_beams: options.Beams = None,
     split: options.Split = None,
     limit: options.Limit = None,
     batch_size: BatchSize = 8,

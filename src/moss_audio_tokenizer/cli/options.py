@@ -272,14 +272,15 @@ Codec = Annotated[
     str, typer.Option("--codec", metavar="C", help="Codec that the model was trained on.")
 ]
 Beams = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--num-beams",
         "--beams",
         metavar="N",
         min=0,
         max=64,
-        help="Beams of the search: 1 is greedy, 0 uses the CTC output of the frames alone.",
+        help="Beams of the search: 1 is greedy, 0 uses the CTC output of the frames alone; by "
+        "default the model's best.",
     ),
 ]
 Seed = Annotated[

@@ -265,7 +265,7 @@ def asr(
     codec: options.Codec = "bundled",
     backend: options.Backend = None,
     num_quantizers: options.NumQuantizers = None,
-    beams: options.Beams = 1,
+    beams: options.Beams = None,
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:

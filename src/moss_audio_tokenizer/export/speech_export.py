@@ -19,6 +19,7 @@ from ..files import atomic_path
 from ..speech.model_facts import graphs_of
 from ..speech.phonemes import LEXICON_NAME
 from ..speech.tokens import TEXT_NAME, TOKENIZER_FOLDER
+from ..speech.word_language_model import WORD_LM_NAME
 from .precision import as_float16
 from .speech_graphs import speech_graphs
 
@@ -26,7 +27,7 @@ WEIGHT_TYPES = ("float32", "float16", "int8")
 # Shorter rows stay in float32: the scale of a row in 8 bits takes 4 bytes itself.
 _SHORTEST_ROW = 8
 # Files beside the weights that only some models have.
-_EXTRAS = (LEXICON_NAME,)
+_EXTRAS = (LEXICON_NAME, WORD_LM_NAME)
 
 
 def export_speech(

@@ -13,11 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer
 
 from ..errors import InputError
+from .ctc_beam_search import beam_search
 from .model_facts import ModelFacts, check_codes
 from .token_frames import greedy_tokens
-from .tokens import TextCodec
+from .tokens import CharacterText, TextCodec
+from .word_language_model import WordLanguageModel
 
 MOST_BEAMS = 64
+# Of the search with a word language model: more find hardly anything better.
+WORD_BEAMS = 32
 # Fast speech has 25 characters a second: two a frame.
 _TOKENS_PER_FRAME, _SPARE_TOKENS = 4, 8
 # So many repetitions of a cycle, together of so many tokens, are no speech.
@@ -51,6 +55,11 @@ class AsrModel(Protocol):
         """Tokens of texts."""
         ...
 
+    @property
+    def word_language_model(self) -> WordLanguageModel | None:
+        """Probabilities of words, for beam search on CTC scores; None without."""
+        ...
+
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> AsrDecoder:
         """Read the frames of clips, as one batch."""
         ...
@@ -66,7 +75,7 @@ def transcribe_codes(
     model: AsrModel,
     clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
     num_quantizers: int | None = None,
-    num_beams: int = 1,
+    num_beams: int | None = None,
     max_tokens: int = 256,
 ) -> list[str]:
     """Transcripts of clips, computed as one batch.
@@ -75,15 +84,18 @@ def transcribe_codes(
         model: a CAT-ASR model.
         clips: codes of each clip, of any number of frames.
         num_quantizers: number of codebooks to read (default: all that a clip and the model have).
-        num_beams: 1 decodes greedily; 0 decodes the CTC head, which is fastest and uses no
-            language model; 64 at most. A model without a language model always decodes its CTC
-            head.
+        num_beams: 1 decodes greedily; 0 decodes the CTC head greedily, which is fastest and uses
+            no language model; 64 at most. A model with an encoder always decodes its CTC head,
+            with several beams under its word language model. Default: 32 where there is a word
+            language model, else 1.
         max_tokens: most tokens of a transcript.
 
     Raises:
         CodesError: there are no frames, or codebooks or codes that the model does not have.
         InputError: a number out of range, or no CTC head.
     """
+    if num_beams is None:
+        num_beams = 1 if model.word_language_model is None else WORD_BEAMS
     if not 0 <= num_beams <= MOST_BEAMS or max_tokens < 1:
         raise InputError(
             f"num_beams is {num_beams} and max_tokens {max_tokens}; expected 0 to "
@@ -108,9 +120,12 @@ def transcribe_codes(
 def _ctc_text(
     model: AsrModel,
     scores: Float[np.ndarray, "steps classes"],
-    num_beams: int,  # noqa: ARG001 - greedy search is the only one yet
+    num_beams: int,
 ) -> str:
-    """The transcript of CTC scores, greedily for any number of beams."""
+    """The transcript of CTC scores: greedy, or by a beam search with the word language model."""
+    words = model.word_language_model
+    if num_beams > 1 and words is not None and isinstance(model.text, CharacterText):
+        return beam_search(scores, model.text, words, num_beams)
     ids = greedy_tokens(scores, model.text.num_tokens)
     return " ".join(model.text.decode(ids).split())
 

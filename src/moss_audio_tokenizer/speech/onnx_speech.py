@@ -21,6 +21,7 @@ from .phonemes import LEXICON_NAME, TICKS, Lexicon
 from .text_conditions import EncodedText
 from .tokens import TextCodec, load_text
 from .tts_generation import TtsInput
+from .word_language_model import WordLanguageModel
 
 # Weights of the Transformers' blocks, which only the graphs read.
 _BLOCKS = (
@@ -305,6 +306,10 @@ class OnnxAsr(OnnxModel):
     """CAT-ASR by onnxruntime; an `AsrModel`."""
 
     kind = "cat-asr"
+
+    def __init__(self, folder: str | Path, runtime: Runtime | None = None) -> None:
+        super().__init__(folder, runtime)
+        self.word_language_model = WordLanguageModel.find(self.folder)
 
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "OnnxAsrDecoder":
         """Read the frames of clips, as one batch."""

@@ -57,15 +57,14 @@ class Transcriber:
         self,
         clips: Sequence[tuple[Float[np.ndarray, "..."], int]],
         num_quantizers: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
     ) -> list[str]:
         """Transcripts of recordings; those of silence are empty.
 
         Args:
             clips: samples and sampling rate of each.
             num_quantizers: number of codebooks to read (default: all).
-            num_beams: 1 decodes greedily, 0 decodes the CTC head. A model without a language
-                model always decodes its CTC head.
+            num_beams: beams of the search (`asr_decoding.transcribe_codes`).
 
         Raises:
             AudioError: samples that cannot be encoded.
@@ -87,7 +86,7 @@ class Transcriber:
         self,
         clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
         num_quantizers: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
     ) -> list[str]:
         """Transcripts of clips of codes."""
         return [item.text for item in self.transcripts(clips, num_quantizers, num_beams)]
@@ -96,21 +95,21 @@ class Transcriber:
         self,
         clips: Sequence[Integer[np.ndarray, "num_quantizers _"] | None],
         num_quantizers: int | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
     ) -> list[Transcript]:
         """Transcripts with the times of words.
 
         Args:
             clips: codes of each clip, of any length; None for silence.
             num_quantizers: number of codebooks to read (default: all).
-            num_beams: 1 decodes greedily, 0 decodes the CTC head.
+            num_beams: beams of the search (`asr_decoding.transcribe_codes`).
         """
         audible = [np.asarray(clip) for clip in clips if clip is not None]
         found = iter(self._transcripts(audible, num_quantizers, num_beams))
         return [Transcript("", (), 0.0) if clip is None else next(found) for clip in clips]
 
     def _transcripts(
-        self, clips: Sequence[np.ndarray], num_quantizers: int | None, num_beams: int
+        self, clips: Sequence[np.ndarray], num_quantizers: int | None, num_beams: int | None
     ) -> list[Transcript]:
         """Transcripts of clips; long ones in chunks."""
         given = [check_codes(clip, self.model.facts, num_quantizers) for clip in clips]
@@ -129,7 +128,7 @@ class Transcriber:
         starts = range(0, codes.shape[1] - overlap, size - overlap)
         return [(start, codes[:, start : start + size]) for start in starts]
 
-    def _texts(self, clips: Sequence[np.ndarray], num_beams: int) -> list[str]:
+    def _texts(self, clips: Sequence[np.ndarray], num_beams: int | None) -> list[str]:
         """Transcripts of chunks; those of similar length are decoded together."""
         order = sorted(range(len(clips)), key=lambda index: clips[index].shape[-1])
         texts = [""] * len(clips)

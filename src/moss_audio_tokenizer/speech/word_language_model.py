@@ -143,6 +143,12 @@ class WordLanguageModel:
             beside.write_bytes(save(self._tensors, {"kind": "word trigrams"}))
 
     @classmethod
+    def find(cls, folder: Path) -> "WordLanguageModel | None":
+        """The one in a model's folder, if there is one; errors as of `load`."""
+        path = folder / WORD_LM_NAME
+        return cls.load(path) if path.is_file() else None
+
+    @classmethod
     def load(cls, path: str | Path) -> "WordLanguageModel":
         """Read a file that `save` wrote.
 

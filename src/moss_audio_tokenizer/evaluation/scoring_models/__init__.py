@@ -82,7 +82,8 @@ def _cat_transcriber(value: str) -> Transcribe:
     name, _, codec = value.partition("@")
     transcriber = Transcriber.from_pretrained(name, codec or "bundled")
     num_quantizers = transcriber.model.facts.num_quantizers
-    beams = 0 if transcriber.model.facts.has_frame_scores else 1
+    facts = transcriber.model.facts
+    beams = 0 if facts.has_frame_scores and facts.has_language_model else None
 
     def transcribe(samples: np.ndarray, sampling_rate: int) -> str:
         clip = np.asarray(samples, np.float32), sampling_rate

@@ -45,7 +45,7 @@ class AsrSystem(Protocol):
         self,
         clips: Sequence[Integer[np.ndarray, "num_quantizers _"]],
         num_quantizers: int,
-        num_beams: int = 1,
+        num_beams: int | None = None,
     ) -> list[str]:
         """The transcripts of clips, from the codes of their first quantizers."""
         ...
@@ -83,7 +83,7 @@ class AsrPlan:
     Attributes:
         clips: recordings, of which those with texts count.
         quantizer_counts: empty for powers of two.
-        num_beams: width of the beam search; 0 is by the frames alone.
+        num_beams: width of the beam search; 0 is by the frames alone, None the model's best.
         batch_size: clips that are transcribed together.
 
     Raises:
@@ -93,7 +93,7 @@ class AsrPlan:
     clips: Sequence[ManifestEntry]
     codec: Codec
     quantizer_counts: Sequence[int] = ()
-    num_beams: int = 1
+    num_beams: int | None = None
     batch_size: int = 8
     text_normalization: str = "plain"
 
@@ -101,7 +101,7 @@ class AsrPlan:
         normalizer(self.text_normalization)
         if not any(clip.text for clip in self.clips):
             raise InputError("none of the clips has a text; expected a manifest with 'text'")
-        if self.num_beams < 0 or self.batch_size < 1:
+        if (self.num_beams or 0) < 0 or self.batch_size < 1:
             raise InputError(
                 f"num_beams is {self.num_beams} and batch_size {self.batch_size}; "
                 "expected 0 and 1 on"
