@@ -83,7 +83,7 @@ def test_sound_becomes_two_models(archive, tmp_path, monkeypatch, capsys):
 def test_steps_are_planned_from_the_time_that_is_left(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "seconds_a_step", lambda _: 10.0)
     out = tmp_path / "out"
-    changes = keys("asr", *SMALL, *RUN, *DATA)
+    changes = keys("asr", *SMALL, *RUN, *DATA, *ASR)
     with pytest.raises(SystemExit, match="no time is left for asr_general"):
         script.main(["train", str(archive), "-o", str(out), "--minutes", "0.3", *changes])
 

@@ -325,7 +325,7 @@ class OnnxAsr(OnnxModel):
         return _log_softmax(self.linear(states, "frame_head"))
 
     def _encoder_scores(self, codes: np.ndarray) -> Float32[np.ndarray, "steps classes"]:
-        """Several steps a frame."""
+        """Those of an encoder: several steps a frame."""
         embeds = self.embedded_codes(codes)[None]
         states = self.sessions[0].run(["hidden"], {"embeds": embeds})[0][0]
         scores = self.linear(states, "frame_encoder.letter_head")
