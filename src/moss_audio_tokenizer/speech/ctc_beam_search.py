@@ -33,8 +33,8 @@ class BeamSettings:
     """
 
     weight: float = 0.6
-    word_bonus: float = 1.5
-    unknown_penalty: float = -6.0
+    word_bonus: float = 2.0
+    unknown_penalty: float = -14.0
     least_letter: float = -7.0
     beam_width: float = 14.0
 
