@@ -17,6 +17,7 @@ import moss_audio_tokenizer
 from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.export.speech_export import export_speech
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
+from moss_audio_tokenizer.speech import model_facts
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
 
 TEXT = CharacterText(" abc")
@@ -145,7 +146,8 @@ def test_a_server_without_speech_models_says_what_to_do(installed, served, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "kind"), [(("tts", "a"), "text to speech"), (("asr", "a.wav"), "speech to text")]
 )
-def test_commands_without_a_model_say_what_to_do(refused, arguments, kind):
+def test_commands_without_a_model_say_what_to_do(refused, arguments, kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(model_facts, "BUNDLED_SPEECH", tmp_path)
     line = refused(*arguments)
     assert f"no model for {kind} is installed" in line
     assert f"train one with moss-audio train {arguments[0]}_tiny" in line

@@ -257,7 +257,10 @@ def test_info_of_a_folder_without_weights(models, refused, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tts", "asr"])
-def test_without_an_installed_model_a_line_says_how_to_train_one(refused, recording, kind):
+def test_without_an_installed_model_a_line_says_how_to_train_one(
+    refused, recording, kind, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("moss_audio_tokenizer.speech.model_facts.BUNDLED_SPEECH", tmp_path)
     given = ["hello"] if kind == "tts" else [recording]
     assert f"moss-audio train {kind}_tiny" in refused(kind, *given)
 

@@ -266,7 +266,7 @@ def test_pages_and_their_parts_are_served_from_here(server):
     assert body["application/octet-stream"]["schema"]["format"] == "binary"
     assert set(document["paths"]) == {
         *("/v1/model", "/v1/encode", "/v1/decode", "/v1/voices", "/v1/voices/{voice}"),
-        *("/v1/models", "/v1/audio/speech", "/v1/audio/transcriptions"),
+        *("/v1/models", "/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/voices"),
         *("/health", "/ready", "/metrics"),
     }
     for operations in document["paths"].values():

@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from toy_codec import ToyCodec
 from toy_speaker import ToySpeaker
@@ -10,6 +11,7 @@ from toy_transcriber import ToyTranscriber
 
 from moss_audio_tokenizer.cli import loading
 from moss_audio_tokenizer.cli.main import run
+from moss_audio_tokenizer.speech import model_facts
 
 opening = []
 
@@ -45,6 +47,8 @@ def load_transcriber(folder, *_: object, **__: object):
         return ToyTranscriber()
 
 
+# Of the models that ship, none speaks the toy codec.
+model_facts.BUNDLED_SPEECH = Path("none")
 loading.load_codec = load
 loading.load_speaker = load_speaker
 loading.load_transcriber = load_transcriber

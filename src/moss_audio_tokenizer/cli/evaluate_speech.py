@@ -237,7 +237,7 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
         twice = next(name for name, one in zip(names, parts, strict=True) if parts.count(one) > 1)
         raise InputError(f"--model {twice!r} is given twice; expected each once")
     shortest = 2 if any(_is_common(one[-1]) for one in parts) else 1
-    for length in range(shortest, max(map(len, parts)) + 1):
+    for length in range(shortest, max(map(len, parts), default=0) + 1):
         labels = ["/".join(one[-length:]) for one in parts]
         if len(set(labels)) == len(labels):
             return dict(zip(labels, names, strict=True))
