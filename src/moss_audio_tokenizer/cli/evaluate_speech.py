@@ -211,19 +211,21 @@ def evaluate_tts(
 
 
 def open_asr_system(name: str, codec: "Codec", device: str) -> "AsrSystem":
-    """A CAT-ASR model."""
+    """A CAT-ASR model, by folder, hub id or "bundled"."""
     from ..evaluation.speech.asr_eval import CatAsrSystem
+    from ..speech.model_facts import find_speech_model
 
     with needs_extra("torch", "running a model of speech recognition"):
-        return CatAsrSystem(name, codec, device)
+        return CatAsrSystem(str(find_speech_model("asr", name)), codec, device)
 
 
 def open_tts_system(name: str, codec: str, device: str, **sampling: Any) -> "TtsSystem":
-    """A CAT-TTS model with its codec."""
+    """A CAT-TTS model, by folder, hub id or "bundled", with its codec."""
     from ..evaluation.speech.tts_eval import CatTtsSystem
+    from ..speech.model_facts import find_speech_model
 
     with needs_extra("torch", "running a model of speech synthesis"):
-        return CatTtsSystem(name, codec, device, **sampling)
+        return CatTtsSystem(str(find_speech_model("tts", name)), codec, device, **sampling)
 
 
 def labelled(names: Sequence[str]) -> dict[str, str]:
