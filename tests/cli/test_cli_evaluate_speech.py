@@ -104,7 +104,7 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
     assert any("not speaker verification" in note for note in document["notes"])
     assert len(list(folder.glob("audio/*/*.flac"))) == 2 * 2 * 2
     assert opened[0][3] == {
-        "temperature": 1.0,
+        "temperature": None,
         "top_k": 9,
         "top_p": 0.95,
         "repetition_penalty": 1.1,

@@ -186,6 +186,15 @@ def test_a_model_has_a_guidance_of_its_own():
     assert not np.array_equal(plain, own)
 
 
+def test_a_model_has_a_temperature_of_its_own():
+    model, asked = spoken_tts(), spoken_tts()
+    model.config.code_temperature = 0.1
+    own = generate(model, ["abc"], sampling=SHORT).audio_codes
+    cold = generate(asked, ["abc"], sampling=SHORT, temperature=0.1).audio_codes
+    assert np.array_equal(own, cold)
+    assert not np.array_equal(own, generate(asked, ["abc"], sampling=SHORT).audio_codes)
+
+
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_spoken_row_does_not_depend_on_the_others(guidance):
     model, sampling = short_words(spoken_tts()), replace(SHORT, guidance=guidance)

@@ -151,7 +151,7 @@ def evaluate_tts(
             0, "Random seed of the first text; the next text has the next seed.", metavar="N"
         ),
     ] = 0,
-    temperature: options.Temperature = 1.0,
+    temperature: options.Temperature = None,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,
     repetition_penalty: options.RepetitionPenalty = 1.1,

@@ -287,9 +287,11 @@ Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output.")
 ]
 Temperature = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--temperature", help="Sampling temperature: lower is steadier, higher more varied."
+        "--temperature",
+        help="Sampling temperature: lower is steadier, higher more varied; by default the "
+        "model's own.",
     ),
 ]
 TopK = Annotated[

@@ -69,7 +69,7 @@ def tts(
         bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
     ] = False,
     seed: options.Seed = 0,
-    temperature: options.Temperature = 1.0,
+    temperature: options.Temperature = None,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,
     repetition_penalty: options.RepetitionPenalty = 1.1,

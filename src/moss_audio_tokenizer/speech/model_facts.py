@@ -124,6 +124,7 @@ class ModelFacts:
         has_frame_scores: whether a CAT-ASR has a CTC head.
         has_text_encoder: whether a CAT-TTS reads phonemes and decides durations before it speaks.
         guidance: default classifier-free guidance scale of a CAT-TTS.
+        temperature: default temperature of the codes of a CAT-TTS.
     """
 
     num_quantizers: int
@@ -135,6 +136,7 @@ class ModelFacts:
     has_frame_scores: bool = False
     has_text_encoder: bool = False
     guidance: float = 1.0
+    temperature: float = 1.0
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "ModelFacts":
@@ -151,6 +153,7 @@ class ModelFacts:
             has_frame_scores=encodes or bool(config.get("frame_scores")),
             has_text_encoder=bool(config.get("text_encoder_layers")),
             guidance=float(config.get("guidance", 1.0)),
+            temperature=float(config.get("code_temperature", 1.0)),
         )
 
 

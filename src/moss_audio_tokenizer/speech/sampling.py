@@ -23,13 +23,13 @@ class SpeechSampling:
     Attributes:
         do_sample: False takes the most probable code; only the penalty, guidance and the limits
             then count.
-        temperature: temperature of codes.
+        temperature: temperature of codes; None takes the model's own.
         top_k: keep the k most probable codes; 0 disables.
         top_p: keep the most probable codes up to this total probability.
         repetition_penalty: penalty of codes that the codebook has had in this speech; 1 disables.
-        end_temperature: temperature of the decision to end and of token durations; 0 takes the
+        end_temperature: temperature of the decision to end; 0 takes the
             most probable.
-        guidance: classifier-free guidance scale of the alignment condition (Ho and Salimans
+        guidance: classifier-free guidance scale of the text's condition (Ho and Salimans
             2022), for models trained with ``place_dropout``; other values than 1 double the rows
             of a batch. 0 takes the model's own.
         max_frames: longest speech in frames.
@@ -41,7 +41,7 @@ class SpeechSampling:
     """
 
     do_sample: bool = True
-    temperature: float = 1.0
+    temperature: float | None = None
     top_k: int = 50
     top_p: float = 0.95
     repetition_penalty: float = 1.1
@@ -57,10 +57,13 @@ class SpeechSampling:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected a whole number")
         for name in ("temperature", "top_p", "repetition_penalty", "end_temperature", "guidance"):
             value = getattr(self, name)
+            if name == "temperature" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise InputError(f"{name} is {value!r}; expected a number")
+        temperature = 1.0 if self.temperature is None else self.temperature
         for name, usable, expected in (
-            ("temperature", _MIN_TEMPERATURE <= self.temperature < 100, "0.001 to 100"),
+            ("temperature", _MIN_TEMPERATURE <= temperature < 100, "0.001 to 100"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
             ("repetition_penalty", 0.1 <= self.repetition_penalty <= 10, "0.1 to 10"),
@@ -129,7 +132,7 @@ class CodeSampler:
             scores = _penalized(scores, history, settings.repetition_penalty)
         if not settings.do_sample:
             return scores.argmax(-1)
-        if settings.temperature != 1:
+        if settings.temperature is not None:
             scores = scores / np.float32(settings.temperature)
         rows = zip(scores, draw.tolist(), strict=True)
         return np.array([_drawn(row, number, settings) for row, number in rows])

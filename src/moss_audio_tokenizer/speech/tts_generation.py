@@ -190,7 +190,11 @@ def frames(
     if plan is not None:
         first = plan.at(0)
         inputs = [replace(row, condition=own) for row, own in zip(inputs, first, strict=True)]
-    settings = replace(settings, guidance=_guidance(facts, settings.guidance))
+    settings = replace(
+        settings,
+        guidance=_guidance(facts, settings.guidance),
+        temperature=settings.temperature or facts.temperature,
+    )
     decoder = model.decoder(inputs, settings.guidance != 1)
     sampler = CodeSampler(settings, len(texts))
     ended = np.zeros(len(texts), bool)

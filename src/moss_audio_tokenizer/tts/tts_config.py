@@ -48,6 +48,7 @@ class CatTtsConfig(PreTrainedConfig):
             phonemes of each frame (`TextEncoder`), for small data sets; 0, as in the paper, for
             text on the time axis.
         guidance: default classifier-free guidance scale.
+        code_temperature: default temperature of codes.
         codec: identity of the codec whose codes the model predicts; empty if unknown.
 
     Raises:
@@ -69,6 +70,7 @@ class CatTtsConfig(PreTrainedConfig):
     adapter_width: int = 2048
     text_encoder_layers: int = 0
     guidance: float = 1.0
+    code_temperature: float = 1.0
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -77,11 +79,11 @@ class CatTtsConfig(PreTrainedConfig):
             self.text_config = nested_config(self.text_config)
         super().__post_init__(**kwargs)
         check_whole(self, _LEAST)
-        number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
-        if not number or not 0 < self.guidance <= 100:
-            raise ConfigError(
-                f"guidance is {self.guidance!r}; expected a number above 0, up to 100"
-            )
+        for name in ("guidance", "code_temperature"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0.001 <= value <= 100:
+                raise ConfigError(f"{name} is {value!r}; expected a number from 0.001 to 100")
         if self.guidance != 1 and not self.text_encoder_layers:
             raise ConfigError(
                 f"guidance is {self.guidance:g}; expected 1 where text_encoder_layers is 0: such "
