@@ -76,16 +76,6 @@ SpeakerModel = Annotated[
         "transformers, or MODULE:FUNCTION.",
     ),
 ]
-OpinionModel = Annotated[
-    str,
-    typer.Option(
-        "--opinion-model",
-        metavar="NAME",
-        show_default="none",
-        help="Opinion scores by dnsmos, utmos:FOLDER, a folder or hf:NAME for transformers, or "
-        "MODULE:FUNCTION.",
-    ),
-]
 AsrModel = Annotated[
     str,
     typer.Option(
@@ -123,7 +113,7 @@ def evaluate(
     examples: Examples = 4,
     metric: Metrics = None,
     speaker_model: SpeakerModel = "",
-    opinion_model: OpinionModel = "",
+    opinion_model: options.OpinionModel = "",
     asr_model: AsrModel = "",
     text_normalization: options.TextNormalization = "plain",
     as_json: options.Json = False,
@@ -152,7 +142,7 @@ def compare(
     examples: Examples = 4,
     metric: Metrics = None,
     speaker_model: SpeakerModel = "",
-    opinion_model: OpinionModel = "",
+    opinion_model: options.OpinionModel = "",
     asr_model: AsrModel = "",
     text_normalization: options.TextNormalization = "plain",
     preset: Preset = None,

@@ -135,16 +135,7 @@ def evaluate_tts(
             "or none.",
         ),
     ] = "mfcc",
-    opinion_model: Annotated[
-        str,
-        typer.Option(
-            "--opinion-model",
-            metavar="NAME",
-            show_default="none",
-            help="Opinion scores by dnsmos, utmos:FOLDER, a folder or hf:NAME for transformers, or "
-            "MODULE:FUNCTION.",
-        ),
-    ] = "",
+    opinion_model: options.OpinionModel = "",
     seed: Annotated[
         int,
         options.at_least(

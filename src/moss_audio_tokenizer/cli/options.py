@@ -283,6 +283,16 @@ Beams = Annotated[
         "default the model's best.",
     ),
 ]
+OpinionModel = Annotated[
+    str,
+    typer.Option(
+        "--opinion-model",
+        metavar="NAME",
+        show_default="none",
+        help="Opinion scores by dnsmos, utmos:FOLDER, a folder or hf:NAME for transformers, or "
+        "MODULE:FUNCTION.",
+    ),
+]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same output.")
 ]

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
+from toy_run import run_until
 from toy_speech import (
     BOOK,
     HELD_OUT,
@@ -77,6 +80,19 @@ def test_a_run_is_validated_resumed_and_speaks(asr_folder, codes, tmp_path):
     folder = trainer_for(replace(config, max_steps=8), True, report=lambda _: None).run()
     model = CatTts.from_pretrained(folder)
     assert generate(model, ["cab ab"], max_frames=50).audio_codes.shape[0] == LAYERS
+
+
+def test_a_resumed_run_continues_bit_for_bit(asr_folder, codes, tmp_path):
+    """Dropout of the text encoder included."""
+    whole, cut = (
+        aligned_config(tmp_path / name, codes, asr_folder, max_steps=8) for name in ("one", "two")
+    )
+    expected = trainer_for(whole, report=lambda _: None).run()
+    run_until(trainer_for(cut, report=lambda _: None), 6)
+    torch.rand(100)  # Whatever else draws in between
+    final = trainer_for(cut, True, report=lambda _: None).run()
+    first, second = (load_file(folder / "model.safetensors") for folder in (expected, final))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def row_of(*texts: str) -> CodedRow:

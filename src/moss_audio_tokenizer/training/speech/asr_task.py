@@ -47,8 +47,6 @@ class AsrTask(SpeechTask):
 
         Of a language model also the share of tokens that it ranks first.
         """
-        # Dropout draws from PyTorch's own generator, whose state no checkpoint keeps.
-        torch.manual_seed(rows.seeds[0])
         own, codes = rows.batch.rows, self.padded_codes(rows.batch.rows)
         kept = None if rows.num_quantizers is None else rows.num_quantizers.to(codes.device)
         frames = [row.num_frames for row in own]

@@ -270,6 +270,8 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
 
     def losses(self, rows: DrawnRows, num_targets: float) -> dict[str, Tensor]:
         """The task's, in the precision of the recipe."""
+        # Dropout draws from PyTorch's own generator, whose state no checkpoint keeps.
+        torch.manual_seed(rows.seeds[0])
         with self.autocast():
             losses: dict[str, Tensor] = self.distributed(rows, num_targets)
         return losses
