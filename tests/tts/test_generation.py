@@ -3,11 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_tts import TEXT, leaning, spoken_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
+from moss_audio_tokenizer.speech.sampling import CodeSampler
 from moss_audio_tokenizer.speech.tts_generation import TtsInput
-from moss_audio_tokenizer.tts import Prompt, SpeechSampling, frames, generate
+from moss_audio_tokenizer.tts import CatTts, Prompt, SpeechSampling, frames, generate
 from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
@@ -249,3 +252,43 @@ def test_words_without_a_pronunciation_are_spelled():
 def test_prompts_that_cannot_be_gone_on_from(tts, given, error, message):
     with pytest.raises(error, match=message):
         generate(tts, ["a c"], [given], SHORT)
+
+
+def knowing_vectors(**changes) -> CatTts:
+    """A model that holds random vectors of its codes."""
+    model = short_words(spoken_tts(code_vector_dim=3, **changes))
+    random = torch.Generator().manual_seed(2)
+    model.latent_vectors.copy_(torch.randn(model.latent_vectors.shape, generator=random))
+    return model
+
+
+@given(st.integers(0, 2**31), st.floats(0.1, 10.0))
+def test_the_code_nearest_to_the_mean_has_the_least_expected_error(seed, temperature):
+    random = np.random.default_rng(seed)
+    scores, vectors = random.normal(0, 3, (2, 7)), random.normal(size=(7, 3))
+    settings = SpeechSampling(temperature=temperature, repetition_penalty=1)
+    chosen = CodeSampler(settings, 2).code(scores, np.zeros((2, 0), np.int64), np.zeros(2), vectors)
+    probabilities = torch.from_numpy(scores / temperature).softmax(-1).numpy()
+    distances = np.square(vectors[:, None] - vectors).sum(-1)
+    errors = probabilities @ distances
+    assert np.allclose(errors[[0, 1], chosen], errors.min(-1), atol=1e-5)
+
+
+def test_a_model_may_choose_codes_near_the_mean():
+    model = knowing_vectors()
+    sampled = generate(model, ["abc"], sampling=SHORT).audio_codes
+    mean = generate(model, ["abc"], sampling=SHORT, code_choice="mean").audio_codes
+    assert not np.array_equal(mean, sampled)
+    other = generate(model, ["abc"], sampling=SHORT, code_choice="mean", seed=9).audio_codes
+    assert np.array_equal(mean, other)
+    model.config.code_choice = "mean"
+    assert np.array_equal(generate(model, ["abc"], sampling=SHORT).audio_codes, mean)
+    again = generate(model, ["abc"], sampling=SHORT, code_choice="sample").audio_codes
+    assert np.array_equal(again, sampled)
+
+
+def test_a_model_without_vectors_cannot_choose_near_the_mean(tts):
+    with pytest.raises(InputError, match="code_choice is 'mean'; expected 'sample'"):
+        generate(tts, ["a"], sampling=SHORT, code_choice="mean")
+    with pytest.raises(InputError, match="code_choice is 'median'; expected sample, mean or None"):
+        SpeechSampling(code_choice="median")

@@ -4,7 +4,7 @@ Owns text tokens, decoder-only language models, embeddings of codes, and model f
 """
 
 from ..speech.tokens import ByteText, CharacterText, TextCodec
-from .code_embedding import CodeEmbedding
+from .code_embedding import CodeEmbedding, code_coordinates
 from .folder_model import PretrainedText, load_text, make_text, save_text
 from .llm import (
     CachedRows,
@@ -23,6 +23,7 @@ __all__ = [
     "PretrainedText",
     "TextCodec",
     "cache_argument",
+    "code_coordinates",
     "language_model_config",
     "load_language_model",
     "load_text",

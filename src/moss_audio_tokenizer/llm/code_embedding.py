@@ -129,6 +129,22 @@ class CodeEmbedding(nn.Module):
         self.maps.copy_(right[:, :rank] * size)
 
 
+@torch.no_grad()
+def code_coordinates(
+    vectors: Float[Tensor, "num_quantizers codebook_size latent"], dim: int
+) -> Float[Tensor, "num_quantizers codebook_size dim"]:
+    """Vectors of codes in ``dim`` numbers: distances within a codebook are kept.
+
+    Args:
+        vectors: what each code adds to the decoder's input (`ResidualQuantizer.code_vectors`).
+        dim: number of dimensions that the vectors of a codebook span, or more.
+    """
+    centered = vectors.float() - vectors.float().mean(1, keepdim=True)
+    left, singular, _ = torch.linalg.svd(centered, full_matrices=False)
+    coordinates: Tensor = left[..., :dim] * singular[:, None, :dim]
+    return coordinates
+
+
 def _rotation(inputs: int, outputs: int, seed: int) -> Float[Tensor, "inputs outputs"]:
     """The first rows and columns of a random rotation."""
     random = torch.Generator().manual_seed(seed)

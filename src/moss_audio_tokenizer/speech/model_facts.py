@@ -125,6 +125,7 @@ class ModelFacts:
         has_text_encoder: whether a CAT-TTS reads phonemes and decides durations before it speaks.
         guidance: default classifier-free guidance scale of a CAT-TTS.
         temperature: default temperature of the codes of a CAT-TTS.
+        code_choice: how a CAT-TTS chooses codes by default (`SpeechSampling`).
     """
 
     num_quantizers: int
@@ -137,6 +138,7 @@ class ModelFacts:
     has_text_encoder: bool = False
     guidance: float = 1.0
     temperature: float = 1.0
+    code_choice: str = "sample"
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "ModelFacts":
@@ -154,6 +156,7 @@ class ModelFacts:
             has_text_encoder=bool(config.get("text_encoder_layers")),
             guidance=float(config.get("guidance", 1.0)),
             temperature=float(config.get("code_temperature", 1.0)),
+            code_choice=config.get("code_choice", "sample"),
         )
 
 

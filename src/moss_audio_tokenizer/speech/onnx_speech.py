@@ -214,6 +214,7 @@ class OnnxTts(OnnxModel):
         super().__init__(folder, runtime)
         path = self.folder / LEXICON_NAME
         self.lexicon = Lexicon.load(path) if path.is_file() else Lexicon({})
+        self.code_vectors = self.weights.get("latent_vectors")
 
     def encode_text(
         self, tokens: Sequence[int], codes: Int64[np.ndarray, "num_quantizers frames"] | None

@@ -6,6 +6,7 @@ own, so that its codes do not depend on the other rows of a batch.
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
@@ -14,6 +15,8 @@ from ..errors import InputError
 
 # Below this, scores overflow in float32; top_k=1 takes the most probable code.
 _MIN_TEMPERATURE = 1e-3
+CodeChoice = Literal["sample", "mean"]
+CODE_CHOICES: tuple[CodeChoice, ...] = ("sample", "mean")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class SpeechSampling:
     Attributes:
         do_sample: False takes the most probable code; only the penalty, guidance and the limits
             then count.
+        code_choice: "sample" draws a code; "mean" takes the code whose vector in the codec's
+            latent space is nearest to the mean of all vectors under the predicted probabilities
+            (least expected squared error), for models that hold these vectors. None takes the
+            model's own. With "mean", top_k and top_p do not count.
         temperature: temperature of codes; None takes the model's own.
         top_k: keep the k most probable codes; 0 disables.
         top_p: keep the most probable codes up to this total probability.
@@ -41,6 +48,7 @@ class SpeechSampling:
     """
 
     do_sample: bool = True
+    code_choice: CodeChoice | None = None
     temperature: float | None = None
     top_k: int = 50
     top_p: float = 0.95
@@ -52,6 +60,10 @@ class SpeechSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.code_choice not in (None, *CODE_CHOICES):
+            raise InputError(
+                f"code_choice is {self.code_choice!r}; expected {', '.join(CODE_CHOICES)} or None"
+            )
         for name in ("top_k", "max_frames", "num_quantizers", "seed"):
             if type(getattr(self, name)) is not int:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected a whole number")
@@ -119,6 +131,7 @@ class CodeSampler:
         scores: Float[np.ndarray, "rows classes"],
         history: Int[np.ndarray, "rows frames"],
         draw: Float[np.ndarray, "rows"],
+        vectors: Float[np.ndarray, "classes dim"] | None = None,
     ) -> Int64[np.ndarray, "rows"]:
         """Draw a code of one codebook.
 
@@ -126,6 +139,7 @@ class CodeSampler:
             scores: its logits.
             history: its codes so far.
             draw: one number of `draws` for each row.
+            vectors: vectors of the codes, to take the one nearest to their mean instead.
         """
         settings = self._settings
         if history.shape[1] and settings.repetition_penalty != 1:
@@ -134,6 +148,8 @@ class CodeSampler:
             return scores.argmax(-1)
         if settings.temperature is not None:
             scores = scores / np.float32(settings.temperature)
+        if vectors is not None:
+            return _nearest_to_mean(scores, vectors)
         rows = zip(scores, draw.tolist(), strict=True)
         return np.array([_drawn(row, number, settings) for row, number in rows])
 
@@ -157,6 +173,16 @@ def _penalized(scores: np.ndarray, history: np.ndarray, penalty: float) -> np.nd
         found < 0, found * np.float32(penalty), found / np.float32(penalty)
     )
     return scores
+
+
+def _nearest_to_mean(
+    scores: Float[np.ndarray, "rows classes"], vectors: Float[np.ndarray, "classes dim"]
+) -> Int64[np.ndarray, "rows"]:
+    """The code with the least expected squared distance from a code drawn from the scores."""
+    raised = np.exp(scores - scores.max(-1, keepdims=True))
+    mean = raised / raised.sum(-1, keepdims=True) @ vectors
+    found: np.ndarray = (np.square(vectors).sum(-1) - 2 * mean @ vectors.T).argmin(-1)
+    return found
 
 
 def _drawn(scores: np.ndarray, draw: float, settings: SpeechSampling) -> int:

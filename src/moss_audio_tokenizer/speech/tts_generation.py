@@ -89,6 +89,11 @@ class TtsModel(Protocol):
         """Pronunciations, for a text encoder."""
         ...
 
+    @property
+    def code_vectors(self) -> Float32[np.ndarray, "num_quantizers codebook_size dim"] | None:
+        """Vectors of all codes in the codec's latent space; None in a model without them."""
+        ...
+
     def encode_text(
         self, tokens: Sequence[int], codes: Int64[np.ndarray, "num_quantizers frames"] | None
     ) -> EncodedText:
@@ -195,6 +200,7 @@ def frames(
         guidance=_guidance(facts, settings.guidance),
         temperature=settings.temperature or facts.temperature,
     )
+    vectors = _vectors(model, settings)
     decoder = model.decoder(inputs, settings.guidance != 1)
     sampler = CodeSampler(settings, len(texts))
     ended = np.zeros(len(texts), bool)
@@ -208,7 +214,7 @@ def frames(
         draws = sampler.draws(facts.num_quantizers + 1)
         decision = sampler.choice(decoder.end_scores(), draws[:, 0])
         condition = None if plan is None else plan.at(number)
-        codes = _frame(decoder, condition, sampler, history, draws)
+        codes = _frame(decoder, condition, sampler, history, draws, vectors)
         if plan is None:
             ended = ended | (decision == END)
         yield Frame(codes, ended)
@@ -238,6 +244,23 @@ def _guidance(facts: ModelFacts, asked: float) -> float:
     return asked or float(facts.guidance)
 
 
+def _vectors(
+    model: TtsModel, settings: SpeechSampling
+) -> Float32[np.ndarray, "num_quantizers codebook_size dim"] | None:
+    """The vectors of codes, if codes near their mean are wanted.
+
+    Raises:
+        InputError: the model has none.
+    """
+    if (settings.code_choice or model.facts.code_choice) != "mean":
+        return None
+    if model.code_vectors is None:
+        raise InputError(
+            "code_choice is 'mean'; expected 'sample' for this model, which holds no code vectors"
+        )
+    return model.code_vectors
+
+
 def _plan(
     model: TtsModel,
     texts: Sequence[str],
@@ -262,13 +285,15 @@ def _frame(
     sampler: CodeSampler,
     history: np.ndarray,
     draws: np.ndarray,
+    vectors: np.ndarray | None,
 ) -> Int64[np.ndarray, "num_quantizers rows"]:
     """The codes of one frame, one codebook after another."""
     codes: list[np.ndarray] = []
     for index, own in enumerate(history):
         scores = decoder.code_scores(codes[-1] if codes else None, index, condition)
         scores = sampler.guided(scores, len(draws))
-        codes.append(sampler.code(scores, own, draws[:, index + 1]))
+        space = None if vectors is None else vectors[index]
+        codes.append(sampler.code(scores, own, draws[:, index + 1], space))
     return np.stack(codes)
 
 

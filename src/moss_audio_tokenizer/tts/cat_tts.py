@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -79,6 +79,9 @@ class CatTts(FolderModel):
             self.depth.initialize()
             layers = config.text_encoder_layers
             self.text_encoder: Any = TextEncoder(width, layers) if layers else None
+        if config.code_vector_dim:
+            shape = (config.num_quantizers, config.codebook_size, config.code_vector_dim)
+            self.register_buffer("latent_vectors", torch.zeros(shape))
 
     @property
     def start(self) -> Float[Tensor, "width"]:
@@ -186,6 +189,11 @@ class CatTts(FolderModel):
         if row.condition is not None:
             steps[-1] += torch.from_numpy(row.condition).to(self.device)
         return steps
+
+    @property
+    def code_vectors(self) -> Float32[np.ndarray, "num_quantizers codebook_size dim"] | None:
+        """Vectors of all codes (`speech.tts_generation.TtsModel`)."""
+        return _array(self.latent_vectors) if self.config.code_vector_dim else None
 
     @torch.no_grad()
     def encode_text(self, tokens: Sequence[int], codes: np.ndarray | None) -> EncodedText:

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
 from ..llm.llm import check_whole, nested_config
+from ..speech.sampling import CODE_CHOICES
 from .text_encoder import SpokenRow
 
 _LEAST = {
@@ -25,6 +26,7 @@ _LEAST = {
     "depth_feedforward": 1,
     "adapter_width": 0,
     "text_encoder_layers": 0,
+    "code_vector_dim": 0,
 }
 
 
@@ -49,6 +51,9 @@ class CatTtsConfig(PreTrainedConfig):
             text on the time axis.
         guidance: default classifier-free guidance scale.
         code_temperature: default temperature of codes.
+        code_choice: default way to choose codes, "sample" or "mean" (`SpeechSampling`).
+        code_vector_dim: size of the vectors of codes that the model holds for ``code_choice``
+            "mean" and for soft targets; 0 for none.
         codec: identity of the codec whose codes the model predicts; empty if unknown.
 
     Raises:
@@ -71,6 +76,8 @@ class CatTtsConfig(PreTrainedConfig):
     text_encoder_layers: int = 0
     guidance: float = 1.0
     code_temperature: float = 1.0
+    code_choice: str = "sample"
+    code_vector_dim: int = 0
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -84,6 +91,13 @@ class CatTtsConfig(PreTrainedConfig):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0.001 <= value <= 100:
                 raise ConfigError(f"{name} is {value!r}; expected a number from 0.001 to 100")
+        if self.code_choice not in CODE_CHOICES or (
+            self.code_choice == "mean" and not self.code_vector_dim
+        ):
+            raise ConfigError(
+                f"code_choice is {self.code_choice!r}; expected sample, or mean in a model with "
+                "code_vector_dim"
+            )
         if self.guidance != 1 and not self.text_encoder_layers:
             raise ConfigError(
                 f"guidance is {self.guidance:g}; expected 1 where text_encoder_layers is 0: such "
