@@ -125,8 +125,9 @@ def test_codes_equal_those_of_pytorch(tts_pair, num_quantizers, greedy, monkeypa
         ("qwen2", {"guidance": 2.0}),
         ("qwen3", {"code_rank": 0}),
         ("qwen3", {"guidance": 3.0, "weights": "int8"}),
+        ("qwen2", {"guidance": 2.0, "code_vector_dim": 3, "code_choice": "mean"}),
     ],
-    ids=["guided", "plain", "int8"],
+    ids=["guided", "plain", "int8", "mean"],
 )
 def test_spoken_phonemes_equal_those_of_pytorch(kind, changes, tmp_path):
     """Durations, conditions and codes; with and without a prompt."""
@@ -136,7 +137,8 @@ def test_spoken_phonemes_equal_those_of_pytorch(kind, changes, tmp_path):
         one, other = (model.encode_text(tokens, codes) for model in pair)
         for name in ("duration_scores", "conditions", "remaining"):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=2e-3)
-    sampling = SpeechSampling(max_frames=12, seed=4, do_sample=False)
+    greedy = "code_choice" not in changes
+    sampling = SpeechSampling(max_frames=12, seed=4, do_sample=not greedy)
     texts, prompts = ["ab c", "c a abca"], [None, Prompt(CODES, "c a")]
     first, second = (generate(model, texts, prompts, sampling) for model in pair)
     assert np.array_equal(first.audio_codes_lengths, second.audio_codes_lengths)

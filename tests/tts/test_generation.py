@@ -258,7 +258,7 @@ def knowing_vectors(**changes) -> CatTts:
     """A model that holds random vectors of its codes."""
     model = short_words(spoken_tts(code_vector_dim=3, **changes))
     random = torch.Generator().manual_seed(2)
-    model.latent_vectors.copy_(torch.randn(model.latent_vectors.shape, generator=random))
+    model.latent_vectors.data = torch.randn(model.latent_vectors.shape, generator=random)
     return model
 
 

@@ -252,7 +252,8 @@ def _vectors(
     Raises:
         InputError: the model has none.
     """
-    if (settings.code_choice or model.facts.code_choice) != "mean":
+    chosen = settings.code_choice or model.facts.code_choice
+    if not settings.do_sample or chosen != "mean":
         return None
     if model.code_vectors is None:
         raise InputError(

@@ -81,7 +81,8 @@ class CatTts(FolderModel):
             self.text_encoder: Any = TextEncoder(width, layers) if layers else None
         if config.code_vector_dim:
             shape = (config.num_quantizers, config.codebook_size, config.code_vector_dim)
-            self.register_buffer("latent_vectors", torch.zeros(shape))
+            # Not trained, but saved with the weights.
+            self.latent_vectors = nn.Parameter(torch.zeros(shape), requires_grad=False)
 
     @property
     def start(self) -> Float[Tensor, "width"]:
