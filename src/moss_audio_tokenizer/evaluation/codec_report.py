@@ -37,7 +37,8 @@ _CAPTION = (
 # Marks of a scale, not codecs: their hundreds of kilobits would press all others into a corner.
 _ANCHORS = ("original", "lowpass")
 _SIMILARITY = "speaker_similarity"
-_RATE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+RATE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Of an axis of kilobits a second."""
 
 
 def write_results(
@@ -231,7 +232,7 @@ def _figure(
         METRICS[metric].heading_by(model) if model else METRICS[metric].long_heading,
         "kilobits a second, as coded",
         [*curves, *ours, *others],
-        _RATE_TICKS,
+        RATE_TICKS,
         METRICS[metric].bounds,
     )
 

@@ -115,7 +115,8 @@ async function show(index) {
   const item = order[index];
   stage.replaceChildren(element("p", { textContent: "Loading ..." }));
   const sounds = shuffled(item.sounds);
-  trial = { index, clip: item.clip, sounds, buffers: {}, plays: {}, ratings: {}, rated: new Set(), since: Date.now() };
+  const { clip, domain, systems } = item;
+  trial = { index, clip, domain, systems, sounds, buffers: {}, plays: {}, ratings: {}, rated: new Set(), since: Date.now() };
   for (const sound of sounds) trial.buffers[sound.name] = await decode(sound);
   trial.buffers.open = trial.buffers.reference;
   trial.ready = true;
@@ -181,6 +182,8 @@ function goOn() {
   stop();
   done.push({
     clip: trial.clip,
+    domain: trial.domain,
+    systems: trial.systems,
     order: trial.sounds.map((sound) => sound.name),
     ratings: trial.ratings,
     plays: trial.plays,
