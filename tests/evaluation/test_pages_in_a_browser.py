@@ -127,6 +127,7 @@ def test_a_listening_test_can_be_done_by_keyboard(browser, folder, tmp_path):
         wait_for(browser, "playing === null")
         press(browser, "n")
     wait_for(browser, "window.results")
+    assert ".json is then in your downloads" in browser.execute_script("return stage.textContent")
     results = browser.execute_script("return window.results")
     assert browser.get_log("browser") == []
     (tmp_path / "ann.json").write_text(json.dumps(results), encoding="utf-8")

@@ -66,7 +66,9 @@ def write_results(
     languages = _of_several(summarize(outcome.rows, by_language=True))
     spoken = {clip.language for clip in clips if clip.domain == "speech"} - {""}
     paper = published_codecs(_domains(summaries), sorted(spoken)) if published else []
-    models = {name: one for row in outcome.rows for name, one in row.scoring_models.items()}
+    models = {
+        name: shown_model(one) for row in outcome.rows for name, one in row.scoring_models.items()
+    }
     statistics = _statistics(folder, outcome, clips)
     failed = sorted({row.path for row in outcome.rows if row.error})
     sections = [
@@ -172,6 +174,14 @@ def _caption(published: Sequence[Summary], speaker_model: str) -> str:
         f"{caption} Their speaker similarity is by WavLM-large and cannot be compared with that "
         f"by {speaker_model}."
     )
+
+
+def shown_model(name: str) -> str:
+    """A scoring model as readers know it: "whisper:base" of "whisper:models/base"."""
+    model, _, texts = name.partition(" (")
+    kind, _, value = model.partition(":")
+    shown = f"{kind}:{Path(value).name}" if "/" in value else model
+    return f"{shown}, {texts.removesuffix(' texts)')} normalization" if texts else shown
 
 
 def _is_the_papers(metric: str, model: str) -> bool:
