@@ -308,8 +308,11 @@ def _figure(domain: str, systems: Sequence[SystemRatings], codecs: Sequence[str]
     """Score by bitrate, a line for each codec; a codec keeps its color in every figure."""
     curves = []
     for codec in codecs:
-        own = [(one.kbps, one.mean, one.interval or 0.0) for one in systems if one.codec == codec]
-        points = sorted(point for point in own if point[0] is not None)
+        points = sorted(
+            (one.kbps, one.mean, one.interval or 0.0)
+            for one in systems
+            if one.codec == codec and one.kbps is not None
+        )
         curves += [Curve(codec, points, codecs.index(codec))] if points else []
     rates = [kbps for curve in curves for kbps, _, _ in curve.points]
     if not rates:
