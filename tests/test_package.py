@@ -23,7 +23,7 @@ PUBLIC_NAMES = [
 TORCH_FREE_MODULES = [
     *("audio", "cli.main", "codes", "config", "errors", "evaluation", "evaluation.baselines"),
     *(
-        "evaluation.mushra",
+        "evaluation.listening_results",
         "evaluation.speed",
         "export.onnx_export",
         "metrics",

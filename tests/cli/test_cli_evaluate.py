@@ -2,6 +2,8 @@
 
 import io
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,12 +118,73 @@ def test_a_missing_program_is_a_failure_of_the_machine(
     monkeypatch.setenv("PATH", "")
     arguments = ["--codec", "opus:6", "--jobs", 1, "-o", tmp_path / "run"]
     assert "apt install opus-tools" in refused("compare", manifest, *arguments, code=1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("option", "module"),
+    [
+        (["--asr-model", "whisper:base"], "faster_whisper"),
+        (["--speaker-model", "resemblyzer"], "resemblyzer"),
+        (["--opinion-model", "dnsmos"], "speechmos.dnsmos"),
+    ],
+)
+def test_a_missing_scoring_model_ends_before_anything_is_written(
+    codec, refused, manifest, tmp_path, monkeypatch, option, module, jobs
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    arguments = [*option, "--jobs", jobs, "-o", tmp_path / "run"]
+    line = refused("compare", manifest, "--preset", "table2", *arguments, code=1)
+    assert line.endswith("pip install 'moss-audio-tokenizer[judges]'")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        ("--asr-model", "whisper"),
+        ("--asr-model", "cat"),
+        ("--speaker-model", "wavlm"),
+        ("--opinion-model", "utmos"),
+    ],
+)
+def test_a_folder_without_a_scoring_model_ends_before_anything_is_written(
+    codec, refused, manifest, tmp_path, monkeypatch, option, kind
+):
+    pytest.importorskip("transformers")
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace())
+    (tmp_path / "empty").mkdir()
+    model = f"{kind}:{tmp_path / 'empty'}"
+    line = refused("compare", manifest, option, model, "--jobs", 1, "-o", tmp_path / "run")
+    assert str(tmp_path / "empty") in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [["compare"], ["compare", "--preset", "table4"], ["eval"]])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no manifest at"),
+        ("", "is empty; expected one JSON object a line"),
+        ("\n \n", "is empty; expected one JSON object a line"),
+        ("no JSON\n", "line 1 is not JSON"),
+    ],
+)
+def test_a_manifest_that_holds_nothing_is_refused(
+    codec, refused, tmp_path, command, content, message
+):
+    pytest.importorskip("jiwer")
+    path = tmp_path / "clips.jsonl"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    name, *options = command
+    assert message in refused(name, path, *options, "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "pystoi", "scipy"])
 def test_without_the_extra(codec, refused, manifest, tmp_path, monkeypatch, package):
-    import sys
-
     monkeypatch.setitem(sys.modules, package, None)
     line = refused("eval", manifest, "-o", tmp_path / "run", code=1)
     assert line.endswith("pip install 'moss-audio-tokenizer[eval]'")

@@ -135,6 +135,34 @@ def test_table_4_compares_texts_as_whisper_does(opened, moss_audio, manifest, tm
     assert "Whisper-Large-v3" in result.stdout
 
 
+@pytest.mark.parametrize("preset", ["table3", "table4"])
+def test_presets_measure_the_installed_model_unless_told_otherwise(
+    opened, moss_audio, manifest, tmp_path, preset
+):
+    pytest.importorskip("whisper_normalizer")
+    run = ["compare", manifest, "--preset", preset, *DEPTHS, "-o", tmp_path / "run"]
+    run += ["--asr-model", "toy_scoring:save_audio"] if preset == "table3" else []
+    result = moss_audio(*run, "--text-normalization", "whisper")
+    assert result.exit_code == 0, result.output
+    assert [call[0] for call in opened] == ["bundled"]
+    assert "| bundled | 1 | 2 |" in result.stdout
+
+
+def test_table_3_imitates_the_voices_of_prompts(opened, json_of, refused, manifest, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("word\nword 2\n", "utf-8")
+    prompts = ["--prompts", manifest]
+    table3 = ["compare", texts, "--preset", "table3", *DEPTHS, "-o", tmp_path / "run"]
+    scoring = ["--asr-model", "toy_scoring:save_audio", "--speaker-model", "mfcc"]
+    document = json_of(*table3, *scoring, *prompts)
+    assert document["points"][0]["metrics"]["SIM"]["num_clips"] == 2
+    assert [row["prompt"] for row in rows_of(tmp_path / "run")] == ["0.wav", "1.wav"] * 2
+    table4 = ["compare", manifest, "--preset", "table4", *prompts, "-o", tmp_path / "other"]
+    assert "has no use for --prompts" in refused(*table4)
+    line = refused("compare", manifest, *prompts, "-o", tmp_path / "other")
+    assert "--prompts is for speech synthesis: --preset table3" in line
+
+
 def test_a_preset_of_speech_models_refuses_what_it_cannot_use(opened, refused, manifest, tmp_path):
     run = ["--model", "a", "-o", tmp_path / "run"]
     line = refused("compare", manifest, "--preset", "table3", "--codec", "opus:6", *run)

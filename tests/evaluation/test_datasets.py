@@ -1,5 +1,7 @@
 """Manifests of public test sets, from tiny made-up folders of their layouts."""
 
+from pathlib import Path
+
 import pytest
 
 from moss_audio_tokenizer.errors import InputError
@@ -71,6 +73,46 @@ def test_another_layout_is_refused_in_one_line(name, tmp_path):
         write_manifest(name, tmp_path / "folder", tmp_path / "m.jsonl")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "m.jsonl").exists()
+
+
+TRANSCRIPT = "iOS/test/trans.txt"
+SEGMENTS = "eval_segments.csv"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("librispeech", "test-clean/1/2/1-2.trans.txt", "1-2-0 NO SOUND\n", "not laid out as"),
+        ("librispeech", "test-clean/1/2/1-2.trans.txt", "\udcff", "cannot be read"),
+        ("aishell2", TRANSCRIPT, "IT1 a\n", "not laid out as"),
+        ("aishell2", "iOS/test/wav.scp", "IT1 wav/IT1.wav\n", "not laid out as"),
+        ("audioset", SEGMENTS, "abc\n", "line 1 is 'abc'; expected YTID, start seconds"),
+        ("audioset", SEGMENTS, "# x\nabc, soon, 3\n", "line 2 is 'abc, soon, 3'"),
+        ("audioset", SEGMENTS, "abc, 0.000, 10.000\n", "not laid out as"),
+        ("musdb", "test/A - B.stem.mp4", "", "not the .stem.mp4 files of MUSDB18"),
+        ("seed-tts-eval", "en/meta.lst", "a|b\n", "line 1 is 'a|b'; expected name|prompt text"),
+        ("seed-tts-eval", "en/meta.lst", "a|b|prompt-wavs/b.wav|c\n", "with prompt-wavs/"),
+        ("seed-tts-eval", "meta.lst", "a|b|prompt-wavs/b.wav|c\n", "expected en/meta.lst"),
+    ],
+)
+def test_a_folder_that_is_nearly_one_is_refused(name, file, content, message, tmp_path):
+    path = tmp_path / "set" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError) as caught:
+        write_manifest(name, tmp_path / "set", tmp_path / "m.jsonl")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_a_relative_folder_is_read_as_its_absolute_one(tmp_path, monkeypatch):
+    touch(tmp_path / "test-clean" / "61" / "70968" / "61-70968.trans.txt", "61-70968-0000 YES\n")
+    touch(tmp_path / "test-clean" / "61" / "70968" / "61-70968-0000.flac")
+    monkeypatch.chdir(tmp_path / "test-clean" / "61")
+    write_manifest("librispeech", Path(), tmp_path / "m.jsonl")
+    (clip,) = read_manifest(tmp_path / "m.jsonl", split="test-clean")
+    assert clip.path.is_file()
 
 
 def test_an_unknown_set_or_folder_is_refused(tmp_path):

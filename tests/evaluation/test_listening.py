@@ -13,14 +13,14 @@ from toy_codecs import Noise, byte_codec
 
 from moss_audio_tokenizer.errors import EvaluationError, InputError
 from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
-from moss_audio_tokenizer.evaluation.mushra import (
+from moss_audio_tokenizer.evaluation.listening_results import (
     LeftOut,
     aggregate,
-    as_markdown,
-    build_listening_test,
+    listening_report,
     read_session,
     screen,
 )
+from moss_audio_tokenizer.evaluation.mushra import build_listening_test
 from moss_audio_tokenizer.manifest import read_manifest
 
 pytest.importorskip("matplotlib")
@@ -95,6 +95,35 @@ def session(tmp_path, listener, ratings, test="abc"):
     return path
 
 
+def version(codec, kbps):
+    return {"label": f"{codec} at {kbps}", "codec": codec, "kbps": kbps}
+
+
+@pytest.fixture
+def figure_7(tmp_path):
+    """Two listeners of a test of speech and music, with a codec at two bitrates and one at one."""
+    systems = {"a-1": version("a", 1.0), "a-2": version("a", 2.0), "opus": version("opus", 6.0)}
+    paths = []
+    for listener, more in (("ann", 0), ("bob", 4)):
+        ratings = {
+            "reference": 100,
+            "a-1": 40 + more,
+            "a-2": 60 + more,
+            "opus": 70,
+            "low anchor": 9,
+        }
+        trials = [
+            {"clip": f"{domain}{index}", "domain": domain, "ratings": ratings, "systems": systems}
+            for domain in ("music", "speech")
+            for index in range(2)
+        ]
+        document = {"format": "moss-audio listening 1", "test": "t", "listener": listener}
+        path = tmp_path / f"{listener}.json"
+        path.write_text(json.dumps(document | {"trials": trials}), encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
 def rated(reference, good, bad):
     return {"reference": reference, "good": good, "bad": bad, "mid anchor": 50}
 
@@ -155,7 +184,8 @@ def test_means_have_intervals_and_the_best_is_first(listeners):
     assert good.interval == pytest.approx(3.1824 * spread / 2, rel=1e-4)
     (first,) = [one for one in tables if (one.system, one.clip) == ("good", "clip 0")]
     assert first.mean == 70.0
-    assert "| good | 75.0 ± 20.5 | 75 | 68-82 | 4 |" in as_markdown(tables)
+    text = listening_report([], [], tables, "command").markdown()
+    assert "| good | - | 75.0 ± 20.5 | 75 | 68-82 | 4 |" in text
 
 
 def test_results_of_two_tests_are_not_mixed(tmp_path):
@@ -208,7 +238,7 @@ def test_on_the_command_line(moss_audio, folder, listeners, tmp_path):
     result = moss_audio("listening-results", *listeners)
     assert result.exit_code == 0
     assert result.stdout.startswith("2 of 3 listeners")
-    assert "left out: eve" in result.stdout
+    assert "- eve: rated the hidden reference below 90" in result.stdout
     document = json.loads(moss_audio("listening-results", *listeners, "--json").stdout)
     assert document["listeners"] == ["ann", "bob"]
     assert [one["listener"] for one in document["left_out"]] == ["eve"]
@@ -235,3 +265,73 @@ def test_a_hostile_name_stays_inside_the_page(folder):
     page = build_listening_test(folder, "</script><b>")
     assert "<!--<script>" not in page
     assert document_of(page)["trials"][0]["clip"] == "<!--<script>.wav"
+
+
+def test_versions_are_known_by_label_codec_and_actual_bitrate(folder):
+    for trial in document_of(build_listening_test(folder, "t"))["trials"]:
+        assert trial["domain"] == "speech"
+        assert trial["systems"] == {
+            "bytes-1": {"label": "bytes, 1 quantizer", "codec": "bytes", "kbps": 128.0},
+            "noise": {"label": "noise", "codec": "noise", "kbps": 1.0},
+        }
+
+
+def test_each_domain_has_its_own_means(figure_7):
+    tables = aggregate([read_session(path) for path in figure_7])
+    overall = [one for one in tables if not one.clip]
+    assert [one.domain for one in overall] == ["speech"] * 5 + ["music"] * 5
+    assert [(one.label, one.kbps) for one in overall[:5]] == [
+        ("hidden reference", None),
+        ("opus at 6.0", 6.0),
+        ("a at 2.0", 2.0),
+        ("a at 1.0", 1.0),
+        ("low anchor (3.5 kHz)", None),
+    ]
+    assert (overall[2].mean, overall[2].num_ratings) == (62.0, 4)
+
+
+def test_the_figure_has_a_line_for_each_codec_and_the_anchors_across(figure_7, monkeypatch):
+    from moss_audio_tokenizer.evaluation import listening_results
+
+    drawn = []
+    monkeypatch.setattr(listening_results, "draw_figure", lambda *given: drawn.append(given))
+    tables = aggregate([read_session(path) for path in figure_7])
+    listening_report([], [], tables, "command")
+    (file, title, _, curves, _, bounds), (other, *_) = drawn
+    assert (file, other, bounds) == ("speech-score", "music-score", (0, 100))
+    assert title == "Listening test, speech: mean score (higher is better)"
+    points = {curve.name: [(x, mean) for x, mean, _ in curve.points] for curve in curves}
+    assert points == {
+        "a": [(1.0, 42.0), (2.0, 62.0)],
+        "opus": [(6.0, 70.0)],
+        "hidden reference": [(1.0, 100.0), (6.0, 100.0)],
+        "low anchor (3.5 kHz)": [(1.0, 9.0), (6.0, 9.0)],
+    }
+    # Student's t with three degrees of freedom at 97.5% is 3.1824.
+    half = 3.1824 * np.std([40, 40, 44, 44], ddof=1) / 2
+    assert curves[0].points[0][2] == pytest.approx(half, rel=1e-4)
+
+
+def test_results_become_a_page(moss_audio, figure_7, folder, tmp_path):
+    output = tmp_path / "results" / "figure7"
+    result = moss_audio("listening-results", *figure_7, "-o", output)
+    assert result.exit_code == 0, result.output
+    assert "| a at 2.0 | 2.00 | 62.0 ± 3.7 | 62 | 60-64 | 4 |" in result.stdout
+    assert result.stdout.startswith("2 of 2 listeners, 4 clips")
+    names = {path.name for path in output.rglob("*") if path.is_file()}
+    assert names == {
+        *("report.html", "summary.json", "summary.md", "speech-score.png", "music-score.png")
+    }
+    assert json.loads((output / "summary.json").read_text("utf-8"))["listeners"] == ["ann", "bob"]
+    refused = moss_audio("listening-results", *figure_7, "-o", folder)
+    assert refused.exit_code == 2
+    assert "holds a comparison; name another -o" in refused.stderr
+
+
+def test_results_without_bitrates_make_a_table_alone(moss_audio, listeners, tmp_path):
+    result = moss_audio("listening-results", *listeners, "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run" / "plots").exists()
+    nothing = moss_audio("listening-results", listeners[2], "-o", tmp_path / "none")
+    assert nothing.exit_code == 2
+    assert not (tmp_path / "none").exists()

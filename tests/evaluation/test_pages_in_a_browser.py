@@ -9,7 +9,8 @@ import pytest
 from toy_codecs import Noise, byte_codec
 
 from moss_audio_tokenizer.evaluation import Plan, run_evaluation, write_results
-from moss_audio_tokenizer.evaluation.mushra import build_listening_test, read_session
+from moss_audio_tokenizer.evaluation.listening_results import Rated, read_session
+from moss_audio_tokenizer.evaluation.mushra import build_listening_test
 from moss_audio_tokenizer.manifest import read_manifest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -126,13 +127,17 @@ def test_a_listening_test_can_be_done_by_keyboard(browser, folder, tmp_path):
         wait_for(browser, "playing === null")
         press(browser, "n")
     wait_for(browser, "window.results")
+    assert ".json is then in your downloads" in browser.execute_script("return stage.textContent")
     results = browser.execute_script("return window.results")
     assert browser.get_log("browser") == []
     (tmp_path / "ann.json").write_text(json.dumps(results), encoding="utf-8")
     session = read_session(tmp_path / "ann.json")
     assert session.listener == "Ann"
-    assert set(session.ratings) == {"speech0.wav", "speech1.wav"}
-    for ratings in session.ratings.values():
+    assert set(session.trials) == {"speech0.wav", "speech1.wav"}
+    for trial in session.trials.values():
+        ratings = dict(trial.ratings)
+        assert trial.domain == "speech"
+        assert trial.systems["bytes-2"] == Rated("bytes, 2 quantizers", "bytes", 256.0)
         assert ratings.pop("reference") == 100
         assert set(ratings) == {"bytes-1", "bytes-2", "noise", "low anchor", "mid anchor"}
         assert set(ratings.values()) == {40}

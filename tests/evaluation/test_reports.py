@@ -189,6 +189,16 @@ def test_a_wide_interval_does_not_press_the_curves_flat():
     assert 10.0 < top < 11.0
 
 
+def test_intervals_wider_than_what_they_belong_to_differs_are_whole():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    _set_axes(axes, [(8, 0.46, 0.22), (16, 0.56, 0.19)], (8, 16), (0, None))
+    bottom, top = axes.get_ylim()
+    assert bottom < 0.46 - 0.22
+    assert top > 0.56 + 0.19
+
+
 @pytest.mark.parametrize("length", [5, 25, 300])
 def test_legends_lie_within_the_plot(length):
     """Names of models may be long paths."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from toy_codecs import ByteCodec, Deadly, Noise, byte_codec
+from toy_codecs import ByteCodec, Deadly, Noise, Slow, byte_codec
 
 from moss_audio_tokenizer.cli.failures import exit_code_of
 from moss_audio_tokenizer.errors import CodesError, EvaluationError, InputError
@@ -201,6 +201,55 @@ def test_when_a_run_is_killed_its_processes_end_too(manifest, folder, tmp_path):
     while any(map(is_alive, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+KILLED = """
+import sys
+from functools import partial
+from pathlib import Path
+from toy_codecs import Slow, byte_codec
+from moss_audio_tokenizer.evaluation import Plan, run_evaluation
+from moss_audio_tokenizer.manifest import read_manifest
+
+if __name__ == "__main__":
+    clips = read_manifest(sys.argv[1], split="valid")
+    openers = [partial(byte_codec, 1, 2), Slow]
+    plan = Plan(clips, openers, ("si_sdr", "stoi", "mel_distance"), jobs=int(sys.argv[3]))
+    run_evaluation(plan, Path(sys.argv[2]), lambda *_: None)
+"""
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_run_that_goes_on_leaves_the_files_of_a_whole_one(plan, manifest, tmp_path, jobs):
+    pytest.importorskip("matplotlib")
+    program = tmp_path / "program.py"
+    program.write_text(KILLED, encoding="utf-8")
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.Popen(
+        [sys.executable, program, manifest, tmp_path / "killed", str(jobs)],
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    results = tmp_path / "killed" / "results.jsonl"
+    deadline = time.monotonic() + 60
+    while not (results.is_file() and results.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    # As files are called until they are whole; this one may not have been hit.
+    (results.parent / "audio").mkdir(exist_ok=True)
+    (results.parent / "audio" / ".moss-0123.partial").touch()
+    slow = replace(plan, openers=[partial(byte_codec, 1, 2), Slow], num_examples=4)
+    calls = []
+    for name in ("killed", "whole"):
+        outcome = run_evaluation(slow, tmp_path / name, lambda done, total: calls.append(done))
+        write_results(tmp_path / name, outcome, slow.clips, "title", "command")
+    assert 0 < calls[0] < 8
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
 def test_a_stopped_run_goes_on(plan, folder):

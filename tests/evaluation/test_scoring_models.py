@@ -161,6 +161,10 @@ def test_whisper_reads_sound_through_its_package(monkeypatch, tmp_path, signals)
         load_transcriber("whisper:huge")
     with pytest.raises(CheckpointError, match=r"expected a folder with model\.bin"):
         load_transcriber(f"whisper:{tmp_path}")
+    (tmp_path / "model.bin").touch()
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(CheckpointError, match=r": config\.json, tokenizer\.json is missing"):
+        load_transcriber(f"whisper:{tmp_path.name}")
 
 
 def test_packages_embed_and_rate(monkeypatch, signals):

@@ -291,8 +291,14 @@ def test_a_text_file_takes_prompts_in_turn(tmp_path, prompts):
 def test_a_manifest_takes_other_recordings_of_its_speakers(prompts):
     items = read_test_items(prompts, prompts)
     assert [item.name for item in items] == ["a1.wav", "b1.wav", "a2.wav"]
-    # b has no other recording, and gets the next in turn: better its own than none.
-    assert [item.prompt_name for item in items] == ["a2.wav", "b1.wav", "a1.wav"]
+    # b has no other recording: a voice that says something else is better than b's own answer.
+    assert [item.prompt_name for item in items] == ["a2.wav", "a2.wav", "a1.wav"]
+
+
+def test_no_prompt_says_the_text_itself_where_there_is_another(tmp_path, prompts):
+    path = tmp_path / "texts.txt"
+    path.write_text("first\nsecond\n", "utf-8")
+    assert [item.prompt_text for item in read_test_items(path, prompts)] == ["second", "third"]
 
 
 def test_a_manifest_may_name_its_own_prompts(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.evaluation.clip_results import Row, row_from_json
-from moss_audio_tokenizer.evaluation.codec_report import family, rate_curves
+from moss_audio_tokenizer.evaluation.codec_report import family, rate_curves, shown_model
 from moss_audio_tokenizer.evaluation.pages import pipe_table, printable
 from moss_audio_tokenizer.evaluation.plots import Curve, draw_figure
 from moss_audio_tokenizer.evaluation.summary import (
@@ -152,3 +152,17 @@ def test_a_plot_is_a_picture_on_the_themes_paper(figure, theme, level):
 
 def test_a_name_cannot_steer_the_terminal():
     assert printable("a\x1b[2Jb\nc \u00e9") == "a\\x1b[2Jb\nc \u00e9"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("resemblyzer", "resemblyzer"),
+        ("whisper:base", "whisper:base"),
+        ("whisper:/models/base (whisper texts)", "whisper:base, whisper normalization"),
+        ("hf:microsoft/wavlm", "hf:wavlm"),
+        ("scores:load@a/b (seed-tts texts)", "scores:b, seed-tts normalization"),
+    ],
+)
+def test_scoring_models_are_called_by_their_files(name, shown):
+    assert shown_model(name) == shown

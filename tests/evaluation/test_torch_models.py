@@ -102,6 +102,15 @@ def test_what_is_not_converted_is_refused_in_one_line(tmp_path, models):
         assert "\n" not in str(caught.value)
 
 
+def test_damaged_weights_are_refused_in_one_line(tmp_path, models):
+    written(tmp_path / "utmos", UTMOS, models.Utmos22)
+    weights = tmp_path / "utmos" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"convert_scoring_models\.py") as caught:
+        load_opinion_model(f"utmos:{tmp_path / 'utmos'}")
+    assert "\n" not in str(caught.value)
+
+
 def test_published_names_become_those_of_the_model(models):
     """The names of a checkpoint of UniSpeech, made from those of transformers by hand."""
     model = models.SpeakerVerification(WAVLM)

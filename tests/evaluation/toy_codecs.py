@@ -68,6 +68,16 @@ class Sleepy(Noise):
         time.sleep(60)
 
 
+class Slow(Noise):
+    """Takes its time, so that there is a moment to kill it in."""
+
+    name = "slow"
+
+    def code(self, audio):
+        time.sleep(0.5)
+        return super().code(audio)
+
+
 def byte_codec(*quantizer_counts):
     return LayeredCodec(ByteCodec(), "bytes", quantizer_counts)
 

@@ -146,6 +146,7 @@ def compare(
     asr_model: AsrModel = "",
     text_normalization: options.TextNormalization = "plain",
     preset: Preset = None,
+    prompts: options.Prompts = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure models beside other codecs: the same clips, the same metrics, the actual bitrates.
@@ -159,8 +160,10 @@ def compare(
         shared: dict[str, Any] = {"num_quantizers": num_quantizers, "split": split, "limit": limit}
         shared |= {"as_json": as_json, "device": device, "examples": examples}
         scoring = (speaker_model, opinion_model, asr_model, text_normalization)
-        _compare_speech(preset, manifest, output, model, scoring, shared)
+        _compare_speech(preset, manifest, output, model, prompts, scoring, shared)
         return
+    if prompts:
+        raise InputError("--prompts is for speech synthesis: --preset table3")
     bitrates: tuple[int, ...] = ()
     if preset is not None:
         bitrates, metric, speaker_model = _table2(preset, metric, speaker_model)
@@ -200,6 +203,7 @@ def _compare_speech(
     texts: Path,
     output: Path,
     models: Sequence[str] | None,
+    prompts: Path | None,
     scoring: tuple[str, str, str, str],
     shared: dict[str, Any],
 ) -> None:
@@ -209,29 +213,30 @@ def _compare_speech(
         preset: "table3" or "table4".
         texts: manifest, or Seed-TTS-Eval's list.
         output: folder of the results.
-        models: folders of speech models.
+        models: folders of speech models; None for the installed one.
+        prompts: manifest of the voices to imitate, for table3.
         scoring: speaker, opinion and ASR model and text normalization; "" and "plain" for the
             preset's.
         shared: options of both commands.
     """
     from . import evaluate_speech
 
-    if not models:
-        raise InputError(f"--preset {preset} measures speech models; give one with --model FOLDER")
+    names = list(models or ["bundled"])
     speaker_model, opinion_model, asr_model, normalization = scoring
     shared |= {"published": preset}
     if preset == "table4":
-        names = {"speaker_model": speaker_model, "opinion_model": opinion_model}
-        _refuse_codec_options(preset, **names, asr_model=asr_model)
+        unused = {"speaker_model": speaker_model, "opinion_model": opinion_model}
+        _refuse_codec_options(preset, **unused, asr_model=asr_model, prompts=prompts)
         shared |= {"text_normalization": _unless_plain(normalization, "whisper")}
-        evaluate_speech.evaluate_asr(texts, output, list(models), **shared)
+        evaluate_speech.evaluate_asr(texts, output, names, **shared)
         return
     from ..evaluation.scoring_models import default_speaker_model
 
     evaluate_speech.evaluate_tts(
         texts,
         output,
-        list(models),
+        names,
+        prompts=prompts,
         asr_model=[asr_model or "whisper"],
         speaker_model=speaker_model or default_speaker_model() or "mfcc",
         opinion_model=opinion_model,

@@ -101,17 +101,7 @@ def evaluate_tts(
     output: options.ResultsFolder,
     model: Models,
     codec: options.Codec = "bundled",
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            "--prompts",
-            metavar="MANIFEST",
-            readable=False,
-            show_default="none",
-            help="Recordings, with texts, of the voices to imitate: one of the same speaker, where "
-            "the text's is known, else the next in turn.",
-        ),
-    ] = None,
+    prompts: options.Prompts = None,
     num_quantizers: options.SeveralNumQuantizers = None,
     asr_model: Annotated[
         list[str] | None,

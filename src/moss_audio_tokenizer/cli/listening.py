@@ -1,8 +1,7 @@
 """`moss-audio listening-test` and `listening-results`: people rate what a comparison made."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +11,8 @@ from .failures import BAD_INPUT, message_of, needs_extra, print_error
 from .file_jobs import check_outputs, make_folders
 
 if TYPE_CHECKING:
-    from ..evaluation.mushra import Session
+    from ..evaluation.listening_results import Session
+    from ..evaluation.pages import Report
 
 
 def listening_test(
@@ -61,33 +61,52 @@ def listening_results(
         list[Path],
         typer.Argument(metavar="JSON...", readable=False, help="Files that listeners saved."),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            readable=False,
+            show_default="none",
+            help="Folder for a page with the figure of scores by bitrate, as the paper's Figure 7.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what listeners rated: means with 95% intervals, without those who missed the reference.
 
-    Example: moss-audio listening-results listening-*.json
+    Example: moss-audio listening-results listening-*.json -o runs/figure7
     """
     with needs_extra("eval", "results of a listening test"):
-        from ..evaluation.mushra import aggregate, as_markdown, screen
+        from ..evaluation import listening_results as of_listeners
 
     sessions, unread = _read(results)
-    accepted, left_out = screen(sessions)
-    tables = aggregate(accepted)
+    accepted, left_out = of_listeners.screen(sessions)
+    tables = of_listeners.aggregate(accepted)
+    report = of_listeners.listening_report(accepted, left_out, tables, display.command_line())
+    document = of_listeners.results_document(accepted, left_out, tables)
+    if output and accepted:
+        of_listeners.write_report(output, report, document)
     if as_json:
-        document: dict[str, Any] = {"listeners": [one.listener for one in accepted]}
-        document |= {"left_out": [asdict(one) for one in left_out]}
-        display.print_json({**document, "systems": [asdict(one) for one in tables]})
+        display.print_json(document)
     else:
-        display.print_line(f"{len(accepted)} of {len(sessions)} listeners\n\n{as_markdown(tables)}")
-        for one in left_out:
-            display.print_line(f"left out: {one.listener} {one.reason}")
+        _print(report, output if accepted else None)
     if unread or not accepted:
         raise typer.Exit(BAD_INPUT)
 
 
+def _print(report: "Report", output: Path | None) -> None:
+    display.print_line(f"{report.scope}\n")
+    if text := report.markdown().partition("```\n\n")[2].rstrip():
+        display.print_tables(text)
+    if output:
+        display.print_line(f"\nresults: {output}")
+
+
 def _read(paths: list[Path]) -> "tuple[list[Session], bool]":
-    """The sessions that can be read; a file that is none costs itself only."""
-    from ..evaluation.mushra import read_session
+    """The sessions that can be read; a damaged file costs itself only."""
+    from ..evaluation.listening_results import read_session
 
     def read(path: Path) -> "Session | None":
         try:

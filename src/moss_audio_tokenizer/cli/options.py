@@ -261,6 +261,18 @@ ResultsFolder = Annotated[
     Path, output_option("DIR", "Folder of the results; an interrupted run resumes there.")
 ]
 
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="MANIFEST",
+        readable=False,
+        show_default="none",
+        help="For speech synthesis: recordings, with texts, of the voices to imitate: one of the "
+        "same speaker, where the text's is known, else the next in turn.",
+    ),
+]
+
 # Speech models, and how `tts` and `eval tts` sample; see `SpeechSampling`.
 LanguageModel = Annotated[
     str,

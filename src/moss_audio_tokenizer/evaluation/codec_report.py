@@ -37,7 +37,8 @@ _CAPTION = (
 # Marks of a scale, not codecs: their hundreds of kilobits would press all others into a corner.
 _ANCHORS = ("original", "lowpass")
 _SIMILARITY = "speaker_similarity"
-_RATE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+RATE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Of an axis of kilobits a second."""
 
 
 def write_results(
@@ -65,7 +66,9 @@ def write_results(
     languages = _of_several(summarize(outcome.rows, by_language=True))
     spoken = {clip.language for clip in clips if clip.domain == "speech"} - {""}
     paper = published_codecs(_domains(summaries), sorted(spoken)) if published else []
-    models = {name: one for row in outcome.rows for name, one in row.scoring_models.items()}
+    models = {
+        name: shown_model(one) for row in outcome.rows for name, one in row.scoring_models.items()
+    }
     statistics = _statistics(folder, outcome, clips)
     failed = sorted({row.path for row in outcome.rows if row.error})
     sections = [
@@ -173,6 +176,14 @@ def _caption(published: Sequence[Summary], speaker_model: str) -> str:
     )
 
 
+def shown_model(name: str) -> str:
+    """A scoring model as readers know it: "whisper:base" of "whisper:models/base"."""
+    model, _, texts = name.partition(" (")
+    kind, _, value = model.partition(":")
+    shown = f"{kind}:{Path(value).name}" if "/" in value else model
+    return f"{shown}, {texts.removesuffix(' texts)')} normalization" if texts else shown
+
+
 def _is_the_papers(metric: str, model: str) -> bool:
     """Whether a metric's published values are on the same scale as those by a scoring model."""
     return metric != _SIMILARITY or model.partition(":")[0] == "wavlm"
@@ -231,7 +242,7 @@ def _figure(
         METRICS[metric].heading_by(model) if model else METRICS[metric].long_heading,
         "kilobits a second, as coded",
         [*curves, *ours, *others],
-        _RATE_TICKS,
+        RATE_TICKS,
         METRICS[metric].bounds,
     )
 

@@ -16,6 +16,7 @@ from ..files import atomic_path
 from ..manifest import ManifestEntry, manifest_lines, read_manifest
 from .text_normalization import text_lines
 
+_AUDIOSET_ROW = "YTID, start seconds, end seconds, labels"
 _SEED_TTS_ROW = "name|prompt text|prompt path|text"
 _AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a")
 
@@ -47,9 +48,11 @@ def write_manifest(name: str, folder: Path, output: Path) -> PreparedSet:
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is not a folder; expected {layout}")
     lines, absent, start = [], [], output.parent.absolute()
-    for line in read(folder):
+    # Absolute, for splits are named by folders that may lie above a relative one.
+    for line in read(folder.absolute()):
         # Seed-TTS-Eval's recordings of the texts themselves are not needed, and often not there.
-        if name != "seed-tts-eval" and not line["path"].is_file():
+        needed = line.get("prompt_path") or line["path"]
+        if not needed.is_file():
             absent.append(str(line["path"].stem))
             continue
         for key in {"path", "prompt_path"} & line.keys():
@@ -95,13 +98,22 @@ def _audioset(folder: Path) -> Iterator[Line]:
         if path.suffix.lower() in _AUDIO_SUFFIXES
     }
     for table in sorted(folder.glob("*segments*.csv")):
-        for row in text_lines(table, "a table of segments"):
+        for number, row in enumerate(text_lines(table, _AUDIOSET_ROW), 1):
             if row.startswith("#"):
                 continue
-            name, start = (cell.strip() for cell in row.split(",")[:2])
+            name, start = _segment(row, f"{table} line {number}")
             names = name, f"Y{name}", f"{name}_{start}", f"{name}_{float(start):.0f}"
             found = next((files[one] for one in names if one in files), folder / f"{name}.wav")
             yield {"path": found, "domain": "sound", "split": table.stem.split("_")[0]}
+
+
+def _segment(row: str, place: str) -> tuple[str, str]:
+    """Identifier and start of a row; the other cells are not needed."""
+    name, _, more = row.partition(",")
+    start = more.partition(",")[0].strip()
+    if not start.replace(".", "", 1).isdecimal():
+        raise InputError(f"{place} is {row[:80]!r}; expected {_AUDIOSET_ROW}")
+    return name.strip(), start
 
 
 def _musdb(folder: Path) -> Iterator[Line]:
@@ -186,7 +198,8 @@ def read_test_items(
             own ``prompt_path`` and ``prompt_text``); ``.lst``, Seed-TTS-Eval's
             ``name|prompt text|prompt path|text``; any other, a text per line.
         prompts: a manifest of recordings with texts: a text of a known speaker gets another
-            recording of that speaker, any other one the next in turn.
+            recording of that speaker, any other one the next in turn; one that says
+            something else, where there is such.
         split: split of both manifests; None is all.
         limit: how many items from the first; None is all.
 
@@ -216,7 +229,9 @@ def _prompted(item: SpeechItem, index: int, clips: Sequence[ManifestEntry]) -> S
         for clip in clips
         if item.speaker and clip.speaker == item.speaker and clip.path != item.recording
     ]
-    clip = (own or clips)[index % len(own or clips)]
+    # A prompt that says the text itself would only be repeated.
+    others = [clip for clip in own or clips if clip.text != item.text] or own or clips
+    clip = others[index % len(others)]
     return replace(item, prompt=clip.path, prompt_name=clip.name, prompt_text=clip.text)
 
 

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from ..errors import CheckpointError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def _refusals(message: str) -> Iterator[None]:
         yield
     except ImportError as error:  # of torchaudio, which some models need
         raise MissingDependencyError(f"{message} ({reason_of(error)})") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{message} ({reason_of(error)})") from error
 
 

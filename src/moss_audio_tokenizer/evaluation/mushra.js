@@ -100,7 +100,17 @@ function welcome() {
           "in random order. Rate how close each version sounds to the reference: 100 is no difference " +
           "that you can hear. One of the versions is the reference itself, and should get 100.",
       }),
-      element("p", { textContent: "Use headphones in a quiet room. Set the volume with the first clip and leave it." }),
+      element("p", {
+        textContent:
+          "Press Reference or a letter to play it; you can switch while it plays, as often as you like. " +
+          "Move the slider beside a letter to rate that version.",
+      }),
+      element("p", {
+        textContent:
+          "Use headphones in a quiet room. Set the volume with the first clip and leave it. At the end you " +
+          "download a small file and send it to the person who asked you. Keep this page open until then: " +
+          "nothing is stored or sent before.",
+      }),
       keys,
       element("label", { htmlFor: "listener", textContent: "Your name or a pseudonym (it goes into the results)" }),
       name,
@@ -115,7 +125,8 @@ async function show(index) {
   const item = order[index];
   stage.replaceChildren(element("p", { textContent: "Loading ..." }));
   const sounds = shuffled(item.sounds);
-  trial = { index, clip: item.clip, sounds, buffers: {}, plays: {}, ratings: {}, rated: new Set(), since: Date.now() };
+  const { clip, domain, systems } = item;
+  trial = { index, clip, domain, systems, sounds, buffers: {}, plays: {}, ratings: {}, rated: new Set(), since: Date.now() };
   for (const sound of sounds) trial.buffers[sound.name] = await decode(sound);
   trial.buffers.open = trial.buffers.reference;
   trial.ready = true;
@@ -181,6 +192,8 @@ function goOn() {
   stop();
   done.push({
     clip: trial.clip,
+    domain: trial.domain,
+    systems: trial.systems,
     order: trial.sounds.map((sound) => sound.name),
     ratings: trial.ratings,
     plays: trial.plays,
@@ -218,6 +231,7 @@ function finish() {
       { className: "card", style: "margin-top:16px" },
       element("p", { style: "margin-top:0", textContent: "Save your results and send the file to the person who asked you." }),
       link,
+      element("p", { className: "note", textContent: `${link.download} is then in your downloads.` }),
     ),
   );
   link.focus();

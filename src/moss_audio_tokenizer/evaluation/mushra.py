@@ -1,16 +1,13 @@
-"""Listening tests after ITU-R BS.1534 (MUSHRA): the page that people rate on, and its results.
+"""Listening tests after ITU-R BS.1534 (MUSHRA): the page that people rate on.
 
 The page is one file that needs no server; what it does is `mushra.js`'s. It has a run's examples
-with hidden reference and low anchor. A result is what it gives to download, a JSON file of one
-listener. A listener is left out who rates the hidden reference below 90 in more than 15% of the
-trials, or the mid anchor above 90 in more than 15%.
+with hidden reference and low anchor. What listeners download there is `listening_results.py`'s.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -19,22 +16,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import EvaluationError, InputError
+from ..errors import InputError
 from .baselines import low_pass
-from .exhibits import beginning, flac
-from .pages import page, pipe_table
-from .summary import average
+from .clip_results import Row, row_from_json, slug
+from .codec_report import family
+from .exhibits import beginning, flac, quantizers
+from .pages import page
+from .results_file import ResultsFile
 
 REFERENCE, LOW_ANCHOR, MID_ANCHOR = "reference", "low anchor", "mid anchor"
 # The cut-offs of BS.1534-3.
 _ANCHOR_HERTZ = {LOW_ANCHOR: 3_500, MID_ANCHOR: 7_000}
 # BS.1534-3: at most twelve signals, of about ten seconds.
 _MOST_SIGNALS, _MOST_SECONDS = 12, 12
-
-
-FORMAT = "moss-audio listening 1"
-_NEARLY_PERFECT = 90
-_MOST_SLIPS = 0.15
 
 
 Sound = tuple[Float[np.ndarray, "channels samples"], int]
@@ -54,15 +48,15 @@ def build_listening_test(
         mid_anchor: whether a low-pass at 7 kHz is rated too.
 
     Raises:
+        EvaluationError: the rows of the folder are damaged.
         InputError: the folder has no examples, a system is not there, or there are too many.
     """
-    trials = []
-    for clip, clip_folder in _examples(folder):
-        sounds = [
-            {"name": name, "data": base64.b64encode(flac(audio, rate)).decode("ascii")}
-            for name, (audio, rate) in _signals(clip_folder, clip, systems, mid_anchor).items()
-        ]
-        trials.append({"clip": clip, "sounds": sounds})
+    trials, examples = [], _examples(folder)
+    rows = [row for row in ResultsFile(folder, row_from_json).read() if not row.error]
+    for clip, clip_folder in examples:
+        own = [row for row in rows if row.path == clip]
+        sounds = _signals(clip_folder, clip, systems, mid_anchor)
+        trials.append(_trial(clip, own, sounds))
     digest = hashlib.sha256(json.dumps([title, trials]).encode()).hexdigest()[:16]
     document = {"test": digest, "title": title, "trials": trials}
     # In a script element "</" ends the script, and "<!--" with "<script" hides its end.
@@ -73,6 +67,30 @@ def build_listening_test(
         for ending in ("css", "js")
     )
     return page(escape(title), body, style, script)
+
+
+def _trial(clip: str, rows: Sequence[Row], sounds: Mapping[str, Sound]) -> dict[str, Any]:
+    """What the page knows of one clip: its sounds, and the codec and bitrate of each."""
+    coded = {slug(row.model, row.num_quantizers): row for row in rows}
+    return {
+        "clip": clip,
+        "domain": rows[0].domain if rows else "",
+        "sounds": [
+            {"name": name, "data": base64.b64encode(flac(audio, rate)).decode("ascii")}
+            for name, (audio, rate) in sounds.items()
+        ],
+        "systems": {name: _system(coded[name]) for name in sounds if name in coded},
+    }
+
+
+def _system(row: Row) -> dict[str, Any]:
+    """What a listener's file says of a version, for the figure of scores by bitrate."""
+    count = "" if row.num_quantizers is None else f", {quantizers(row.num_quantizers)}"
+    return {
+        "label": f"{row.model}{count}",
+        "codec": family(row.model),
+        "kbps": row.actual_kbps,
+    }
 
 
 def _examples(folder: Path) -> list[tuple[str, Path]]:
@@ -113,159 +131,3 @@ def _signals(
             f"with reference and anchors: choose with --system"
         )
     return sounds
-
-
-@dataclass(frozen=True)
-class Session:
-    """One listener's test.
-
-    Attributes:
-        test: which test it was, so that two are not mixed.
-        ratings: by clip, then by system, 0 to 100.
-        digest: of the file, so that one given twice does not count twice.
-    """
-
-    listener: str
-    test: str
-    ratings: dict[str, dict[str, float]]
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Somebody whose ratings do not count, and why; several may have one name."""
-
-    listener: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SystemRatings:
-    """Ratings of one system over all clips (clip is ""), or of one clip of it.
-
-    The interval is half the width of the mean's 95% interval, by Student's t; None of one rating.
-    Ratings are seldom normally distributed, which is why medians and quartiles stand beside.
-    """
-
-    system: str
-    clip: str
-    mean: float
-    interval: float | None
-    median: float
-    lower_quartile: float
-    upper_quartile: float
-    num_ratings: int
-
-
-def read_session(path: Path) -> Session:
-    """The results that a listener has downloaded.
-
-    Raises:
-        EvaluationError: the file is missing or does not hold results.
-    """
-    try:
-        content = path.read_bytes()
-        document = json.loads(content.decode())
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']!r}")
-        trials = document["trials"]
-        ratings = {str(trial["clip"]): _checked(trial["ratings"]) for trial in trials}
-        if not ratings or len(ratings) < len(trials):
-            raise ValueError("no trials, or a clip twice")
-        digest = hashlib.sha256(content).hexdigest()
-        return Session(str(document["listener"]), str(document["test"]), ratings, digest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvaluationError(
-            f"{str(path)!r} is not a result of a listening test ({error}); expected the file that "
-            "its last page gives to download"
-        ) from error
-
-
-def _checked(ratings: dict[str, Any]) -> dict[str, float]:
-    for name, value in ratings.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-            raise ValueError(f"{name!r} is rated {value!r}")
-    if REFERENCE not in ratings:
-        raise ValueError("no rating of the hidden reference")
-    if len(ratings) == 1:
-        raise ValueError("a rating of the hidden reference alone")
-    return {str(name): float(value) for name, value in ratings.items()}
-
-
-def screen(sessions: Iterable[Session]) -> tuple[list[Session], list[LeftOut]]:
-    """The sessions that count, and why each of the others does not; a copy of one is left out.
-
-    Raises:
-        EvaluationError: the sessions are of several tests.
-    """
-    accepted: list[Session] = []
-    left_out: list[LeftOut] = []
-    seen: set[str] = set()
-    sessions = list(sessions)
-    tests = sorted({session.test for session in sessions})
-    if len(tests) > 1:
-        raise EvaluationError(
-            f"results of {len(tests)} tests ({', '.join(tests)}); give those of one"
-        )
-    for session in sessions:
-        fault = "gave this file before" if session.digest in seen else _fault(session)
-        seen |= {session.digest} - {""}
-        if fault:
-            left_out.append(LeftOut(session.listener, fault))
-        else:
-            accepted.append(session)
-    return accepted, left_out
-
-
-def _fault(session: Session) -> str:
-    trials = list(session.ratings.values())
-    missed = sum(trial[REFERENCE] < _NEARLY_PERFECT for trial in trials)
-    if missed > _MOST_SLIPS * len(trials):
-        return f"rated the hidden reference below 90 in {missed} of {len(trials)} trials"
-    fooled = sum(trial.get(MID_ANCHOR, 0.0) > _NEARLY_PERFECT for trial in trials)
-    if fooled > _MOST_SLIPS * len(trials):
-        return f"rated the mid anchor above 90 in {fooled} of {len(trials)} trials"
-    return ""
-
-
-def aggregate(sessions: Sequence[Session]) -> list[SystemRatings]:
-    """Each system over all clips, the best first, then each of its clips.
-
-    Raises:
-        MissingDependencyError: SciPy is not installed.
-    """
-    found: dict[str, dict[str, list[float]]] = {}
-    for session in sessions:
-        for clip, ratings in session.ratings.items():
-            for system, value in ratings.items():
-                found.setdefault(system, {}).setdefault(clip, []).append(value)
-    systems = [
-        _table(system, "", [value for values in clips.values() for value in values])
-        for system, clips in found.items()
-    ]
-    systems.sort(key=lambda one: -one.mean)
-    by_clip = [
-        _table(one.system, clip, values)
-        for one in systems
-        for clip, values in sorted(found[one.system].items())
-    ]
-    return [*systems, *by_clip]
-
-
-def _table(system: str, clip: str, values: Sequence[float]) -> SystemRatings:
-    lower, median, upper = np.percentile(values, [25, 50, 75]).tolist()
-    mean = average(values)
-    return SystemRatings(system, clip, mean.mean, mean.interval, median, lower, upper, len(values))
-
-
-def as_markdown(tables: Sequence[SystemRatings]) -> str:
-    """A line for each system over all clips."""
-    lines = []
-    for one in tables:
-        if one.clip:
-            continue
-        interval = "" if one.interval is None else f" ± {one.interval:.1f}"
-        quartiles = f"{one.lower_quartile:.0f}-{one.upper_quartile:.0f}"
-        mean = f"{one.mean:.1f}{interval}"
-        lines.append((one.system, mean, f"{one.median:.0f}", quartiles, f"{one.num_ratings}"))
-    return pipe_table(("system", "mean", "median", "quartiles", "ratings"), lines)

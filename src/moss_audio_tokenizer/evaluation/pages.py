@@ -159,7 +159,10 @@ def page(title: str, body: str, style: str = "", script: str = "") -> str:
 
 def table_html(table: Table) -> str:
     """A table that fits the page: on a phone each row is a block."""
-    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headings)
+    # An arrow stays beside its word.
+    texts = [escape(text).replace(" \u2191", "&nbsp;\u2191") for text in table.headings]
+    texts = [text.replace(" \u2193", "&nbsp;\u2193") for text in texts]
+    heads = "".join(f'<th scope="col">{text}</th>' for text in texts)
     rows = "\n".join(_row(row, table.headings) for row in table.rows)
     note = f'\n<p class="note">{escape(table.caption)}</p>' if table.caption else ""
     return (

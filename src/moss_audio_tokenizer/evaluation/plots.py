@@ -143,7 +143,8 @@ def _set_axes(
 ) -> None:
     """Limits that show all points; of intervals what lies within the bounds.
 
-    A wide interval, as of two clips, stretches the axis by no more than the points' own range.
+    An interval that is wider than most, as of two clips, stretches the axis by no more than the
+    points' own range or an interval of the usual width.
     """
     axes.set_xscale("log", base=2)
     if points:
@@ -152,7 +153,9 @@ def _set_axes(
         shown = [tick for tick in ticks if lowest <= tick <= highest]
         axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
         means = [mean for _, mean, _ in points]
-        stretch = max(means) - min(means) or float("inf")
+        halves = sorted(half for _, _, half in points if half > 0)
+        usual = halves[len(halves) // 2] if halves else 0.0
+        stretch = max(max(means) - min(means), usual) or float("inf")
         bottom = max(min(means) - stretch, min(mean - half for _, mean, half in points))
         top = min(max(means) + stretch, max(mean + half for _, mean, half in points))
         room = _MARGIN * (top - bottom) or 1.0

@@ -98,6 +98,9 @@ class ResultsFile(Generic[RowType]):
                     "wait for its end or name another -o"
                 ) from error
             self.path.touch()
+            # Half-written files of a run that was killed: the lock says that it has ended.
+            for left in list(self.folder.rglob(".moss-*.partial")):
+                left.unlink(missing_ok=True)
             yield
         finally:
             os.close(lock)

@@ -16,6 +16,7 @@ from ..loading import import_package, reason_of
 DEFAULT_WHISPER = "large-v3"
 """The Whisper that Seed-TTS-Eval and the paper's Table 3 use."""
 
+_WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
 # Whisper reads windows of 30 s; less than 0.1 s of sound gives it nothing to read.
 _SHORTEST_SECONDS = 0.1
 
@@ -33,10 +34,14 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
     """
     module = import_package("faster_whisper", "the ASR model whisper", "faster-whisper", "judges")
     source = name or DEFAULT_WHISPER
-    if ("/" in source or "\\" in source) and not (Path(source) / "model.bin").is_file():
+    folder = Path(source)
+    # Without a tokenizer of its own faster-whisper would fetch another model's, not say so.
+    missing = [name for name in _WHISPER_FILES if not (folder / name).is_file()]
+    if missing and (folder.is_dir() or "/" in source or "\\" in source):
         raise CheckpointError(
-            f"no Whisper at {source!r}; expected a folder with model.bin, config.json, "
-            "tokenizer.json and vocabulary.json (CTranslate2's format), or a size such as base"
+            f"no Whisper at {source!r}: {', '.join(missing)} is missing; expected a folder with "
+            "model.bin, config.json, tokenizer.json and vocabulary.json (CTranslate2's format), "
+            "or a size such as base"
         )
     try:
         model = module.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)

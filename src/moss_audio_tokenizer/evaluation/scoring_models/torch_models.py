@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -110,7 +111,7 @@ def _converted(
             raise ValueError(f"its model_type is {config['model_type']!r}")
         model = build(config)
         model.load_state_dict(load_file(path / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"no converted {kind} model in {folder!r} ({reason_of(error)}); make one with "
             "recipes/convert_scoring_models.py"

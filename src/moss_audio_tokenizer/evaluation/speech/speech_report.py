@@ -69,7 +69,11 @@ def write_results(
     """
     points = points_of(rows)
     examples = _examples(rows, num_examples)
-    paper = [Section("The paper's systems", published_speech(published))] if published else []
+    paper = (
+        [Section("The paper's systems (published)", published_speech(published))]
+        if published
+        else []
+    )
     remarks = [*notes, *failure_lines(rows)]
     sections = [
         Section(table=_table(points, _CAPTION + (_SIMILARITY_CAPTION if items else ""))),
