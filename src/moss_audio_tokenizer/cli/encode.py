@@ -128,6 +128,16 @@ def _codes_facts(codes: "AudioCodes") -> dict[str, Any]:
     }
 
 
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Decode even codes that another model made (mostly noise)."),
+]
+FileFormat = Annotated[
+    options.AudioFormat | None,
+    typer.Option("--format", show_default="from OUT, or wav", help="File format: wav or flac."),
+]
+
+
 def decode(
     inputs: options.CodesInputs,
     output: options.Output,
@@ -139,14 +149,8 @@ def decode(
     backend: options.Backend = None,
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Decode even codes that another model made (mostly noise)."),
-    ] = False,
-    file_format: Annotated[
-        options.AudioFormat | None,
-        typer.Option("--format", show_default="from OUT, or wav", help="File format: wav or flac."),
-    ] = None,
+    force: Force = False,
+    file_format: FileFormat = None,
     as_json: options.Json = False,
 ) -> None:
     """Turn codes back into sound, as long as the original was.
