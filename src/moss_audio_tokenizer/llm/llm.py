@@ -191,3 +191,34 @@ class CachedRows:
             position_ids=positions,
             **cache_argument(self._model, self._cache),
         ).last_hidden_state[:, -1]
+
+
+class TokenDecoder:
+    """A language model that continues rows by tokens of text, with its KV cache.
+
+    Args:
+        language_model: the decoder-only model, with its output layer.
+        num_tokens: number of text tokens, the first classes of the output layer.
+        rows: input vectors of each row before its first token.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, language_model: Any, num_tokens: int, rows: Sequence[Float[Tensor, "_ width"]]
+    ) -> None:
+        self._model, self._num_tokens = language_model, num_tokens
+        self._rows = CachedRows(language_model.base_model, rows)
+
+    @torch.no_grad()
+    def scores(self) -> Float[np.ndarray, "rows num_tokens"]:
+        """Log-probabilities of the next token, of text tokens alone."""
+        logits = self._model.get_output_embeddings()(self._rows.last)
+        scores: np.ndarray = logits[:, : self._num_tokens].float().log_softmax(-1).cpu().numpy()
+        return scores
+
+    @torch.no_grad()
+    def advance(self, tokens: Int64[np.ndarray, "rows"], origins: Int64[np.ndarray, "_"]) -> None:
+        """Append a token to each row; row i continues row ``origins[i]`` of before."""
+        self._rows.select(origins)
+        given = torch.from_numpy(tokens).to(self._rows.last.device)
+        self._rows.append(self._model.get_input_embeddings()(given))
