@@ -1,6 +1,6 @@
 """What CAT-TTS and CAT-ASR share by onnxruntime: weights outside the graphs, and KV caches.
 
-The graphs are Transformers of `export.speech_graphs`; embeddings and projections are NumPy.
+The graphs are Transformers of `export.speech_export`; embeddings and projections are NumPy.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech_graphs` writes.
+"""CAT-TTS and CAT-ASR by onnxruntime: NumPy around the graphs that `export.speech_export` writes.
 
 Owns what precedes and follows the Transformers (`onnx_model`); the loops are `tts_generation`'s and
 `asr_decoding`'s. Equal to PyTorch up to rounding: greedy codes and texts are the same.
