@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -23,7 +22,7 @@ from ..errors import InputError
 from ..hf.torch_codec import TorchCodec
 from ..llm import ByteText, CodeEmbedding, TextCodec, TokenDecoder, made_language_model
 from ..llm.folder_model import FolderModel
-from ..llm.llm import checked_language_model
+from ..llm.llm import checked_language_model, text_loss, text_states
 from ..model.inputs import require_device
 from ..speech.asr_decoding import transcribe_codes
 from ..speech.transcriber import Transcriber as SpeechTranscriber
@@ -125,19 +124,9 @@ class CatAsr(FolderModel):
             letter_loss, phoneme_loss = ctc_losses(scores, num_frames, targets, phonemes)
             return AsrOutput(letter_loss, sum(map(len, targets)), phoneme_loss=phoneme_loss)
         prompts = self._prompts(audio_codes, num_frames, kept)
-        states = self._states(prompts, targets)
-        predicting = [
-            row[len(prompt) - 1 : len(prompt) - 1 + len(ids)]
-            for row, prompt, ids in zip(states, prompts, targets, strict=True)
-        ]
-        logits = self.language_model.get_output_embeddings()(torch.cat(predicting)).float()
-        wanted = torch.tensor([token for ids in targets for token in ids], device=logits.device)
-        return AsrOutput(
-            loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
-            num_tokens=len(wanted),
-            num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
-            frame_loss=self._frame_loss(states, prompts, targets),
-        )
+        states = text_states(self.language_model, prompts, targets)
+        loss = text_loss(self.language_model, states, prompts, targets)
+        return AsrOutput(**vars(loss), frame_loss=self._frame_loss(states, prompts, targets))
 
     def _frame_loss(
         self, states: Tensor, prompts: list[Tensor], targets: list[list[int]]
@@ -179,24 +168,6 @@ class CatAsr(FolderModel):
             torch.cat((row[:count], self.start_of_text[None].to(row.dtype)))
             for row, count in zip(frames, num_frames, strict=True)
         ]
-
-    def _states(
-        self, prompts: list[Tensor], targets: list[list[int]]
-    ) -> Float[Tensor, "batch steps width"]:
-        """The model's states over [prompt][text], right-padded."""
-        embed = self.language_model.get_input_embeddings()
-        known = [torch.tensor(ids[:-1], dtype=torch.long, device=self.device) for ids in targets]
-        rows = [
-            torch.cat((prompt, embed(ids).to(prompt.dtype)))
-            for prompt, ids in zip(prompts, known, strict=True)
-        ]
-        mask = pad_sequence([torch.ones(len(row), device=self.device) for row in rows], True)
-        states: Tensor = self.language_model.base_model(
-            inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask.long(),
-            use_cache=False,
-        ).last_hidden_state
-        return states
 
     @torch.no_grad()
     def frame_scores(

@@ -69,10 +69,10 @@ def encode(
             model,
             "encoder",
             device,
-            deterministic,
-            backend=backend,
+            backend,
             compute_dtype=compute_dtype,
             attention=attention,
+            deterministic=deterministic,
         )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)

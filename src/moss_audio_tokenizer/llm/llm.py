@@ -1,11 +1,13 @@
 """Decoder-only language models of transformers: loaded, made with random weights, and configured.
 
-Owns the configuration that is nested in that of CAT-ASR and CAT-TTS (``text_config``), and the
-KV cache argument, whose name changed between versions of transformers.
+Owns the configuration that is nested in that of CAT-ASR and CAT-TTS (``text_config``), the
+cross-entropy of texts behind prompts, and the KV cache argument, whose name changed between
+versions of transformers.
 """
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -136,6 +139,66 @@ def random_language_model(
     """A small language model with random weights."""
     return made_language_model(
         language_model_config(width, num_layers, num_heads, num_tokens), seed
+    )
+
+
+@dataclass
+class TextLoss:
+    """Cross-entropy of the texts of a batch.
+
+    Attributes:
+        loss_sum: summed over the target tokens.
+        num_tokens: number of target tokens, end tokens included.
+        num_correct: number of target tokens that the model ranks first.
+    """
+
+    loss_sum: Float[Tensor, ""]
+    num_tokens: int
+    num_correct: Float[Tensor, ""]
+
+
+def text_states(
+    language_model: Any, prompts: Sequence[Float[Tensor, "_ width"]], targets: Sequence[list[int]]
+) -> Float[Tensor, "batch steps width"]:
+    """The model's states over [prompt][text] of each row, right-padded.
+
+    Args:
+        language_model: the decoder-only model.
+        prompts: input vectors of each row before its text.
+        targets: tokens of each text and the end token, which is no input.
+    """
+    embed, device = language_model.get_input_embeddings(), prompts[0].device
+    known = [torch.tensor(ids[:-1], dtype=torch.long, device=device) for ids in targets]
+    rows = [
+        torch.cat((prompt, embed(ids).to(prompt.dtype)))
+        for prompt, ids in zip(prompts, known, strict=True)
+    ]
+    mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], True)
+    states: Tensor = language_model.base_model(
+        inputs_embeds=pad_sequence(rows, batch_first=True),
+        attention_mask=mask.long(),
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def text_loss(
+    language_model: Any,
+    states: Float[Tensor, "batch steps width"],
+    prompts: Sequence[Float[Tensor, "_ width"]],
+    targets: Sequence[list[int]],
+) -> TextLoss:
+    """Cross-entropy of the texts by their `text_states`."""
+    predicting = [
+        row[len(prompt) - 1 : len(prompt) - 1 + len(ids)]
+        for row, prompt, ids in zip(states, prompts, targets, strict=True)
+    ]
+    logits = language_model.get_output_embeddings()(torch.cat(predicting)).float()
+    wanted = torch.tensor([token for ids in targets for token in ids], device=logits.device)
+    return TextLoss(
+        loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
+        num_tokens=len(wanted),
+        num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
     )
 
 
