@@ -27,6 +27,12 @@ def options_of_all() -> None:
     """Nothing is done before the command itself."""
 
 
+SoundDataSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER", help="JSON-lines manifest, or a folder of sound files."
+    ),
+]
 Folder = Annotated[
     Path | None,
     typer.Argument(
@@ -57,26 +63,21 @@ SamplingRate = Annotated[
 Channels = Annotated[
     int | None,
     typer.Option(
-        metavar="C",
-        min=1,
-        max=2,
-        show_default="each file's",
-        help="Convert to 1 or 2 channels.",
+        metavar="C", min=1, max=2, show_default="each file's", help="Convert to 1 or 2 channels."
     ),
 ]
 ShardSize = Annotated[float, typer.Option(metavar="MB", help="Largest size of a shard.")]
 DropDuplicates = Annotated[
     bool,
     typer.Option(
-        "--drop-duplicates",
-        help="Leave out recordings with the same samples as an earlier one.",
+        "--drop-duplicates", help="Leave out recordings with the same samples as an earlier one."
     ),
 ]
 
 
 @app.command()
 def prepare(
-    source: options.SoundDataSet,
+    source: SoundDataSet,
     output: options.NewFolder,
     folder: Folder = None,
     split: options.Splits = None,
@@ -138,9 +139,7 @@ Spelling = Annotated[
 Voice = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME",
-        show_default="accents of English",
-        help="A voice of espeak-ng; repeatable.",
+        metavar="NAME", show_default="accents of English", help="A voice of espeak-ng; repeatable."
     ),
 ]
 Speakers = Annotated[

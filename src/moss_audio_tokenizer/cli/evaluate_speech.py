@@ -279,10 +279,7 @@ def _scoring_models(
 
 
 def _scoring_notes(
-    asr_models: Sequence[str],
-    speaker_model: str,
-    opinion_model: str,
-    items: "Sequence[SpeechItem]",
+    asr_models: Sequence[str], speaker_model: str, opinion_model: str, items: "Sequence[SpeechItem]"
 ) -> list[str]:
     notes = [f"ASR models: {', '.join(asr_models)}"] if asr_models else []
     notes += [f"opinion model: {opinion_model}"] if opinion_model else []

@@ -37,8 +37,7 @@ def formats() -> None:
 OnnxFolder = Annotated[
     Path,
     options.output_option(
-        "DIR",
-        "New folder for weights and graphs; the model's own folder gets the graphs alone.",
+        "DIR", "New folder for weights and graphs; the model's own folder gets the graphs alone."
     ),
 ]
 Int8 = Annotated[bool, typer.Option("--int8", help="The same as --decoder int8: the codes stay.")]

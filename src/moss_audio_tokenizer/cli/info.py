@@ -25,11 +25,7 @@ Graphs = Annotated[
 ]
 
 
-def info(
-    subject: ModelOrFile,
-    graphs: Graphs = False,
-    as_json: options.Json = False,
-) -> None:
+def info(subject: ModelOrFile, graphs: Graphs = False, as_json: options.Json = False) -> None:
     """Show sizes, rates and bitrates of a model, a codes file or a sound file.
 
     Example: moss-audio info speech.moss

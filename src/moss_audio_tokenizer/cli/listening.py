@@ -64,10 +64,7 @@ Results = Annotated[
 ]
 
 
-def listening_results(
-    results: Results,
-    as_json: options.Json = False,
-) -> None:
+def listening_results(results: Results, as_json: options.Json = False) -> None:
     """Show what listeners rated: means with 95% intervals, without those who missed the reference.
 
     Example: moss-audio listening-results listening-*.json

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_codec(
-    model: str,
-    parts: str = "all",
-    device: str = "cpu",
-    backend: str | None = None,
-    **more: Any,
+    model: str, parts: str = "all", device: str = "cpu", backend: str | None = None, **more: Any
 ) -> "Codec":
     """Load a codec; arguments and errors are those of `opening.load_codec`."""
     from ..opening import load_codec

@@ -127,9 +127,7 @@ Version = Annotated[
 
 
 @app.callback()
-def options_of_all(
-    version: Version = False,
-) -> None:
+def options_of_all(version: Version = False) -> None:
     """Nothing is done before the command itself."""
 
 

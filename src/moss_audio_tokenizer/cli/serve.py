@@ -40,8 +40,7 @@ Voices = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Store codes of reference recordings there.")
 ]
 VoiceMegabytes = Annotated[
-    int,
-    options.at_least(1, "Largest size of that folder; the longest unused are deleted first."),
+    int, options.at_least(1, "Largest size of that folder; the longest unused are deleted first.")
 ]
 ApiKeys = Annotated[
     Path | None,

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 _ERRORS_NAME = "errors.jsonl"
 _NOT_SHOWN = ("head", "sha256", "speed", "hours")
 
-
-ShardFormat = Annotated[
+DataSet = Annotated[
     str,
-    typer.Option("--format", metavar="FORMAT", help="parquet, webdataset, or moss (folders)."),
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER",
+        help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
+        "Hugging Face data set (Parquet or Arrow).",
+    ),
+]
+ShardFormat = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="parquet, webdataset, or moss (folders).")
 ]
 Loaders = Annotated[
     int, options.at_least(1, "Threads of each worker that decode sound.", metavar="N")
@@ -46,7 +52,7 @@ BatchSeconds = Annotated[
 
 
 def tokenize(
-    source: options.DataSet,
+    source: DataSet,
     output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,

@@ -101,10 +101,7 @@ RunChanges = Annotated[
 ]
 
 
-def study(
-    name: Study,
-    assignments: RunChanges = None,
-) -> None:
+def study(name: Study, assignments: RunChanges = None) -> None:
     """Compare small training runs that differ in one thing; a second call continues the first.
 
     Example: moss-audio study width output=runs/width data.manifest=data/manifest.jsonl
