@@ -5,34 +5,16 @@ data or optimizers. Source: the paper's equation 1.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from .llm import TextCodec
-from .llm.llm import cache_argument
+from .llm.llm import TextLoss, cache_argument, text_loss, text_states
 from .manifest import TASKS
-
-
-@dataclass
-class SemanticOutput:
-    """Losses of one batch.
-
-    Attributes:
-        loss_sum: cross-entropy, summed over the target tokens.
-        num_tokens: number of target tokens, end tokens included.
-        num_correct: number of target tokens that the model ranks first.
-    """
-
-    loss_sum: Float[Tensor, ""]
-    num_tokens: int
-    num_correct: Float[Tensor, ""]
 
 
 class SemanticHead(nn.Module):
@@ -69,7 +51,7 @@ class SemanticHead(nn.Module):
         num_frames: Sequence[int],
         texts: Sequence[str],
         tasks: Sequence[str],
-    ) -> SemanticOutput:
+    ) -> TextLoss:
         """Cross-entropy of the texts; rows whose text is empty are left out.
 
         Args:
@@ -83,47 +65,21 @@ class SemanticHead(nn.Module):
             return self._untouched(hidden)
         targets = [self.targets(texts[row]) for row in rows]
         prompts = [self._prompt(hidden[row], num_frames[row], tasks[row]) for row in rows]
-        states = self._states(prompts, targets)
-        logits = self.language_model.get_output_embeddings()(states).float()
-        wanted = torch.tensor([token for ids in targets for token in ids], device=hidden.device)
-        return SemanticOutput(
-            loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
-            num_tokens=len(wanted),
-            num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
-        )
+        return self._loss(prompts, targets)
+
+    def _loss(self, prompts: list[Tensor], targets: list[list[int]]) -> TextLoss:
+        states = text_states(self.language_model, prompts, targets)
+        return text_loss(self.language_model, states, prompts, targets)
 
     def _prompt(self, hidden: Tensor, num_frames: int, task: str) -> Float[Tensor, "steps width"]:
         number = torch.tensor([TASKS.index(task)], device=hidden.device)
         return torch.cat((self.tasks(number), self.adapter(hidden[:num_frames])))
 
-    def _states(self, prompts: list[Tensor], targets: list[list[int]]) -> Tensor:
-        """States that predict the targets of all rows, concatenated."""
-        embed = self.language_model.get_input_embeddings()
-        device = prompts[0].device
-        known = [torch.tensor(ids[:-1], dtype=torch.long, device=device) for ids in targets]
-        rows = [
-            torch.cat((prompt, embed(ids).to(prompt.dtype)))
-            for prompt, ids in zip(prompts, known, strict=True)
-        ]
-        mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], True)
-        states = self.language_model.base_model(
-            inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask.long(),
-            use_cache=False,
-        ).last_hidden_state
-        return torch.cat(
-            [
-                states[row, len(prompt) - 1 : len(prompt) - 1 + len(ids)]
-                for row, (prompt, ids) in enumerate(zip(prompts, targets, strict=True))
-            ]
-        )
-
-    def _untouched(self, hidden: Tensor) -> SemanticOutput:
+    def _untouched(self, hidden: Tensor) -> TextLoss:
         """A loss of zero with a graph through every weight, which sharded training needs."""
-        states = self._states([self._prompt(hidden[0], 1, TASKS[0])], [[self.text.end]])
-        logits = self.language_model.get_output_embeddings()(states)
-        zero = 0.0 * logits.float().sum()
-        return SemanticOutput(loss_sum=zero, num_tokens=0, num_correct=zero.detach())
+        found = self._loss([self._prompt(hidden[0], 1, TASKS[0])], [[self.text.end]])
+        zero = 0.0 * found.loss_sum
+        return TextLoss(loss_sum=zero, num_tokens=0, num_correct=zero.detach())
 
     @torch.no_grad()
     def read(

@@ -56,11 +56,10 @@ def codec(monkeypatch):
         model,
         parts="all",
         device="cpu",
-        deterministic=False,
         backend=None,
-        num_threads=None,
         compute_dtype="fp32",
         attention=None,
+        deterministic=False,
     ):
         toy.computing = {"compute_dtype": compute_dtype, "attention": attention}
         toy.loads.append((model, parts, device, deterministic))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.metrics.delays import find_delay, without_delay
+from moss_audio_tokenizer.metrics.signals import find_delay, without_delay
 
 RATE = 16_000
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.model.rope import rotate, rotation_at
+from moss_audio_tokenizer.model.transformer import rotate, rotation_at
 
 CPU = torch.device("cpu")
 

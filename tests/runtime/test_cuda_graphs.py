@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moss_audio_tokenizer.runtime.cuda_graphs import GraphedStep
+from moss_audio_tokenizer.runtime.torch_steps import GraphedStep
 
 pytestmark = pytest.mark.usefixtures("plain_steps")
 

@@ -4,7 +4,7 @@ import pytest
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.speech.asr_decoding import repeats, without_repetition
 from moss_audio_tokenizer.speech.model_facts import ModelFacts
-from moss_audio_tokenizer.speech.token_frames import greedy_tokens, heard_word_times, word_times
+from moss_audio_tokenizer.speech.token_frames import greedy_tokens, word_times
 from moss_audio_tokenizer.speech.tokens import LETTERS, CharacterText
 from moss_audio_tokenizer.speech.transcriber import Transcriber, is_audible, join_words
 
@@ -40,10 +40,10 @@ def test_words_have_the_times_at_which_they_are_emitted():
 def test_words_of_a_model_that_sees_the_future_last_as_long_as_their_tokens():
     ids = [BLANK, *TEXT.encode("ab"), BLANK, LETTERS.index(" "), BLANK, *TEXT.encode("c"), BLANK]
     scores = np.log(np.eye(BLANK + 1)[ids] * 0.9 + 1e-3)
-    first, second = heard_word_times("ab c", scores, TEXT, 10.0, 1.0)
+    first, second = word_times("ab c", scores, TEXT, 10.0, 1.0, causal=False)
     assert (first.text, first.start_seconds, first.end_seconds) == ("ab", 1.1, 1.3)
     assert (second.text, second.start_seconds, second.end_seconds) == ("c", 1.6, 1.7)
-    assert heard_word_times("", scores, TEXT, 10.0) == []
+    assert word_times("", scores, TEXT, 10.0, causal=False) == []
 
 
 def test_words_at_the_border_of_chunks_are_kept_once():

@@ -1,122 +1,36 @@
 """CAT-ASR: a decoder-only model over [frames of codes][start of text][text][end].
 
-Owns the sequences, the cross-entropy on the text alone, and decoding; a frame is the sum of the
+Owns the sequences and the cross-entropy on the text alone; a frame is the sum of the
 embeddings of its codes. For little data, a bidirectional encoder over the frames takes the place of
 the decoder-only model (`frame_encoder`). Knows nothing of audio, training data or optimizers.
 Source: the paper's appendix E.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedConfig
 
 from ..checkpoint.stored_weights import find_checkpoint
 from ..codes.codec import Codec
-from ..errors import ConfigError, InputError
+from ..errors import InputError
 from ..hf.torch_codec import TorchCodec
-from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
-from ..llm.bidirectional import HEAD_DIM
+from ..llm import ByteText, CodeEmbedding, TextCodec, TokenDecoder, made_language_model
 from ..llm.folder_model import FolderModel
-from ..llm.llm import check_whole, checked_language_model, nested_config
+from ..llm.llm import checked_language_model, text_loss, text_states
 from ..model.inputs import require_device
 from ..speech.asr_decoding import transcribe_codes
-from ..speech.phonemes import TICKS, phonemes_of
 from ..speech.transcriber import Transcriber as SpeechTranscriber
 from ..speech.word_language_model import WordLanguageModel
-from .frame_encoder import LEAST_LAYERS, MOST_ENCODER_LAYERS, FrameEncoder, FrameScores, ctc_loss
+from .asr_config import AsrOutput, CatAsrConfig
+from .frame_encoder import FrameEncoder, FrameScores, ctc_loss, ctc_losses
 
 _STD = 0.02
-
-
-class CatAsrConfig(PreTrainedConfig):
-    """Sizes of a `CatAsr`.
-
-    Attributes:
-        text_config: configuration of the decoder-only language model, with its text tokens; None
-            with an encoder.
-        num_quantizers: number of codebooks that the model can read.
-        codebook_size: number of entries of each codebook.
-        code_rank: rank of the code embeddings (`CodeEmbedding`); 0 for full tables.
-        frame_scores: add a CTC head on the states of the frames, trained by a second loss
-            (`AsrOutput.frame_loss`) and decoded with ``num_beams=0``. An encoder always has one.
-        encoder_layers: number of blocks of the bidirectional encoder that takes the place of the
-            language model (`FrameEncoder`), 3 or more; 0, as in the paper, for none.
-        encoder_width: its channels, a multiple of 64.
-        encoder_dropout: its probability of dropout.
-        codec: identity of the codec whose codes the model reads; empty if unknown.
-
-    Raises:
-        ConfigError: a value is out of range, or the language model is unknown.
-    """
-
-    model_type = "cat-asr"
-
-    text_config: dict | PreTrainedConfig | None = None
-    num_quantizers: int = 32
-    codebook_size: int = 1024
-    code_rank: int = 0
-    frame_scores: bool = False
-    encoder_layers: int = 0
-    encoder_width: int = 256
-    encoder_dropout: float = 0.1
-    codec: str = ""
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Parse the nested configuration and check all values."""
-        if self.text_config is not None:
-            self.text_config = nested_config(self.text_config)
-        super().__post_init__(**kwargs)
-        check_whole(self, {"num_quantizers": 1, "codebook_size": 1, "code_rank": 0})
-        check_whole(self, {"encoder_layers": 0}, most=MOST_ENCODER_LAYERS)
-        check_whole(self, {"encoder_width": 1})
-        if self.encoder_layers:
-            self._check_encoder()
-
-    def _check_encoder(self) -> None:
-        layers, width, dropout = self.encoder_layers, self.encoder_width, self.encoder_dropout
-        if layers < LEAST_LAYERS or width % HEAD_DIM:
-            raise ConfigError(
-                f"encoder_layers is {layers} and encoder_width {width}; expected {LEAST_LAYERS} or "
-                f"more, or 0 for none, and a multiple of {HEAD_DIM}"
-            )
-        if not isinstance(dropout, float | int) or not 0 <= dropout < 1:
-            raise ConfigError(f"encoder_dropout is {dropout!r}; expected 0 up to 1")
-        if self.text_config is not None or self.frame_scores:
-            raise ConfigError(
-                "encoder_layers is given beside text_config or frame_scores; expected an encoder "
-                "or a language model, not both"
-            )
-
-
-@dataclass
-class AsrOutput:
-    """Losses of one batch.
-
-    Attributes:
-        loss_sum: cross-entropy, summed over the target tokens; with an encoder, CTC loss of the
-            texts, summed over rows.
-        num_tokens: number of target tokens, end tokens of a language model included.
-        num_correct: number of target tokens that the model ranks first; None with an encoder.
-        frame_loss: CTC loss of the texts by the frames, summed over rows (Graves et al. 2006);
-            None without a CTC head beside a language model.
-        phoneme_loss: CTC loss of the phonemes, summed over rows whose words the lexicon has; None
-            without such a row.
-    """
-
-    loss_sum: Float[Tensor, ""]
-    num_tokens: int
-    num_correct: Float[Tensor, ""] | None = None
-    frame_loss: Float[Tensor, ""] | None = None
-    phoneme_loss: Float[Tensor, ""] | None = None
 
 
 class CatAsr(FolderModel):
@@ -203,24 +117,16 @@ class CatAsr(FolderModel):
             kept: number of codebooks that the model sees of each row; None for all.
             visible: frames that an encoder sees; None for all.
         """
+        targets = [self.targets(text) for text in texts]
         if self.frame_encoder is not None:
             scores = self._encoder_scores(audio_codes, num_frames, kept, visible)
-            return self._encoder_losses(scores, num_frames, texts)
-        targets = [self.targets(text) for text in texts]
+            phonemes = [self.lexicon.phonemes(text) if self.lexicon else [] for text in texts]
+            letter_loss, phoneme_loss = ctc_losses(scores, num_frames, targets, phonemes)
+            return AsrOutput(letter_loss, sum(map(len, targets)), phoneme_loss=phoneme_loss)
         prompts = self._prompts(audio_codes, num_frames, kept)
-        states = self._states(prompts, targets)
-        predicting = [
-            row[len(prompt) - 1 : len(prompt) - 1 + len(ids)]
-            for row, prompt, ids in zip(states, prompts, targets, strict=True)
-        ]
-        logits = self.language_model.get_output_embeddings()(torch.cat(predicting)).float()
-        wanted = torch.tensor([token for ids in targets for token in ids], device=logits.device)
-        return AsrOutput(
-            loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
-            num_tokens=len(wanted),
-            num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
-            frame_loss=self._frame_loss(states, prompts, targets),
-        )
+        states = text_states(self.language_model, prompts, targets)
+        loss = text_loss(self.language_model, states, prompts, targets)
+        return AsrOutput(**vars(loss), frame_loss=self._frame_loss(states, prompts, targets))
 
     def _frame_loss(
         self, states: Tensor, prompts: list[Tensor], targets: list[list[int]]
@@ -253,31 +159,6 @@ class CatAsr(FolderModel):
         scores: FrameScores = self.frame_encoder(frames, num_frames, visible)
         return scores
 
-    def _encoder_losses(
-        self, scores: FrameScores, num_frames: Sequence[int], texts: Sequence[str]
-    ) -> AsrOutput:
-        targets, steps = [self.targets(text) for text in texts], [TICKS * n for n in num_frames]
-        phonemes = [self._phonemes(text) for text in texts]
-        known = [row for row, of_row in enumerate(phonemes) if of_row]
-        phoneme_loss = None
-        if known:
-            of_known = scores.phonemes[torch.tensor(known, device=scores.phonemes.device)]
-            phoneme_loss = ctc_loss(
-                of_known, [steps[row] for row in known], [phonemes[row] for row in known]
-            )
-        return AsrOutput(
-            loss_sum=ctc_loss(scores.letters, steps, targets),
-            num_tokens=sum(map(len, targets)),
-            phoneme_loss=phoneme_loss,
-        )
-
-    def _phonemes(self, text: str) -> list[int]:
-        """Indices in `PHONEMES`; empty where a word is not in the lexicon, or there is none."""
-        if self.lexicon is None:
-            return []
-        words = [self.lexicon.pronounce(word) for word in text.lower().split()]
-        return phonemes_of([token for word in words for token in word]) if all(words) else []
-
     def _prompts(
         self, audio_codes: Tensor, num_frames: Sequence[int], kept: Tensor | None
     ) -> list[Float[Tensor, "steps width"]]:
@@ -287,24 +168,6 @@ class CatAsr(FolderModel):
             torch.cat((row[:count], self.start_of_text[None].to(row.dtype)))
             for row, count in zip(frames, num_frames, strict=True)
         ]
-
-    def _states(
-        self, prompts: list[Tensor], targets: list[list[int]]
-    ) -> Float[Tensor, "batch steps width"]:
-        """The model's states over [prompt][text], right-padded."""
-        embed = self.language_model.get_input_embeddings()
-        known = [torch.tensor(ids[:-1], dtype=torch.long, device=self.device) for ids in targets]
-        rows = [
-            torch.cat((prompt, embed(ids).to(prompt.dtype)))
-            for prompt, ids in zip(prompts, known, strict=True)
-        ]
-        mask = pad_sequence([torch.ones(len(row), device=self.device) for row in rows], True)
-        states: Tensor = self.language_model.base_model(
-            inputs_embeds=pad_sequence(rows, batch_first=True),
-            attention_mask=mask.long(),
-            use_cache=False,
-        ).last_hidden_state
-        return states
 
     @torch.no_grad()
     def frame_scores(
@@ -363,8 +226,8 @@ class CatAsr(FolderModel):
         scores: np.ndarray = self.frame_scores(given)[0].cpu().numpy()
         return scores
 
-    def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> "TorchAsrDecoder":
-        """Read the frames of clips as one batch (`speech.asr_decoding`).
+    def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> TokenDecoder:
+        """Read the frames of clips as one batch, an `asr_decoding.AsrDecoder`.
 
         Raises:
             InputError: the model has no language model.
@@ -373,9 +236,8 @@ class CatAsr(FolderModel):
             raise InputError("this model has no language model to decode by; use its CTC scores")
         given = [torch.from_numpy(codes).to(self.device)[:, None] for codes in clips]
         with torch.no_grad():
-            return TorchAsrDecoder(
-                self, [self._prompts(codes, [codes.shape[-1]], None)[0] for codes in given]
-            )
+            prompts = [self._prompts(codes, [codes.shape[-1]], None)[0] for codes in given]
+        return TokenDecoder(self.language_model, self.text.num_tokens, prompts)
 
     def transcribe_codes(
         self,
@@ -386,36 +248,6 @@ class CatAsr(FolderModel):
     ) -> list[str]:
         """Transcripts of clips; arguments and errors as of `asr_decoding.transcribe_codes`."""
         return transcribe_codes(self, clips, num_quantizers, num_beams, max_tokens)
-
-
-class TorchAsrDecoder:
-    """The language model behind the frames of some clips, with its KV cache.
-
-    Args:
-        model: CAT-ASR.
-        prompts: [frames][start of text] of each clip.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: CatAsr, prompts: Sequence[Float[Tensor, "steps width"]]) -> None:
-        self._model = model
-        self._rows = CachedRows(model.language_model.base_model, prompts)
-
-    @torch.no_grad()
-    def scores(self) -> Float[np.ndarray, "rows num_tokens"]:
-        """Log-probabilities of the next token, of text tokens alone."""
-        logits = self._model.language_model.get_output_embeddings()(self._rows.last)
-        logits = logits[:, : self._model.text.num_tokens].float()
-        scores: np.ndarray = logits.log_softmax(-1).cpu().numpy()
-        return scores
-
-    @torch.no_grad()
-    def advance(self, tokens: np.ndarray, origins: np.ndarray) -> None:
-        """Append a token to each row; row i continues row ``origins[i]`` of before."""
-        device = self._model.device
-        self._rows.select(origins)
-        embed = self._model.language_model.get_input_embeddings()
-        self._rows.append(embed(torch.from_numpy(tokens).to(device)))
 
 
 class Transcriber(SpeechTranscriber):

@@ -84,6 +84,33 @@ def _log_probabilities(
     return logits.float().view(batch, TICKS * frames, width // TICKS).log_softmax(-1)
 
 
+def ctc_losses(
+    scores: FrameScores,
+    num_frames: Sequence[int],
+    letters: Sequence[Sequence[int]],
+    phonemes: Sequence[Sequence[int]],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+    """CTC losses of both heads, summed over rows.
+
+    Args:
+        scores: scores of both heads.
+        num_frames: number of frames of each row without padding.
+        letters: text tokens of each row.
+        phonemes: phonemes of each row; empty where they are unknown.
+
+    Returns:
+        The loss of the letters, and of the phonemes; None without a row whose phonemes are known.
+    """
+    steps = [TICKS * count for count in num_frames]
+    letter_loss = ctc_loss(scores.letters, steps, letters)
+    known = [row for row, of_row in enumerate(phonemes) if of_row]
+    if not known:
+        return letter_loss, None
+    of_known = scores.phonemes[torch.tensor(known, device=scores.phonemes.device)]
+    own_steps, own_phonemes = [steps[row] for row in known], [phonemes[row] for row in known]
+    return letter_loss, ctc_loss(of_known, own_steps, own_phonemes)
+
+
 def ctc_loss(
     scores: Float[Tensor, "batch steps classes"],
     num_steps: Sequence[int],

@@ -134,19 +134,17 @@ def load_with_info(
     return audio, info
 
 
-def read_audio(
-    path: AudioSource, max_seconds: float | None = None
-) -> tuple[Float[np.ndarray, "channels samples"], int]:
+def read_audio(path: AudioSource) -> tuple[Float[np.ndarray, "channels samples"], int]:
     """The samples of a file as they are, (channels, samples) float32, and their sampling rate.
 
     Opus has no rate of its own: one of 8, 12, 16, 24 and 48 kHz is used, which is 48 kHz
     unless the file says that it was made from another of these.
 
     Raises:
-        AudioError: samples that are not finite, or more than ``max_seconds``.
+        AudioError: samples that are not finite.
         AudioFileError: a missing, empty, truncated or damaged file, or no sound file.
     """
-    samples, info = load_with_info(path, max_seconds=max_seconds)
+    samples, info = load_with_info(path)
     return samples, info.sampling_rate
 
 

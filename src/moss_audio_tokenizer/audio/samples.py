@@ -69,25 +69,22 @@ def as_float_audio(array: ArrayLike) -> Float[np.ndarray, "..."]:
     return ((samples - np.float64(scale[0])) / scale[1]).astype(np.float32)
 
 
-def check_audio(
-    audio: ArrayLike, num_channels: int | None = None
-) -> Float[np.ndarray, "channels samples"]:
+def check_audio(audio: ArrayLike) -> Float[np.ndarray, "channels samples"]:
     """Audio as (channels, samples) float32, or the reason why it cannot be used.
 
     Args:
         audio: (samples,) for mono or (channels, samples), floats or integer PCM.
-        num_channels: the channel count to insist on; None takes any.
 
     Raises:
-        AudioError: wrong type, rank or channel count, no samples, or NaN or infinite samples
-            (the message names the first one).
+        AudioError: wrong type or rank, no samples, or NaN or infinite samples (the message names
+            the first one).
     """
-    samples = check_shape(as_float_audio(audio), num_channels)
+    samples = check_shape(as_float_audio(audio))
     check_finite(samples)
     return samples
 
 
-def check_shape(samples: np.ndarray, num_channels: int | None = None) -> np.ndarray:
+def check_shape(samples: np.ndarray) -> np.ndarray:
     """The same samples as (channels, samples), or an AudioError about rank or sizes."""
     if samples.ndim not in (1, 2):
         raise AudioError(
@@ -102,10 +99,6 @@ def check_shape(samples: np.ndarray, num_channels: int | None = None) -> np.ndar
         raise AudioError(
             f"audio of shape {samples.shape} has {found} channels; expected "
             f"(channels, samples) with at most {_MAX_CHANNELS}: transpose it"
-        )
-    if num_channels is not None and found != num_channels:
-        raise AudioError(
-            f"audio has {found} channels; expected {num_channels}: use convert_channels"
         )
     return samples
 

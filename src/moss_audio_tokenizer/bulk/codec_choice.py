@@ -1,7 +1,4 @@
-"""Opening the codec that a worker works with, and what to call its exact version.
-
-The one module of this package that knows which runtime stands behind the Codec protocol.
-"""
+"""Opening the codec that a worker works with, and what to call its exact version."""
 
 import hashlib
 import os
@@ -9,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..codes import Codec
-from ..errors import ConfigError, MissingDependencyError
+from ..errors import ConfigError
 from ..files import hash_file
 from ..onnx.folder import choose_backend, folder_path
 
@@ -69,25 +66,17 @@ class CodecChoice:
             ConfigError: no such device or dtype.
             MissingDependencyError: what runs it is not installed.
         """
-        return self._open_graphs() if self.runs_on == "onnx" else self._open_torch(parts)
+        from ..opening import load_codec
 
-    def _open_graphs(self) -> Codec:
-        from ..onnx.tokenizer import OnnxCodec  # it loads encoder and decoder when first needed
-
-        # It loads encoder and decoder when they are first needed; on one thread, as for PyTorch.
-        return OnnxCodec.from_pretrained(self.model, self.device, num_threads=1)
-
-    def _open_torch(self, parts: str) -> Codec:
-        try:
-            from ..hf.torch_codec import TorchCodec
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                f"running {self.model!r} in PyTorch needs {error.name}, which is not installed; "
-                "pip install 'moss-audio-tokenizer[torch]', or take backend onnx with a model that "
-                "moss-audio export onnx wrote"
-            ) from error
-        return TorchCodec.from_pretrained(
-            self.model, parts, self.device, self.dtype, attention=self.attention
+        return load_codec(
+            self.model,
+            self.device,
+            self.backend,
+            parts=parts,
+            # PyTorch's threads are those of `use_one_thread`.
+            num_threads=1 if self.runs_on == "onnx" else None,
+            compute_dtype=self.dtype,
+            attention=self.attention,
         )
 
     def revision(self) -> str:

@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..files import atomic_path
 from .codec_choice import CodecChoice, use_one_thread
-from .job_engines import Outcome, RayOptions, check_engine, count_clips, run_job
+from .job_engines import Outcome, RayOptions, Report, Tick, check_engine, count_clips, run_job
 
 AUDIO_FORMATS = ("flac", "wav")
 MANIFEST_NAME = "manifest.jsonl"
@@ -88,17 +88,23 @@ class DetokenizeJob:
         """Whether a shard's part of the manifest, which is written last, is there."""
         return self._part(name).exists()
 
-    def merge(self, names: Sequence[str]) -> tuple[int, list[str]]:
+    def merge(self, names: Sequence[str]) -> tuple[int, int]:
         """Write the manifest of all shards and the list of errors.
 
         Returns:
-            The number of clips, and the lines of the errors.
+            The number of clips, and of errors.
+
+        Raises:
+            CodesFileError: no clip at all can be read.
         """
         lines = [line for name in names for line in self._lines(self._part(name))]
         errors = [line for name in names for line in self._lines(self._part(name, "errors.jsonl"))]
         self._write_lines(self.output / ERRORS_NAME, errors)
         self._write_lines(self.output / MANIFEST_NAME, lines)
-        return len(lines), errors
+        if errors and not lines:
+            first = json.loads(errors[0])["error"]
+            raise CodesFileError(f"none of the {len(errors)} clips can be read, the first: {first}")
+        return len(lines), len(errors)
 
     def _lines(self, path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -155,33 +161,35 @@ def detokenize(
     )
     _check(shards.head.model, shards.head.num_quantizers, num_quantizers, job.choice)
     _claim(job.output, resume)
-    names = [manifest["name"] for manifest in shards.manifests]
-    missing = [name for name in names if not job.is_done(name)]
     counts = {manifest["name"]: manifest["clips"] for manifest in shards.manifests}
-    done = len(shards) - sum(counts[name] for name in missing)
+    missing = [name for name in counts if not job.is_done(name)]
+    report, tick = _reporter(len(shards), sum(counts[name] for name in missing), advance)
+    run_job(job, missing, engine, workers, report, ray_options, tick)
+    clips, errors = job.merge(list(counts))
+    return {
+        "clips": clips,
+        "errors": errors,
+        "hours": sum(manifest["seconds"] for manifest in shards.manifests) / 3600,
+        "manifest": str(job.output / MANIFEST_NAME),
+    }
+
+
+def _reporter(
+    total: int, missing: int, advance: Callable[[int, int], None] | None
+) -> tuple[Report, Tick]:
+    """What counts the clips of finished shards, and of shards that are under way."""
+    done = total - missing
 
     def report(outcome: Outcome) -> None:
         nonlocal done
         done += outcome["clips"]
-        if advance is not None:
-            advance(done, len(shards))
+        tick(0)
 
     def tick(clips_under_way: int) -> None:
         if advance is not None:
-            advance(done + clips_under_way, len(shards))
+            advance(done + clips_under_way, total)
 
-    run_job(job, missing, engine, workers, report, ray_options, tick)
-    hours = sum(manifest["seconds"] for manifest in shards.manifests) / 3600
-    clips, errors = job.merge(names)
-    if errors and not clips:
-        first = json.loads(errors[0])["error"]
-        raise CodesFileError(f"none of the {len(errors)} clips can be read, the first: {first}")
-    return {
-        "clips": clips,
-        "errors": len(errors),
-        "hours": hours,
-        "manifest": str(job.output / MANIFEST_NAME),
-    }
+    return report, tick
 
 
 def _check(model: str, layers: int, wanted: int, choice: CodecChoice) -> None:

@@ -18,46 +18,53 @@ if TYPE_CHECKING:
     from ..evaluation.speed import ClipSpeed, Machine, StepSpeed
 
 
+Untrained = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PRESET_OR_CONFIG",
+        help="Measure fresh weights instead: a preset (v1, v2, nano, ...) or a config.json.",
+    ),
+]
+ChunkFrames = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        show_default="1, 2, 10",
+        help="Frames in each step of a stream; repeatable.",
+    ),
+]
+Streams = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1, max=10_000, show_default="1, 4", help="Streams that step together; repeatable."
+    ),
+]
+Seconds = Annotated[
+    list[float] | None,
+    options.at_least(0.08, "Lengths of whole clips in seconds; repeatable.", show_default="10"),
+]
+Dtype = Annotated[options.ComputeDtypeName, typer.Option(help="Precision to compute in.")]
+Backend = Annotated[
+    options.BackendName, typer.Option(help="What runs the model; onnx for what was exported.")
+]
+Output = Annotated[
+    Path | None, options.output_option("DIR", "Also write bench.md and bench.json there.")
+]
+
+
 def bench(
     model: options.Model = "bundled",
-    untrained: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PRESET_OR_CONFIG",
-            help="Measure fresh weights instead: a preset (v1, v2, nano, ...) or a config.json.",
-        ),
-    ] = None,
-    chunk_frames: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            max=1000,
-            show_default="1, 2, 10",
-            help="Frames in each step of a stream; repeatable.",
-        ),
-    ] = None,
-    streams: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1, max=10_000, show_default="1, 4", help="Streams that step together; repeatable."
-        ),
-    ] = None,
-    seconds: Annotated[
-        list[float] | None,
-        options.at_least(0.08, "Lengths of whole clips in seconds; repeatable.", show_default="10"),
-    ] = None,
+    untrained: Untrained = None,
+    chunk_frames: ChunkFrames = None,
+    streams: Streams = None,
+    seconds: Seconds = None,
     num_steps: Annotated[int, options.at_least(5, "Steps to time for each figure.")] = 120,
-    dtype: Annotated[
-        options.ComputeDtypeName, typer.Option(help="Precision to compute in.")
-    ] = "fp32",
+    dtype: Dtype = "fp32",
     threads: Annotated[int, options.at_least(1, "Threads on a CPU.")] = 2,
-    backend: Annotated[
-        options.BackendName, typer.Option(help="What runs the model; onnx for what was exported.")
-    ] = "torch",
+    backend: Backend = "torch",
     device: options.Device = "cpu",
-    output: Annotated[
-        Path | None, options.output_option("DIR", "Also write bench.md and bench.json there.")
-    ] = None,
+    output: Output = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure latency, real-time factors and memory, beside the machine's floor.

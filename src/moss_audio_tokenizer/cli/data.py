@@ -27,59 +27,66 @@ def options_of_all() -> None:
     """Nothing is done before the command itself."""
 
 
+SoundDataSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER", help="JSON-lines manifest, or a folder of sound files."
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FOLDER]",
+        readable=False,
+        help="Folder of a public test set, if the first argument is its name (librispeech, "
+        "aishell2, audioset, musdb or seed-tts-eval); -o is then the manifest to write.",
+    ),
+]
+AudioFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="flac (16 bits), opus, or copy for the files as they are.",
+    ),
+]
+SamplingRate = Annotated[
+    int | None,
+    typer.Option(
+        metavar="R",
+        min=8000,
+        max=192_000,
+        show_default="each file's",
+        help="Resample to R samples a second.",
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        metavar="C", min=1, max=2, show_default="each file's", help="Convert to 1 or 2 channels."
+    ),
+]
+ShardSize = Annotated[float, typer.Option(metavar="MB", help="Largest size of a shard.")]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--drop-duplicates", help="Leave out recordings with the same samples as an earlier one."
+    ),
+]
+
+
 @app.command()
 def prepare(
-    source: options.SoundDataSet,
+    source: SoundDataSet,
     output: options.NewFolder,
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FOLDER]",
-            readable=False,
-            help="Folder of a public test set, if the first argument is its name (librispeech, "
-            "aishell2, audioset, musdb or seed-tts-eval); -o is then the manifest to write.",
-        ),
-    ] = None,
+    folder: Folder = None,
     split: options.Splits = None,
-    audio_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="flac (16 bits), opus, or copy for the files as they are.",
-        ),
-    ] = "flac",
-    sampling_rate: Annotated[
-        int | None,
-        typer.Option(
-            metavar="R",
-            min=8000,
-            max=192_000,
-            show_default="each file's",
-            help="Resample to R samples a second.",
-        ),
-    ] = None,
-    channels: Annotated[
-        int | None,
-        typer.Option(
-            metavar="C",
-            min=1,
-            max=2,
-            show_default="each file's",
-            help="Convert to 1 or 2 channels.",
-        ),
-    ] = None,
+    audio_format: AudioFormat = "flac",
+    sampling_rate: SamplingRate = None,
+    channels: Channels = None,
     shard_seconds: Annotated[float, typer.Option(metavar="S", help="Length of a shard.")] = 3600.0,
-    shard_size: Annotated[
-        float, typer.Option(metavar="MB", help="Largest size of a shard.")
-    ] = 1000.0,
-    drop_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--drop-duplicates",
-            help="Leave out recordings with the same samples as an earlier one.",
-        ),
-    ] = False,
+    shard_size: ShardSize = 1000.0,
+    drop_duplicates: DropDuplicates = False,
     domain: options.Domain = "speech",
     workers: options.Threads = 2,
     as_json: options.Json = False,
@@ -122,35 +129,36 @@ def _prepare_test_set(name: str, folder: Path, output: Path, as_json: bool) -> N
     display.print_result(as_json, document, facts)
 
 
+Texts = Annotated[Path | None, typer.Option(metavar="FILE", help="What to say, a text a line.")]
+Spelling = Annotated[
+    int | None,
+    options.at_least(
+        1, "Make up N texts of spelled letters, numbers, dates and commands.", metavar="N"
+    ),
+]
+Voice = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", show_default="accents of English", help="A voice of espeak-ng; repeatable."
+    ),
+]
+Speakers = Annotated[
+    int | None,
+    options.at_least(
+        1, "Different speakers.", metavar="N", show_default="60, or all that the voices have"
+    ),
+]
+ValidShare = Annotated[float, typer.Option(metavar="X", help="Share of clips for validation.")]
+
+
 @app.command()
 def speak(
     output: options.NewFolder,
-    texts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What to say, a text a line.")
-    ] = None,
-    spelling: Annotated[
-        int | None,
-        options.at_least(
-            1, "Make up N texts of spelled letters, numbers, dates and commands.", metavar="N"
-        ),
-    ] = None,
-    voice: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            show_default="accents of English",
-            help="A voice of espeak-ng; repeatable.",
-        ),
-    ] = None,
-    speakers: Annotated[
-        int | None,
-        options.at_least(
-            1, "Different speakers.", metavar="N", show_default="60, or all that the voices have"
-        ),
-    ] = None,
-    valid_share: Annotated[
-        float, typer.Option(metavar="X", help="Share of clips for validation.")
-    ] = 0.02,
+    texts: Texts = None,
+    spelling: Spelling = None,
+    voice: Voice = None,
+    speakers: Speakers = None,
+    valid_share: ValidShare = 0.02,
     seed: options.Seed = 0,
     workers: options.Threads = 2,
     as_json: options.Json = False,

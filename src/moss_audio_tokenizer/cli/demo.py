@@ -21,23 +21,27 @@ _IN_NODE_MODULES = Path("node_modules") / "onnxruntime-web" / "dist"
 _TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
 
 
+Runtime = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        readable=False,
+        help="Folder of onnxruntime-web's files; npm install onnxruntime-web makes it.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    options.output_option(
+        "DIR", "Write the site to a new folder, for any web server, and serve nothing."
+    ),
+]
+
+
 def demo(
     model: options.Model = "bundled",
-    runtime: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            readable=False,
-            help="Folder of onnxruntime-web's files; npm install onnxruntime-web makes it.",
-        ),
-    ] = _IN_NODE_MODULES,
+    runtime: Runtime = _IN_NODE_MODULES,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
-    output: Annotated[
-        Path | None,
-        options.output_option(
-            "DIR", "Write the site to a new folder, for any web server, and serve nothing."
-        ),
-    ] = None,
+    output: Output = None,
 ) -> None:
     """Try the codec in a browser: record, see the codes, hear them at any bitrate.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
     from ..codes import AudioCodes, Codec, CodecInfo
 
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="On a GPU: the same codes, bit for bit, in every run."),
+]
 Format = Annotated[
-    options.CodesFormat | None,
+    Literal["moss", "safetensors", "npz"] | None,
     typer.Option(
         "--format",
         show_default="from OUT, or moss",
@@ -47,7 +51,7 @@ def encode(
     backend: options.Backend = None,
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
-    deterministic: options.Deterministic = False,
+    deterministic: Deterministic = False,
     file_format: Format = None,
     as_json: options.Json = False,
 ) -> None:
@@ -69,10 +73,10 @@ def encode(
             model,
             "encoder",
             device,
-            deterministic,
-            backend=backend,
+            backend,
             compute_dtype=compute_dtype,
             attention=attention,
+            deterministic=deterministic,
         )
     layers = loading.num_quantizers_of(num_quantizers, kbps, codec.info)
     make_folders(job.output for job in jobs)
@@ -128,8 +132,25 @@ def _codes_facts(codes: "AudioCodes") -> dict[str, Any]:
     }
 
 
+CodesInputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IN...",
+        readable=False,
+        help="Codes files (.moss, .safetensors, .npz), folders of them, or - for standard input.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Decode even codes that another model made (mostly noise).")
+]
+FileFormat = Annotated[
+    Literal["wav", "flac"] | None,
+    typer.Option("--format", show_default="from OUT, or wav", help="File format: wav or flac."),
+]
+
+
 def decode(
-    inputs: options.CodesInputs,
+    inputs: CodesInputs,
     output: options.Output,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
@@ -139,14 +160,8 @@ def decode(
     backend: options.Backend = None,
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Decode even codes that another model made (mostly noise)."),
-    ] = False,
-    file_format: Annotated[
-        options.AudioFormat | None,
-        typer.Option("--format", show_default="from OUT, or wav", help="File format: wav or flac."),
-    ] = None,
+    force: Force = False,
+    file_format: FileFormat = None,
     as_json: options.Json = False,
 ) -> None:
     """Turn codes back into sound, as long as the original was.

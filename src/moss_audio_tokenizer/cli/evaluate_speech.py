@@ -88,50 +88,55 @@ def evaluate_asr(
     _write(output, rows, "Speech recognition on codes", [], as_json, **more)
 
 
+Texts = Annotated[
+    Path,
+    typer.Argument(
+        metavar="TEXTS_OR_MANIFEST",
+        readable=False,
+        help="A text per line; or a manifest (.jsonl) whose texts are synthesized; or "
+        "Seed-TTS-Eval's list (.lst).",
+    ),
+]
+    list[str] | None,
+    typer.Option(
+        "--asr-model",
+        "--recogniser",
+        metavar="NAME",
+        show_default="pocketsphinx",
+        help="whisper[:SIZE|FOLDER]; pocketsphinx; pocketsphinx:TEXTS, which knows only the "
+        "words of a text file; cat:FOLDER; hf:NAME or a folder for transformers; or "
+        "MODULE:FUNCTION; several times for several.",
+    ),
+]
+SpeakerModel = Annotated[
+    str,
+    typer.Option(
+        "--speaker-model",
+        metavar="NAME",
+        help="resemblyzer; wavlm:FOLDER; hf:NAME or a folder for transformers; "
+        "MODULE:FUNCTION; mfcc, which compares mean mel cepstra; "
+        "or none.",
+    ),
+]
+FirstSeed = Annotated[
+    int,
+    options.at_least(
+        0, "Random seed of the first text; the next text has the next seed.", metavar="N"
+    ),
+]
+
+
 def evaluate_tts(
-    texts: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TEXTS_OR_MANIFEST",
-            readable=False,
-            help="A text per line; or a manifest (.jsonl) whose texts are synthesized; or "
-            "Seed-TTS-Eval's list (.lst).",
-        ),
-    ],
+    texts: Texts,
     output: options.ResultsFolder,
     model: Models,
     codec: options.Codec = "bundled",
     prompts: options.Prompts = None,
     num_quantizers: options.SeveralNumQuantizers = None,
-    asr_model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--asr-model",
-            "--recogniser",
-            metavar="NAME",
-            show_default="pocketsphinx",
-            help="whisper[:SIZE|FOLDER]; pocketsphinx; pocketsphinx:TEXTS, which knows only the "
-            "words of a text file; cat:FOLDER; hf:NAME or a folder for transformers; or "
-            "MODULE:FUNCTION; several times for several.",
-        ),
-    ] = None,
-    speaker_model: Annotated[
-        str,
-        typer.Option(
-            "--speaker-model",
-            metavar="NAME",
-            help="resemblyzer; wavlm:FOLDER; hf:NAME or a folder for transformers; "
-            "MODULE:FUNCTION; mfcc, which compares mean mel cepstra; "
-            "or none.",
-        ),
-    ] = "mfcc",
+    asr_model: AsrModel = None,
+    speaker_model: SpeakerModel = "mfcc",
     opinion_model: options.OpinionModel = "",
-    seed: Annotated[
-        int,
-        options.at_least(
-            0, "Random seed of the first text; the next text has the next seed.", metavar="N"
-        ),
-    ] = 0,
+    seed: FirstSeed = 0,
     temperature: options.Temperature = None,
     top_k: options.TopK = 50,
     top_p: options.TopP = 0.95,
@@ -152,24 +157,17 @@ def evaluate_tts(
     """
     _prepare(output)
     from ..evaluation.datasets import read_test_items
-    from ..evaluation.scoring_models import (
-        load_opinion_model,
-        load_speaker_model,
-        load_transcriber,
-    )
     from ..evaluation.speech.tts_eval import TtsPlan, run_tts
 
     items = read_test_items(texts, prompts, split, limit)
-    names = list(dict.fromkeys(asr_model or ["pocketsphinx"]))
-    wanted = [name for name in names if name != "none"]
-    labels = asr_model_labels(wanted)
-    transcribers = {labels[name]: one for name in wanted if (one := load_transcriber(name))}
-    embed = None if speaker_model == "none" else load_speaker_model(speaker_model)
+    asr_models = [name for name in dict.fromkeys(asr_model or ["pocketsphinx"]) if name != "none"]
     plan = TtsPlan(
-        *(items, transcribers, embed, options.quantizer_counts(num_quantizers), seed, batch_size),
+        items,
+        **_scoring_models(asr_models, speaker_model, opinion_model),
+        quantizer_counts=options.quantizer_counts(num_quantizers),
+        seed=seed,
+        batch_size=batch_size,
         text_normalization=text_normalization,
-        settings=" ".join([*wanted, speaker_model, *filter(None, [opinion_model])]),
-        rate=load_opinion_model(opinion_model),
     )
     sampling = {
         "temperature": temperature,
@@ -184,10 +182,9 @@ def evaluate_tts(
     }
     with display.progress("synthesizing", len(items)) as bar:
         rows = run_tts(systems, plan, output, display.follow(bar))
-    notes = _scoring_notes(wanted, speaker_model, opinion_model, items)
-    rate = systems[next(iter(systems))].kbps_per_quantizer
-    more = {"num_examples": examples, "published": published}
-    more |= {"items": items, "kbps_per_quantizer": rate}
+    notes = _scoring_notes(asr_models, speaker_model, opinion_model, items)
+    more: dict[str, Any] = {"num_examples": examples, "published": published, "items": items}
+    more["kbps_per_quantizer"] = systems[next(iter(systems))].kbps_per_quantizer
     _write(output, rows, "Speech synthesis on codes", notes, as_json, **more)
 
 
@@ -252,11 +249,25 @@ def _prepare(output: Path) -> None:
     results_file(output).check()
 
 
+def _scoring_models(
+    asr_models: Sequence[str], speaker_model: str, opinion_model: str
+) -> dict[str, Any]:
+    """The scoring models of a `TtsPlan`."""
+    from ..evaluation.scoring_models import load_opinion_model, load_speaker_model, load_transcriber
+
+    labels = asr_model_labels(asr_models)
+    return {
+        "transcribers": {
+            labels[name]: one for name in asr_models if (one := load_transcriber(name))
+        },
+        "embed": None if speaker_model == "none" else load_speaker_model(speaker_model),
+        "rate": load_opinion_model(opinion_model),
+        "settings": " ".join([*asr_models, speaker_model, *filter(None, [opinion_model])]),
+    }
+
+
 def _scoring_notes(
-    asr_models: Sequence[str],
-    speaker_model: str,
-    opinion_model: str,
-    items: "Sequence[SpeechItem]",
+    asr_models: Sequence[str], speaker_model: str, opinion_model: str, items: "Sequence[SpeechItem]"
 ) -> list[str]:
     notes = [f"ASR models: {', '.join(asr_models)}"] if asr_models else []
     notes += [f"opinion model: {opinion_model}"] if opinion_model else []

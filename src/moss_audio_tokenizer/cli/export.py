@@ -34,53 +34,56 @@ def formats() -> None:
     """
 
 
+OnnxFolder = Annotated[
+    Path,
+    options.output_option(
+        "DIR", "New folder for weights and graphs; the model's own folder gets the graphs alone."
+    ),
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="The same as --decoder int8: the codes stay.")]
+EncoderPrecision = Annotated[Precision, typer.Option(help="Precision of the encoder's weights.")]
+DecoderPrecision = Annotated[Precision, typer.Option(help="Precision of the decoder's weights.")]
+Contract = Annotated[
+    Literal["steps", "whole-clip", "n-quantizers"],
+    typer.Option(
+        help="steps: graphs for streams and whole clips, for this package. whole-clip and "
+        "n-quantizers: an encoder and a decoder as public ONNX repositories have them."
+    ),
+]
+Weights = Annotated[
+    SpeechWeights | None,
+    typer.Option(
+        show_default="float32",
+        help="Type that the weights of CAT-TTS or CAT-ASR are stored in; they compute in "
+        "float32. int8 takes a quarter of float32.",
+    ),
+]
+Probe = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        readable=False,
+        show_default="a synthetic sound",
+        help="Sound file to measure changed codes and the audio's distance on; repeatable.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Keep what changes more than 1% of the codes.")
+]
+
+
 @app.command("onnx")
 def export_to_onnx(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, or 'bundled'.")],
-    output: Annotated[
-        Path,
-        options.output_option(
-            "DIR",
-            "New folder for weights and graphs; the model's own folder gets the graphs alone.",
-        ),
-    ],
-    int8: Annotated[
-        bool, typer.Option("--int8", help="The same as --decoder int8: the codes stay.")
-    ] = False,
-    encoder: Annotated[
-        Precision, typer.Option(help="Precision of the encoder's weights.")
-    ] = "stored",
-    decoder: Annotated[
-        Precision, typer.Option(help="Precision of the decoder's weights.")
-    ] = "stored",
+    output: OnnxFolder,
+    int8: Int8 = False,
+    encoder: EncoderPrecision = "stored",
+    decoder: DecoderPrecision = "stored",
     codes_type: Annotated[Literal["int32", "int64"], typer.Option(help="Type of codes.")] = "int32",
-    contract: Annotated[
-        Literal["steps", "whole-clip", "n-quantizers"],
-        typer.Option(
-            help="steps: graphs for streams and whole clips, for this package. whole-clip and "
-            "n-quantizers: an encoder and a decoder as public ONNX repositories have them."
-        ),
-    ] = "steps",
-    weights: Annotated[
-        SpeechWeights | None,
-        typer.Option(
-            show_default="float32",
-            help="Type that the weights of CAT-TTS or CAT-ASR are stored in; they compute in "
-            "float32. int8 takes a quarter of float32.",
-        ),
-    ] = None,
-    probe: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            readable=False,
-            show_default="a synthetic sound",
-            help="Sound file to measure changed codes and the audio's distance on; repeatable.",
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Keep what changes more than 1% of the codes.")
-    ] = False,
+    contract: Contract = "steps",
+    weights: Weights = None,
+    probe: Probe = None,
+    force: Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Export a model to ONNX: encoder and decoder, for whole clips and for steps of streams.
@@ -120,40 +123,48 @@ def export_to_onnx(
     display.print_result(as_json, document, document if shown is facts else shown)
 
 
+CheckpointName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Model folder, Hugging Face id, or 'bundled'.")
+]
+HfFolder = Annotated[
+    Path, options.output_option("DIR", "New folder for config.json and model.safetensors.")
+]
+Layout = Annotated[
+    Literal["v1", "v2", "hf"] | None,
+    typer.Option(
+        show_default="v1 if that can describe the model, else v2",
+        help="Names of the tensors: as released for v1 or v2, or as in the class inside "
+        "transformers (hf).",
+    ),
+]
+WeightDtype = Annotated[
+    Literal["fp32", "bf16", "fp16", "int8"],
+    typer.Option(
+        help="Type of the weights of encoder and decoder; the quantizer's are fp32. Only this "
+        "package reads int8."
+    ),
+]
+MaxShardSize = Annotated[
+    str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
+]
+RemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--remote-code",
+        help="Add Python files, so that transformers' AutoModel loads the folder without this "
+        "package.",
+    ),
+]
+
+
 @app.command("hf")
 def export_checkpoint(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model folder, Hugging Face id, or 'bundled'.")
-    ],
-    output: Annotated[
-        Path, options.output_option("DIR", "New folder for config.json and model.safetensors.")
-    ],
-    layout: Annotated[
-        Literal["v1", "v2", "hf"] | None,
-        typer.Option(
-            show_default="v1 if that can describe the model, else v2",
-            help="Names of the tensors: as released for v1 or v2, or as in the class inside "
-            "transformers (hf).",
-        ),
-    ] = None,
-    weight_dtype: Annotated[
-        Literal["fp32", "bf16", "fp16", "int8"],
-        typer.Option(
-            help="Type of the weights of encoder and decoder; the quantizer's are fp32. Only this "
-            "package reads int8."
-        ),
-    ] = "fp32",
-    max_shard_size: Annotated[
-        str, typer.Option(metavar="SIZE", help="Weights beyond it go into another file.")
-    ] = "5GB",
-    remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--remote-code",
-            help="Add Python files, so that transformers' AutoModel loads the folder without this "
-            "package.",
-        ),
-    ] = False,
+    model: CheckpointName,
+    output: HfFolder,
+    layout: Layout = None,
+    weight_dtype: WeightDtype = "fp32",
+    max_shard_size: MaxShardSize = "5GB",
+    remote_code: RemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a checkpoint in a layout that other programs load too.

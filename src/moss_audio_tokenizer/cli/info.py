@@ -12,21 +12,20 @@ from ..errors import AudioFileError, InputError
 from . import display, options
 from .file_jobs import CODES_SUFFIXES
 
+ModelOrFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL_OR_FILE",
+        help="Codes file (.moss, .safetensors, .npz), sound file, model folder, Hugging Face "
+        "id, or 'bundled'.",
+    ),
+]
+Graphs = Annotated[
+    bool, typer.Option("--graphs", help="Also list inputs and outputs of exported graphs.")
+]
 
-def info(
-    subject: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL_OR_FILE",
-            help="Codes file (.moss, .safetensors, .npz), sound file, model folder, Hugging Face "
-            "id, or 'bundled'.",
-        ),
-    ],
-    graphs: Annotated[
-        bool, typer.Option("--graphs", help="Also list inputs and outputs of exported graphs.")
-    ] = False,
-    as_json: options.Json = False,
-) -> None:
+
+def info(subject: ModelOrFile, graphs: Graphs = False, as_json: options.Json = False) -> None:
     """Show sizes, rates and bitrates of a model, a codes file or a sound file.
 
     Example: moss-audio info speech.moss

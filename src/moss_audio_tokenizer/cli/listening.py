@@ -15,27 +15,29 @@ if TYPE_CHECKING:
     from ..evaluation.pages import Report
 
 
+Run = Annotated[
+    Path, typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare.")
+]
+System = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--system",
+        metavar="NAME",
+        show_default="all",
+        help="Only these versions, as the files below DIR/audio are called (opus_6); several "
+        "times for several.",
+    ),
+]
+MidAnchor = Annotated[bool, typer.Option("--mid-anchor", help="Add a version low-passed at 7 kHz.")]
+Title = Annotated[str, typer.Option(metavar="T", help="Heading of the page.")]
+
+
 def listening_test(
-    run: Annotated[
-        Path, typer.Argument(metavar="DIR", readable=False, help="Folder of moss-audio compare.")
-    ],
+    run: Run,
     output: Annotated[Path, options.output_option("HTML", "Page to write.")],
-    system: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--system",
-            metavar="NAME",
-            show_default="all",
-            help="Only these versions, as the files below DIR/audio are called (opus_6); several "
-            "times for several.",
-        ),
-    ] = None,
-    mid_anchor: Annotated[
-        bool, typer.Option("--mid-anchor", help="Add a version low-passed at 7 kHz.")
-    ] = False,
-    title: Annotated[
-        str, typer.Option(metavar="T", help="Heading of the page.")
-    ] = "Listening test",
+    system: System = None,
+    mid_anchor: MidAnchor = False,
+    title: Title = "Listening test",
 ) -> None:
     """Make a page on which people rate versions of clips from 0 to 100 (MUSHRA).
 
@@ -56,24 +58,24 @@ def listening_test(
     display.print_line(f"{output}: open it in a browser; listeners download their results there")
 
 
-def listening_results(
-    results: Annotated[
-        list[Path],
-        typer.Argument(metavar="JSON...", readable=False, help="Files that listeners saved."),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            readable=False,
-            show_default="none",
-            help="Folder for a page with the figure of scores by bitrate, as the paper's Figure 7.",
-        ),
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
+Results = Annotated[
+    list[Path],
+    typer.Argument(metavar="JSON...", readable=False, help="Files that listeners saved."),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        readable=False,
+        show_default="none",
+        help="Folder for a page with the figure of scores by bitrate, as the paper's Figure 7.",
+    ),
+]
+
+
+def listening_results(results: Results, output: Page = None, as_json: options.Json = False) -> None:
     """Show what listeners rated: means with 95% intervals, without those who missed the reference.
 
     Example: moss-audio listening-results listening-*.json -o runs/figure7

@@ -18,45 +18,12 @@ if TYPE_CHECKING:
 
 
 def load_codec(
-    model: str,
-    parts: str = "all",
-    device: str = "cpu",
-    deterministic: bool = False,
-    backend: str | None = None,
-    num_threads: int | None = None,
-    compute_dtype: str = "fp32",
-    attention: str | None = None,
+    model: str, parts: str = "all", device: str = "cpu", backend: str | None = None, **more: Any
 ) -> "Codec":
-    """Load a model folder, a hub id, or "bundled".
-
-    Args:
-        model: name of the model.
-        parts: "encoder", "decoder" or "all".
-        device: device to compute on.
-        deterministic: whether PyTorch computes reproducibly on a GPU.
-        backend: "onnx" or "torch"; None chooses, see `onnx.folder.choose_backend`.
-        num_threads: to compute with on a CPU; None leaves it to the backend. PyTorch counts them
-            by thread of the program: load on the one that will compute.
-        compute_dtype: "fp32", "bf16" or "fp16"; ONNX graphs compute in what they were exported in.
-        attention: "sdpa", "flash_attention_2" or "flex_attention", of PyTorch.
-
-    Raises:
-        CheckpointError: nothing usable is there.
-        ConfigError: the device does not exist here, or the backend has no such dtype or attention.
-        MissingDependencyError: the backend is not installed.
-    """
+    """Load a codec; arguments and errors are those of `opening.load_codec`."""
     from ..opening import load_codec
 
-    return load_codec(
-        model,
-        device,
-        backend,
-        parts=parts,
-        num_threads=num_threads,
-        compute_dtype=compute_dtype,
-        attention=attention,
-        deterministic=deterministic,
-    )
+    return load_codec(model, device, backend, parts=parts, **more)
 
 
 def load_speaker(

@@ -12,8 +12,6 @@ import typer
 
 from ..errors import InputError
 
-CodesFormat = Literal["moss", "safetensors", "npz"]
-AudioFormat = Literal["wav", "flac"]
 BackendName = Literal["onnx", "torch"]
 ComputeDtypeName = Literal["fp32", "bf16", "fp16"]
 AttentionName = Literal["sdpa", "flash_attention_2", "flex_attention"]
@@ -41,28 +39,6 @@ AudioInputs = Annotated[
         metavar="IN...",
         readable=False,
         help=f"Sound files, folders of them, or - for standard input: {SOUND_FORMATS}.",
-    ),
-]
-CodesInputs = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="IN...",
-        readable=False,
-        help="Codes files (.moss, .safetensors, .npz), folders of them, or - for standard input.",
-    ),
-]
-DataSet = Annotated[
-    str,
-    typer.Argument(
-        metavar="MANIFEST_OR_FOLDER",
-        help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
-        "Hugging Face data set (Parquet or Arrow).",
-    ),
-]
-SoundDataSet = Annotated[
-    str,
-    typer.Argument(
-        metavar="MANIFEST_OR_FOLDER", help="JSON-lines manifest, or a folder of sound files."
     ),
 ]
 ShardsFolder = Annotated[
@@ -119,10 +95,6 @@ Attention = Annotated[
         help="Implementation of attention, with --backend torch; where flash_attention_2 cannot "
         "run, sdpa does.",
     ),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option("--deterministic", help="On a GPU: the same codes, bit for bit, in every run."),
 ]
 ChunkDuration = Annotated[
     float | None,

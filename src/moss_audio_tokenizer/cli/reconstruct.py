@@ -83,16 +83,19 @@ Report = Annotated[
 ]
 
 
+Output = Annotated[
+    str,
+    options.output_option(
+        "OUT",
+        "Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
+        "- for standard output. Several bitrates become OUT-8.wav, OUT-16.wav, ...",
+    ),
+]
+
+
 def reconstruct(
     inputs: options.AudioInputs,
-    output: Annotated[
-        str,
-        options.output_option(
-            "OUT",
-            "Sound file to write, .wav or .flac; a folder (one that exists, or ends in /); or "
-            "- for standard output. Several bitrates become OUT-8.wav, OUT-16.wav, ...",
-        ),
-    ],
+    output: Output,
     num_quantizers: options.SeveralNumQuantizers = None,
     kbps: options.SeveralKbps = None,
     model: options.Model = "bundled",

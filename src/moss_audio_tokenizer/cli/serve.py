@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,82 +16,88 @@ from .failures import needs_extra
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+Tts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        show_default="the installed one, if there is one",
+        help="CAT-TTS weights: also synthesize speech; 'none' for no speech.",
+    ),
+]
+Asr = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        show_default="the installed one, if there is one",
+        help="CAT-ASR weights: also transcribe speech; 'none' for no transcripts.",
+    ),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Threads = Annotated[
+    int | None, options.at_least(1, "Threads on a CPU.", show_default="all cores but one")
+]
+Voices = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Store codes of reference recordings there.")
+]
+VoiceMegabytes = Annotated[
+    int, options.at_least(1, "Largest size of that folder; the longest unused are deleted first.")
+]
+ApiKeys = Annotated[
+    Path | None,
+    typer.Option("--api-keys", metavar="FILE", help="Require a key of FILE, one a line."),
+]
+MaxSpeed = Annotated[float, options.at_least(0.1, "Times real time at which a stream may be fed.")]
+RequestsAMinute = Annotated[
+    float, options.at_least(0, "Requests and streams of one client; 0 for no limit.")
+]
+IdleSeconds = Annotated[float, options.at_least(0.1, "How long a client may send or take nothing.")]
+DrainSeconds = Annotated[float, options.at_least(0, "How long streams may continue after SIGTERM.")]
+Cors = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN", help="Site whose web pages may use the server, or '*'; repeatable."
+    ),
+]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="this machine's own names, on 127.0.0.1; else any",
+        help="Name by which clients may address the server; repeatable.",
+    ),
+]
+TrustProxy = Annotated[
+    bool, typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For.")
+]
+StreamsAClient = Annotated[int, options.at_least(0, "Live streams of one client; 0 for no limit.")]
+
+
 def serve(
     model: options.Model = "bundled",
-    tts: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            show_default="the installed one, if there is one",
-            help="CAT-TTS weights: also synthesize speech; 'none' for no speech.",
-        ),
-    ] = None,
-    asr: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            show_default="the installed one, if there is one",
-            help="CAT-ASR weights: also transcribe speech; 'none' for no transcripts.",
-        ),
-    ] = None,
+    tts: Tts = None,
+    asr: Asr = None,
     max_streams: Annotated[int, options.at_least(1, "Live streams at once.", metavar="N")] = 16,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8000,
+    port: Port = 8000,
     device: options.Device = "cpu",
     backend: options.Backend = None,
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
-    threads: Annotated[
-        int | None, options.at_least(1, "Threads on a CPU.", show_default="all cores but one")
-    ] = None,
-    voices: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Store codes of reference recordings there.")
-    ] = None,
-    voice_megabytes: Annotated[
-        int,
-        options.at_least(1, "Largest size of that folder; the longest unused are deleted first."),
-    ] = 256,
-    api_keys: Annotated[
-        Path | None,
-        typer.Option("--api-keys", metavar="FILE", help="Require a key of FILE, one a line."),
-    ] = None,
+    threads: Threads = None,
+    voices: Voices = None,
+    voice_megabytes: VoiceMegabytes = 256,
+    api_keys: ApiKeys = None,
     max_clip_seconds: Annotated[float, options.at_least(0.1, "Longest whole file.")] = 600.0,
     max_speech_seconds: Annotated[float, options.at_least(0.1, "Longest speech.")] = 20.0,
     max_stream_seconds: Annotated[float, options.at_least(0.1, "Longest live stream.")] = 14400.0,
-    max_speed: Annotated[
-        float, options.at_least(0.1, "Times real time at which a stream may be fed.")
-    ] = 4.0,
-    requests_a_minute: Annotated[
-        float, options.at_least(0, "Requests and streams of one client; 0 for no limit.")
-    ] = 600.0,
-    idle_seconds: Annotated[
-        float, options.at_least(0.1, "How long a client may send or take nothing.")
-    ] = 30.0,
-    drain_seconds: Annotated[
-        float, options.at_least(0, "How long streams may continue after SIGTERM.")
-    ] = 30.0,
-    cors: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ORIGIN", help="Site whose web pages may use the server, or '*'; repeatable."
-        ),
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            show_default="this machine's own names, on 127.0.0.1; else any",
-            help="Name by which clients may address the server; repeatable.",
-        ),
-    ] = None,
-    trust_proxy: Annotated[
-        bool, typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For.")
-    ] = False,
-    streams_a_client: Annotated[
-        int, options.at_least(0, "Live streams of one client; 0 for no limit.")
-    ] = 0,
+    max_speed: MaxSpeed = 4.0,
+    requests_a_minute: RequestsAMinute = 600.0,
+    idle_seconds: IdleSeconds = 30.0,
+    drain_seconds: DrainSeconds = 30.0,
+    cors: Cors = None,
+    allowed_host: AllowedHost = None,
+    trust_proxy: TrustProxy = False,
+    streams_a_client: StreamsAClient = 0,
 ) -> None:
     """Serve the codec over HTTP and WebSockets.
 
@@ -120,32 +126,41 @@ def serve(
         trusts_proxy=trust_proxy,
         max_streams_a_client=streams_a_client,
     )
+    precision = {"compute_dtype": compute_dtype, "attention": attention}
+    open_codec, *open_speech = _openers(model, tts, asr, precision, device, backend, threads)
+    run(CodecServer(open_codec, settings, *open_speech), host, port, _announce)
 
-    tts, asr = _speech_model("tts", tts, model), _speech_model("asr", asr, model)
-    # One core is left to the network.
-    num_threads = threads or max(1, (os.cpu_count() or 2) - 1)
 
+def _openers(
+    codec: str,
+    tts: str | None,
+    asr: str | None,
+    precision: dict[str, Any],
+    device: str,
+    backend: str | None,
+    threads: int | None,
+) -> Iterator[Any]:
+    """What opens the codec, CAT-TTS and CAT-ASR, on the thread that will run it; None for none."""
     # Two threads that import transformers at the same time fail.
     opening = threading.Lock()
+    # One core is left to the network.
+    num_threads = threads or max(1, (os.cpu_count() or 2) - 1)
     shared = {"device": device, "backend": backend, "num_threads": num_threads}
 
     def opener(load: Callable[..., Any], *names: str, **options: Any) -> Callable[[], Any]:
-        """What opens a model, on the thread that will run it."""
-
         def open_model() -> Any:
             with opening:
                 return load(*names, **shared, **options)
 
         return open_model
 
-    precision = {"compute_dtype": compute_dtype, "attention": attention}
-    server = CodecServer(
-        opener(loading.load_codec, model, **precision),
-        settings,
-        opener(loading.load_speaker, tts, model) if tts else None,
-        opener(loading.load_transcriber, asr, model) if asr else None,
-    )
-    run(server, host, port, _announce)
+    yield opener(loading.load_codec, codec, **precision)
+    for kind, name, load in (
+        ("tts", tts, loading.load_speaker),
+        ("asr", asr, loading.load_transcriber),
+    ):
+        served = _speech_model(kind, name, codec)
+        yield opener(load, served, codec) if served else None
 
 
 def _speech_model(kind: str, name: str | None, codec: str) -> str | None:

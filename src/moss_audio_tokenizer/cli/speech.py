@@ -33,41 +33,48 @@ if TYPE_CHECKING:
 _MOST_SECONDS = 86_400  # a day: far more than any model has room for
 
 
+Text = Annotated[
+    str | None, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")
+]
+Output = Annotated[
+    str,
+    options.output_option(
+        "OUT", "A .wav or .flac file; with --stream also -, for 16-bit samples on stdout."
+    ),
+]
+Voice = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        show_default="the model's first, if it has voices",
+        help="Built-in voice of the model.",
+    ),
+]
+ListVoices = Annotated[
+    bool, typer.Option("--list-voices", help="Print the names of the built-in voices.")
+]
+PromptAudio = Annotated[
+    Path | None,
+    typer.Option("--prompt-audio", metavar="P", help="Recording of the voice to imitate."),
+]
+PromptText = Annotated[str, typer.Option(metavar="T", help="Transcript of the recording.")]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
+]
+
+
 def tts(
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", show_default=False, help="What to say.")
-    ] = None,
+    text: Text = None,
     model: options.LanguageModel = "bundled",
-    output: Annotated[
-        str,
-        options.output_option(
-            "OUT", "A .wav or .flac file; with --stream also -, for 16-bit samples on stdout."
-        ),
-    ] = "speech.wav",
-    voice: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            show_default="the model's first, if it has voices",
-            help="Built-in voice of the model.",
-        ),
-    ] = "",
-    list_voices: Annotated[
-        bool, typer.Option("--list-voices", help="Print the names of the built-in voices.")
-    ] = False,
-    prompt_audio: Annotated[
-        Path | None,
-        typer.Option("--prompt-audio", metavar="P", help="Recording of the voice to imitate."),
-    ] = None,
-    prompt_text: Annotated[
-        str, typer.Option(metavar="T", help="Transcript of the recording.")
-    ] = "",
+    output: Output = "speech.wav",
+    voice: Voice = "",
+    list_voices: ListVoices = False,
+    prompt_audio: PromptAudio = None,
+    prompt_text: PromptText = "",
     codec: options.Codec = "bundled",
     backend: options.Backend = None,
     num_quantizers: options.NumQuantizers = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Decode every frame as soon as there is one.")
-    ] = False,
+    stream: Stream = False,
     seed: options.Seed = 0,
     temperature: options.Temperature = None,
     top_k: options.TopK = 50,
@@ -252,15 +259,18 @@ def _print_speech(facts: dict[str, Any], as_json: bool) -> None:
     display.print_line(f"{facts['output']}  ({', '.join(shown)})")
 
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IN...",
+        readable=False,
+        help="Sound files, or codes files: .moss, .safetensors or .npz.",
+    ),
+]
+
+
 def asr(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IN...",
-            readable=False,
-            help="Sound files, or codes files: .moss, .safetensors or .npz.",
-        ),
-    ],
+    inputs: Inputs,
     model: options.LanguageModel = "bundled",
     codec: options.Codec = "bundled",
     backend: options.Backend = None,

@@ -17,9 +17,42 @@ if TYPE_CHECKING:
 _ERRORS_NAME = "errors.jsonl"
 _NOT_SHOWN = ("head", "sha256", "speed", "hours")
 
+DataSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST_OR_FOLDER",
+        help="JSON-lines manifest; or a folder of sound files, of WebDataset shards, or of a "
+        "Hugging Face data set (Parquet or Arrow).",
+    ),
+]
+ShardFormat = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="parquet, webdataset, or moss (folders).")
+]
+Loaders = Annotated[
+    int, options.at_least(1, "Threads of each worker that decode sound.", metavar="N")
+]
+Batching = Annotated[
+    str | None,
+    typer.Option(
+        metavar="B",
+        show_default="exact; together on a GPU",
+        help="exact: every clip by itself; together: the clips of a batch at once, faster, "
+        "and a few codes may round another way.",
+    ),
+]
+BatchSeconds = Annotated[
+    float | None,
+    options.at_least(
+        0.08,
+        "Audio that is loaded, and computed together, at once.",
+        metavar="S",
+        show_default="16; 120 on a GPU",
+    ),
+]
+
 
 def tokenize(
-    source: options.DataSet,
+    source: DataSet,
     output: options.OutputFolder,
     model: options.Model = "bundled",
     num_quantizers: options.NumQuantizers = None,
@@ -27,36 +60,15 @@ def tokenize(
     engine: options.Engine = "local",
     resume: options.Resume = False,
     split: options.Splits = None,
-    shard_format: Annotated[
-        str,
-        typer.Option("--format", metavar="FORMAT", help="parquet, webdataset, or moss (folders)."),
-    ] = "parquet",
+    shard_format: ShardFormat = "parquet",
     workers: options.Workers = None,
-    loaders: Annotated[
-        int, options.at_least(1, "Threads of each worker that decode sound.", metavar="N")
-    ] = 1,
+    loaders: Loaders = 1,
     device: options.Device = "cpu",
     backend: options.Backend = None,
     compute_dtype: options.ComputeDtype = "fp32",
     attention: options.Attention = None,
-    batching: Annotated[
-        str | None,
-        typer.Option(
-            metavar="B",
-            show_default="exact; together on a GPU",
-            help="exact: every clip by itself; together: the clips of a batch at once, faster, "
-            "and a few codes may round another way.",
-        ),
-    ] = None,
-    batch_seconds: Annotated[
-        float | None,
-        options.at_least(
-            0.08,
-            "Audio that is loaded, and computed together, at once.",
-            metavar="S",
-            show_default="16; 120 on a GPU",
-        ),
-    ] = None,
+    batching: Batching = None,
+    batch_seconds: BatchSeconds = None,
     shard_hours: Annotated[float, typer.Option(metavar="H", help="Audio in a shard.")] = 0.5,
     shard_clips: Annotated[int, options.at_least(1, "Most clips in a shard.", metavar="N")] = 5000,
     domain: options.Domain = "speech",
@@ -101,6 +113,9 @@ def tokenize(
     _show(summary, output, as_json)
 
 
+AudioFormat = Annotated[str, typer.Option("--format", metavar="FORMAT", help="flac or wav.")]
+
+
 def detokenize(
     source: options.ShardsFolder,
     output: options.OutputFolder,
@@ -110,9 +125,7 @@ def detokenize(
     engine: options.Engine = "local",
     resume: options.Resume = False,
     split: options.Splits = None,
-    audio_format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="flac or wav.")
-    ] = "flac",
+    audio_format: AudioFormat = "flac",
     workers: options.Workers = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,
@@ -204,12 +217,13 @@ def _show(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     display.note_errors(summary["errors"], "recordings could not be used", output / _ERRORS_NAME)
 
 
+Verify = Annotated[bool, typer.Option("--verify", help="Compare every shard with its hash first.")]
+
+
 def stats(
     source: options.ShardsFolder,
     split: options.Splits = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every shard with its hash first.")
-    ] = False,
+    verify: Verify = False,
     as_json: options.Json = False,
 ) -> None:
     """Show hours, lengths, bitrates, and how the codebooks are used.

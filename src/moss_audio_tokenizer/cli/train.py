@@ -34,23 +34,28 @@ def _summary(function: Any) -> str:
     return (function.__doc__ or "").strip().partition("\n")[0].rstrip(".:")
 
 
+RecipeChanges = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Changes to the recipe. output=DIR and data.manifest=PATH are needed; "
+        "max_steps=N, seed=N and data.batch_size=N are often useful.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue from the newest checkpoint in output=DIR.")
+]
+Show = Annotated[
+    bool,
+    typer.Option("--show", help="Print all keys of the recipe and their values; do not train."),
+]
+
+
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe (see below).")],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="Changes to the recipe. output=DIR and data.manifest=PATH are needed; "
-            "max_steps=N, seed=N and data.batch_size=N are often useful.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint in output=DIR.")
-    ] = False,
-    show: Annotated[
-        bool,
-        typer.Option("--show", help="Print all keys of the recipe and their values; do not train."),
-    ] = False,
+    assignments: RecipeChanges = None,
+    resume: Resume = False,
+    show: Show = False,
 ) -> None:
     """Train a model; progress on stderr, the folder of the trained model on stdout.
 
@@ -81,21 +86,22 @@ def _prepare(config: "RunConfig", resume: bool) -> "Loop[Any, Any]":
             raise InputError(str(error)) from error
 
 
-def study(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY", help="batch, end_to_end, reading_depth, sequence_dropout or width."
-        ),
-    ],
-    assignments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="output=DIR and data.manifest=PATH are needed; other keys change every run.",
-        ),
-    ] = None,
-) -> None:
+Study = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="batch, end_to_end, reading_depth, sequence_dropout or width."
+    ),
+]
+RunChanges = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="output=DIR and data.manifest=PATH are needed; other keys change every run.",
+    ),
+]
+
+
+def study(name: Study, assignments: RunChanges = None) -> None:
     """Compare small training runs that differ in one thing; a second call continues the first.
 
     Example: moss-audio study width output=runs/width data.manifest=data/manifest.jsonl

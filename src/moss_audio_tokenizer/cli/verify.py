@@ -22,38 +22,44 @@ if TYPE_CHECKING:
     from ..evaluation.golden_vectors import GoldenVectors
 
 
+ModelOrServer = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL_OR_SERVER",
+        help="Model folder, Hugging Face id, or 'bundled'; or the address of a server "
+        "(http://...) that speaks as moss-audio serve does.",
+    ),
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option(
+        "--vectors",
+        metavar="PATH",
+        show_default="the model folder's io.safetensors",
+        help="File of golden vectors, or the folder that has it.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M",
+        show_default="bundled, for a server of that model",
+        help="Compute the vectors with this model, here and now.",
+    ),
+]
+WriteVectors = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write vectors of MODEL to a new file, for others to verify with."
+    ),
+]
+
+
 def verify(
-    subject: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL_OR_SERVER",
-            help="Model folder, Hugging Face id, or 'bundled'; or the address of a server "
-            "(http://...) that speaks as moss-audio serve does.",
-        ),
-    ],
-    vectors: Annotated[
-        Path | None,
-        typer.Option(
-            "--vectors",
-            metavar="PATH",
-            show_default="the model folder's io.safetensors",
-            help="File of golden vectors, or the folder that has it.",
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="M",
-            show_default="bundled, for a server of that model",
-            help="Compute the vectors with this model, here and now.",
-        ),
-    ] = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write vectors of MODEL to a new file, for others to verify with."
-        ),
-    ] = None,
+    subject: ModelOrServer,
+    vectors: Vectors = None,
+    against: Against = None,
+    write: WriteVectors = None,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="API key of the server.")] = None,
     device: options.Device = "cpu",
     backend: options.Backend = None,

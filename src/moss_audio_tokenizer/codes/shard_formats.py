@@ -356,8 +356,14 @@ def _arrays(column: Any, num_quantizers: int) -> Iterator[np.ndarray]:
         yield values[inner[first] : inner[stop]].reshape(num_quantizers, -1)
 
 
-def parquet_libraries() -> tuple[Any, Any]:
+def parquet_libraries(
+    purpose: str = "shards in Parquet need", instead: str = ", or choose webdataset or moss"
+) -> tuple[Any, Any]:
     """Pyarrow and pyarrow.parquet.
+
+    Args:
+        purpose: what needs them, the verb included, for the message.
+        instead: what to do without them, for the message.
 
     Raises:
         MissingDependencyError: they are not installed.
@@ -367,7 +373,7 @@ def parquet_libraries() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "shards in Parquet need pyarrow, which is not installed; "
-            "pip install 'moss-audio-tokenizer[bulk]', or choose webdataset or moss"
+            f"{purpose} pyarrow, which is not installed; "
+            f"pip install 'moss-audio-tokenizer[bulk]'{instead}"
         ) from error
     return pyarrow, pyarrow.parquet

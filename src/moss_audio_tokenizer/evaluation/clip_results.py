@@ -15,8 +15,7 @@ import numpy as np
 
 from ..audio import convert_channels, read_audio, save_audio
 from ..manifest import ManifestEntry
-from ..metrics.delays import without_delay
-from ..metrics.signals import MEASURED_RATE
+from ..metrics.signals import MEASURED_RATE, without_delay
 from .codecs import CodedClip, EvaluatedCodec
 from .metric_registry import METRICS
 from .results_file import (

@@ -2,7 +2,7 @@
 
 Owns the work on one clip and its spreading over processes; what is left of a clip is
 `clip_results.py`'s, the output folder `run.py`'s. Everything is measured in mono at 16 kHz, after
-`metrics.delays` has taken the delay away.
+`metrics.signals` has taken the delay away.
 """
 
 import os
@@ -20,8 +20,7 @@ import numpy as np
 from ..audio import load_audio, resample
 from ..errors import EvaluationError, MissingDependencyError, MossAudioError
 from ..manifest import ManifestEntry
-from ..metrics.delays import find_delay, without_delay
-from ..metrics.signals import MEASURED_RATE
+from ..metrics.signals import MEASURED_RATE, find_delay, without_delay
 from ..workers import prepare_worker
 from .clip_results import Row, content_of, save_codes, save_decoded_audio, save_reference
 from .codecs import CodedClip, EvaluatedCodec, Opener

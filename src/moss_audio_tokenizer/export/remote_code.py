@@ -31,7 +31,6 @@ CONFIGURATION_SOURCES = (
     "hf/configuration.py",
 )
 MODELING_SOURCES = (
-    "model/rope.py",
     "model/attention.py",
     "model/transformer.py",
     "model/quantizer.py",

@@ -29,7 +29,6 @@ from ..onnx.folder import folder_path
 from ..onnx.graph_pair import GraphPair
 from .precision import probe, require_pytorch_results, write_weights
 
-CONTRACTS = ("whole-clip", "n-quantizers")
 _TYPES = {
     ("whole-clip", "encoder"): "int64",
     ("whole-clip", "decoder"): "int32",
@@ -51,7 +50,7 @@ def export_whole_clip(
     Args:
         model: a folder with config.json and safetensors, or "bundled".
         output: a folder that is not there yet.
-        contract: one of `CONTRACTS`.
+        contract: "whole-clip" or "n-quantizers".
         encoder: precision of its weights, one of `precision.PRECISIONS`.
         decoder: likewise.
         clips: to compare with PyTorch on, where that is installed (default: a synthetic one).

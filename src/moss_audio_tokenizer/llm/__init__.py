@@ -8,6 +8,7 @@ from .code_embedding import CodeEmbedding, code_coordinates
 from .folder_model import PretrainedText, load_text, make_text, save_text
 from .llm import (
     CachedRows,
+    TokenDecoder,
     cache_argument,
     language_model_config,
     load_language_model,
@@ -22,6 +23,7 @@ __all__ = [
     "CodeEmbedding",
     "PretrainedText",
     "TextCodec",
+    "TokenDecoder",
     "cache_argument",
     "code_coordinates",
     "language_model_config",

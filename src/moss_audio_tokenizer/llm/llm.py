@@ -1,11 +1,13 @@
 """Decoder-only language models of transformers: loaded, made with random weights, and configured.
 
-Owns the configuration that is nested in that of CAT-ASR and CAT-TTS (``text_config``), and the
-KV cache argument, whose name changed between versions of transformers.
+Owns the configuration that is nested in that of CAT-ASR and CAT-TTS (``text_config``), the
+cross-entropy of texts behind prompts, and the KV cache argument, whose name changed between
+versions of transformers.
 """
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -139,6 +142,66 @@ def random_language_model(
     )
 
 
+@dataclass
+class TextLoss:
+    """Cross-entropy of the texts of a batch.
+
+    Attributes:
+        loss_sum: summed over the target tokens.
+        num_tokens: number of target tokens, end tokens included.
+        num_correct: number of target tokens that the model ranks first.
+    """
+
+    loss_sum: Float[Tensor, ""]
+    num_tokens: int
+    num_correct: Float[Tensor, ""]
+
+
+def text_states(
+    language_model: Any, prompts: Sequence[Float[Tensor, "_ width"]], targets: Sequence[list[int]]
+) -> Float[Tensor, "batch steps width"]:
+    """The model's states over [prompt][text] of each row, right-padded.
+
+    Args:
+        language_model: the decoder-only model.
+        prompts: input vectors of each row before its text.
+        targets: tokens of each text and the end token, which is no input.
+    """
+    embed, device = language_model.get_input_embeddings(), prompts[0].device
+    known = [torch.tensor(ids[:-1], dtype=torch.long, device=device) for ids in targets]
+    rows = [
+        torch.cat((prompt, embed(ids).to(prompt.dtype)))
+        for prompt, ids in zip(prompts, known, strict=True)
+    ]
+    mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], True)
+    states: Tensor = language_model.base_model(
+        inputs_embeds=pad_sequence(rows, batch_first=True),
+        attention_mask=mask.long(),
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def text_loss(
+    language_model: Any,
+    states: Float[Tensor, "batch steps width"],
+    prompts: Sequence[Float[Tensor, "_ width"]],
+    targets: Sequence[list[int]],
+) -> TextLoss:
+    """Cross-entropy of the texts by their `text_states`."""
+    predicting = [
+        row[len(prompt) - 1 : len(prompt) - 1 + len(ids)]
+        for row, prompt, ids in zip(states, prompts, targets, strict=True)
+    ]
+    logits = language_model.get_output_embeddings()(torch.cat(predicting)).float()
+    wanted = torch.tensor([token for ids in targets for token in ids], device=logits.device)
+    return TextLoss(
+        loss_sum=F.cross_entropy(logits, wanted, reduction="sum"),
+        num_tokens=len(wanted),
+        num_correct=(logits.detach().argmax(-1) == wanted).sum().float(),
+    )
+
+
 def cache_argument(model: nn.Module, cache: DynamicCache) -> dict[str, Any]:
     """The KV cache as a keyword argument; the model fills it in place.
 
@@ -191,3 +254,34 @@ class CachedRows:
             position_ids=positions,
             **cache_argument(self._model, self._cache),
         ).last_hidden_state[:, -1]
+
+
+class TokenDecoder:
+    """A language model that continues rows by tokens of text, with its KV cache.
+
+    Args:
+        language_model: the decoder-only model, with its output layer.
+        num_tokens: number of text tokens, the first classes of the output layer.
+        rows: input vectors of each row before its first token.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, language_model: Any, num_tokens: int, rows: Sequence[Float[Tensor, "_ width"]]
+    ) -> None:
+        self._model, self._num_tokens = language_model, num_tokens
+        self._rows = CachedRows(language_model.base_model, rows)
+
+    @torch.no_grad()
+    def scores(self) -> Float[np.ndarray, "rows num_tokens"]:
+        """Log-probabilities of the next token, of text tokens alone."""
+        logits = self._model.get_output_embeddings()(self._rows.last)
+        scores: np.ndarray = logits[:, : self._num_tokens].float().log_softmax(-1).cpu().numpy()
+        return scores
+
+    @torch.no_grad()
+    def advance(self, tokens: Int64[np.ndarray, "rows"], origins: Int64[np.ndarray, "_"]) -> None:
+        """Append a token to each row; row i continues row ``origins[i]`` of before."""
+        self._rows.select(origins)
+        given = torch.from_numpy(tokens).to(self._rows.last.device)
+        self._rows.append(self._model.get_input_embeddings()(given))

@@ -1,8 +1,11 @@
 """Causal pre-norm Transformer blocks, and a stage made of them.
 
 Owns a block's arithmetic (x += s1 * attention(LN(x)); x += s2 * feed-forward(LN(x)));
-knows nothing of audio, patches, codes or streams.
+knows nothing of audio, patches, codes or streams. Rotary positions are interleaved pairs, channels
+2j and 2j + 1 (Su et al., "RoFormer", 2021), rotated in float32 and right at any offset.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +15,44 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import TransformerStage
 from .attention import Window, plan_window, windowed_attention
-from .rope import Rotation, rotate, rotation_at
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine of every step's angles, shared by all layers of a stage."""
+
+    cosine: Float[Tensor, "steps pairs"]
+    sine: Float[Tensor, "steps pairs"]
+
+
+def frequencies_of(
+    head_dim: int, max_period: float, device: torch.device
+) -> Float[Tensor, " pairs"]:
+    """The angle of each pair a step, in float64.
+
+    In float32 an angle would be off by 0.02 rad after an hour at 100 Hz; in float64 it is right to
+    1e-7 rad after weeks.
+    """
+    pair = torch.arange(head_dim // 2, dtype=torch.float64, device=device)
+    return max_period ** (-pair / (head_dim // 2))
+
+
+def rotation_at(
+    start: int, num_steps: int, head_dim: int, max_period: float, device: torch.device
+) -> Rotation:
+    """Rotations of the steps ``start`` .. ``start + num_steps - 1`` of a stream."""
+    steps = torch.arange(start, start + num_steps, device=device)
+    angle = steps.double()[:, None] * frequencies_of(head_dim, max_period, device)
+    return Rotation(angle.cos().float(), angle.sin().float())
+
+
+def rotate(
+    heads: Float[Tensor, "*rows steps head_dim"], rotation: Rotation
+) -> Float[Tensor, "*rows steps head_dim"]:
+    """Rotate each pair (2j, 2j + 1) by its angle, in float32; the dtype is kept."""
+    even, odd = heads.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = rotation
+    turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
+    return turned.flatten(-2).to(heads.dtype)
 
 
 class SelfAttention(nn.Module):

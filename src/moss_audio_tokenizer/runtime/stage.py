@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
-from ..model.rope import frequencies_of
-from ..model.transformer import Block, Transformer
+from ..model.transformer import Block, Transformer, frequencies_of
 
 
 class PlainLinear:

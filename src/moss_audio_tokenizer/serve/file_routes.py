@@ -44,19 +44,7 @@ def file_routes(streams: Streams, gate: Gate) -> APIRouter:
     @router.head("/model", include_in_schema=False)
     async def model() -> dict[str, Any]:
         """The codec's facts and the server's limits."""
-        info, settings = streams.info, streams.settings
-        return {
-            "model": info.identity,
-            "sampling_rate": info.sampling_rate,
-            "num_channels": info.num_channels,
-            "samples_per_frame": info.downsample_rate,
-            "frame_rate": info.frame_rate,
-            "num_quantizers": info.num_quantizers,
-            "codebook_size": info.codebook_size,
-            "max_streams": settings.max_streams,
-            "max_clip_seconds": settings.max_clip_seconds,
-            "max_upload_bytes": settings.max_upload_bytes,
-        }
+        return _model_facts(streams)
 
     @router.post(
         "/encode",
@@ -104,6 +92,22 @@ def file_routes(streams: Streams, gate: Gate) -> APIRouter:
         return Response(sound, media_type=_MEDIA_TYPES[format])
 
     return router
+
+
+def _model_facts(streams: Streams) -> dict[str, Any]:
+    info, settings = streams.info, streams.settings
+    return {
+        "model": info.identity,
+        "sampling_rate": info.sampling_rate,
+        "num_channels": info.num_channels,
+        "samples_per_frame": info.downsample_rate,
+        "frame_rate": info.frame_rate,
+        "num_quantizers": info.num_quantizers,
+        "codebook_size": info.codebook_size,
+        "max_streams": settings.max_streams,
+        "max_clip_seconds": settings.max_clip_seconds,
+        "max_upload_bytes": settings.max_upload_bytes,
+    }
 
 
 def moss_response(codes: AudioCodes) -> Response:

@@ -26,6 +26,7 @@ from .request_body import BINARY, file_body, with_body
 from .settings import MAX_TEXT_CHARACTERS
 from .streams import Streams
 
+Transcript = Annotated[str, Query(description="Its transcript, which speech in this voice needs.")]
 _VOICE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -135,6 +136,13 @@ def _remove(path: Path) -> None:
     _text_path(path).unlink(missing_ok=True)
 
 
+def _transcript(text: str) -> str:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        got = f"the text has {len(text)} characters"
+        raise Refused("bad_input", f"{got}; expected up to {MAX_TEXT_CHARACTERS}")
+    return " ".join(text.split())
+
+
 def voice_routes(
     streams: Streams, gate: Gate, voices: Callable[[], VoiceCache | None]
 ) -> APIRouter:
@@ -155,18 +163,10 @@ def voice_routes(
     @router.post(
         "/voices", openapi_extra=file_body("a reference recording", "application/octet-stream")
     )
-    async def add_voice(
-        request: Request,
-        text: Annotated[
-            str, Query(description="Its transcript, which speech in this voice needs.")
-        ] = "",
-    ) -> dict[str, Any]:
+    async def add_voice(request: Request, text: Transcript = "") -> dict[str, Any]:
         """Encode a reference recording and keep its codes; encodes each one only once."""
         cache()
-        if len(text) > MAX_TEXT_CHARACTERS:
-            got = f"the text has {len(text)} characters"
-            raise Refused("bad_input", f"{got}; expected up to {MAX_TEXT_CHARACTERS}")
-        said = " ".join(text.split())
+        said = _transcript(text)
 
         async def work(recording: bytes) -> dict[str, Any]:
             voice = await streams.in_thread(partial(voice_name, recording, said))

@@ -13,7 +13,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..errors import MALFORMED, AudioFileError, InputError, MissingDependencyError
+from ..codes.shard_formats import parquet_libraries
+from ..errors import MALFORMED, AudioFileError, InputError
 from ..manifest import ManifestEntry
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -107,7 +108,7 @@ def row_bytes(path: Path) -> float:
 
 def _opened(path: Path) -> tuple[Any, Any]:
     """A table, whose rows are not read yet, and its schema."""
-    arrow, parquet = _libraries()
+    arrow, parquet = parquet_libraries("reading tables needs", "")
     try:
         if path.suffix == ".parquet":
             file = parquet.ParquetFile(path, memory_map=True)
@@ -119,18 +120,6 @@ def _opened(path: Path) -> tuple[Any, Any]:
             f"{path} cannot be read as a table ({_reason(error)}); get a whole copy"
         ) from error
     return table, table.schema
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "reading tables needs pyarrow, which is not installed; "
-            "pip install 'moss-audio-tokenizer[bulk]'"
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 def _num_rows(file: Any) -> int:

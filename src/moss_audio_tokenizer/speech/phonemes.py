@@ -162,6 +162,11 @@ class Lexicon:
             tokens.append(BOUNDARIES.index(item.boundary))
         return tokens
 
+    def phonemes(self, text: str) -> list[int]:
+        """Indices in `PHONEMES`; empty where a word is not in the lexicon."""
+        words = [self.pronounce(word) for word in text.lower().split()]
+        return phonemes_of([token for word in words for token in word]) if all(words) else []
+
 
 def _with_s(said: str) -> str:
     if not said:

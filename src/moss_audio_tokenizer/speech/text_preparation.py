@@ -147,8 +147,9 @@ def _plain_letters(text: str) -> str:
     return "".join(c for c in split if not unicodedata.combining(c))
 
 
-def split_text(text: str, most: int = MAX_CHUNK_CHARACTERS) -> list[str]:
-    """Chunks of at most about ``most`` characters, at sentences, else clauses, else words."""
+def split_text(text: str) -> list[str]:
+    """Chunks of at most `MAX_CHUNK_CHARACTERS`, at sentences, else clauses, else words."""
+    most = MAX_CHUNK_CHARACTERS
     if len(text) <= most:
         return [text.strip()]
     parts = _parts(text.strip(), most)

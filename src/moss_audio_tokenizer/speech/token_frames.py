@@ -41,47 +41,15 @@ def word_times(
     text: str,
     scores: Float[np.ndarray, "steps classes"],
     tokens: TextCodec,
-    frame_rate: float,
+    step_rate: float,
     first_second: float = 0.0,
+    causal: bool = True,
 ) -> list[Word]:
     """The words of a transcript with their times, by forced alignment.
 
     A causal model emits a token when it is over: a word lasts from the last token of the word
-    before to its own last token.
-
-    Args:
-        text: transcript.
-        scores: CTC log-probabilities of its recording.
-        tokens: text tokens of the model.
-        frame_rate: frames a second.
-        first_second: start of the recording.
-    """
-    ids, words = tokens.encode(text), text.split()
-    if not ids or not words:
-        return []
-    steps = token_steps(scores, ids, tokens.num_tokens)
-    ends = [0] * len(words)
-    for count, step in enumerate(steps.tolist(), start=1):
-        index = len(tokens.decode(ids[:count]).split()) - 1
-        ends[min(max(index, 0), len(words) - 1)] = step + 1
-    times = np.minimum(np.maximum.accumulate(ends), len(scores) - 1) / frame_rate
-    return [
-        Word(word, float(start) + first_second, float(end) + first_second)
-        for word, start, end in zip(words, [0.0, *times[:-1]], times, strict=True)
-    ]
-
-
-def heard_word_times(
-    text: str,
-    scores: Float[np.ndarray, "steps classes"],
-    tokens: TextCodec,
-    step_rate: float,
-    first_second: float = 0.0,
-) -> list[Word]:
-    """The words of a transcript with their times, by forced alignment.
-
-    A bidirectional model emits a token within its sound: a word lasts from its first token to its
-    last.
+    before to its own last token. A bidirectional model emits a token within its sound: a word
+    lasts from its first token to its last.
 
     Args:
         text: transcript.
@@ -89,6 +57,7 @@ def heard_word_times(
         tokens: text tokens of the model.
         step_rate: steps a second.
         first_second: start of the recording.
+        causal: whether the model sees no step after the one that it scores.
     """
     ids, words = tokens.encode(text), text.split()
     if not ids or not words:
@@ -96,13 +65,24 @@ def heard_word_times(
     spans: dict[int, tuple[int, int]] = {}
     for count, step in enumerate(token_steps(scores, ids, tokens.num_tokens).tolist(), start=1):
         before = tokens.decode(ids[:count])
-        index = min(len(before.split()), len(words)) - 1
-        if before and not before[-1].isspace():
+        if causal or before[-1:].strip():  # a space is no sound of the word before it
+            index = min(max(len(before.split()), 1), len(words)) - 1
             spans[index] = (spans.get(index, (step,))[0], step + 1)
+    if causal:
+        spans = _without_gaps(spans, len(words), len(scores) - 1)
     return [
         Word(words[index], first / step_rate + first_second, end / step_rate + first_second)
         for index, (first, end) in sorted(spans.items())
     ]
+
+
+def _without_gaps(
+    spans: dict[int, tuple[int, int]], num_words: int, last_step: int
+) -> dict[int, tuple[int, int]]:
+    """Spans that begin where the span before them ends."""
+    given = [spans.get(index, (0, 0))[1] for index in range(num_words)]
+    ends = np.minimum(np.maximum.accumulate(given), last_step).tolist()
+    return dict(enumerate(pairwise([0, *ends])))
 
 
 def token_steps(

@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer
 from ..codes.codec import Codec
 from .asr_decoding import AsrModel, transcribe_codes
 from .model_facts import check_codec, check_codes, encode_recording
-from .token_frames import Word, greedy_tokens, heard_word_times, word_times
+from .token_frames import Word, greedy_tokens, word_times
 
 # Clips of similar length are decoded together, so many at once.
 _BATCH = 16
@@ -163,9 +163,10 @@ class Transcriber:
         scores, facts = self.model.ctc_scores(codes), self.model.facts
         if not text.strip() or not greedy_tokens(scores, self.model.text.num_tokens):
             return []
-        times = word_times if facts.has_language_model else heard_word_times
         rate = self.codec.info.frame_rate * facts.steps_per_frame
-        return times(text, scores, self.model.text, rate, start)
+        return word_times(
+            text, scores, self.model.text, rate, start, causal=facts.has_language_model
+        )
 
 
 def is_audible(samples: Float[np.ndarray, "..."]) -> bool:

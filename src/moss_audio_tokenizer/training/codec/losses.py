@@ -124,17 +124,15 @@ class MelLoss(SpectralLoss):
 
     Args:
         sampling_rate: the sampling rate of the audio.
-        stft_normalized: whether to divide each spectrum by the window's L2 norm, so that the floor
-            of the logarithm means the same at every scale.
     """
 
-    def __init__(self, sampling_rate: int, stft_normalized: bool = True) -> None:
+    def __init__(self, sampling_rate: int) -> None:
         super().__init__(tuple(_MEL_SCALES))
         for length, num_mels in _MEL_SCALES.items():
             window = torch.hann_window(length)
-            filters = _slaney_filters(length, num_mels, sampling_rate)
-            if stft_normalized:
-                filters = filters / window.square().sum().sqrt()
+            # Normalized, the floor of the logarithm means the same at every scale.
+            norm = window.square().sum().sqrt()
+            filters = _slaney_filters(length, num_mels, sampling_rate) / norm
             self.register_buffer(f"filters_{length}", filters, persistent=False)
             if length <= _LONGEST_PRODUCT:
                 waves = _windowed_waves(window)
