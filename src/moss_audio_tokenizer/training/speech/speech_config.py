@@ -198,7 +198,6 @@ class AsrTrainingConfig(SpeechTrainingConfig):
         fits = self.model.width % _HEAD_DIM == 0
         require(fits, self.model, "width", f"a multiple of {_HEAD_DIM} with encoder_layers")
         require(not self.frame_weight, self, "frame_weight", "0 with encoder_layers")
-        require(not self.shard, self, "shard", "False with encoder_layers")
 
 
 @dataclass(frozen=True)
