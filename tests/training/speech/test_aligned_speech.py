@@ -151,6 +151,8 @@ def test_an_aligner_without_phonemes_or_of_other_codes_is_refused(asr_folder, co
     shutil.copytree(asr_folder, other)
     config = (other / "config.json").read_text().replace(IDENTITY, "feedfeedfeedfeed")
     (other / "config.json").write_text(config)
+    with pytest.raises(ConfigError, match="'bundled' reads codes of the codec"):
+        trainer_for(aligned_config(tmp_path / "run", codes, "bundled"), report=lambda _: None)
     with pytest.raises(ConfigError, match="reads codes of the codec feed"):
         trainer_for(aligned_config(tmp_path / "run", codes, other), report=lambda _: None)
     with pytest.raises(CheckpointError):
