@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_speech import write_codes
+import torch
+from toy_speech import language_config, write_aligner, write_codes
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.loop import Loop
+from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.step_memory import step_memory
 from moss_audio_tokenizer.training.studies import CODEC_MEASURES, DEPTHS, STUDIES, Study, run_study
 
 VARIED = {
@@ -73,6 +76,8 @@ def test_language_models_are_compared_by_num_quantizers(name, measures, tmp_path
     keys = ["model.width=16", "model.num_layers=1", "device=cpu"]
     keys += ["model.start_from_codec=False", "data.codec=", "data.languages=()", "max_steps=2"]
     keys += [f"data.manifest={write_codes(tmp_path)}", "data.batch_seconds=3", "peak_tflops=1"]
+    if name == "sequence_dropout":
+        keys += ["model.width=64", f"aligner={write_aligner(tmp_path / 'aligner')}"]
     folder = run_study(name, str(tmp_path / "study"), keys, lambda _: None)
     summary = json.loads((folder / "study.json").read_text())
     study = STUDIES[name]()
@@ -86,6 +91,24 @@ def test_language_models_are_compared_by_num_quantizers(name, measures, tmp_path
             assert all(map(math.isfinite, ends[:2]))
             assert f"| {label} | {' | '.join(f'{end:.3f}' for end in ends)} |" in lines
     assert (folder / "study.png").read_bytes().startswith(b"\x89PNG")
+    if name == "sequence_dropout":
+        megabytes = [measured[-1]["step_megabytes"] for (measured,) in summary["runs"].values()]
+        assert megabytes == sorted(megabytes, reverse=True)
+        assert f"| p 1 | {megabytes[-1]:.1f} |" in lines
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted_once(tmp_path):
+    config = language_config("asr", tmp_path / "run", write_codes(tmp_path))
+    trainer = trainer_for(config, report=lambda _: None)
+    trainer.close()
+    found = step_memory(trainer)
+    assert found == step_memory(trainer) > 0
+    assert all(weight.grad is None for weight in trainer.task.parameters())
+    weight, rows = torch.ones(8, 4, requires_grad=True), torch.ones(2, 4)
+    trainer.trained_module = lambda: torch.nn.ParameterList([weight])
+    # The product keeps the rows and the weight, the exponential its result, 2 x 8 floats.
+    trainer.losses = lambda *_: {"total": (rows @ weight.T).exp().exp().sum()}
+    assert step_memory(trainer) == pytest.approx((2 * 4 + 2 * 2 * 8) * 4 / 1e6)
 
 
 def test_runs_of_several_seeds_have_means_and_intervals(quick_study, tmp_path, monkeypatch):

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from moss_audio_tokenizer.asr import CatAsr, CatAsrConfig
 from moss_audio_tokenizer.codes import AudioCodes
+from moss_audio_tokenizer.llm import CharacterText
+from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.training.data.data_config import CodesDataConfig
-from moss_audio_tokenizer.training.run_config import OptimizerConfig
+from moss_audio_tokenizer.training.run_config import OptimizerConfig, override
 from moss_audio_tokenizer.training.speech.speech_config import (
     DEPTHS,
     AsrTrainingConfig,
@@ -21,6 +24,10 @@ RATE, STEP, LAYERS, BOOK, FRAMES = 8000, 640, 3, 16, 3
 IDENTITY = "0123456789abcdef"
 TEXTS = ("ab", "ba", "abc", "cab", "bcab", "caab", "abba", "cc ab", "b ca")
 HELD_OUT = ("aba", "bc", "acba")
+WORDS = sorted({word for text in (*TEXTS, *HELD_OUT) for word in text.split()})
+SOUNDS = {"a": "æ", "b": "b", "c": "s"}
+PRONOUNCED = {word: "".join(map(SOUNDS.get, word)) for word in WORDS}
+LEXICON = Lexicon(PRONOUNCED)
 SMALL = LanguageModelConfig(width=16, num_layers=1)
 KINDS = ("asr", "tts")
 DEPTHS["toy"] = {
@@ -54,6 +61,29 @@ def write_codes(folder: Path, *extra: str) -> str:
     path = folder / "codes.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
+
+
+def encoder_config(output: Path, manifest: str, lexicon: Path, **changes):
+    """The same of a CAT-ASR with an encoder, which has the phoneme loss."""
+    config = language_config("asr", output, manifest, **changes)
+    keys = ("model.width=64", "encoder_layers=3", "frame_mask=0.2", "optimizer.learning_rate=0.003")
+    return override(config, [*keys, f"lexicon={lexicon}"])
+
+
+def write_aligner(folder: Path) -> Path:
+    """A CAT-ASR with random weights that knows the codes and the pronunciations."""
+    sizes = {"num_quantizers": LAYERS, "codebook_size": BOOK, "codec": IDENTITY}
+    config = CatAsrConfig(encoder_layers=3, encoder_width=64, code_rank=2, **sizes)
+    model = CatAsr(config, CharacterText("abc "), seed=1)
+    model.lexicon = LEXICON
+    model.save_pretrained(folder)
+    return folder
+
+
+def aligned_config(output: Path, manifest: str, aligner: Path, **changes):
+    """A run of a CAT-TTS with a text encoder."""
+    config = language_config("tts", output, manifest, aligner=str(aligner), **changes)
+    return replace(config, model=replace(config.model, width=64))
 
 
 def language_config(kind: str, output: Path, manifest: str, **changes):

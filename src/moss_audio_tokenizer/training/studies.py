@@ -1,19 +1,17 @@
 """Studies: runs that differ in one thing, at a scale of minutes, with a table and a plot of them.
 
 In the package because `moss-audio study` is one of its commands. Sources: the paper's figures 4
-(training everything or the decoder alone), 5 (width by bitrate) and 6 (batch size), and its section
-4.3 (Progressive Sequence Dropout).
+(training everything or the decoder alone), 5 (width by bitrate), 6 (batch size) and 3 (Progressive
+Sequence Dropout).
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ..errors import ConfigError, TrainingError
 from ..files import atomic_path
@@ -30,7 +28,9 @@ from .recipes import trainer_for
 from .run_config import RunConfig, override
 from .run_folder import VALIDATION_NAME, as_json, read_recipe
 from .speech.speech_config import BitratesValidation, SpeechTrainingConfig
-from .speech.speech_recipes import asr_tiny, tts_tiny
+from .speech.speech_recipes import asr_tiny, tts_general
+from .step_memory import step_memory
+from .study_tables import MEMORY_KEY, Rows, Study, plot, table
 
 DEPTHS = (1, 2, 4, 8)
 CODEC_MEASURES = {
@@ -43,35 +43,8 @@ ASR_MEASURES = {
     "wer": "word error rate (lower is better)",
     "cer": "character error rate (lower is better)",
 }
-# The validations of a run, as its log has them.
-Rows = list[dict[str, float]]
-# Two-sided 95% quantiles of Student's t distribution, by the number of seeds.
-_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+_MEMORY_NAME = "step_memory.json"
 SpeechConfig = TypeVar("SpeechConfig", bound=SpeechTrainingConfig)
-
-
-@dataclass(frozen=True)
-class Study:
-    """Runs that differ in one thing.
-
-    Attributes:
-        question: the question that they answer.
-        runs: the recipes, by what is different in them.
-        against: the x axis: "steps" plots the most quantizers over training, "depth" the end of
-            training over the number of quantizers.
-        measures: the title of each measure, by its name in validation.jsonl without the number
-            of quantizers.
-        depths: the numbers of quantizers that every run validates with, smallest first.
-        seeds: each recipe is run with all of them, two to five where there are several; tables
-            and plots have means and 95% intervals.
-    """
-
-    question: str
-    runs: Mapping[str, RunConfig]
-    against: str
-    measures: Mapping[str, str]
-    depths: tuple[int, ...]
-    seeds: tuple[int, ...] = (0,)
 
 
 def _codec() -> TrainingConfig:
@@ -122,7 +95,7 @@ def _with_batch(size: int) -> TrainingConfig:
 
 
 def _small(recipe: SpeechConfig, steps: int, warmup_steps: int, clips: int) -> SpeechConfig:
-    """A recipe of speech with a small language model, in minutes."""
+    """A recipe of speech with a small language model."""
     return replace(
         recipe,
         max_steps=steps,
@@ -137,14 +110,19 @@ def _small(recipe: SpeechConfig, steps: int, warmup_steps: int, clips: int) -> S
 
 
 def sequence_dropout() -> Study:
-    """Progressive Sequence Dropout, the paper's section 4.3."""
-    base = replace(_small(tts_tiny(), 600, 50, 32), depth="tiny")
+    """The paper's Figure 3, by a model with a text encoder, which soonest says intelligible words.
+
+    `moss-audio eval tts` measures what the paper shows: word error rate and speaker similarity of
+    the final models, by number of quantizers.
+    """
+    base = _small(tts_general(), 3000, 150, 32)
+    base = replace(base, model=replace(base.model, width=192), depth="tiny", aligner="bundled")
     runs = {
-        label: replace(base, dropout=replace(base.dropout, probability=share))
-        for label, share in (("all layers", 0.0), ("sequence dropout", 1.0))
+        f"p {share:g}": replace(base, dropout=replace(base.dropout, probability=share))
+        for share in (0.0, 0.25, 0.5, 1.0)
     }
     question = "Does a TTS model that is trained on random prefixes of the layers know all of them?"
-    return Study(question, runs, "depth", TTS_MEASURES, LANGUAGE_DEPTHS)
+    return Study(question, runs, "depth", TTS_MEASURES, LANGUAGE_DEPTHS, memory=True)
 
 
 def reading_depth() -> Study:
@@ -196,7 +174,7 @@ def run_study(
     rows: dict[str, list[Rows]] = {label: [] for label in study.runs}
     for label, config in _configured(study, folder, assignments):
         report(f"== {label}" + (f", seed {config.seed}" if len(study.seeds) > 1 else ""))
-        rows[label].append(_run(config, report))
+        rows[label].append(_run(config, study.memory, report))
     _write(folder, name, study, rows)
     return folder
 
@@ -217,20 +195,36 @@ def _configured(study: Study, folder: Path, assignments: list[str]) -> list[tupl
     return [(label, replace(config, output=str(folder / name))) for label, name, config in changed]
 
 
-def _run(config: RunConfig, report: Callable[[str], None]) -> Rows:
-    """The validations of a run, which is made, finished or read."""
+def _run(config: RunConfig, memory: bool, report: Callable[[str], None]) -> Rows:
+    """The validations of a run, which is made, finished or read.
+
+    Args:
+        config: the recipe.
+        memory: whether to measure the memory of a step, too.
+        report: a function that is called with lines of progress.
+    """
     own = Path(config.output)
     if not (own / "final").is_dir():
-        trainer_for(config, newest_run(own) is not None, report).run()
+        trainer = trainer_for(config, newest_run(own) is not None, report)
+        if memory:
+            measured = json.dumps({MEMORY_KEY: step_memory(trainer)})
+            (own / _MEMORY_NAME).write_text(measured, encoding="utf-8")
+        trainer.run()
     elif read_recipe(own) != (config.kind, as_json(config)):
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
     if not (own / "final").is_dir():
         raise TrainingError("stopped; give the same command again to continue")
-    path = own / VALIDATION_NAME
+    rows = _json_lines(own / VALIDATION_NAME)
+    if memory:
+        rows[-1] |= _json_lines(own / _MEMORY_NAME)[0]
+    return rows
+
+
+def _json_lines(path: Path) -> Rows:
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); remove {own}") from error
+        raise TrainingError(f"{path} cannot be read ({error}); remove {path.parent}") from error
     if not rows:
         raise TrainingError(f"{path} is empty: a study needs clips of the split 'valid'")
     return rows
@@ -243,64 +237,4 @@ def _write(folder: Path, name: str, study: Study, rows: dict[str, list[Rows]]) -
         with atomic_path(folder / file, error=TrainingError) as beside:
             beside.write_text(text, encoding="utf-8")
     with atomic_path(folder / "study.png", error=TrainingError) as beside:
-        FigureCanvasAgg(_plot(study, rows)).print_png(str(beside))
-
-
-def table(study: Study, rows: dict[str, list[Rows]]) -> str:
-    """The last validation of every run, by num_quantizers, as Markdown."""
-    heads = [f"depth {depth}" for depth in study.depths]
-    lines = [study.question, ""]
-    for measure, title in study.measures.items():
-        lines += [f"| {title} | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
-        for label, runs in rows.items():
-            means, intervals = _statistics([_at_the_end(study, measure, run) for run in runs])
-            cells = [
-                f"{mean:.3f}" + (f" ± {interval:.3f}" if len(runs) > 1 else "")
-                for mean, interval in zip(means, intervals, strict=True)
-            ]
-            lines.append(f"| {label} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _statistics(curves: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the curves of several seeds, and half the width of their 95% intervals."""
-    values, count = np.array(curves), len(curves)
-    if count == 1:
-        return values[0], np.zeros_like(values[0])
-    return values.mean(0), _T95[count] * values.std(0, ddof=1) / np.sqrt(count)
-
-
-def _plot(study: Study, rows: dict[str, list[Rows]]) -> Figure:
-    count = len(study.measures)
-    figure = Figure(figsize=(4.5 * count, 3.6), dpi=110, layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False)[0]
-    for axes, (measure, title) in zip(panels, study.measures.items(), strict=True):
-        for label, runs in rows.items():
-            curves = [_line(study, measure, run) for run in runs]
-            means, intervals = _statistics([values for _, values in curves])
-            (line,) = axes.plot(curves[0][0], means, marker="o", markersize=3, label=label)
-            low, high = means - intervals, means + intervals
-            axes.fill_between(curves[0][0], low, high, color=line.get_color(), alpha=0.15, lw=0)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("steps" if study.against == "steps" else "quantizers in use")
-        if study.against == "depth":
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(study.depths, [str(depth) for depth in study.depths])
-        axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False)
-    return figure
-
-
-def _line(study: Study, measure: str, measured: Rows) -> tuple[list[float], list[float]]:
-    """The curve of one run: (x, y)."""
-    if study.against == "depth":
-        return list(study.depths), _at_the_end(study, measure, measured)
-    key = f"{measure}/{study.depths[-1]}"
-    points = [(row["step"], row[key]) for row in measured if key in row]
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def _at_the_end(study: Study, measure: str, measured: Rows) -> list[float]:
-    """A measure after the last step, by num_quantizers; NaN where the model has fewer."""
-    return [measured[-1].get(f"{measure}/{depth}", float("nan")) for depth in study.depths]
+        FigureCanvasAgg(plot(study, rows)).print_png(str(beside))

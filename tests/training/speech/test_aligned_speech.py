@@ -10,20 +10,19 @@ import torch
 from safetensors.numpy import load_file
 from toy_run import run_until
 from toy_speech import (
-    BOOK,
-    HELD_OUT,
     IDENTITY,
     LAYERS,
-    TEXTS,
+    LEXICON,
+    aligned_config,
     language_config,
     say,
+    write_aligner,
     write_codes,
 )
 
-from moss_audio_tokenizer.asr import Aligner, CatAsr, CatAsrConfig
+from moss_audio_tokenizer.asr import Aligner, CatAsr
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
-from moss_audio_tokenizer.llm import CharacterText
-from moss_audio_tokenizer.speech.phonemes import TICKS, Lexicon
+from moss_audio_tokenizer.speech.phonemes import TICKS
 from moss_audio_tokenizer.training.data.coded_data import CodedBatch, CodedRow, Segment
 from moss_audio_tokenizer.training.recipes import trainer_for
 from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
@@ -36,27 +35,9 @@ def codes(tmp_path_factory) -> str:
     return write_codes(tmp_path_factory.mktemp("codes"))
 
 
-SOUNDS = {"a": "æ", "b": "b", "c": "s"}
-WORDS = sorted({word for text in (*TEXTS, *HELD_OUT) for word in text.split()})
-LEXICON = Lexicon({word: "".join(map(SOUNDS.get, word)) for word in WORDS})
-
-
 @pytest.fixture(scope="module")
 def asr_folder(tmp_path_factory) -> Path:
-    """A CAT-ASR with random weights that knows the codes and pronunciations of the toy language."""
-    sizes = {"num_quantizers": LAYERS, "codebook_size": BOOK, "codec": IDENTITY}
-    config = CatAsrConfig(encoder_layers=3, encoder_width=64, code_rank=2, **sizes)
-    model = CatAsr(config, CharacterText("abc "), seed=1)
-    model.lexicon = LEXICON
-    folder = tmp_path_factory.mktemp("asr")
-    model.save_pretrained(folder)
-    return folder
-
-
-def aligned_config(output, codes, asr_folder, **changes):
-    """A run with a text encoder."""
-    config = language_config("tts", output, codes, aligner=str(asr_folder), **changes)
-    return replace(config, model=replace(config.model, width=64))
+    return write_aligner(tmp_path_factory.mktemp("asr"))
 
 
 def test_durations_are_learned(asr_folder, codes, tmp_path):
@@ -170,6 +151,8 @@ def test_an_aligner_without_phonemes_or_of_other_codes_is_refused(asr_folder, co
     shutil.copytree(asr_folder, other)
     config = (other / "config.json").read_text().replace(IDENTITY, "feedfeedfeedfeed")
     (other / "config.json").write_text(config)
+    with pytest.raises(ConfigError, match="'bundled' reads codes of the codec"):
+        trainer_for(aligned_config(tmp_path / "run", codes, "bundled"), report=lambda _: None)
     with pytest.raises(ConfigError, match="reads codes of the codec feed"):
         trainer_for(aligned_config(tmp_path / "run", codes, other), report=lambda _: None)
     with pytest.raises(CheckpointError):

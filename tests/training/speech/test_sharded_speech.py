@@ -11,16 +11,33 @@ import torch
 import toy_speech
 from safetensors.torch import load_file
 from toy_run import read_log
-from toy_speech import KINDS, language_config, write_codes
+from toy_speech import (
+    KINDS,
+    aligned_config,
+    encoder_config,
+    language_config,
+    write_aligner,
+    write_codes,
+)
 
+from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.speech.speech_trainer import _blocks
 
 TIMEOUT_SECONDS = 300
 
 
+def config_of(kind: str, output: Path, codes: str, **changes):
+    folder, changes = Path(codes).parent, {"max_steps": 2, "checkpoint_every": 2} | changes
+    if kind == "asr_encoder":
+        return encoder_config(output, codes, folder / "words.txt", **changes)
+    if kind == "tts_encoder":
+        return aligned_config(output, codes, folder / "aligner", **changes)
+    return language_config(kind, output, codes, **changes)
+
+
 def run(kind: str, output: Path, codes: str, **changes) -> None:
-    config = language_config(kind, output, codes, max_steps=2, checkpoint_every=2, **changes)
-    trainer_for(config, report=lambda _: None).run()
+    trainer_for(config_of(kind, output, codes, **changes), report=lambda _: None).run()
 
 
 def run_in_two_processes(kind: str, output: Path, codes: str) -> None:
@@ -49,13 +66,21 @@ def run_in_two_processes(kind: str, output: Path, codes: str) -> None:
     assert [process.returncode for process in started] == [0, 0], ends[0][-2000:] + ends[1][-2000:]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_with_sharded_weights_do_what_one_does(kind, tmp_path):
+@pytest.fixture
+def written(tmp_path) -> Path:
+    """A manifest of codes, with what encoders need beside it."""
+    write_aligner(tmp_path / "aligner")
+    # In the first step one process alone has a text of known words, in the second none has.
+    Lexicon({"caab": "sææb"}).save(tmp_path / "words.txt")
+    return Path(write_codes(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "asr_encoder", "tts_encoder"])
+def test_two_processes_with_sharded_weights_do_what_one_does(kind, written, tmp_path):
     # A pair of processes a kind: a second process group at the same address can wait for ever.
-    codes = write_codes(tmp_path)
     outputs = tmp_path / "one", tmp_path / "two"
-    run_in_two_processes(kind, outputs[1], codes)
-    run(kind, outputs[0], codes, accumulate=2)
+    run_in_two_processes(kind, outputs[1], str(written))
+    run(kind, outputs[0], str(written), accumulate=2)
     one, two = (read_log(output) for output in outputs)
     assert [line["total"] for line in two] == pytest.approx(
         [line["total"] for line in one], rel=1e-5
@@ -64,6 +89,17 @@ def test_two_processes_with_sharded_weights_do_what_one_does(kind, tmp_path):
     assert one.keys() == two.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+    lexicons = {(output / "final/lexicon.txt").is_file() for output in outputs}
+    assert lexicons == {kind.endswith("encoder")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [("asr_encoder", 3), ("tts_encoder", 1 + 3), ("tts", 1)]
+)
+def test_blocks_of_language_models_and_encoders_are_sharded_one_by_one(kind, count, written):
+    trainer = trainer_for(config_of(kind, written.parent / "run", str(written)), report=list)
+    trainer.close()
+    assert len(_blocks(trainer.task.model)) == count
 
 
 if __name__ == "__main__":

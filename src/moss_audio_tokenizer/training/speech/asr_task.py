@@ -5,11 +5,12 @@ Source: the paper's appendix E.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jiwer
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...asr import CatAsr, CatAsrConfig
@@ -60,11 +61,19 @@ class AsrTask(SpeechTask):
             losses["frames"] = output.frame_loss / num_tokens
             losses["total"] = text + self.config.frame_weight * losses["frames"]
         if self.model.lexicon is not None:
-            # A batch without a word of the lexicon has no such loss, but the same scalars.
-            phonemes = output.phoneme_loss if output.phoneme_loss is not None else 0.0 * text
+            phonemes = self._nothing() if output.phoneme_loss is None else output.phoneme_loss
             losses["phonemes"] = phonemes / num_tokens
             losses["total"] = text + self.config.phoneme_weight * losses["phonemes"]
         return losses
+
+    def _nothing(self) -> Float[Tensor, ""]:
+        """Zero, the phoneme loss of a batch without a text whose words the lexicon has.
+
+        With a gradient: processes that share their gradients expect one of every weight.
+        """
+        encoder: Any = self.model.frame_encoder
+        idle = [*encoder.phoneme_norm.parameters(), *encoder.phoneme_head.parameters()]
+        return torch.stack([weight.sum() * 0.0 for weight in idle]).sum()
 
     def _visible(self, rows: DrawnRows, longest: int) -> Bool[Tensor, "rows frames"] | None:
         """Frames that the encoder sees, drawn by each row's seed; None for all."""

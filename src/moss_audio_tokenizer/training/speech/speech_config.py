@@ -198,7 +198,6 @@ class AsrTrainingConfig(SpeechTrainingConfig):
         fits = self.model.width % _HEAD_DIM == 0
         require(fits, self.model, "width", f"a multiple of {_HEAD_DIM} with encoder_layers")
         require(not self.frame_weight, self, "frame_weight", "0 with encoder_layers")
-        require(not self.shard, self, "shard", "False with encoder_layers")
 
 
 @dataclass(frozen=True)
@@ -211,9 +210,10 @@ class TtsTrainingConfig(SpeechTrainingConfig):
         scored_share: share of the frames whose codes count in the loss, drawn in each step: the
             depth Transformer is most of the work, and neighboring frames are similar.
         aligner: folder of a CAT-ASR with phoneme scores (recipe ``asr_general``), trained on the
-            same codec, which finds how long each phoneme lasts. The model then has a text encoder
-            (`tts.text_encoder`) with the pronunciations of the aligner, and the three settings of
-            tokens are not used. Empty, as in the paper, for text on the time axis.
+            same codec, which finds how long each phoneme lasts; "bundled" for the installed one.
+            The model then has a text encoder (`tts.text_encoder`) with the pronunciations of the
+            aligner, and the three settings of tokens are not used. Empty, as in the paper, for
+            text on the time axis.
         place_dropout: share of the rows, drawn in each step, that are not conditioned on the
             text, for classifier-free guidance (``guidance`` of `SpeechSampling`).
         frame_dropout: share of the frames, drawn in each step, that are no input of later frames,

@@ -114,7 +114,8 @@ def asr_general() -> AsrTrainingConfig:
 def tts_general() -> TtsTrainingConfig:
     """A TTS model of 16 M weights, 13 M without an aligner, for English, in minutes on one GPU.
 
-    ``aligner=FOLDER`` is a CAT-ASR by `asr_general` on the same codes, with a lexicon.
+    ``aligner=FOLDER`` is a CAT-ASR by `asr_general` on the same codes, with a lexicon, or
+    "bundled".
     """
     return TtsTrainingConfig(
         max_steps=12_000,

@@ -29,6 +29,7 @@ from ...llm import (
     load_language_model,
     make_text,
 )
+from ...llm.bidirectional import EncoderBlock
 from ...speech.text_preparation import spell
 from ..checkpointing import (
     OPTIMIZER_NAME,
@@ -159,7 +160,7 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
         self.text = self.text_of_data()
         self.task = self.make_task().to(processes.device)
         self.task.train()
-        blocks = transformer_layers(self.task.model.base_model) if processes.sharded else []
+        blocks = _blocks(self.task.model) if processes.sharded else []
         self.distributed = processes.distribute(self.task, blocks)
         self.optimizer = make_optimizer(self.task.model, settings.optimizer)
         if self.config.precision == "bf16" and self.processes.device.type == "cpu":
@@ -300,6 +301,7 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
             return model
         full = type(model)(model.config, model.text)
         set_state(full, whole_state(model))
+        full.lexicon = model.lexicon
         return full.to(self.processes.device).eval()
 
     def restore(self, checkpoint: Path) -> None:
@@ -347,6 +349,18 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
     def valid_of_process(self) -> list[CodedRow]:
         """The held-out clips of this process."""
         return self.valid[self.processes.rank :: self.processes.world]
+
+
+def _blocks(model: Any) -> list[nn.Module]:
+    """The modules that are sharded one by one: of the language model and of encoders.
+
+    Raises:
+        ConfigError: the language model keeps them under an unknown name.
+    """
+    blocks: list[nn.Module] = [m for m in model.modules() if isinstance(m, EncoderBlock)]
+    if isinstance(model.base_model, PreTrainedModel):
+        blocks += transformer_layers(model.base_model)
+    return blocks
 
 
 def most_positions(config: PreTrainedConfig) -> int:

@@ -14,7 +14,8 @@ from ...asr import Aligner, CatAsr
 from ...errors import ConfigError
 from ...hf.torch_codec import TorchCodec
 from ...llm import CharacterText, TextCodec
-from ...speech.phonemes import SPOKEN_CHARACTERS
+from ...speech.model_facts import find_lexicon, find_speech_model
+from ...speech.phonemes import SPOKEN_CHARACTERS, Lexicon
 from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
 from ..data.coded_data import CodedBatch
 from ..logging import TensorBoardLog
@@ -94,12 +95,16 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         """The recipe's aligner, if there is one.
 
         Raises:
+            CheckpointError: there is no such model.
             ConfigError: it has no phoneme scores.
         """
         folder = self.config.aligner
         if not folder:
             return None
-        model: Any = CatAsr.from_pretrained(folder)
+        model: Any = CatAsr.from_pretrained(find_speech_model("asr", folder))
+        if folder == "bundled":
+            # The installed CAT-ASR shares the file of the installed CAT-TTS.
+            model.lexicon = Lexicon.load(find_lexicon(folder))
         return Aligner(model.to(self.processes.device))
 
     def text_of_recipe(self) -> TextCodec:
