@@ -97,6 +97,7 @@ Texts = Annotated[
         "Seed-TTS-Eval's list (.lst).",
     ),
 ]
+AsrModel = Annotated[
     list[str] | None,
     typer.Option(
         "--asr-model",
