@@ -287,6 +287,17 @@ def test_a_model_may_choose_codes_near_the_mean():
     assert np.array_equal(again, sampled)
 
 
+def test_kept_vectors_are_as_far_from_each_other_as_the_codecs():
+    model = spoken_tts(code_vector_dim=3)
+    thin, spread = torch.randn(6, 8, 3), torch.randn(6, 3, 20)
+    vectors = thin @ spread + torch.randn(6, 1, 20)
+    model.keep_code_vectors(vectors)
+    assert model.code_vectors.shape == (4, 8, 3)
+    expected = torch.cdist(vectors[:4], vectors[:4])
+    kept = torch.from_numpy(model.code_vectors)
+    torch.testing.assert_close(torch.cdist(kept, kept), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_model_without_vectors_cannot_choose_near_the_mean(tts):
     with pytest.raises(InputError, match="code_choice is 'mean'; expected 'sample'"):
         generate(tts, ["a"], sampling=SHORT, code_choice="mean")

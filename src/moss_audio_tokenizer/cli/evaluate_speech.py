@@ -143,6 +143,7 @@ def evaluate_tts(
     top_p: options.TopP = 0.95,
     repetition_penalty: options.RepetitionPenalty = 1.1,
     guidance: options.Guidance = 0.0,
+    code_choice: options.CodeChoice = None,
     split: options.Split = None,
     limit: options.Limit = None,
     batch_size: BatchSize = 4,
@@ -176,6 +177,7 @@ def evaluate_tts(
         "top_p": top_p,
         "repetition_penalty": repetition_penalty,
         "guidance": guidance,
+        "code_choice": code_choice,
     }
     systems = {
         label: open_tts_system(name, codec, device, **sampling)

@@ -310,6 +310,15 @@ Guidance = Annotated[
         "0 uses the model's own.",
     ),
 ]
+CodeChoice = Annotated[
+    Literal["sample", "mean"] | None,
+    typer.Option(
+        "--code-choice",
+        show_default="the model's own",
+        help="sample draws codes by their probabilities; mean takes the code nearest to the mean "
+        "of their vectors, which is clearer and always the same.",
+    ),
+]
 
 _Number = TypeVar("_Number", int, float)
 

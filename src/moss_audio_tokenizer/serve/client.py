@@ -121,7 +121,7 @@ class CodecClient(AbstractContextManager["CodecClient"]):
             text: The text.
             audio_format: "wav", "flac", "opus", "mp3", or raw "pcm".
             options: ``voice``, ``seed``, ``temperature``, ``top_k``, ``top_p``,
-                ``guidance``, ``num_quantizers``, ``max_seconds``.
+                ``guidance``, ``code_choice``, ``num_quantizers``, ``max_seconds``.
         """
         document = {"input": text, "response_format": audio_format} | options
         return self._request("POST", "/v1/audio/speech", {}, "audio/", json=document)

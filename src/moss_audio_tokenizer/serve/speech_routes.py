@@ -50,7 +50,9 @@ _NO_MODEL = "this server has no TTS model; start it with --tts FOLDER"
 _BODY_BYTES = 12 * MAX_TEXT_CHARACTERS + 4096
 # Below this, float32 scores overflow; top_k=1 is greedy.
 _MIN_TEMPERATURE = 1e-3
-_SAMPLING = {"seed", "temperature", "top_k", "top_p", "guidance", "num_quantizers"}
+_SAMPLING = {
+    *("seed", "temperature", "top_k", "top_p", "guidance", "code_choice", "num_quantizers"),
+}
 # Without null in the schema, which the documentation page cannot show.
 _Nothing = SkipJsonSchema[None]
 
@@ -81,6 +83,13 @@ class SpeechBody(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | _Nothing = None
     guidance: (
         Annotated[float, Field(ge=0, le=100, description="0: the model's own.")] | _Nothing
+    ) = None
+    code_choice: (
+        Annotated[
+            Literal["sample", "mean"],
+            Field(description="mean takes codes near the mean of their vectors."),
+        ]
+        | _Nothing
     ) = None
     num_quantizers: (
         Annotated[int, Field(ge=1, description="Quantizers that are generated.")] | _Nothing

@@ -25,7 +25,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..codes import StreamingCodec
 from ..hf.torch_codec import TorchCodec
-from ..llm import ByteText, CachedRows, CodeEmbedding, TextCodec, made_language_model
+from ..llm import (
+    ByteText,
+    CachedRows,
+    CodeEmbedding,
+    TextCodec,
+    code_coordinates,
+    made_language_model,
+)
 from ..llm.folder_model import FolderModel
 from ..llm.llm import checked_language_model
 from ..model.inputs import require_device
@@ -190,6 +197,14 @@ class CatTts(FolderModel):
         if row.condition is not None:
             steps[-1] += torch.from_numpy(row.condition).to(self.device)
         return steps
+
+    @torch.no_grad()
+    def keep_code_vectors(
+        self, vectors: Float[Tensor, "num_quantizers codebook_size latent"]
+    ) -> None:
+        """Store the codec's vectors (`ResidualQuantizer.code_vectors`), if the model holds any."""
+        if dim := self.config.code_vector_dim:
+            self.latent_vectors.copy_(code_coordinates(vectors[: self.config.num_quantizers], dim))
 
     @property
     def code_vectors(self) -> Float32[np.ndarray, "num_quantizers codebook_size dim"] | None:

@@ -227,7 +227,12 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
             raise ConfigError("model.start_from_codec is set, but data.codec is empty; name one")
         with Checkpoint(find_checkpoint(codec, {})) as opened:
             quantizer = load_codec(opened, "decoder").quantizer
-        model.code_embedding.start_from(quantizer.code_vectors(), self.config.seed)
+        vectors = quantizer.code_vectors()
+        model.code_embedding.start_from(vectors, self.config.seed)
+        self.keep_code_vectors(model, vectors)
+
+    def keep_code_vectors(self, model: Any, vectors: Tensor) -> None:
+        """Store the codec's vectors in a model that generates with them; here none does."""
 
     def open_data(self) -> None:
         """Report the data, and find held-out clips."""

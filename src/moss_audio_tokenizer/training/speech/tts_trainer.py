@@ -65,12 +65,17 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         run, info = self.config, self.data.info
         shape: dict[str, Any] = DEPTHS[run.depth]
         self._check_codec()
+        # With these a text encoder speaks more clearly; the paper's model draws codes.
+        known = run.aligner and run.model.start_from_codec
+        vector_dim = run.model.code_rank if known else 0
         config = CatTtsConfig(
             text_config=self.language_model_config(),
             num_quantizers=info.num_quantizers,
             codebook_size=info.codebook_size,
             code_rank=run.model.code_rank,
             text_encoder_layers=_TEXT_ENCODER_LAYERS if run.aligner else 0,
+            code_choice="mean" if vector_dim else "sample",
+            code_vector_dim=vector_dim,
             guidance=_GUIDANCE if run.aligner and run.place_dropout else 1.0,
             codec=info.identity,
             **shape,
@@ -80,6 +85,10 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         self.start_weights(model)
         alignments = None if aligner is None else ClipAlignments(aligner)
         return TtsTask(model, run, alignments, self.processes.sharded)
+
+    def keep_code_vectors(self, model: Any, vectors: Tensor) -> None:
+        """Store the codec's vectors in a model that takes codes near their mean."""
+        model.keep_code_vectors(vectors)
 
     def _check_codec(self) -> None:
         """Check that the aligner knows the codes of this run."""
