@@ -25,9 +25,10 @@ from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.speech.phonemes import TICKS
 from moss_audio_tokenizer.training.data.coded_data import CodedBatch, CodedRow, Segment
 from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.speech import tts_trainer
 from moss_audio_tokenizer.training.speech.speech_trainer import DrawnRows
 from moss_audio_tokenizer.training.speech.tts_task import ClipAlignments
-from moss_audio_tokenizer.tts import CatTts, generate
+from moss_audio_tokenizer.tts import CatTts, CatTtsConfig, generate
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,10 @@ def test_a_run_is_validated_resumed_and_speaks(asr_folder, codes, tmp_path):
     assert generate(model, ["cab ab"], max_frames=50).audio_codes.shape[0] == LAYERS
 
 
-def test_a_resumed_run_continues_bit_for_bit(asr_folder, codes, tmp_path):
-    """Dropout of the text encoder included."""
+def test_a_resumed_run_continues_bit_for_bit(asr_folder, codes, tmp_path, monkeypatch):
+    """Dropout of the text encoder included, and vectors that are not trained."""
+    shape = {"code_vector_dim": 2}
+    monkeypatch.setattr(tts_trainer, "CatTtsConfig", lambda **own: CatTtsConfig(**own | shape))
     whole, cut = (
         aligned_config(tmp_path / name, codes, asr_folder, max_steps=8) for name in ("one", "two")
     )

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ from toy_speech import (
 
 from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.speech import tts_trainer
 from moss_audio_tokenizer.training.speech.speech_trainer import _blocks
+from moss_audio_tokenizer.tts import CatTtsConfig
 
 TIMEOUT_SECONDS = 300
 
@@ -37,7 +40,13 @@ def config_of(kind: str, output: Path, codes: str, **changes):
 
 
 def run(kind: str, output: Path, codes: str, **changes) -> None:
-    trainer_for(config_of(kind, output, codes, **changes), report=lambda _: None).run()
+    with patch.object(tts_trainer, "CatTtsConfig", with_code_vectors):
+        trainer_for(config_of(kind, output, codes, **changes), report=lambda _: None).run()
+
+
+def with_code_vectors(**values) -> CatTtsConfig:
+    """Weights that are not trained must not disturb sharding."""
+    return CatTtsConfig(**values | {"code_vector_dim": 2})
 
 
 def run_in_two_processes(kind: str, output: Path, codes: str) -> None:
