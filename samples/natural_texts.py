@@ -3,10 +3,12 @@ r"""Sentences for natural_speech.py: from public-domain books and from templates
     python samples/natural_texts.py train packages/ texts/en.txt --arctic cmuarctic.data
     python samples/natural_texts.py train packages/ texts/es.txt --language es
     python samples/natural_texts.py test packages/ texts/test.txt
+    python samples/natural_texts.py speech-test packages/ texts/speech_test.txt
 
 Writes 3 to 22 words a line, with numbers and abbreviations in words. Of English, the 720 Harvard
-sentences, a tenth of the CMU Arctic prompts and the sentences of test.txt are never in a training
-text: they are the test. ``packages/`` holds packages of Debian and npm, unpacked (README.md).
+sentences, a tenth of the CMU Arctic prompts and the sentences of test.txt and speech_test.txt are
+never in a training text: they are the test. ``packages/`` holds packages of Debian and npm,
+unpacked (README.md).
 """
 
 import argparse
@@ -118,7 +120,7 @@ def cleaned(texts: Iterable[str], language: str, excluded: set[str]) -> list[str
 
 def excluded_sentences(packages: Path, arctic: Path | None) -> set[str]:
     """Of English, what is kept for tests."""
-    texts = harvard_sentences(packages) + test_sentences()
+    texts = harvard_sentences(packages) + test_sentences() + speech_test_texts(packages)
     texts += [text for text in arctic_prompts(arctic) if is_held_out(text)]
     return {normalized(text) for text in texts} | {normalized(spoken(t, "en")) for t in texts}
 
@@ -126,6 +128,12 @@ def excluded_sentences(packages: Path, arctic: Path | None) -> set[str]:
 def test_sentences() -> list[str]:
     """Our own sentences of the test set."""
     return (SENTENCES / "test.txt").read_text(encoding="utf-8").splitlines()
+
+
+def speech_test_texts(packages: Path) -> list[str]:
+    """What CAT-TTS is asked to say: 100 Harvard sentences, and 50 of our own."""
+    own = (SENTENCES / "speech_test.txt").read_text(encoding="utf-8").splitlines()
+    return harvard_sentences(packages)[::7][:100] + own
 
 
 def test_texts(packages: Path) -> list[str]:
@@ -165,9 +173,9 @@ def training_texts(
 
 
 def main() -> None:
-    """Write the sentences of a training set or of the test set."""
+    """Write the sentences of a training set or of a test set."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("kind", choices=("train", "test"))
+    parser.add_argument("kind", choices=("train", "test", "speech-test"))
     parser.add_argument("packages", type=Path, help="folder of unpacked packages")
     parser.add_argument("output", type=Path, help="to write, a sentence a line")
     parser.add_argument("--language", default="en")
@@ -177,6 +185,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.kind == "test":
         texts = test_texts(given.packages)
+    elif given.kind == "speech-test":
+        texts = speech_test_texts(given.packages)
     else:
         texts = training_texts(given.packages, given.language, given.most, given.seed, given.arctic)
     given.output.parent.mkdir(parents=True, exist_ok=True)

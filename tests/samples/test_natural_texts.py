@@ -10,6 +10,7 @@ from natural_texts import (
     is_held_out,
     is_usable,
     normalized,
+    speech_test_texts,
     test_sentences,
     test_texts,
     training_texts,
@@ -103,6 +104,12 @@ def test_training_texts_have_none_of_the_test(packages, monkeypatch):
     assert not texts & excluded_sentences(packages, arctic)
     assert {normalized(text) for text in prompts} - kept_out <= texts
     assert not texts & {normalized(text) for text in test_texts(packages)}
+
+
+def test_what_a_voice_is_asked_to_say_is_in_no_training_text(packages):
+    texts = speech_test_texts(packages)
+    assert len(texts) == len(set(texts)) == 100 + 50
+    assert {normalized(text) for text in texts} <= excluded_sentences(packages, None)
 
 
 def test_the_test_set_has_harvard_sentences_and_our_own(packages):
