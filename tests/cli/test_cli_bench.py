@@ -6,15 +6,20 @@ import sys
 import pytest
 
 from moss_audio_tokenizer.config import released_from_codec_config
+from moss_audio_tokenizer.evaluation import speed
 from moss_audio_tokenizer.runtime import hardware
 
 QUICK = ["--seconds", "0.16", "--chunk-frames", "1", "--streams", "2", "--num-steps", "5"]
+# The number of threads holds for the whole process: more would be left to the tests that follow.
+QUICK += ["--threads", "1"]
 
 
 @pytest.fixture(autouse=True)
 def quick_ceilings(monkeypatch):
     monkeypatch.setitem(hardware._READ_BYTES, "cpu", 4_000_000)
     monkeypatch.setitem(hardware._MATRIX, "cpu", 128)
+    monkeypatch.setattr(speed, "_READ_BYTES", 4_000_000)
+    monkeypatch.setattr(speed, "_MATRIX", 128)
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def test_tables_are_written(moss_audio, config_file, tmp_path):
 def test_the_same_table_in_onnx(moss_audio, make_exported, monkeypatch):
     _, folder = make_exported()
     monkeypatch.setitem(sys.modules, "moss_audio_tokenizer.hf.torch_codec", None)
-    options = ("--backend", "onnx", "--model", str(folder), "--threads", "1", "--json")
+    options = ("--backend", "onnx", "--model", str(folder), "--json")
     done = moss_audio("bench", *options, *QUICK)
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)

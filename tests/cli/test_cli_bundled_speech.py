@@ -76,6 +76,14 @@ def test_commands_use_installed_models_without_torch(installed, tmp_path):
     assert found["files"][0].keys() >= {"text", "words", "duration_seconds"}
 
 
+def test_sound_goes_down_a_pipe(installed):
+    options = ("--stream", "-o", "-", "--max-seconds", 0.4, "--seed", SEED)
+    done = subprocess.run(command(installed, "tts", "a b", *options), capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout) % (2 * 1920) == 0
+    assert len(done.stdout) > 0
+
+
 def test_a_voice_is_added_without_torch(installed, tmp_path):
     """As the documentation says."""
     folder, clip = tmp_path / "tts", tmp_path / "clip.wav"

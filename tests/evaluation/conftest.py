@@ -28,16 +28,27 @@ def voice(seed: int, seconds: float = 1.0) -> np.ndarray:
     return 0.1 * buzz * np.clip(np.sin(2 * np.pi * 3 * time), 0, 1) + 0.002 * noise
 
 
-@pytest.fixture
-def manifest(tmp_path):
+def write_clips(folder: Path) -> Path:
+    """Clips of a second, and the manifest of them that is returned."""
     items = []
     for index, (domain, language) in enumerate([("speech", "en"), ("speech", "de"), ("music", "")]):
         name = f"{domain}{index}.wav"
-        soundfile.write(tmp_path / name, voice(index), RATE)
+        soundfile.write(folder / name, voice(index), RATE)
         text = "One, two, three." if domain == "speech" else None
         item = {"path": name, "domain": domain, "split": "valid", "text": text}
         items.append(item | {"language": language or None})
-    (tmp_path / "broken.wav").write_bytes(b"RIFF, or so it says")
+    (folder / "broken.wav").write_bytes(b"RIFF, or so it says")
     items.append({"path": "broken.wav", "domain": "speech", "split": "valid"})
     items.append({"path": "absent.wav", "domain": "speech", "split": "train"})
-    return write_manifest(tmp_path, items)
+    return write_manifest(folder, items)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_clips(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_manifest(tmp_path_factory):
+    """The same, which is not to be changed."""
+    return write_clips(tmp_path_factory.mktemp("clips"))

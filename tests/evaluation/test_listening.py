@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,15 +29,20 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 
-@pytest.fixture
-def folder(manifest, tmp_path):
-    """The results of a comparison of three clips, one of them broken."""
-    path = tmp_path / "run"
-    path.mkdir()
-    clips = read_manifest(manifest, split="valid", domain="speech")
+@pytest.fixture(scope="module")
+def results(shared_manifest, tmp_path_factory):
+    """The results of a comparison of three clips, one of them broken; not to be changed."""
+    path = tmp_path_factory.mktemp("results")
+    clips = read_manifest(shared_manifest, split="valid", domain="speech")
     plan = Plan(clips, [partial(byte_codec, 1), Noise], ("si_sdr",), num_examples=3)
     write_results(path, run_evaluation(plan, path, lambda done, total: None), clips, "t", "c")
     return path
+
+
+@pytest.fixture
+def folder(results, tmp_path):
+    """A copy of `results`."""
+    return Path(shutil.copytree(results, tmp_path / "run"))
 
 
 def document_of(page):

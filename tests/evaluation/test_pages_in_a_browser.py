@@ -36,11 +36,11 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture
-def folder(manifest, tmp_path):
-    path = tmp_path / "run"
-    path.mkdir()
-    clips = read_manifest(manifest, split="valid")[:2]
+@pytest.fixture(scope="module")
+def folder(shared_manifest, tmp_path_factory):
+    """A report with plots and sounds; not to be changed."""
+    path = tmp_path_factory.mktemp("report")
+    clips = read_manifest(shared_manifest, split="valid")[:2]
     plan = Plan(clips, [partial(byte_codec, 1, 2), Noise], ("si_sdr", "mel_distance"))
     write_results(
         path, run_evaluation(plan, path, lambda done, total: None), clips, "Title", "command"

@@ -51,9 +51,9 @@ def errors_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.txt")
 
 
-def run(output: Path, manifest: str, *keys: str, processes: int = 1, resume: bool = False) -> None:
-    line = command(output, manifest, *keys, resume=resume)
-    toy_processes.run(line, errors_of(output), processes)
+def run(output: Path, manifest: str, *keys: str, resume: bool = False) -> None:
+    """In one process of its own."""
+    toy_processes.run([command(output, manifest, *keys, resume=resume)], errors_of(output))
 
 
 def read_log(output: Path) -> list[dict]:
@@ -69,11 +69,26 @@ def alone(tmp_path_factory, spoken) -> Path:
     return output
 
 
-@pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
-    output = tmp_path / "run"
+# A decay so short that rows are moved from the second of three steps on.
+EMA = ("codebook_decay=0.3", "spectra.mel_windows=3", "spectra.phase_windows=1")
+IN_PAIRS = {"copies": ("shard=False",), "shards": ("shard=True",), "ema": EMA}
+
+
+@pytest.fixture(scope="module")
+def in_pairs(tmp_path_factory, spoken) -> Path:
+    """Folder of the runs of `IN_PAIRS`, one after the other in the same two processes."""
+    folder = tmp_path_factory.mktemp("pair")
     # Two processes make one pass each over what one process passes over twice.
-    run(output, spoken, "accumulate=1", f"shard={shard}", processes=2)
+    runs = [
+        command(folder / name, spoken, *keys, "accumulate=1") for name, keys in IN_PAIRS.items()
+    ]
+    toy_processes.run(runs, folder / "errors.txt", count=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["copies", "shards"])
+def test_two_processes_do_what_one_does(alone, in_pairs, name):
+    output = in_pairs / name
     expected, found = read_log(alone), read_log(output)
     assert {"semantic", "adversarial", "phase", "commitment"} <= found[-1].keys()
     assert_same_losses(found, expected)
@@ -81,15 +96,14 @@ def test_two_processes_do_what_one_does(alone, spoken, tmp_path, shard):
     assert kept == sorted(path.name for path in (alone / "checkpoints/step-000004").iterdir())
 
 
-def test_ema_codebooks_are_alike_in_two_processes(spoken, tmp_path):
-    # A decay so short that rows are moved from the second of three steps on.
-    keys = ("codebook_decay=0.3", "spectra.mel_windows=3", "spectra.phase_windows=1")
-    run(tmp_path / "one", spoken, *keys)
-    run(tmp_path / "two", spoken, *keys, "accumulate=1", processes=2)
-    assert_same_losses(read_log(tmp_path / "two"), read_log(tmp_path / "one"))
+def test_ema_codebooks_are_alike_in_two_processes(in_pairs, spoken, tmp_path):
+    run(tmp_path / "one", spoken, *EMA)
+    outputs = tmp_path / "one", in_pairs / "ema"
+    one, two = map(read_log, outputs)
+    assert_same_losses(two, one)
     one, two = (
-        load_file(tmp_path / name / "checkpoints/step-000004/codebooks.safetensors")["shares"]
-        for name in ("one", "two")
+        load_file(output / "checkpoints/step-000004/codebooks.safetensors")["shares"]
+        for output in outputs
     )
     torch.testing.assert_close(one, two)
     assert (one == 0.3).any()  # moved in the last step
@@ -106,7 +120,7 @@ def assert_same_losses(found: list[dict], expected: list[dict]) -> None:
 
 def test_a_killed_run_is_resumed_bit_for_bit(alone, spoken, tmp_path):
     output = tmp_path / "run"
-    (process,) = toy_processes.start(command(output, spoken), errors_of(output))
+    (process,) = toy_processes.start([command(output, spoken)], errors_of(output))
     while process.is_alive() and not (output / "checkpoints/step-000002").is_dir():
         time.sleep(0.01)
     process.kill()

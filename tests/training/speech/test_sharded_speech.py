@@ -1,15 +1,12 @@
 """Speech models with sharded weights: two processes do what one does."""
 
-import os
-import socket
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
-import toy_speech
+import toy_processes
 from safetensors.torch import load_file
 from toy_run import read_log
 from toy_speech import (
@@ -26,8 +23,6 @@ from moss_audio_tokenizer.training.recipes import trainer_for
 from moss_audio_tokenizer.training.speech import tts_trainer
 from moss_audio_tokenizer.training.speech.speech_trainer import _blocks
 from moss_audio_tokenizer.tts import CatTtsConfig
-
-TIMEOUT_SECONDS = 300
 
 
 def config_of(kind: str, output: Path, codes: str, **changes):
@@ -49,51 +44,34 @@ def with_code_vectors(**values) -> CatTtsConfig:
     return CatTtsConfig(**values | {"code_vector_dim": 2})
 
 
-def run_in_two_processes(kind: str, output: Path, codes: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    paths = (str(Path(toy_speech.__file__).parent), os.environ.get("PYTHONPATH", ""))
-    shared = {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(paths),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-    }
-    line = [sys.executable, __file__, kind, str(output), codes]
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    started = [
-        subprocess.Popen(line, env=os.environ | shared | own, stderr=subprocess.PIPE, text=True)
-        for own in ranks
-    ]
-    try:
-        ends = [process.communicate(timeout=TIMEOUT_SECONDS)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], ends[0][-2000:] + ends[1][-2000:]
+ALL_KINDS = (*KINDS, "asr_encoder", "tts_encoder")
 
 
-@pytest.fixture
-def written(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory) -> Path:
     """A manifest of codes, with what encoders need beside it."""
-    write_aligner(tmp_path / "aligner")
+    folder = tmp_path_factory.mktemp("codes")
+    write_aligner(folder / "aligner")
     # In the first step one process alone has a text of known words, in the second none has.
-    Lexicon({"caab": "sææb"}).save(tmp_path / "words.txt")
-    return Path(write_codes(tmp_path))
+    Lexicon({"caab": "sææb"}).save(folder / "words.txt")
+    return Path(write_codes(folder))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "asr_encoder", "tts_encoder"])
-def test_two_processes_with_sharded_weights_do_what_one_does(kind, written, tmp_path):
-    # A pair of processes a kind: a second process group at the same address can wait for ever.
-    outputs = tmp_path / "one", tmp_path / "two"
-    run_in_two_processes(kind, outputs[1], str(written))
-    run(kind, outputs[0], str(written), accumulate=2)
-    one, two = (read_log(output) for output in outputs)
-    assert [line["total"] for line in two] == pytest.approx(
-        [line["total"] for line in one], rel=1e-5
-    )
+@pytest.fixture(scope="module")
+def sharded(codes, tmp_path_factory) -> Path:
+    """Folder of a run of each kind, in the same two processes."""
+    folder = tmp_path_factory.mktemp("sharded")
+    runs = [partial(run, kind, folder / kind, str(codes), shard=True) for kind in ALL_KINDS]
+    toy_processes.run(runs, folder / "errors.txt", count=2)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_two_processes_with_sharded_weights_do_what_one_does(kind, codes, sharded, tmp_path):
+    outputs = tmp_path / "one", sharded / kind
+    run(kind, outputs[0], str(codes), accumulate=2)
+    one, two = ([line["total"] for line in read_log(output)] for output in outputs)
+    assert two == pytest.approx(one, rel=1e-5)
     one, two = (load_file(output / "final/model.safetensors") for output in outputs)
     assert one.keys() == two.keys()
     for name, tensor in one.items():
@@ -105,11 +83,9 @@ def test_two_processes_with_sharded_weights_do_what_one_does(kind, written, tmp_
 @pytest.mark.parametrize(
     ("kind", "count"), [("asr_encoder", 3), ("tts_encoder", 1 + 3), ("tts", 1)]
 )
-def test_blocks_of_language_models_and_encoders_are_sharded_one_by_one(kind, count, written):
-    trainer = trainer_for(config_of(kind, written.parent / "run", str(written)), report=list)
+def test_blocks_of_language_models_and_encoders_are_sharded_one_by_one(
+    kind, count, codes, tmp_path
+):
+    trainer = trainer_for(config_of(kind, tmp_path / "run", str(codes)), report=list)
     trainer.close()
     assert len(_blocks(trainer.task.model)) == count
-
-
-if __name__ == "__main__":
-    run(sys.argv[1], Path(sys.argv[2]), sys.argv[3], shard=True)
