@@ -1,5 +1,6 @@
 """transformers' Auto classes: ours registered, theirs undisturbed, and the feature extractor."""
 
+import os
 import subprocess
 import sys
 
@@ -32,19 +33,50 @@ def test_auto_classes_load_what_we_save(make_model, tmp_path):
         assert type(auto_class.from_pretrained(tmp_path)) is MossAudioTokenizerModel
 
 
-@pytest.mark.parametrize("first", ["AutoModel", "AutoFeatureExtractor", "moss_audio_tokenizer"])
-def test_the_order_of_imports_does_not_matter(make_model, tmp_path, first):
-    make_model(windows=(0.05, 0.05)).save_pretrained(tmp_path, layout="hf")
-    lines = [
-        "from transformers import AutoModel; AutoModel._model_mapping.keys()",
-        "from transformers import AutoFeatureExtractor as extractors",
-        "import moss_audio_tokenizer",
-    ]
-    lines.sort(key=lambda line: first not in line)
-    found = f"extractors.from_pretrained({str(tmp_path)!r})"
-    program = "\n".join([*lines, f"print(type({found}).__module__, {found}.hop_length)"])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "moss_audio_tokenizer.hf.feature_extraction 8", done.stderr
+OURS = "import moss_audio_tokenizer"
+MODELS = "from transformers import AutoModel; AutoModel._model_mapping.keys()"
+EXTRACTORS = "from transformers import AutoFeatureExtractor"
+LOADED = """
+import sys
+from transformers import AutoConfig
+extractor = AutoFeatureExtractor.from_pretrained(sys.argv[1])
+assert type(extractor).__module__ == "moss_audio_tokenizer.hf.feature_extraction"
+assert extractor.hop_length == 8
+assert type(AutoModel.from_pretrained(sys.argv[2])).__name__ == "MossAudioTokenizerModel"
+assert AutoConfig.from_pretrained(sys.argv[2]).frame_rate == 100
+"""
+# One process for several programs: each in a copy in which no Auto class of models or extractors,
+# and nothing of ours, has been imported yet.
+FORKED = """
+import os, sys
+import transformers.modeling_utils
+loaded = [name for name in sys.modules if name.endswith(("modeling_auto", "_extraction_auto"))]
+assert not loaded and "moss_audio_tokenizer" not in sys.modules
+for program in sys.argv[3:]:
+    child = os.fork()
+    if child == 0:
+        exec(program, {})
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, program
+"""
+
+
+def run(program, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_order_of_imports_does_not_matter(make_model, tmp_path):
+    folders = str(tmp_path / "hf"), str(tmp_path / "ours")
+    model = make_model(windows=(0.05, 0.05))
+    model.save_pretrained(folders[0], layout="hf")
+    model.save_pretrained(folders[1])
+    run("\n".join([OURS, MODELS, EXTRACTORS, LOADED]), *folders)
+    if hasattr(os, "fork"):
+        orders = (MODELS, EXTRACTORS, OURS), (EXTRACTORS, MODELS, OURS)
+        run(FORKED, *folders, *("\n".join([*order, LOADED]) for order in orders))
 
 
 def test_a_class_of_the_same_name_in_transformers_stays_itself(make_model, tmp_path, monkeypatch):
