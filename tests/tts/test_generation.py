@@ -266,8 +266,8 @@ def knowing_vectors(**changes) -> CatTts:
 def test_the_code_nearest_to_the_mean_has_the_least_expected_error(seed, temperature):
     random = np.random.default_rng(seed)
     scores, vectors = random.normal(0, 3, (2, 7)), random.normal(size=(7, 3))
-    settings = SpeechSampling(temperature=temperature, repetition_penalty=1)
-    chosen = CodeSampler(settings, 2).code(scores, np.zeros((2, 0), np.int64), np.zeros(2), vectors)
+    settings, history = SpeechSampling(temperature=temperature), np.zeros((2, 1), np.int64)
+    chosen = CodeSampler(settings, 2).code(scores, history, np.zeros(2), vectors)
     probabilities = torch.from_numpy(scores / temperature).softmax(-1).numpy()
     distances = np.square(vectors[:, None] - vectors).sum(-1)
     errors = probabilities @ distances

@@ -29,7 +29,7 @@ class SpeechSampling:
         code_choice: "sample" draws a code; "mean" takes the code whose vector in the codec's
             latent space is nearest to the mean of all vectors under the predicted probabilities
             (least expected squared error), for models that hold these vectors. None takes the
-            model's own. With "mean", top_k and top_p do not count.
+            model's own. With "mean", top_k, top_p and the penalty do not count.
         temperature: temperature of codes; None takes the model's own.
         top_k: keep the k most probable codes; 0 disables.
         top_p: keep the most probable codes up to this total probability.
@@ -142,14 +142,14 @@ class CodeSampler:
             vectors: vectors of the codes, to take the one nearest to their mean instead.
         """
         settings = self._settings
+        if vectors is not None:
+            return _nearest_to_mean(scores / np.float32(settings.temperature or 1), vectors)
         if history.shape[1] and settings.repetition_penalty != 1:
             scores = _penalized(scores, history, settings.repetition_penalty)
         if not settings.do_sample:
             return scores.argmax(-1)
         if settings.temperature is not None:
             scores = scores / np.float32(settings.temperature)
-        if vectors is not None:
-            return _nearest_to_mean(scores, vectors)
         rows = zip(scores, draw.tolist(), strict=True)
         return np.array([_drawn(row, number, settings) for row, number in rows])
 
