@@ -169,7 +169,7 @@ def write_parts(model: Path, output: Path, name: str) -> None:
                 tar.add(path, f"{name}/{path.name}")
     data = whole.getvalue()
     for number, first in enumerate(range(0, len(data), PART_BYTES)):
-        (output / f"{name}.tar.{number:02}").write_bytes(data[first : first + PART_BYTES])
+        (output / f"{name}.tar.{number:04}").write_bytes(data[first : first + PART_BYTES])
 
 
 def unpack(parts: Path, output: Path) -> None:

@@ -109,6 +109,7 @@ def test_eval_tts_compares_models_by_layers(opened, json_of, manifest, tmp_path)
         "top_p": 0.95,
         "repetition_penalty": 1.1,
         "guidance": 2.0,
+        "code_choice": None,
     }
     assert (folder / "report.html").read_text("utf-8").count("<audio") == 2 * (1 + 2)
 

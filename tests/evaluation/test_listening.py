@@ -319,6 +319,26 @@ def test_the_figure_has_a_line_for_each_codec_and_the_anchors_across(figure_7, m
     assert curves[0].points[0][2] == pytest.approx(half, rel=1e-4)
 
 
+@pytest.mark.parametrize("domain", ["../../outside", "music/live", "/etc"])
+def test_a_listeners_file_writes_nothing_outside_the_folder(moss_audio, figure_7, tmp_path, domain):
+    text = figure_7[0].read_text(encoding="utf-8").replace('"music"', json.dumps(domain))
+    figure_7[0].write_text(text, encoding="utf-8")
+    output = tmp_path / "results" / "figure7"
+    before = {path for path in tmp_path.rglob("*") if output not in path.parents}
+    assert moss_audio("listening-results", figure_7[0], "-o", output).exit_code == 0
+    assert len(list(output.glob("plots/*.png"))) == 2
+    after = {path for path in tmp_path.rglob("*") if output not in path.parents}
+    assert after - before <= {output, output.parent}
+
+
+@pytest.mark.parametrize("kbps", [0, -1.5])
+def test_a_bitrate_of_nothing_is_refused(figure_7, kbps):
+    text = figure_7[0].read_text(encoding="utf-8").replace('"kbps": 6.0', f'"kbps": {kbps}')
+    figure_7[0].write_text(text, encoding="utf-8")
+    with pytest.raises(EvaluationError, match="where a bitrate was expected"):
+        read_session(figure_7[0])
+
+
 def test_results_become_a_page(moss_audio, figure_7, folder, tmp_path):
     output = tmp_path / "results" / "figure7"
     result = moss_audio("listening-results", *figure_7, "-o", output)

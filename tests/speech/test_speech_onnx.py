@@ -145,6 +145,20 @@ def test_spoken_phonemes_equal_those_of_pytorch(kind, changes, tmp_path):
     assert np.array_equal(first.audio_codes, second.audio_codes)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("code_choice", "median", "code_choice is 'median'"), ("codebook_size", 9, "latent_vectors")],
+)
+def test_damaged_facts_of_code_vectors_are_refused(field, value, message, tmp_path):
+    exported_pair(tmp_path, "qwen2", {"text_encoder_layers": 2, "code_vector_dim": 3})
+    (path,) = [
+        path for path in tmp_path.rglob("config.json") if (path.parent / "text.onnx").is_file()
+    ]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        OnnxTts(path.parent)
+
+
 def test_frames_are_streamed(tts_pair):
     _, exported = tts_pair
     assert next(frames(exported, ["ab"])).codes.shape == (LAYERS, 1)

@@ -287,6 +287,18 @@ def test_a_model_may_choose_codes_near_the_mean():
     assert np.array_equal(again, sampled)
 
 
+def test_vectors_that_were_never_stored_are_not_used():
+    with pytest.raises(InputError, match="holds no code vectors"):
+        generate(spoken_tts(code_vector_dim=3), ["abc"], sampling=SHORT, code_choice="mean")
+
+
+def test_a_greedy_choice_comes_before_the_mean():
+    model = knowing_vectors(code_choice="mean")
+    greedy = generate(model, ["abc"], sampling=PLAIN).audio_codes
+    model.config.code_choice = "sample"
+    assert np.array_equal(generate(model, ["abc"], sampling=PLAIN).audio_codes, greedy)
+
+
 def test_kept_vectors_are_as_far_from_each_other_as_the_codecs():
     model = spoken_tts(code_vector_dim=3)
     thin, spread = torch.randn(6, 8, 3), torch.randn(6, 3, 20)

@@ -171,14 +171,9 @@ def evaluate_tts(
         batch_size=batch_size,
         text_normalization=text_normalization,
     )
-    sampling = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "repetition_penalty": repetition_penalty,
-        "guidance": guidance,
-        "code_choice": code_choice,
-    }
+    sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sampling |= {"repetition_penalty": repetition_penalty, "guidance": guidance}
+    sampling |= {"code_choice": code_choice}
     systems = {
         label: open_tts_system(name, codec, device, **sampling)
         for label, name in labelled(model).items()

@@ -285,21 +285,27 @@ Temperature = Annotated[
     typer.Option(
         "--temperature",
         help="Sampling temperature: lower is steadier, higher more varied; by default the "
-        "model's own.",
+        "model's own. With --code-choice mean it flattens what the mean is weighted by.",
     ),
 ]
 TopK = Annotated[
     int,
-    typer.Option("--top-k", min=0, help="Sample from the k likeliest codes; 0 samples from all."),
+    typer.Option(
+        "--top-k", min=0, help="Of drawn codes: sample from the k likeliest; 0 samples from all."
+    ),
 ]
 TopP = Annotated[
     float,
     typer.Option(
-        "--top-p", help="Sample from the likeliest codes that make up this share of probability."
+        "--top-p",
+        help="Of drawn codes: sample from the likeliest that make up this share of probability.",
     ),
 ]
 RepetitionPenalty = Annotated[
-    float, typer.Option("--repetition-penalty", help="Penalty on repeated codes; 1 turns it off.")
+    float,
+    typer.Option(
+        "--repetition-penalty", help="Of drawn codes: penalty on repeated ones; 1 turns it off."
+    ),
 ]
 Guidance = Annotated[
     float,
@@ -316,7 +322,7 @@ CodeChoice = Annotated[
         "--code-choice",
         show_default="the model's own",
         help="sample draws codes by their probabilities; mean takes the code nearest to the mean "
-        "of their vectors, which is clearer and always the same.",
+        "of their vectors, which is clearer, and does not depend on the seed.",
     ),
 ]
 

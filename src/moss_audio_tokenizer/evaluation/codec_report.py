@@ -23,6 +23,8 @@ from .summary import (
     Summary,
     code_statistics,
     csv_table,
+    domain_heading,
+    speech_first,
     statistics_table,
     summarize,
     summary_table,
@@ -65,7 +67,11 @@ def write_results(
     summaries = summarize(outcome.rows)
     languages = _of_several(summarize(outcome.rows, by_language=True))
     spoken = {clip.language for clip in clips if clip.domain == "speech"} - {""}
-    paper = published_codecs(_domains(summaries), sorted(spoken)) if published else []
+    paper = (
+        published_codecs(speech_first(one.domain for one in summaries), sorted(spoken))
+        if published
+        else []
+    )
     models = {
         name: shown_model(one) for row in outcome.rows for name, one in row.scoring_models.items()
     }
@@ -74,8 +80,8 @@ def write_results(
     sections = [
         *_domain_sections(summaries, paper, models),
         *(
-            Section(f"{_named(domain)} by language", summary_table(_of(languages, domain)))
-            for domain in _domains(languages)
+            Section(f"{domain_heading(domain)} by language", summary_table(_of(languages, domain)))
+            for domain in speech_first(one.domain for one in languages)
         ),
         *(_exhibit(folder, outcome, clips[index]) for index in outcome.examples),
         Section("Codes", statistics_table(statistics)) if statistics else Section(),
@@ -120,19 +126,8 @@ def _statistics(
     return found
 
 
-def _domains(summaries: Sequence[Summary]) -> list[str]:
-    """In the order of the clips, but speech first: its metrics say the most."""
-    found = dict.fromkeys(one.domain for one in summaries)
-    return sorted(found, key=lambda domain: domain != "speech")
-
-
 def _of(summaries: Sequence[Summary], domain: str) -> list[Summary]:
     return [one for one in summaries if one.domain == domain]
-
-
-def _named(domain: str) -> str:
-    """A domain as a heading."""
-    return domain[:1].upper() + domain[1:]
 
 
 def _domain_sections(
@@ -147,7 +142,7 @@ def _domain_sections(
     """
     names = list(dict.fromkeys(family(one.model) for one in summaries))
     sections = []
-    for domain in _domains(summaries):
+    for domain in speech_first(one.domain for one in summaries):
         own, beside = _of(summaries, domain), _of(paper, domain)
         figures = [
             figure
@@ -156,7 +151,7 @@ def _domain_sections(
         ]
         similarity = models.get(_SIMILARITY, "") if domain == "speech" else ""
         table = summary_table([*own, *beside], _caption(beside, similarity))
-        sections.append(Section(_named(domain), table, figures))
+        sections.append(Section(domain_heading(domain), table, figures))
     return sections
 
 

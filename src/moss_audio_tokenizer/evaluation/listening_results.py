@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvaluationError
+from .clip_results import slug
 from .codec_report import RATE_TICKS
 from .mushra import LOW_ANCHOR, MID_ANCHOR, REFERENCE
 from .pages import Figure, Report, Section, Table
 from .plots import Curve, draw_figure
 from .results_file import RESULTS, as_number, as_text
-from .summary import average
+from .summary import average, domain_heading, speech_first
 
 FORMAT = "moss-audio listening 1"
 _NEARLY_PERFECT = 90
@@ -140,10 +141,16 @@ def _trial(item: Mapping[str, Any]) -> Trial:
     ratings = _checked(item["ratings"])
     # Pages of older versions say neither domain nor bitrates.
     systems = {
-        str(name): Rated(as_text(one["label"]), as_text(one["codec"]), as_number(one["kbps"]))
+        str(name): Rated(as_text(one["label"]), as_text(one["codec"]), _bitrate(one["kbps"]))
         for name, one in item.get("systems", {}).items()
     }
     return Trial(as_text(item.get("domain", "")), ratings, systems)
+
+
+def _bitrate(value: Any) -> float:
+    if as_number(value) <= 0:
+        raise ValueError(f"{value!r} where a bitrate was expected")
+    return float(value)
 
 
 def _checked(ratings: dict[str, Any]) -> dict[str, float]:
@@ -200,10 +207,10 @@ def aggregate(sessions: Sequence[Session]) -> list[SystemRatings]:
         MissingDependencyError: SciPy is not installed.
     """
     trials = [item for session in sessions for item in session.trials.items()]
-    domains = dict.fromkeys(trial.domain for _, trial in trials)
+    domains = speech_first(trial.domain for _, trial in trials)
     return [
         one
-        for domain in sorted(domains, key=lambda name: name != "speech")
+        for domain in domains
         for one in _of_domain(domain, [item for item in trials if item[1].domain == domain])
     ]
 
@@ -290,7 +297,7 @@ def _section(domain: str, systems: Sequence[SystemRatings], codecs: Sequence[str
     heads = ("system", "kbps", "mean score", "median", "quartiles", "ratings")
     figure = _figure(domain, systems, codecs)
     return Section(
-        domain[:1].upper() + domain[1:] or "All clips",
+        domain_heading(domain) or "All clips",
         Table(heads, rows, _CAPTION),
         [figure] if figure else [],
     )
@@ -324,7 +331,7 @@ def _figure(domain: str, systems: Sequence[SystemRatings], codecs: Sequence[str]
                 curves.append(Curve(label, ends, is_faint=name != REFERENCE))
     of = f", {domain}" if domain else ""
     return draw_figure(
-        f"{domain or 'all'}-score",
+        f"{slug(domain) if domain else 'all'}-score",
         f"Listening test{of}: mean score (higher is better)",
         "kilobits a second, as coded",
         curves,

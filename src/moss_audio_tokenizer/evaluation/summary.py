@@ -21,6 +21,16 @@ from .pages import Table
 _WEIGHTS = {"wer": "num_words", "cer": "num_characters"}
 
 
+def speech_first(domains: Iterable[str]) -> list[str]:
+    """Each domain once, in their order, but speech first: its metrics say the most."""
+    return sorted(dict.fromkeys(domains), key=lambda domain: domain != "speech")
+
+
+def domain_heading(domain: str) -> str:
+    """A domain as a heading."""
+    return domain[:1].upper() + domain[1:]
+
+
 @dataclass(frozen=True)
 class Average:
     """A mean over clips.

@@ -22,6 +22,7 @@ from ..codes import Codec, CodecInfo
 from ..errors import CheckpointError, CodesError, ModelMismatchError
 from .built_in_voices import BuiltInVoices
 from .phonemes import LEXICON_NAME, TICKS
+from .sampling import CODE_CHOICES
 
 # Folders "tts" and "asr" in it, each with exported graphs, where a release ships them.
 BUNDLED_SPEECH = Path(__file__).parent.parent / "bundled_speech"
@@ -144,6 +145,9 @@ class ModelFacts:
     def of(cls, config: Mapping[str, Any]) -> "ModelFacts":
         """The sizes in a config.json."""
         encodes = bool(config.get("encoder_layers"))
+        code_choice = config.get("code_choice", "sample")
+        if code_choice not in CODE_CHOICES:
+            raise ValueError(f"code_choice is {code_choice!r}")
         language: Mapping[str, Any] = {} if encodes else config["text_config"]
         return cls(
             num_quantizers=config["num_quantizers"],
@@ -156,7 +160,7 @@ class ModelFacts:
             has_text_encoder=bool(config.get("text_encoder_layers")),
             guidance=float(config.get("guidance", 1.0)),
             temperature=float(config.get("code_temperature", 1.0)),
-            code_choice=config.get("code_choice", "sample"),
+            code_choice=code_choice,
         )
 
 

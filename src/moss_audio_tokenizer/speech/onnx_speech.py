@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from ..errors import CheckpointError
 from ..onnx.runtime import Runtime
 from .onnx_model import CachedGraph, OnnxModel, Rows, TemporalRows
 from .phonemes import LEXICON_NAME, TICKS, Lexicon
@@ -31,6 +32,12 @@ class OnnxTts(OnnxModel):
         path = self.folder / LEXICON_NAME
         self.lexicon = Lexicon.load(path) if path.is_file() else Lexicon({})
         self.code_vectors = self.weights.get("latent_vectors")
+        sizes = (self.facts.num_quantizers, self.facts.codebook_size)
+        if self.code_vectors is not None and self.code_vectors.shape[:2] != sizes:
+            raise CheckpointError(
+                f"{self.folder} has latent_vectors of shape {self.code_vectors.shape}; expected "
+                f"{(*sizes, 'dim')}: export the model again"
+            )
 
     def encode_text(
         self, tokens: Sequence[int], codes: Int64[np.ndarray, "num_quantizers frames"] | None

@@ -25,7 +25,7 @@ class SpeechSampling:
 
     Attributes:
         do_sample: False takes the most probable code; only the penalty, guidance and the limits
-            then count.
+            then count, and ``code_choice`` does not.
         code_choice: "sample" draws a code; "mean" takes the code whose vector in the codec's
             latent space is nearest to the mean of all vectors under the predicted probabilities
             (least expected squared error), for models that hold these vectors. None takes the
@@ -133,13 +133,13 @@ class CodeSampler:
         draw: Float[np.ndarray, "rows"],
         vectors: Float[np.ndarray, "classes dim"] | None = None,
     ) -> Int64[np.ndarray, "rows"]:
-        """Draw a code of one codebook.
+        """Choose a code of one codebook.
 
         Args:
             scores: its logits.
             history: its codes so far.
             draw: one number of `draws` for each row.
-            vectors: vectors of the codes, to take the one nearest to their mean instead.
+            vectors: vectors of the codes, to take the one nearest to their mean under the scores.
         """
         settings = self._settings
         if vectors is not None:

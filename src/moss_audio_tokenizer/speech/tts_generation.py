@@ -247,7 +247,7 @@ def _guidance(facts: ModelFacts, asked: float) -> float:
 def _vectors(
     model: TtsModel, settings: SpeechSampling
 ) -> Float32[np.ndarray, "num_quantizers codebook_size dim"] | None:
-    """The vectors of codes, if codes near their mean are wanted.
+    """The vectors of codes, if codes near their mean are wanted; not with ``do_sample=False``.
 
     Raises:
         InputError: the model has none.
@@ -255,11 +255,12 @@ def _vectors(
     chosen = settings.code_choice or model.facts.code_choice
     if not settings.do_sample or chosen != "mean":
         return None
-    if model.code_vectors is None:
+    vectors = model.code_vectors
+    if vectors is None or not vectors.any():
         raise InputError(
             "code_choice is 'mean'; expected 'sample' for this model, which holds no code vectors"
         )
-    return model.code_vectors
+    return vectors
 
 
 def _plan(

@@ -206,9 +206,11 @@ def _run(config: RunConfig, memory: bool, report: Callable[[str], None]) -> Rows
     own = Path(config.output)
     if not (own / "final").is_dir():
         trainer = trainer_for(config, newest_run(own) is not None, report)
-        if memory:
+        # Of a fresh run alone: a resumed one holds the state of its optimizer already.
+        if memory and not (own / _MEMORY_NAME).is_file():
             measured = json.dumps({MEMORY_KEY: step_memory(trainer)})
-            (own / _MEMORY_NAME).write_text(measured, encoding="utf-8")
+            with atomic_path(own / _MEMORY_NAME) as beside:
+                beside.write_text(measured, encoding="utf-8")
         trainer.run()
     elif read_recipe(own) != (config.kind, as_json(config)):
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")

@@ -1,6 +1,6 @@
 """What a study asks and measures, with the table and the plot of its runs.
 
-Knows nothing of recipes and training: it sees the validations of finished runs.
+Makes no runs: it sees the validations of finished runs.
 """
 
 from collections.abc import Mapping

@@ -53,7 +53,7 @@ class CatTtsConfig(PreTrainedConfig):
         code_temperature: default temperature of codes.
         code_choice: default way to choose codes, "sample" or "mean" (`SpeechSampling`).
         code_vector_dim: size of the vectors of codes that the model holds for ``code_choice``
-            "mean" and for soft targets; 0 for none.
+            "mean"; 0 for none.
         codec: identity of the codec whose codes the model predicts; empty if unknown.
 
     Raises:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import lcm
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from ...llm import (
     make_text,
 )
 from ...llm.bidirectional import EncoderBlock
+from ...model.quantizer import ResidualQuantizer
 from ...speech.text_preparation import spell
 from ..checkpointing import (
     OPTIMIZER_NAME,
@@ -225,11 +227,16 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
             return
         if not codec:
             raise ConfigError("model.start_from_codec is set, but data.codec is empty; name one")
-        with Checkpoint(find_checkpoint(codec, {})) as opened:
-            quantizer = load_codec(opened, "decoder").quantizer
-        vectors = quantizer.code_vectors()
+        vectors = self.quantizer.code_vectors()
         model.code_embedding.start_from(vectors, self.config.seed)
         self.keep_code_vectors(model, vectors)
+
+    @cached_property
+    def quantizer(self) -> ResidualQuantizer:
+        """The quantizer of the recipe's codec."""
+        with Checkpoint(find_checkpoint(self.config.data.codec, {})) as opened:
+            quantizer: ResidualQuantizer = load_codec(opened, "decoder").quantizer
+        return quantizer
 
     def keep_code_vectors(self, model: Any, vectors: Tensor) -> None:
         """Store the codec's vectors in a model that generates with them; here none does."""

@@ -24,7 +24,7 @@ from .speech_trainer import DrawnRows, SpeechTrainer, most_positions
 from .tts_task import ClipAlignments, TtsTask
 
 _ROWS_AT_ONCE = 16
-# Default guidance of models that are trained for it; 2 was about as intelligible.
+# Default guidance of models that are trained for it (docs/experiments.md).
 _GUIDANCE = 3.0
 _TEXT_ENCODER_LAYERS = 3
 # Of the speech of a validation.
@@ -66,8 +66,8 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         shape: dict[str, Any] = DEPTHS[run.depth]
         self._check_codec()
         # With these a text encoder speaks more clearly; the paper's model draws codes.
-        known = run.aligner and run.model.start_from_codec
-        vector_dim = run.model.code_rank if known else 0
+        known = run.aligner and run.model.start_from_codec and run.data.codec
+        vector_dim = self.quantizer.codebooks.shape[-1] if known else 0
         config = CatTtsConfig(
             text_config=self.language_model_config(),
             num_quantizers=info.num_quantizers,
