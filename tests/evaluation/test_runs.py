@@ -2,18 +2,13 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from toy_codecs import ByteCodec, Deadly, Noise, Slow, byte_codec
+from toy_codecs import ByteCodec, Deadly, Noise, byte_codec
 
 from moss_audio_tokenizer.cli.failures import exit_code_of
 from moss_audio_tokenizer.errors import CodesError, EvaluationError, InputError
@@ -158,98 +153,6 @@ def test_a_process_that_dies_ends_the_run_with_a_reason(plan, folder):
     with pytest.raises(EvaluationError, match="run the same command again") as death:
         run_evaluation(replace(plan, openers=[Deadly], jobs=2), folder, no_progress)
     assert exit_code_of(death.value) == 1
-
-
-PROGRAM = """
-import sys
-from functools import partial
-from pathlib import Path
-from toy_codecs import Sleepy
-from moss_audio_tokenizer.evaluation import Plan, run_evaluation
-from moss_audio_tokenizer.manifest import read_manifest
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[2])
-    clips = read_manifest(sys.argv[1], domain="speech", split="valid")[:2]
-    plan = Plan(clips, [partial(Sleepy, folder)], ("si_sdr",), jobs=2)
-    run_evaluation(plan, folder, lambda *_: None)
-"""
-
-
-def is_alive(pid):
-    try:
-        # A process that has ended but was not waited for is a zombie: dead all the same.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no /proc to look into")
-def test_when_a_run_is_killed_its_processes_end_too(manifest, folder, tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM, encoding="utf-8")
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    killed = subprocess.Popen(
-        [sys.executable, program, manifest, folder], env=os.environ | {"PYTHONPATH": paths}
-    )
-    deadline = time.monotonic() + 60
-    while len(pids := [path.stem for path in folder.glob("*.pid")]) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    killed.kill()
-    killed.wait()
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-KILLED = """
-import sys
-from functools import partial
-from pathlib import Path
-from toy_codecs import Slow, byte_codec
-from moss_audio_tokenizer.evaluation import Plan, run_evaluation
-from moss_audio_tokenizer.manifest import read_manifest
-
-if __name__ == "__main__":
-    clips = read_manifest(sys.argv[1], split="valid")
-    openers = [partial(byte_codec, 1, 2), Slow]
-    plan = Plan(clips, openers, ("si_sdr", "stoi", "mel_distance"), jobs=int(sys.argv[3]))
-    run_evaluation(plan, Path(sys.argv[2]), lambda *_: None)
-"""
-
-
-def files_of(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_killed_run_that_goes_on_leaves_the_files_of_a_whole_one(plan, manifest, tmp_path, jobs):
-    pytest.importorskip("matplotlib")
-    program = tmp_path / "program.py"
-    program.write_text(KILLED, encoding="utf-8")
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    killed = subprocess.Popen(
-        [sys.executable, program, manifest, tmp_path / "killed", str(jobs)],
-        env=os.environ | {"PYTHONPATH": paths},
-    )
-    results = tmp_path / "killed" / "results.jsonl"
-    deadline = time.monotonic() + 60
-    while not (results.is_file() and results.stat().st_size):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
-    # As files are called until they are whole; this one may not have been hit.
-    (results.parent / "audio").mkdir(exist_ok=True)
-    (results.parent / "audio" / ".moss-0123.partial").touch()
-    slow = replace(plan, openers=[partial(byte_codec, 1, 2), Slow], num_examples=4)
-    calls = []
-    for name in ("killed", "whole"):
-        outcome = run_evaluation(slow, tmp_path / name, lambda done, total: calls.append(done))
-        write_results(tmp_path / name, outcome, slow.clips, "title", "command")
-    assert 0 < calls[0] < 8
-    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
 def test_a_stopped_run_goes_on(plan, folder):

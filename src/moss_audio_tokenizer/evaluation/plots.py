@@ -153,8 +153,8 @@ def _set_axes(
         shown = [tick for tick in ticks if lowest <= tick <= highest]
         axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
         means = [mean for _, mean, _ in points]
-        halves = sorted(half for _, _, half in points if half > 0)
-        usual = halves[len(halves) // 2] if halves else 0.0
+        intervals = sorted(interval for _, _, interval in points if interval > 0)
+        usual = intervals[len(intervals) // 2] if intervals else 0.0
         stretch = max(max(means) - min(means), usual) or float("inf")
         bottom = max(min(means) - stretch, min(mean - half for _, mean, half in points))
         top = min(max(means) + stretch, max(mean + half for _, mean, half in points))

@@ -165,7 +165,7 @@ def text_states(
     Args:
         language_model: the decoder-only model.
         prompts: input vectors of each row before its text.
-        targets: tokens of each text and the end token, which is no input.
+        targets: tokens of each text and the end token, which the model is not given.
     """
     embed, device = language_model.get_input_embeddings(), prompts[0].device
     known = [torch.tensor(ids[:-1], dtype=torch.long, device=device) for ids in targets]

@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..audio import encode_audio
 from ..errors import AudioFileError, MossAudioError
+from ..speech.sampling import MIN_TEMPERATURE
 from .admission import Gate, Refused, client_of
 from .model_service import Samples, SpeechRequest, TextToSpeech
 from .request_body import BINARY, answered_after_reading, read_body, unless_gone
@@ -48,8 +49,6 @@ _DEFAULT_VOICE = "default"
 _NO_MODEL = "this server has no TTS model; start it with --tts FOLDER"
 # A character of JSON takes 12 bytes at most, and the other fields are short.
 _BODY_BYTES = 12 * MAX_TEXT_CHARACTERS + 4096
-# Below this, float32 scores overflow; top_k=1 is greedy.
-_MIN_TEMPERATURE = 1e-3
 _SAMPLING = {
     *("seed", "temperature", "top_k", "top_p", "guidance", "code_choice", "num_quantizers"),
 }
@@ -78,7 +77,7 @@ class SpeechBody(BaseModel):
     speed: Annotated[float, Field(ge=1, le=1, description="Only 1 is supported.")] = 1.0
     stream_format: Literal["audio"] = "audio"
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | _Nothing = None
-    temperature: Annotated[float, Field(ge=_MIN_TEMPERATURE, lt=100)] | _Nothing = None
+    temperature: Annotated[float, Field(ge=MIN_TEMPERATURE, lt=100)] | _Nothing = None
     top_k: Annotated[int, Field(ge=0, description="0 for all codes.")] | _Nothing = None
     top_p: Annotated[float, Field(gt=0, le=1)] | _Nothing = None
     guidance: (

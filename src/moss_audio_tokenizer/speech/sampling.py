@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from ..errors import InputError
 
 # Below this, scores overflow in float32; top_k=1 takes the most probable code.
-_MIN_TEMPERATURE = 1e-3
+MIN_TEMPERATURE = 1e-3
 CodeChoice = Literal["sample", "mean"]
 CODE_CHOICES: tuple[CodeChoice, ...] = ("sample", "mean")
 
@@ -75,13 +75,13 @@ class SpeechSampling:
                 raise InputError(f"{name} is {value!r}; expected a number")
         temperature = 1.0 if self.temperature is None else self.temperature
         for name, usable, expected in (
-            ("temperature", _MIN_TEMPERATURE <= temperature < 100, "0.001 to 100"),
+            ("temperature", MIN_TEMPERATURE <= temperature < 100, "0.001 to 100"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
             ("repetition_penalty", 0.1 <= self.repetition_penalty <= 10, "0.1 to 10"),
             (
                 "end_temperature",
-                self.end_temperature == 0 or _MIN_TEMPERATURE <= self.end_temperature < 100,
+                self.end_temperature == 0 or MIN_TEMPERATURE <= self.end_temperature < 100,
                 "0, or 0.001 to 100",
             ),
             ("guidance", 0 <= self.guidance <= 100, "0 for the model's own, up to 100"),

@@ -65,7 +65,7 @@ def word_times(
     spans: dict[int, tuple[int, int]] = {}
     for count, step in enumerate(token_steps(scores, ids, tokens.num_tokens).tolist(), start=1):
         before = tokens.decode(ids[:count])
-        if causal or before[-1:].strip():  # a space is no sound of the word before it
+        if causal or before[-1:].strip():  # the word before a space ends before it
             index = min(max(len(before.split()), 1), len(words)) - 1
             spans[index] = (spans.get(index, (step,))[0], step + 1)
     if causal:
