@@ -13,8 +13,8 @@ from moss_audio_tokenizer.codes import AudioCodes
 from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.llm import CharacterText, language_model_config
 from moss_audio_tokenizer.speech.sampling import CodeSampler
+from moss_audio_tokenizer.speech.tts_generation import CONTINUE, END
 from moss_audio_tokenizer.tts import CatTts, CatTtsConfig
-from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 TEXT = CharacterText("abc ")
 

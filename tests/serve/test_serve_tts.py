@@ -18,8 +18,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tts"))
 from tiny_tts import leaning, tiny_tts
 
 from moss_audio_tokenizer.cli.loading import load_speaker
+from moss_audio_tokenizer.speech.tts_generation import CONTINUE
 from moss_audio_tokenizer.tts import Synthesizer
-from moss_audio_tokenizer.tts.cat_tts import CONTINUE
 
 LIMITS = {"max_seconds": 0.4, "seed": 7}
 

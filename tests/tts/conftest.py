@@ -6,8 +6,8 @@ from tiny_tts import leaning, tiny_tts
 
 from moss_audio_tokenizer.hf.modeling import MossAudioTokenizerConfig, MossAudioTokenizerModel
 from moss_audio_tokenizer.hf.torch_codec import TorchCodec
+from moss_audio_tokenizer.speech.tts_generation import CONTINUE
 from moss_audio_tokenizer.tts import CatTts
-from moss_audio_tokenizer.tts.cat_tts import CONTINUE
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ from tiny_tts import TEXT, leaning, spoken_tts
 
 from moss_audio_tokenizer.errors import CodesError, InputError
 from moss_audio_tokenizer.speech.sampling import CodeSampler
-from moss_audio_tokenizer.speech.tts_generation import TtsInput
+from moss_audio_tokenizer.speech.tts_generation import CONTINUE, END, TtsInput
 from moss_audio_tokenizer.tts import CatTts, Prompt, SpeechSampling, frames, generate
-from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 SHORT = SpeechSampling(max_frames=6, seed=5)
 

@@ -6,6 +6,7 @@ from tiny_tts import TEXT, spoken_tts, tiny_tts
 
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError
 from moss_audio_tokenizer.speech.phonemes import TICKS
+from moss_audio_tokenizer.speech.tts_generation import CONTINUE, END
 from moss_audio_tokenizer.tts import (
     CatTts,
     CatTtsConfig,
@@ -14,7 +15,6 @@ from moss_audio_tokenizer.tts import (
     TtsBatch,
     TtsOutput,
 )
-from moss_audio_tokenizer.tts.cat_tts import CONTINUE, END
 
 DRAWN_ROWS = 20_000
 
@@ -293,6 +293,9 @@ def shares(dropout: SequenceDropout) -> torch.Tensor:
         (SequenceDropout(1.0), [1 / 4, 1 / 4, 1 / 4, 1 / 4]),
         (SequenceDropout(1.0, include_full=False), [1 / 3, 1 / 3, 1 / 3, 0]),
         (SequenceDropout(0.5, include_full=False), [1 / 6, 1 / 6, 1 / 6, 1 / 2]),
+        # 4 u^2 is below 1, 2, 3 with the probabilities 1/2, 0.707, 0.866.
+        (SequenceDropout(1.0, skew=2.0), [0.5, 0.207, 0.159, 0.134]),
+        (SequenceDropout(0.5, include_full=False, skew=2.0), [0.289, 0.120, 0.092, 0.5]),
     ],
 )
 def test_shares_are_those_of_the_paper(dropout, expected):
@@ -301,4 +304,6 @@ def test_shares_are_those_of_the_paper(dropout, expected):
 
 def test_one_layer_alone_stays():
     random = torch.Generator().manual_seed(0)
-    assert SequenceDropout(1.0, include_full=False).draw(5, 1, random).tolist() == [1] * 5
+    for skew in (1.0, 2.0):
+        dropout = SequenceDropout(1.0, include_full=False, skew=skew)
+        assert dropout.draw(5, 1, random).tolist() == [1] * 5

@@ -128,7 +128,7 @@ class Loop(ABC, Generic[Config, BatchType]):
         """What a step computes one after another: ``accumulate`` parts of this process's batch."""
 
     @abstractmethod
-    def num_targets(self, rows: Any) -> int:
+    def num_targets(self, rows: Any) -> float:
         """How many targets (tokens) the losses of one pass are sums over; 0 if they are means."""
 
     @abstractmethod

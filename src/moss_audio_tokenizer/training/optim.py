@@ -74,7 +74,7 @@ def means(values: dict[str, Tensor], processes: Processes) -> dict[str, float]:
     return dict(zip(names, processes.mean(stacked).tolist(), strict=True))
 
 
-def mean_tokens(counts: Sequence[int], processes: Processes) -> float:
+def mean_tokens(counts: Sequence[float], processes: Processes) -> float:
     """Targets of a pass, on average over all passes and processes; never 0, to divide by.
 
     Args:

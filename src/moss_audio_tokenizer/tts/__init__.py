@@ -7,16 +7,19 @@ from ..speech.sampling import SpeechSampling
 from ..speech.synthesizer import Speech, SpeechRequest
 from ..speech.tts_generation import Frame, GeneratedSpeech, Prompt, frames, generate
 from .cat_tts import CatTts, Synthesizer
+from .code_loss import CodeLoss, SoftTargets
 from .text_encoder import SpokenRow
 from .tts_config import CatTtsConfig, SequenceDropout, TtsBatch, TtsOutput
 
 __all__ = [
     "CatTts",
     "CatTtsConfig",
+    "CodeLoss",
     "Frame",
     "GeneratedSpeech",
     "Prompt",
     "SequenceDropout",
+    "SoftTargets",
     "Speech",
     "SpeechRequest",
     "SpeechSampling",

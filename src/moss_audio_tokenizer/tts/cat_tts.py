@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -39,13 +39,14 @@ from ..model.inputs import require_device
 from ..speech.phonemes import TICKS, Lexicon, Schedule
 from ..speech.synthesizer import Synthesizer as SpeechSynthesizer
 from ..speech.text_conditions import EncodedText
-from ..speech.tts_generation import CONTINUE, END, TtsInput
+from ..speech.tts_generation import TtsInput
 from .depth import DepthCache, DepthTransformer
+from .depth_loss import PredictedFrames, loss_of_codes, loss_of_ends
+from .hidden_dropout import HiddenDropout
 from .text_encoder import SpokenRow, TextEncoder, padded, voice_of
 from .tts_config import CatTtsConfig, TtsBatch, TtsOutput
 
 _STD = 0.02
-_DEPTH_GROUPS = 4
 
 
 class CatTts(FolderModel):
@@ -75,6 +76,9 @@ class CatTts(FolderModel):
         self.temporal = made_language_model(
             checked_language_model(config.text_config, self.text), seed
         ).base_model
+        self.hidden_dropout = HiddenDropout(config.hidden_dropout)
+        if config.hidden_dropout:
+            self.hidden_dropout.attach(self.temporal)
         width = self.temporal.get_input_embeddings().embedding_dim
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -103,27 +107,48 @@ class CatTts(FolderModel):
 
     def forward(self, batch: TtsBatch) -> TtsOutput:
         """Cross-entropy of the kept codes, and of the end of speech."""
-        codes = batch.audio_codes
-        layers, _, frames = codes.shape
+        codes = batch.audio_codes[: self.config.num_quantizers]
         counts = torch.tensor(list(batch.num_frames), device=codes.device)
-        valid = torch.arange(frames, device=codes.device) < counts[:, None]
         given = batch.num_quantizers
-        kept_of_row = torch.full_like(counts, layers) if given is None else given
+        kept_of_row = torch.full_like(counts, len(codes)) if given is None else given
         inputs = self.code_embedding(codes, kept_of_row)
+        states, conditions, durations = self._temporal_states(batch, inputs)
+        spoken = self.text_encoder is not None
+        ends_loss, num_ends = (
+            (self._nothing(), 0) if spoken else loss_of_ends(self.depth, states, counts)
+        )
+        frames = self._predicted(batch, states, conditions, kept_of_row)
+        loss, correct = loss_of_codes(self.depth, self.code_embedding, frames, batch.code_loss)
+        num_codes = int(frames.kept.sum())
+        return TtsOutput(loss, num_codes, ends_loss, num_ends, correct, durations)
+
+    def _temporal_states(
+        self, batch: TtsBatch, inputs: Float[Tensor, "batch frames width"]
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """States of the frames, their conditions, and the loss of the durations."""
         seen = inputs if batch.visible is None else inputs * batch.visible[..., None]
         if self.text_encoder is None:
-            conditions, durations = torch.zeros_like(inputs), None
             states = self._states(batch.texts, seen, batch.num_frames)
-            ends_loss, num_ends = self._ends(states, counts)
-        else:
-            conditions, durations = self._conditions(batch.spoken or (), inputs)
-            states = self._spoken_states(seen, conditions)
-            ends_loss, num_ends = self._nothing(), 0
-        chosen = valid if batch.scored is None else valid & batch.scored
-        kept = kept_of_row[:, None].expand(-1, frames)[chosen]
-        first = (self.continuation + conditions[chosen]).to(states.dtype)
-        loss, correct = self._codes(states[:, :frames][chosen], first, codes[:, chosen], kept)
-        return TtsOutput(loss, int(kept.sum()), ends_loss, num_ends, correct, durations)
+            return states, torch.zeros_like(inputs), None
+        conditions, durations = self._conditions(batch.spoken or (), inputs)
+        return self._spoken_states(seen, conditions), conditions, durations
+
+    def _predicted(
+        self, batch: TtsBatch, states: Tensor, conditions: Tensor, kept: Int[Tensor, "batch"]
+    ) -> PredictedFrames:
+        """The frames whose codes count in the loss."""
+        longest, counts = batch.audio_codes.shape[-1], torch.tensor(list(batch.num_frames))
+        scored = torch.arange(longest) < counts[:, None]
+        scored = scored.to(states.device)
+        if batch.scored is not None:
+            scored = scored & batch.scored
+        known = self.hidden_dropout(conditions[scored])
+        return PredictedFrames(
+            states[:, :longest][scored],
+            (self.continuation + known).to(states.dtype),
+            batch.audio_codes[:, scored],
+            kept[:, None].expand(-1, longest)[scored],
+        )
 
     def _conditions(
         self, rows: Sequence[SpokenRow], frames: Float[Tensor, "batch frames width"]
@@ -146,8 +171,15 @@ class CatTts(FolderModel):
         start = self.start.to(frames.dtype).expand(len(frames), 1, -1)
         steps = torch.cat((start, frames[:, :-1]), 1) + conditions.to(frames.dtype)
         # Without a mask: padding lies behind, and attention is causal.
-        states: Tensor = self.temporal(inputs_embeds=steps, use_cache=False).last_hidden_state
-        return states
+        return self._transformed(steps, None)
+
+    def _transformed(self, steps: Tensor, mask: Tensor | None) -> Tensor:
+        """The temporal Transformer's states, with dropout before and behind it."""
+        states: Tensor = self.temporal(
+            inputs_embeds=self.hidden_dropout(steps), attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        dropped: Tensor = self.hidden_dropout(states)
+        return dropped
 
     def _nothing(self) -> Float[Tensor, ""]:
         """Zero, with a gradient for what a text encoder leaves idle.
@@ -175,11 +207,8 @@ class CatTts(FolderModel):
             for text_at, frame_at, count in zip(texts_at, frames_at, num_frames, strict=True)
         ]
         mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], True)
-        states: Tensor = self.temporal(
-            inputs_embeds=F.embedding(pad_sequence(rows, True).to(self.device), pool),
-            attention_mask=mask.to(self.device),
-            use_cache=False,
-        ).last_hidden_state
+        steps = F.embedding(pad_sequence(rows, True).to(self.device), pool)
+        states = self._transformed(steps, mask.to(self.device))
         # States behind a row's last frame are not used.
         first = torch.tensor([len(row) for row in ids])
         own = (first[:, None] + torch.arange(longest + 1)).clamp_max(states.shape[1] - 1)
@@ -228,48 +257,6 @@ class CatTts(FolderModel):
     def decoder(self, inputs: Sequence[TtsInput], guided: bool) -> "TorchTtsDecoder":
         """Start to generate a batch (`speech.tts_generation`)."""
         return TorchTtsDecoder(self, inputs, guided)
-
-    def _ends(self, states: Tensor, counts: Tensor) -> tuple[Tensor, int]:
-        """The decision is to continue before every frame, and to end after the last."""
-        positions = torch.arange(states.shape[1], device=states.device)
-        decisions = positions <= counts[:, None]
-        hidden = self.depth(states[decisions][:, None])[:, 0]
-        wanted = torch.where(positions < counts[:, None], CONTINUE, END)[decisions]
-        loss = F.cross_entropy(self.depth.scores(hidden, 0), wanted, reduction="sum")
-        return loss, len(wanted)
-
-    def _codes(
-        self, hidden: Tensor, first: Tensor, codes: Tensor, kept: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the first ``kept`` codes of each frame, and the number ranked first."""
-        kept, order = kept.sort(descending=True, stable=True)
-        # On the CPU: otherwise every codebook would wait for the GPU.
-        kept = kept.cpu()
-        codes, parts = codes[:, order], []
-        # Frames that keep about as many codes are grouped: fewer codes are computed in vain.
-        for group in torch.arange(len(order)).tensor_split(_DEPTH_GROUPS):
-            if len(group):
-                span = slice(int(group[0]), int(group[-1]) + 1)
-                own = order[span]
-                most = int(kept[span.start])
-                parts.append(self._depth_states(hidden[own], first[own], codes[:, span], most))
-        loss, correct = hidden.sum() * 0.0, hidden.new_zeros(())
-        for layer in range(int(kept.max()) if len(kept) else 0):
-            outputs = torch.cat([part[:, layer + 1] for part in parts if part.shape[1] > layer + 1])
-            rows = int((kept > layer).sum())
-            scores = self.depth.scores(outputs[:rows], layer + 1)
-            loss = loss + F.cross_entropy(scores, codes[layer, :rows], reduction="sum")
-            correct = correct + (scores.detach().argmax(-1) == codes[layer, :rows]).sum()
-        return loss, correct
-
-    def _depth_states(
-        self, hidden: Tensor, first: Tensor, codes: Tensor, most: int
-    ) -> Float[Tensor, "rows steps inner"]:
-        """The depth Transformer's states of frames, for their first ``most`` codes."""
-        known = self.code_embedding.of_layers(codes[: max(0, most - 1)])
-        inputs = torch.cat((hidden[:, None], first[:, None], known.transpose(0, 1)), 1)
-        states: Tensor = self.depth(inputs)
-        return states
 
 
 class TorchTtsDecoder:

@@ -1,7 +1,7 @@
 """What CAT-TTS is built like, as transformers stores it, and what it is trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from ..errors import ConfigError
 from ..llm.llm import check_whole, nested_config
 from ..speech.sampling import CODE_CHOICES
+from .code_loss import CodeLoss
 from .text_encoder import SpokenRow
 
 _LEAST = {
@@ -54,6 +55,9 @@ class CatTtsConfig(PreTrainedConfig):
         code_choice: default way to choose codes, "sample" or "mean" (`SpeechSampling`).
         code_vector_dim: size of the vectors of codes that the model holds for ``code_choice``
             "mean"; 0 for none.
+        hidden_dropout: probability of dropout in training, of the inputs of the temporal
+            Transformer, behind its attention and feed-forward layers, and of the states and
+            conditions that enter the depth Transformer; 0, as in the paper, for none.
         codec: identity of the codec whose codes the model predicts; empty if unknown.
 
     Raises:
@@ -78,6 +82,7 @@ class CatTtsConfig(PreTrainedConfig):
     code_temperature: float = 1.0
     code_choice: str = "sample"
     code_vector_dim: int = 0
+    hidden_dropout: float = 0.0
     codec: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -91,6 +96,9 @@ class CatTtsConfig(PreTrainedConfig):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0.001 <= value <= 100:
                 raise ConfigError(f"{name} is {value!r}; expected a number from 0.001 to 100")
+        dropout = self.hidden_dropout
+        if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+            raise ConfigError(f"hidden_dropout is {dropout!r}; expected 0 up to 1")
         if self.code_choice not in CODE_CHOICES or (
             self.code_choice == "mean" and not self.code_vector_dim
         ):
@@ -121,15 +129,22 @@ class SequenceDropout:
         probability: probability that a row drops codebooks.
         include_full: draw K from 1 .. N instead. With K up to N - 1, as the paper writes it, a
             probability of 1 would never train the last codebook.
+        skew: draw K as 1 + floor(M u^skew) instead, u ~ U(0, 1) and M the largest: above 1, small
+            numbers are more frequent, so that the first codebooks are trained by more rows.
     """
 
     probability: float = 1.0
     include_full: bool = True
+    skew: float = 1.0
 
     def draw(self, rows: int, num_quantizers: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Number of codebooks that each row keeps."""
         most = num_quantizers if self.include_full else max(1, num_quantizers - 1)
-        drawn = torch.randint(1, most + 1, (rows,), generator=random)
+        if self.skew == 1:
+            drawn = torch.randint(1, most + 1, (rows,), generator=random)
+        else:
+            share = torch.rand(rows, generator=random) ** self.skew
+            drawn = 1 + (most * share).long().clamp_max(most - 1)
         dropped = torch.rand(rows, generator=random) < self.probability
         return torch.where(dropped, drawn, num_quantizers)
 
@@ -140,12 +155,14 @@ class TtsBatch:
 
     Attributes:
         texts: transcript of each row.
-        audio_codes: codes, right-padded.
+        audio_codes: codes, right-padded. Those of codebooks behind the model's count only in soft
+            targets, which need them.
         num_frames: number of frames of each row without padding.
         num_quantizers: number of codebooks kept of each row (`SequenceDropout`); None for all.
         scored: frames whose codes count in the loss; None for all that are not padding.
         spoken: what is said in each row, and when; None without a text encoder.
         visible: frames whose codes are an input of later frames; None for all.
+        code_loss: how the codes count.
     """
 
     texts: Sequence[str]
@@ -155,6 +172,7 @@ class TtsBatch:
     scored: Bool[Tensor, "batch frames"] | None = None
     spoken: Sequence[SpokenRow] | None = None
     visible: Bool[Tensor, "batch frames"] | None = None
+    code_loss: CodeLoss = field(default_factory=CodeLoss)
 
 
 @dataclass
@@ -162,11 +180,12 @@ class TtsOutput:
     """Losses of one batch.
 
     Attributes:
-        codes_loss_sum: cross-entropy, summed over the codes that count.
+        codes_loss_sum: cross-entropy, summed over the codes that count, with the weights of their
+            codebooks.
         num_codes: number of these codes.
         end_loss_sum: cross-entropy of continue and end, summed over frames and ends.
         num_ends: number of these decisions.
-        num_correct: number of codes that the model ranks first.
+        num_correct: number of codes that the model ranks first, with these weights.
         duration_loss_sum: cross-entropy of the durations of phonemes, summed over these; None
             without a text encoder.
     """

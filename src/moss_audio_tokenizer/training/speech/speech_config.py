@@ -12,6 +12,7 @@ from ..run_config import RunConfig, ValidationSchedule, check_types, num_heads, 
 _MOST_CHANNELS = 1 << 16
 _MOST_LAYERS = 1024
 _MOST_WORDS = 1_000_000
+_MOST_SKEW, _MOST_ENTROPY = 100, 20
 # As in `asr.frame_encoder`, which needs PyTorch.
 _LEAST_ENCODER_LAYERS, _MOST_ENCODER_LAYERS, _HEAD_DIM = 3, 128, 64
 
@@ -101,14 +102,38 @@ class DropoutConfig:
     Attributes:
         probability: probability that a row drops codebooks.
         include_full: whether such a row may still keep all codebooks.
+        skew: above 1, rows that drop codebooks keep small numbers of them more often, and the
+            first codebooks are trained by more rows; 1, as in the paper, for all numbers alike.
     """
 
     probability: float = 1.0
     include_full: bool = True
+    skew: float = 1.0
 
     def __post_init__(self) -> None:
         check_types(self)
         require(0 <= self.probability <= 1, self, "probability", "0 to 1")
+        require(1 <= self.skew <= _MOST_SKEW, self, "skew", f"1 to {_MOST_SKEW}")
+
+
+@dataclass(frozen=True)
+class SoftTargetsConfig:
+    """Targets of CAT-TTS that are spread over codes which sound alike (`tts.SoftTargets`).
+
+    Attributes:
+        share: share of each target that is spread by the distance of the codes' vectors to what
+            the codec quantized; needs ``data.codec``. 0, as in the paper, for the codes alone.
+        entropy: entropy of what is spread, in nats: how widely, on average over some frames of
+            the first step, in every codebook.
+    """
+
+    share: float = 0.0
+    entropy: float = 1.5
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(0 <= self.share <= 1, self, "share", "0 to 1")
+        require(0 < self.entropy <= _MOST_ENTROPY, self, "entropy", f"above 0, to {_MOST_ENTROPY}")
 
 
 @dataclass(frozen=True)
@@ -206,6 +231,8 @@ class TtsTrainingConfig(SpeechTrainingConfig):
 
     Attributes:
         depth: the shape of the depth Transformer, one of `DEPTHS`.
+        num_quantizers: number of codebooks that the model predicts, the first ones; 0, as in the
+            paper, for all of the codes.
         dropout: Progressive Sequence Dropout.
         scored_share: share of the frames whose codes count in the loss, drawn in each step: the
             depth Transformer is most of the work, and neighboring frames are similar.
@@ -218,14 +245,23 @@ class TtsTrainingConfig(SpeechTrainingConfig):
             text, for classifier-free guidance (``guidance`` of `SpeechSampling`).
         frame_dropout: share of the frames, drawn in each step, that are no input of later frames,
             against exposure bias.
+        hidden_dropout: probability of dropout in both Transformers (`CatTtsConfig`).
+        soft_targets: targets that are spread over similar codes.
+        half_weight_at: codebook, counted from 0, whose codes count half as much in the loss as
+            those of the first: codebook l has the weight 1 / (1 + l / half_weight_at). Losses are
+            divided by the sum of the weights. 0, as in the paper, for equal weights.
     """
 
     depth: str = "paper"
+    num_quantizers: int = 0
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     scored_share: float = 1.0
     aligner: str = ""
     place_dropout: float = 0.0
     frame_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    soft_targets: SoftTargetsConfig = field(default_factory=SoftTargetsConfig)
+    half_weight_at: float = 0.0
 
     kind = "tts"
 
@@ -235,3 +271,7 @@ class TtsTrainingConfig(SpeechTrainingConfig):
         require(0 < self.scored_share <= 1, self, "scored_share", "above 0, up to 1")
         require(0 <= self.place_dropout < 1, self, "place_dropout", "0 up to 1")
         require(0 <= self.frame_dropout < 1, self, "frame_dropout", "0 up to 1")
+        require(0 <= self.hidden_dropout < 1, self, "hidden_dropout", "0 up to 1")
+        require(self.num_quantizers >= 0, self, "num_quantizers", "1 or more, or 0 for all")
+        most = _MOST_LAYERS
+        require(0 <= self.half_weight_at <= most, self, "half_weight_at", f"0 to {most}")

@@ -96,8 +96,8 @@ class SpeechTask(nn.Module, ABC):
     model: Any
 
     @abstractmethod
-    def num_tokens(self, rows: DrawnRows) -> int:
-        """How many targets the losses of ``rows`` are sums over."""
+    def num_tokens(self, rows: DrawnRows) -> float:
+        """How many targets the losses of ``rows`` are sums over, or what these weigh together."""
 
     @abstractmethod
     def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
@@ -110,9 +110,17 @@ class SpeechTask(nn.Module, ABC):
                 distributed.
         """
 
-    def padded_codes(self, rows: Sequence[CodedRow]) -> Int[Tensor, "num_quantizers rows frames"]:
-        """Codes of the model's codebooks, right-padded, on its device."""
-        depth, longest = self.model.config.num_quantizers, max(row.num_frames for row in rows)
+    def padded_codes(
+        self, rows: Sequence[CodedRow], num_quantizers: int = 0
+    ) -> Int[Tensor, "num_quantizers rows frames"]:
+        """Codes of the model's codebooks, right-padded, on its device.
+
+        Args:
+            rows: the rows.
+            num_quantizers: a number of codebooks in place of the model's.
+        """
+        depth = num_quantizers or self.model.config.num_quantizers
+        longest = max(row.num_frames for row in rows)
         padded = [
             np.pad(row.codes[:depth], ((0, 0), (0, longest - row.num_frames))) for row in rows
         ]
@@ -142,6 +150,11 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
     @abstractmethod
     def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Number of codebooks in use of each row, for the rows of all processes."""
+
+    @property
+    def num_quantizers(self) -> int:
+        """Number of codebooks that the model knows."""
+        return self.data.info.num_quantizers
 
     def build(self) -> None:
         """Open the data, which determine the codes and the text tokens, and make the model."""
@@ -277,7 +290,7 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
         count = self.config.accumulate
         return [batch.part(index, count) for index in range(count)]
 
-    def num_targets(self, rows: DrawnRows) -> int:
+    def num_targets(self, rows: DrawnRows) -> float:
         """The task's."""
         return self.task.num_tokens(rows)
 
@@ -355,7 +368,7 @@ class SpeechTrainer(Loop[SpeechConfig, DrawnRows]):
 
     def validated_num_quantizers(self) -> list[int]:
         """Numbers of codebooks to validate, smallest first."""
-        most = self.data.info.num_quantizers
+        most = self.num_quantizers
         return sorted({min(count, most) for count in self.config.validation.num_quantizers})
 
     def valid_of_process(self) -> list[CodedRow]:

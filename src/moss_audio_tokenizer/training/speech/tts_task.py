@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...asr import Aligner
 from ...speech.phonemes import AlignedText
-from ...tts import CatTts, SpokenRow, TtsBatch
+from ...tts import CatTts, CodeLoss, SpokenRow, TtsBatch
 from ..data.coded_data import CodedRow
 from .speech_config import TtsTrainingConfig
 from .speech_trainer import DrawnRows, SpeechTask
@@ -71,6 +71,7 @@ class TtsTask(SpeechTask):
         model: the model under training.
         config: the recipe.
         alignments: durations of the clips' phonemes; None for a model without a text encoder.
+        code_loss: how codes count in training; in validation all count alike.
         sharded: whether weights are sharded: every rank then needs a gradient of every output
             layer, of codebooks too that none of its rows keeps.
     """
@@ -80,21 +81,29 @@ class TtsTask(SpeechTask):
         model: CatTts,
         config: TtsTrainingConfig,
         alignments: ClipAlignments | None = None,
+        code_loss: CodeLoss | None = None,
         sharded: bool = False,
     ) -> None:
         super().__init__()
         self.model: CatTts = model
         self.config, self.alignments, self._sharded = config, alignments, sharded
+        self._code_loss = code_loss or CodeLoss()
 
-    def num_tokens(self, rows: DrawnRows) -> int:
-        """Number of codes that are kept and scored."""
+    @property
+    def code_loss(self) -> CodeLoss:
+        """How codes count now."""
+        return self._code_loss if self.training else CodeLoss()
+
+    def num_tokens(self, rows: DrawnRows) -> float:
+        """Number of codes that are kept and scored, with the weights of their codebooks."""
         counts = [count for _, count in self._scored_counts(rows.batch.rows)]
-        return int((torch.tensor(counts) * self._kept(rows)).sum())
+        weights = self.code_loss.weight_of_first(self._kept(rows))
+        return float((torch.tensor(counts) * weights).sum())
 
     def forward(self, rows: DrawnRows, num_tokens: float) -> dict[str, Tensor]:
         """Both cross-entropies, and the share of codes that the model ranks first.
 
-        A decision to continue or to end counts as much as a code.
+        A decision to continue or to end counts as much as a code of the first codebook.
         """
         output = self.model(self._batch(rows))
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
@@ -110,14 +119,16 @@ class TtsTask(SpeechTask):
 
     def _batch(self, rows: DrawnRows) -> TtsBatch:
         own, device = rows.batch.rows, self.model.device
+        soft = self.code_loss.soft_targets
         return TtsBatch(
             texts=[row.text for row in own],
-            audio_codes=self.padded_codes(own),
+            audio_codes=self.padded_codes(own, len(soft.vectors) if soft else 0),
             num_frames=[row.num_frames for row in own],
             num_quantizers=self._kept(rows).to(device),
             scored=self._scored(rows).to(device),
             spoken=self._spoken(rows),
             visible=self._visible(rows),
+            code_loss=self.code_loss,
         )
 
     def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
 from ...asr import Aligner, CatAsr
@@ -16,7 +16,15 @@ from ...hf.torch_codec import TorchCodec
 from ...llm import CharacterText, TextCodec
 from ...speech.model_facts import find_lexicon, find_speech_model
 from ...speech.phonemes import SPOKEN_CHARACTERS, Lexicon
-from ...tts import CatTts, CatTtsConfig, SequenceDropout, SpeechSampling, generate
+from ...tts import (
+    CatTts,
+    CatTtsConfig,
+    CodeLoss,
+    SequenceDropout,
+    SoftTargets,
+    SpeechSampling,
+    generate,
+)
 from ..data.coded_data import CodedBatch
 from ..logging import TensorBoardLog
 from .speech_config import DEPTHS, TtsTrainingConfig
@@ -29,6 +37,8 @@ _GUIDANCE = 3.0
 _TEXT_ENCODER_LAYERS = 3
 # Of the speech of a validation.
 _MOST_SECONDS = 8.0
+# Over which the entropy of soft targets is a mean.
+_CALIBRATION_FRAMES = 512
 
 
 @dataclass(frozen=True)
@@ -70,12 +80,13 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         vector_dim = self.quantizer.codebooks.shape[-1] if known else 0
         config = CatTtsConfig(
             text_config=self.language_model_config(),
-            num_quantizers=info.num_quantizers,
+            num_quantizers=self.num_quantizers,
             codebook_size=info.codebook_size,
             code_rank=run.model.code_rank,
             text_encoder_layers=_TEXT_ENCODER_LAYERS if run.aligner else 0,
             code_choice="mean" if vector_dim else "sample",
             code_vector_dim=vector_dim,
+            hidden_dropout=run.hidden_dropout,
             guidance=_GUIDANCE if run.aligner and run.place_dropout else 1.0,
             codec=info.identity,
             **shape,
@@ -84,7 +95,51 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         model = CatTts(config, self.text, run.seed, aligner.lexicon if aligner else None)
         self.start_weights(model)
         alignments = None if aligner is None else ClipAlignments(aligner)
-        return TtsTask(model, run, alignments, self.processes.sharded)
+        return TtsTask(model, run, alignments, self.code_loss(), self.processes.sharded)
+
+    @property
+    def num_quantizers(self) -> int:
+        """Number of codebooks that the model predicts.
+
+        Raises:
+            ConfigError: the codes have fewer than the recipe asks for.
+        """
+        known, wanted = self.data.info.num_quantizers, self.config.num_quantizers
+        if wanted > known:
+            raise ConfigError(
+                f"num_quantizers is {wanted}, but the codes have {known} codebooks; set it to "
+                f"{known} at most, or to 0 for all"
+            )
+        return wanted or known
+
+    def code_loss(self) -> CodeLoss:
+        """How codes count in the loss of this run; the same in all processes.
+
+        Raises:
+            ConfigError: soft targets are wanted, but the recipe names no codec.
+        """
+        run = self.config
+        if not run.soft_targets.share:
+            return CodeLoss(run.half_weight_at)
+        if not run.data.codec:
+            raise ConfigError("soft_targets.share is set, but data.codec is empty; name one")
+        vectors = self.quantizer.code_vectors().detach()[: self.data.info.num_quantizers]
+        codes = torch.from_numpy(self._first_frames().astype(np.int64))
+        device, settings = self.processes.device, run.soft_targets
+        soft_targets = SoftTargets.calibrated(
+            vectors.float().to(device),
+            settings.share,
+            settings.entropy,
+            codes.to(device),
+            self.num_quantizers,
+        )
+        return CodeLoss(run.half_weight_at, soft_targets)
+
+    def _first_frames(self) -> UInt16[np.ndarray, "num_quantizers frames"]:
+        """Some frames of the first step of all processes, evenly spread over its rows."""
+        parts = self.processes.gather([row.codes for row in self.data.batch(0).rows])
+        codes = np.concatenate([row for part in parts for row in part], axis=1)
+        return codes[:, :: -(-codes.shape[1] // _CALIBRATION_FRAMES)]
 
     def keep_code_vectors(self, model: Any, vectors: Tensor) -> None:
         """Store the codec's vectors in a model that takes codes near their mean."""
@@ -133,8 +188,8 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
     def draw_num_quantizers(self, rows: int, random: torch.Generator) -> Int[Tensor, "rows"]:
         """Progressive Sequence Dropout."""
         settings = self.config.dropout
-        dropout = SequenceDropout(settings.probability, settings.include_full)
-        return dropout.draw(rows, self.data.info.num_quantizers, random)
+        dropout = SequenceDropout(settings.probability, settings.include_full, settings.skew)
+        return dropout.draw(rows, self.num_quantizers, random)
 
     def validate(self) -> SpokenValidation | None:
         """Losses of the held-out clips, and speech of the first text."""
@@ -170,7 +225,7 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
     def _losses_of(self, task: TtsTask, batches: Iterable[DrawnRows]) -> dict[str, float]:
         """Means over all targets; "score" is the total. Collective: every rank must call this."""
         task.eval()
-        sums, tokens = dict[str, float](), 0
+        sums, tokens = dict[str, float](), 0.0
         for rows in batches:
             tokens += task.num_tokens(rows)
             with self.autocast():
