@@ -128,6 +128,30 @@ class CatAsr(FolderModel):
         loss = text_loss(self.language_model, states, prompts, targets)
         return AsrOutput(**vars(loss), frame_loss=self._frame_loss(states, prompts, targets))
 
+    def recognition_loss(
+        self,
+        choices: Float[Tensor, "num_quantizers batch frames codebook_size"],
+        num_frames: Sequence[int],
+        texts: Sequence[str],
+    ) -> Float[Tensor, ""]:
+        """CTC losses of letters and phonemes in codes through which a gradient passes.
+
+        Args:
+            choices: codes of the first codebooks as one-hot rows, right-padded with zeros.
+            num_frames: number of frames of each row without padding.
+            texts: what is said in each row, in words that the lexicon has.
+
+        Raises:
+            InputError: the model has no encoder.
+        """
+        tables = self.code_embedding.tables[: len(choices)].to(choices.dtype)
+        frames = torch.einsum("lbtc,lcw->btw", choices, tables)
+        scores = self._scores_of(frames, num_frames)
+        targets = [self.targets(text) for text in texts]
+        phonemes = [self.lexicon.phonemes(text) if self.lexicon else [] for text in texts]
+        letter_loss, phoneme_loss = ctc_losses(scores, num_frames, targets, phonemes)
+        return letter_loss if phoneme_loss is None else letter_loss + phoneme_loss
+
     def _frame_loss(
         self, states: Tensor, prompts: list[Tensor], targets: list[list[int]]
     ) -> Tensor | None:
@@ -146,7 +170,13 @@ class CatAsr(FolderModel):
         kept: Tensor | None,
         visible: Tensor | None = None,
     ) -> FrameScores:
-        """Scores of both heads of the encoder.
+        """Scores of both heads of the encoder."""
+        return self._scores_of(self.code_embedding(audio_codes, kept), num_frames, visible)
+
+    def _scores_of(
+        self, frames: Tensor, num_frames: Sequence[int], visible: Tensor | None = None
+    ) -> FrameScores:
+        """Scores of both heads by embedded frames.
 
         Raises:
             InputError: the model has none.
@@ -155,7 +185,6 @@ class CatAsr(FolderModel):
             raise InputError(
                 "this model has no phoneme scores: it was trained without encoder_layers"
             )
-        frames = self.code_embedding(audio_codes, kept)
         scores: FrameScores = self.frame_encoder(frames, num_frames, visible)
         return scores
 

@@ -42,6 +42,7 @@ from ..speech.text_conditions import EncodedText
 from ..speech.tts_generation import TtsInput
 from .depth import DepthCache, DepthTransformer
 from .depth_loss import PredictedFrames, loss_of_codes, loss_of_ends
+from .drawn_codes import drawn_codes
 from .hidden_dropout import HiddenDropout
 from .text_encoder import SpokenRow, TextEncoder, padded, voice_of
 from .tts_config import CatTtsConfig, TtsBatch, TtsOutput
@@ -120,7 +121,8 @@ class CatTts(FolderModel):
         frames = self._predicted(batch, states, conditions, kept_of_row)
         loss, correct = loss_of_codes(self.depth, self.code_embedding, frames, batch.code_loss)
         num_codes = int(frames.kept.sum())
-        return TtsOutput(loss, num_codes, ends_loss, num_ends, correct, durations)
+        drawn = self._drawn(batch, states, conditions)
+        return TtsOutput(loss, num_codes, ends_loss, num_ends, correct, durations, drawn)
 
     def _temporal_states(
         self, batch: TtsBatch, inputs: Float[Tensor, "batch frames width"]
@@ -149,6 +151,19 @@ class CatTts(FolderModel):
             batch.audio_codes[:, scored],
             kept[:, None].expand(-1, longest)[scored],
         )
+
+    def _drawn(self, batch: TtsBatch, states: Tensor, conditions: Tensor) -> Tensor | None:
+        """Drawn codes of the frames that say the texts."""
+        if not batch.num_drawn:
+            return None
+        positions = torch.arange(batch.audio_codes.shape[-1])
+        prompts = torch.tensor([row.first_frame for row in batch.spoken or ()])
+        counts = torch.tensor(list(batch.num_frames))
+        said = (positions >= prompts[:, None]) & (positions < counts[:, None])
+        hidden = states[:, : len(positions)][said.to(states.device)]
+        first = self.continuation + conditions[said.to(states.device)]
+        start = torch.stack((hidden, first.to(hidden.dtype)), 1)
+        return drawn_codes(self.depth, self.code_embedding, start, batch.num_drawn, batch.draw_seed)
 
     def _conditions(
         self, rows: Sequence[SpokenRow], frames: Float[Tensor, "batch frames width"]

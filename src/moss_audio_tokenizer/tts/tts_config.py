@@ -163,6 +163,9 @@ class TtsBatch:
         spoken: what is said in each row, and when; None without a text encoder.
         visible: frames whose codes are an input of later frames; None for all.
         code_loss: how the codes count.
+        num_drawn: number of codebooks to draw codes from (`tts.drawn_codes`); 0 for none. Needs
+            ``spoken``.
+        draw_seed: seed of these draws.
     """
 
     texts: Sequence[str]
@@ -173,6 +176,8 @@ class TtsBatch:
     spoken: Sequence[SpokenRow] | None = None
     visible: Bool[Tensor, "batch frames"] | None = None
     code_loss: CodeLoss = field(default_factory=CodeLoss)
+    num_drawn: int = 0
+    draw_seed: int = 0
 
 
 @dataclass
@@ -188,6 +193,8 @@ class TtsOutput:
         num_correct: number of codes that the model ranks first, with these weights.
         duration_loss_sum: cross-entropy of the durations of phonemes, summed over these; None
             without a text encoder.
+        drawn: drawn codes (`tts.drawn_codes`) of the frames that say the texts, row after row;
+            None where none are drawn.
     """
 
     codes_loss_sum: Float[Tensor, ""]
@@ -196,3 +203,4 @@ class TtsOutput:
     num_ends: int
     num_correct: Float[Tensor, ""]
     duration_loss_sum: Float[Tensor, ""] | None = None
+    drawn: Float[Tensor, "num_drawn frames codebook_size"] | None = None

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt16
+from jaxtyping import Bool, Float, Int, UInt16
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ...asr import Aligner
 from ...speech.phonemes import AlignedText
@@ -21,6 +22,8 @@ from .speech_trainer import DrawnRows, SpeechTask
 
 # Of the loss of durations, where there is a text encoder.
 _DURATION_WEIGHT = 0.3
+# Number of codebooks whose drawn codes count in the recognition loss: speech is understood by four.
+_DRAWN_CODEBOOKS = 4
 # Share of the words that are read letter by letter, so that words without a pronunciation can be.
 _SPELLED_SHARE = 0.1
 
@@ -44,6 +47,10 @@ class ClipAlignments:
         texts, codes = [text for text, _ in fresh.values()], [part for _, part in fresh.values()]
         self._known |= zip(fresh, self.aligner.align(codes, texts), strict=True)
         return [self._known[_key(clip)] for clip in clips]
+
+    def words(self, row: CodedRow) -> str:
+        """The words of a row's last clip, which has been aligned, without punctuation."""
+        return " ".join(item.word for item in self._known[_key(_last_clip(row))].words)
 
     def spoken(self, row: CodedRow, aligned: AlignedText, spelled: Sequence[bool]) -> SpokenRow:
         """What a row says, with some words spelled."""
@@ -105,13 +112,18 @@ class TtsTask(SpeechTask):
 
         A decision to continue or to end counts as much as a code of the first codebook.
         """
-        output = self.model(self._batch(rows))
+        batch = self._batch(rows)
+        output = self.model(batch)
         codes, end = output.codes_loss_sum / num_tokens, output.end_loss_sum / num_tokens
         accuracy = output.num_correct / num_tokens
         losses = {"total": codes + end, "codes": codes, "end": end, "code_accuracy": accuracy}
         if output.duration_loss_sum is not None:
             losses["durations"] = output.duration_loss_sum / num_tokens
             losses["total"] = losses["total"] + _DURATION_WEIGHT * losses["durations"]
+        if output.drawn is not None:
+            losses["recognition"] = self._recognition_loss(output.drawn, batch, rows) / num_tokens
+            weighted = self.config.recognition_weight * losses["recognition"]
+            losses["total"] = losses["total"] + weighted
         if self._sharded:
             weights = self.model.depth.exits.parameters()
             losses["total"] = losses["total"] + 0.0 * sum(weight.sum() for weight in weights)
@@ -129,7 +141,30 @@ class TtsTask(SpeechTask):
             spoken=self._spoken(rows),
             visible=self._visible(rows),
             code_loss=self.code_loss,
+            num_drawn=self._num_drawn(),
+            # Independent of the draws of `_scored`, `_visible` and `_spoken`.
+            draw_seed=rows.seeds[0] + 3,
         )
+
+    def _num_drawn(self) -> int:
+        wanted = _DRAWN_CODEBOOKS if self.training and self.config.recognition_weight else 0
+        return min(wanted, self.model.config.num_quantizers)
+
+    def _recognition_loss(
+        self, drawn: Float[Tensor, "layers _ codes"], batch: TtsBatch, rows: DrawnRows
+    ) -> Float[Tensor, ""]:
+        """What the aligner's CAT-ASR recognizes in the drawn codes of conditioned rows."""
+        spoken, own = batch.spoken or (), rows.batch.rows
+        counts = [n - row.first_frame for n, row in zip(batch.num_frames, spoken, strict=True)]
+        parts = zip(drawn.split(counts, 1), own, spoken, strict=True)
+        heard = [(part, clip) for part, clip, row in parts if row.conditioned]
+        if self.alignments is None or not heard:
+            return drawn.sum() * 0.0
+        padded = pad_sequence([part.transpose(0, 1) for part, _ in heard], batch_first=True)
+        texts = [self.alignments.words(clip) for _, clip in heard]
+        lengths = [part.shape[1] for part, _ in heard]
+        recognizer = self.alignments.aligner.model
+        return recognizer.recognition_loss(padded.permute(2, 0, 1, 3), lengths, texts)
 
     def _kept(self, rows: DrawnRows) -> Int[Tensor, "rows"]:
         """Number of codebooks that each row keeps."""
