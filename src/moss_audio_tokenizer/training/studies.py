@@ -27,7 +27,12 @@ from .data.data_config import DataConfig
 from .recipes import trainer_for
 from .run_config import RunConfig, override
 from .run_folder import VALIDATION_NAME, as_json, read_recipe
-from .speech.speech_config import BitratesValidation, SpeechTrainingConfig
+from .speech.speech_config import (
+    BitratesValidation,
+    DropoutConfig,
+    SoftTargetsConfig,
+    SpeechTrainingConfig,
+)
 from .speech.speech_recipes import asr_tiny, tts_general
 from .step_memory import step_memory
 from .study_tables import MEMORY_KEY, Rows, Study, plot, table
@@ -117,6 +122,16 @@ def sequence_dropout() -> Study:
     """
     base = _small(tts_general(), 3000, 150, 32)
     base = replace(base, model=replace(base.model, width=192), depth="tiny", aligner="bundled")
+    # As in the paper but for the text encoder: all codebooks and numbers of them count alike.
+    base = replace(
+        base,
+        num_quantizers=0,
+        dropout=DropoutConfig(skew=1.0),
+        scored_share=0.5,
+        hidden_dropout=0.0,
+        soft_targets=SoftTargetsConfig(share=0.0),
+        half_weight_at=0.0,
+    )
     runs = {
         f"p {share:g}": replace(base, dropout=replace(base.dropout, probability=share))
         for share in (0.0, 0.25, 0.5, 1.0)

@@ -10,7 +10,9 @@ import toy_processes
 from safetensors.torch import load_file
 from toy_run import read_log
 from toy_speech import (
+    BOOK,
     KINDS,
+    LAYERS,
     aligned_config,
     encoder_config,
     language_config,
@@ -20,8 +22,10 @@ from toy_speech import (
 
 from moss_audio_tokenizer.speech.phonemes import Lexicon
 from moss_audio_tokenizer.training.recipes import trainer_for
+from moss_audio_tokenizer.training.run_config import override
 from moss_audio_tokenizer.training.speech import tts_trainer
 from moss_audio_tokenizer.training.speech.speech_trainer import _blocks
+from moss_audio_tokenizer.training.speech.tts_trainer import TtsTrainer
 from moss_audio_tokenizer.tts import CatTtsConfig
 
 
@@ -35,8 +39,13 @@ def config_of(kind: str, output: Path, codes: str, **changes):
 
 
 def run(kind: str, output: Path, codes: str, **changes) -> None:
-    with patch.object(tts_trainer, "CatTtsConfig", with_code_vectors):
-        trainer_for(config_of(kind, output, codes, **changes), report=lambda _: None).run()
+    config = config_of(kind, output, codes, **changes)
+    config = override(config, ADDITIONS if kind == "tts_encoder" else ())
+    with (
+        patch.object(tts_trainer, "CatTtsConfig", with_code_vectors),
+        patch.object(TtsTrainer, "code_vectors", code_vectors),
+    ):
+        trainer_for(config, report=lambda _: None).run()
 
 
 def with_code_vectors(**values) -> CatTtsConfig:
@@ -44,6 +53,19 @@ def with_code_vectors(**values) -> CatTtsConfig:
     return CatTtsConfig(**values | {"code_vector_dim": 2})
 
 
+def code_vectors(_: TtsTrainer) -> torch.Tensor:
+    """Of the codes of the toy, which no codec has made."""
+    return torch.randn(LAYERS, BOOK, 5, generator=torch.Generator().manual_seed(0))
+
+
+# Of a small data set: what they draw and divide by must not depend on the number of processes.
+ADDITIONS = (
+    "soft_targets.share=0.5",
+    "half_weight_at=1",
+    "dropout.skew=2",
+    "hidden_dropout=0.2",
+    "num_quantizers=2",
+)
 ALL_KINDS = (*KINDS, "asr_encoder", "tts_encoder")
 
 

@@ -95,7 +95,7 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         model = CatTts(config, self.text, run.seed, aligner.lexicon if aligner else None)
         self.start_weights(model)
         alignments = None if aligner is None else ClipAlignments(aligner)
-        return TtsTask(model, run, alignments, self.code_loss(), self.processes.sharded)
+        return TtsTask(model, run, alignments, self.make_code_loss(), self.processes.sharded)
 
     @property
     def num_quantizers(self) -> int:
@@ -112,31 +112,35 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
             )
         return wanted or known
 
-    def code_loss(self) -> CodeLoss:
+    def make_code_loss(self) -> CodeLoss:
         """How codes count in the loss of this run; the same in all processes.
 
         Raises:
-            ConfigError: soft targets are wanted, but the recipe names no codec.
+            ConfigError: soft targets are wanted, but the recipe names no codec, or of an entropy
+                that the codebooks cannot have.
         """
-        run = self.config
-        if not run.soft_targets.share:
+        run, settings, device = self.config, self.config.soft_targets, self.processes.device
+        if not settings.share:
             return CodeLoss(run.half_weight_at)
-        if not run.data.codec:
-            raise ConfigError("soft_targets.share is set, but data.codec is empty; name one")
-        vectors = self.quantizer.code_vectors().detach()[: self.data.info.num_quantizers]
-        codes = torch.from_numpy(self._first_frames().astype(np.int64))
-        device, settings = self.processes.device, run.soft_targets
+        vectors = self.code_vectors()[: self.data.info.num_quantizers].float().to(device)
+        codes = torch.from_numpy(self._some_frames().astype(np.int64)).to(device)
         soft_targets = SoftTargets.calibrated(
-            vectors.float().to(device),
-            settings.share,
-            settings.entropy,
-            codes.to(device),
-            self.num_quantizers,
+            vectors, settings.share, settings.entropy, codes, self.num_quantizers
         )
         return CodeLoss(run.half_weight_at, soft_targets)
 
-    def _first_frames(self) -> UInt16[np.ndarray, "num_quantizers frames"]:
-        """Some frames of the first step of all processes, evenly spread over its rows."""
+    def code_vectors(self) -> Float[Tensor, "num_quantizers codebook_size latent"]:
+        """The vectors of all codes of the recipe's codec.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        if not self.config.data.codec:
+            raise ConfigError("soft_targets.share is set, but data.codec is empty; name one")
+        return self.quantizer.code_vectors().detach()
+
+    def _some_frames(self) -> UInt16[np.ndarray, "num_quantizers frames"]:
+        """Codes of frames of the first step of all processes, evenly spread over its rows."""
         parts = self.processes.gather([row.codes for row in self.data.batch(0).rows])
         codes = np.concatenate([row for part in parts for row in part], axis=1)
         return codes[:, :: -(-codes.shape[1] // _CALIBRATION_FRAMES)]
