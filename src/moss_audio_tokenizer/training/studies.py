@@ -131,6 +131,7 @@ def sequence_dropout() -> Study:
         hidden_dropout=0.0,
         soft_targets=SoftTargetsConfig(share=0.0),
         half_weight_at=0.0,
+        recognition_weight=0.0,
     )
     runs = {
         f"p {share:g}": replace(base, dropout=replace(base.dropout, probability=share))

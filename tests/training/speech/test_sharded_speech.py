@@ -65,6 +65,7 @@ ADDITIONS = (
     "dropout.skew=2",
     "hidden_dropout=0.2",
     "num_quantizers=2",
+    "recognition_weight=1",
 )
 ALL_KINDS = (*KINDS, "asr_encoder", "tts_encoder")
 

@@ -250,7 +250,7 @@ class TtsTrainingConfig(SpeechTrainingConfig):
         half_weight_at: codebook, counted from 0, whose codes count half as much in the loss as
             those of the first: codebook l has the weight 1 / (1 + l / half_weight_at). Losses are
             divided by the sum of the weights. 0, as in the paper, for equal weights.
-        recognition_weight: weight of the CTC losses of the aligner's CAT-ASR, which is not
+        recognition_weight: with an aligner, weight of the CTC losses of its CAT-ASR, which is not
             trained, on codes that are drawn from the predictions; divided, as the loss of codes,
             by the number of codes. 0, as in the paper, for none.
     """
@@ -279,6 +279,4 @@ class TtsTrainingConfig(SpeechTrainingConfig):
         require(self.num_quantizers >= 0, self, "num_quantizers", "1 or more, or 0 for all")
         most = _MOST_LAYERS
         require(0 <= self.half_weight_at <= most, self, "half_weight_at", f"0 to {most}")
-        usable = bool(self.aligner) or not self.recognition_weight
         require(self.recognition_weight >= 0, self, "recognition_weight", "0 or more")
-        require(usable, self, "recognition_weight", "0 without an aligner")

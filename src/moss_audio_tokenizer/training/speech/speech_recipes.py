@@ -136,6 +136,7 @@ def tts_general() -> TtsTrainingConfig:
         hidden_dropout=0.1,
         soft_targets=SoftTargetsConfig(share=0.5, entropy=1.5),
         half_weight_at=4.0,
+        recognition_weight=2.0,
         validation=BitratesValidation(every=1000, clips=64),
     )
 

@@ -147,8 +147,9 @@ class TtsTask(SpeechTask):
         )
 
     def _num_drawn(self) -> int:
-        wanted = _DRAWN_CODEBOOKS if self.training and self.config.recognition_weight else 0
-        return min(wanted, self.model.config.num_quantizers)
+        if self.alignments is None or not (self.training and self.config.recognition_weight):
+            return 0
+        return min(_DRAWN_CODEBOOKS, self.model.config.num_quantizers)
 
     def _recognition_loss(
         self, drawn: Float[Tensor, "layers _ codes"], batch: TtsBatch, rows: DrawnRows

@@ -173,7 +173,7 @@ class TtsTrainer(SpeechTrainer[TtsTrainingConfig]):
         if folder == "bundled":
             # The installed CAT-ASR shares the file of the installed CAT-TTS.
             model.lexicon = Lexicon.load(find_lexicon(folder))
-        return Aligner(model.to(self.processes.device))
+        return Aligner(model.to(self.processes.device).requires_grad_(False))
 
     def text_of_recipe(self) -> TextCodec:
         """With an aligner, what a lexicon can pronounce: letters, and signs that make pauses."""
