@@ -41,6 +41,12 @@ def test_the_runs_of_a_study_validate_at_its_num_quantizers(name):
         assert config.validation.num_quantizers == study.depths
 
 
+def test_sequence_dropout_is_studied_without_what_else_the_recipe_does():
+    for config in STUDIES["sequence_dropout"]().runs.values():
+        assert (config.dropout.skew, config.soft_targets.share, config.half_weight_at) == (1, 0, 0)
+        assert (config.num_quantizers, config.hidden_dropout, config.scored_share) == (0, 0, 0.5)
+
+
 @pytest.fixture
 def quick_study(monkeypatch, make_recipe):
     """Two runs of three steps."""

@@ -114,10 +114,10 @@ class CatTts(FolderModel):
         kept_of_row = torch.full_like(counts, len(codes)) if given is None else given
         inputs = self.code_embedding(codes, kept_of_row)
         states, conditions, durations = self._temporal_states(batch, inputs)
-        spoken = self.text_encoder is not None
-        ends_loss, num_ends = (
-            (self._nothing(), 0) if spoken else loss_of_ends(self.depth, states, counts)
-        )
+        if self.text_encoder is None:
+            ends_loss, num_ends = loss_of_ends(self.depth, states, counts)
+        else:
+            ends_loss, num_ends = self._nothing(), 0
         frames = self._predicted(batch, states, conditions, kept_of_row)
         loss, correct = loss_of_codes(self.depth, self.code_embedding, frames, batch.code_loss)
         num_codes = int(frames.kept.sum())
@@ -140,8 +140,7 @@ class CatTts(FolderModel):
     ) -> PredictedFrames:
         """The frames whose codes count in the loss."""
         longest, counts = batch.audio_codes.shape[-1], torch.tensor(list(batch.num_frames))
-        scored = torch.arange(longest) < counts[:, None]
-        scored = scored.to(states.device)
+        scored = (torch.arange(longest) < counts[:, None]).to(states.device)
         if batch.scored is not None:
             scored = scored & batch.scored
         known = self.hidden_dropout(conditions[scored])
