@@ -146,8 +146,12 @@ class FakeWhisper:
         if source == "huge":
             raise RuntimeError("no such\nsize")
 
-    def transcribe(self, samples, **settings):
+    supported_languages = ("de", "en")
+
+    def transcribe(self, samples, language, **settings):
         assert samples.dtype == np.float32
+        if language:
+            return [SimpleNamespace(text=language)], None
         return [SimpleNamespace(text=" One, two"), SimpleNamespace(text=" three.")], None
 
 
@@ -157,6 +161,10 @@ def test_whisper_reads_sound_through_its_package(monkeypatch, tmp_path, signals)
     transcribe = load_transcriber("whisper:base")
     assert transcribe(signals[0], 16_000) == "One, two three."
     assert transcribe(signals[0][:100], 16_000) == ""
+    assert load_transcriber("whisper:base@de")(signals[0], 16_000) == "de"
+    assert load_transcriber("whisper:@en")(signals[0], 16_000) == "en"
+    with pytest.raises(InputError, match=r"does not know the language 'english'; expected a code"):
+        load_transcriber("whisper:base@english")
     with pytest.raises(CheckpointError, match=r"no such size.*whisper:FOLDER"):
         load_transcriber("whisper:huge")
     with pytest.raises(CheckpointError, match=r"expected a folder with model\.bin"):

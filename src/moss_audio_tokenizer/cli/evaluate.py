@@ -83,8 +83,8 @@ AsrModel = Annotated[
         "--recogniser",
         metavar="NAME",
         show_default="none",
-        help="Word error rates by whisper[:SIZE|FOLDER], pocketsphinx, cat:FOLDER, a folder or "
-        "hf:NAME for transformers, or MODULE:FUNCTION.",
+        help="Word error rates by whisper[:SIZE|FOLDER][@LANGUAGE], pocketsphinx, "
+        "cat:FOLDER, a folder or hf:NAME for transformers, or MODULE:FUNCTION.",
     ),
 ]
 Preset = Annotated[

@@ -104,8 +104,8 @@ AsrModel = Annotated[
         "--recogniser",
         metavar="NAME",
         show_default="pocketsphinx",
-        help="whisper[:SIZE|FOLDER]; pocketsphinx; pocketsphinx:TEXTS, which knows only the "
-        "words of a text file; cat:FOLDER; hf:NAME or a folder for transformers; or "
+        help="whisper[:SIZE|FOLDER][@LANGUAGE]; pocketsphinx; pocketsphinx:TEXTS, which "
+        "knows only the words of a text file; cat:FOLDER; hf:NAME or a folder for transformers; or "
         "MODULE:FUNCTION; several times for several.",
     ),
 ]

@@ -99,7 +99,7 @@ def _torch_model(loader: str, path: str) -> Any:
 
 
 _ASR_MODELS: _Known = {
-    "whisper": ("[:SIZE|FOLDER]", whisper_transcriber),
+    "whisper": ("[:SIZE|FOLDER][@LANGUAGE]", whisper_transcriber),
     "pocketsphinx": ("[:TEXTS]", pocketsphinx_transcriber),
     "cat": (":FOLDER[@CODEC]", _cat_transcriber),
 }

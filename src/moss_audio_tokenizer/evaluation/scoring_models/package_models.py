@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, InputError
 from ..loading import import_package, reason_of
 
 DEFAULT_WHISPER = "large-v3"
@@ -26,14 +26,17 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
 
     Args:
         name: a size such as "base" or "large-v3", which faster-whisper fetches from the hub once,
-            or a folder in CTranslate2's format; "" is "large-v3".
+            or a folder in CTranslate2's format; "" is "large-v3". Behind an "@" the language that
+            is spoken, such as "base@en"; without it Whisper guesses one for each clip.
 
     Raises:
         CheckpointError: there is no such model.
+        InputError: it does not know the language.
         MissingDependencyError: faster-whisper is not installed.
     """
     module = import_package("faster_whisper", "the ASR model whisper", "faster-whisper", "judges")
-    source = name or DEFAULT_WHISPER
+    size, _, language = name.rpartition("@") if "@" in name else (name, "", "")
+    source = size or DEFAULT_WHISPER
     folder = Path(source)
     # Without a tokenizer of its own faster-whisper would fetch another model's, not say so.
     missing = [name for name in _WHISPER_FILES if not (folder / name).is_file()]
@@ -51,11 +54,22 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
             "files as whisper:FOLDER, or a size such as whisper:base"
         ) from error
 
+    known = ("en", *model.supported_languages)
+    if language and language not in known:
+        raise InputError(
+            f"Whisper {source!r} does not know the language {language!r}; expected a code such as "
+            "en, de or zh behind the @, or none"
+        )
+
     def transcribe(samples: np.ndarray, sampling_rate: int) -> str:
         if len(samples) < _SHORTEST_SECONDS * sampling_rate:
             return ""
         segments, _ = model.transcribe(
-            samples.astype(np.float32), beam_size=1, temperature=0.0, without_timestamps=True
+            samples.astype(np.float32),
+            language=language or None,
+            beam_size=1,
+            temperature=0.0,
+            without_timestamps=True,
         )
         return " ".join(segment.text.strip() for segment in segments)
 
