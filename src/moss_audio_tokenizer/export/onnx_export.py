@@ -22,8 +22,7 @@ from ..files import atomic_path, hash_file
 from ..graphs.graph import OPSET, TYPES
 from ..graphs.onnx_models import build_model
 from ..onnx.folder import folder_path
-from ..onnx.manifest import CODES_TYPES, FORMAT, MANIFEST_NAME, sealed
-from ..onnx.shapes import GRAPHS
+from ..onnx.manifest import CODES_TYPES, FORMAT, GRAPHS, MANIFEST_NAME, sealed
 from ..onnx.tokenizer import OnnxCodec
 from .precision import Distance, compare, probe, require_pytorch_results, write_weights
 

@@ -17,8 +17,8 @@ from ..api.arrays import ARRAYS
 from ..config import CodecConfig
 from ..errors import InputError
 from .folder import OnnxFolder
+from .manifest import Value, given_and_results, rings_of
 from .runtime import Runtime, session_facts
-from .shapes import Value, given_and_results, rings_of
 
 # Bound shapes that are kept ready; each holds little but its inputs and outputs.
 _MOST_BINDINGS = 16

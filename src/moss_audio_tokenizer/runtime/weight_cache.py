@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..model.codec import Codec
-from ..model.stages import StageStack
+from ..model.codec import Codec, StageStack
 from .inference_codec import InferenceCoder, InferenceDecoder, InferenceEncoder
 
 Coder = TypeVar("Coder", bound=InferenceCoder)

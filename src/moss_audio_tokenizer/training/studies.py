@@ -29,8 +29,7 @@ from .run_config import RunConfig, override
 from .run_folder import VALIDATION_NAME, as_json, read_recipe
 from .speech.speech_config import BitratesValidation, SpeechTrainingConfig
 from .speech.speech_recipes import asr_tiny, tts_general
-from .step_memory import step_memory
-from .study_tables import MEMORY_KEY, Rows, Study, plot, table
+from .study_measures import MEMORY_KEY, Rows, Study, plot, step_memory, table
 
 DEPTHS = (1, 2, 4, 8)
 CODEC_MEASURES = {
