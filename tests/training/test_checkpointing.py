@@ -16,6 +16,7 @@ from moss_audio_tokenizer.training.checkpointing import (
     save_final,
     saved_state,
 )
+from moss_audio_tokenizer.training.codec.codebooks import WeightAverage
 from moss_audio_tokenizer.training.codec.codec_config import CodecOptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.codec.codec_state import (
     Training,
@@ -24,7 +25,6 @@ from moss_audio_tokenizer.training.codec.codec_state import (
     load_run,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.ema_codebooks import WeightAverage
 from moss_audio_tokenizer.training.distributed import Processes
 from moss_audio_tokenizer.training.optim import make_optimizer
 

@@ -15,7 +15,8 @@ from . import display, options
 from .failures import needs_extra
 
 if TYPE_CHECKING:
-    from ..evaluation.speed import ClipSpeed, Machine, StepSpeed
+    from ..config.costs import Machine
+    from ..evaluation.speed import ClipSpeed, StepSpeed
 
 
 Untrained = Annotated[
@@ -104,13 +105,13 @@ def _in_torch(
     """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
         from ..hf.torch_codec import TorchCodec
-        from ..runtime.hardware import use_threads
+        from ..runtime.hardware import measure_ceilings, use_threads
     use_threads(threads)
     if untrained is None:
         codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype)
     else:
         codec = TorchCodec.untrained(_configuration(untrained), device, dtype)
-    return codec, lambda: _machine(codec, dtype)
+    return codec, lambda: measure_ceilings(codec.model.device, dtype)
 
 
 def _configuration(name: str) -> Any:
@@ -149,15 +150,6 @@ def _measure(
                 steps += measure_steps(codec, codec.config, machine, chunk, count, num_steps)
                 bar.advance(bar.task_ids[0])
     return machine, clips, steps
-
-
-def _machine(codec: Any, dtype: str) -> "Machine":
-    from dataclasses import asdict
-
-    from ..evaluation.speed import Machine
-    from ..runtime.hardware import measure_ceilings
-
-    return Machine(**asdict(measure_ceilings(codec.model.device, dtype)))
 
 
 def _report(
