@@ -20,6 +20,7 @@ from ..errors import (
     CodesFileError,
     InputError,
     ModelMismatchError,
+    one_line,
 )
 from ..files import atomic_path
 from .codec_choice import CodecChoice, use_one_thread
@@ -65,7 +66,7 @@ class DetokenizeJob:
             try:
                 lines.append(self._write(opened, clips[number], path))
             except (CodesFileError, CodesError) as error:  # one damaged clip costs itself
-                text = " ".join(str(error).split())
+                text = one_line(error)
                 errors.append({"shard": name, "clip": number, "error": text})
             count_clips(1)
         self._write_lines(self._part(name, "errors.jsonl"), map(json.dumps, errors))

@@ -23,7 +23,7 @@ from ..config import (
     released_from_codec_config,
 )
 from ..config.released import LAYOUTS, default_layout
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, one_line
 from ..files import atomic_path
 from ..model.codec import Codec
 from .key_names import (
@@ -134,9 +134,9 @@ class Checkpoint:
         try:
             file = self._stack.enter_context(safe_open(path, framework="pt"))
         except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{path} cannot be read as safetensors ({reason}); copy it again from its source"
+                f"{path} cannot be read as safetensors ({one_line(error)}); copy it again from its "
+                "source"
             ) from error
         twice = sorted(set(self._open).intersection(file.keys()))
         if twice:

@@ -102,15 +102,7 @@ def encode_file(
     info = codec.info
     audio, sound = load_with_info(opened(path), info.sampling_rate, info.num_channels)
     codes = codec.encode(audio, num_quantizers=num_quantizers, chunk_duration=chunk_duration)
-    container = AudioCodes(
-        codes,
-        info.sampling_rate,
-        audio.shape[1],
-        downsample_rate=info.downsample_rate,
-        num_channels=info.num_channels,
-        codebook_size=info.codebook_size,
-        model=info.identity,
-    )
+    container = AudioCodes.of_codec(info, codes, audio.shape[1])
     mixed = 1 == info.num_channels < sound.num_channels
     return container, {"mixed_channels": sound.num_channels} if mixed else {}
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from ..errors import MALFORMED, CodesError, CodesFileError, MissingDependencyError
+from ..errors import MALFORMED, CodesError, CodesFileError, MissingDependencyError, one_line
 from .codec import CodecInfo
 from .container import AudioCodes
 
@@ -182,8 +182,7 @@ def _explained(path: Path) -> Iterator[None]:
     except (tarfile.TarError, *MALFORMED) as error:
         kind = "holds no valid codes" if isinstance(error, CodesError) else "cannot be read"
         raise CodesFileError(
-            f"{str(path)!r} {kind} ({' '.join(str(error).split())}); "
-            "get a whole copy, or tokenize it again"
+            f"{str(path)!r} {kind} ({one_line(error)}); get a whole copy, or tokenize it again"
         ) from error
 
 
@@ -305,8 +304,7 @@ class ParquetShard:
     def facts(self) -> list[dict[str, Any]]:
         """Everything but the codes of all clips; no codes are read."""
         with self._opened() as file:
-            rows: list[dict[str, Any]] = file.read(columns=[*TEXT_KEYS, *_SIZES]).to_pylist()
-            return rows
+            return file.read(columns=[*TEXT_KEYS, *_SIZES]).to_pylist()
 
     def blocks(self) -> list[int]:
         """The number of clips of every block, the unit that is read at once."""

@@ -197,10 +197,8 @@ def manifest_path(folder: Path, name: str) -> Path:
 
 
 def _manifests(folder: Path) -> dict[str, Path]:
-    """The manifests of a folder, by the names of their shards, in order.
-
-    Earlier versions wrote ``NAME.json``, without the underscore.
-    """
+    """The manifests of a folder, by the names of their shards, in order."""
+    # Earlier versions wrote NAME.json, without the underscore.
     former = {path.stem: path for path in folder.glob("*.json") if path.name[0] != "_"}
     found = former | {path.stem[1:]: path for path in folder.glob("_*.json")}
     return {name: found[name] for name in sorted(found)}

@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer
 from safetensors.numpy import load_file, save
 
 from ..codes import CodecInfo
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, one_line
 from ..files import atomic_path, require_file
 
 VECTORS_NAME = "io.safetensors"
@@ -62,8 +62,9 @@ def read_vectors(path: Path) -> GoldenVectors:
     try:
         tensors = load_file(file)
     except Exception as problem:  # of types that NumPy lacks come TypeErrors and AttributeErrors
-        reason = " ".join(str(problem).split())
-        raise CheckpointError(f"{file} cannot be read as golden vectors ({reason})") from problem
+        raise CheckpointError(
+            f"{file} cannot be read as golden vectors ({one_line(problem)})"
+        ) from problem
     try:
         _check_clips(tensors)
         _check_sounds(tensors)

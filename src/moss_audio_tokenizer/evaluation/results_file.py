@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..errors import EvaluationError
-from ..files import atomic_path, lock_file
+from ..files import atomic_path, take_lock
 
 RESULTS = "results.jsonl"
 _LOCK = "run.lock"
@@ -88,15 +88,11 @@ class ResultsFile(Generic[RowType]):
             EvaluationError: another run has the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        taken = EvaluationError(
+            f"{str(self.folder)!r} is in use by another run; wait for its end or name another -o"
+        )
+        lock = take_lock(self.folder / _LOCK, taken)
         try:
-            try:
-                lock_file(lock)
-            except OSError as error:
-                raise EvaluationError(
-                    f"{str(self.folder)!r} is in use by another run; "
-                    "wait for its end or name another -o"
-                ) from error
             self.path.touch()
             # Half-written files of a run that was killed: the lock says that it has ended.
             for left in list(self.folder.rglob(".moss-*.partial")):

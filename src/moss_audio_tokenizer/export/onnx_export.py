@@ -179,8 +179,7 @@ def _target(model: Path, output: Path) -> Iterator[Path]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    return manifest
+    return json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

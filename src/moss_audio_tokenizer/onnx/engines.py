@@ -202,8 +202,7 @@ class OnnxDecoderEngine(OnnxEngine):
 
     def check(self, chunk: Any) -> Int[np.ndarray, "num_quantizers frames"]:
         """Validate a chunk, and return it as an array."""
-        codes: np.ndarray = ARRAYS.as_code_chunk(chunk, self._config)
-        return codes
+        return ARRAYS.as_code_chunk(chunk, self._config)
 
     def step(
         self, chunks: Mapping[int, Int[np.ndarray, "num_quantizers _"]]
@@ -227,8 +226,7 @@ class OnnxEncoderEngine(OnnxEngine):
 
     def check(self, chunk: Any) -> Float[np.ndarray, "channels samples"]:
         """Validate a chunk, which may be empty, and return it as an array."""
-        audio: np.ndarray = ARRAYS.as_waveform_chunk(chunk, self._config.number_channels)
-        return audio
+        return ARRAYS.as_waveform_chunk(chunk, self._config.number_channels)
 
     def step(
         self, chunks: Mapping[int, Float[np.ndarray, "channels _"]]

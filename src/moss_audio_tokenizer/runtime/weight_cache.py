@@ -48,8 +48,7 @@ class InferenceCache:
         made = self._made.get(side)
         if made is None or not stamp.equals(made[0]):
             made = self._made[side] = (stamp, make(_in_float32(codec, side), dtype))
-        coder: Coder = made[1]
-        return coder
+        return made[1]
 
     def clear(self) -> None:
         """Rebuild both at their next use."""

@@ -191,10 +191,7 @@ def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, found: _Members) ->
 
 
 def _beside(name: str, texts: dict[str, bytes]) -> bytes | None:
-    """The text of a sound: of the same name, or of the same name up to the first dot.
-
-    The second is the convention of WebDataset; several sounds of one sample share its texts.
-    """
+    """The text of a sound: of the same name or, as in WebDataset, of that up to the first dot."""
     folder, slash, base = name.rpartition("/")
     sample = folder + slash + base.partition(".")[0]
     return texts.get(name.rpartition(".")[0], texts.get(sample))

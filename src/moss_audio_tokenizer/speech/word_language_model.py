@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..errors import MALFORMED, CheckpointError
+from ..errors import MALFORMED, CheckpointError, one_line
 from ..files import atomic_path, require_file
 
 WORD_LM_NAME = "word_lm.safetensors"
@@ -161,9 +161,8 @@ class WordLanguageModel:
         try:
             return cls(load(path.read_bytes()))
         except (SafetensorError, *MALFORMED) as problem:
-            reason = " ".join(str(problem).split())[:200]
             raise CheckpointError(
-                f"{path} holds no word language model ({reason}); write it again"
+                f"{path} holds no word language model ({one_line(problem, 200)}); write it again"
             ) from problem
 
 

@@ -164,8 +164,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[matrix]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
-        mean: Tensor = state["momentum_buffer"]
-        return mean
+        return state["momentum_buffer"]
 
 
 def orthogonal(

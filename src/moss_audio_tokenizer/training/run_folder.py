@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..files import atomic_path, lock_file
+from ..files import atomic_path, take_lock
 from .checkpointing import newest_run
 from .run_config import RunConfig, as_dict, num_heads
 from .speech.speech_config import DEPTHS
@@ -86,18 +86,14 @@ class RunFolder:
         if not output:
             raise TrainingError("no output folder; set output=DIR")
         self.path = Path(output)
+        taken = TrainingError(
+            f"{output!r} is in use by another run; wait for its end or set another output=DIR"
+        )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = take_lock(self.path / LOCK_NAME, taken)
         except OSError as error:
             raise TrainingError(f"cannot write in {output!r}: {error.strerror}") from error
-        try:
-            lock_file(self._lock)
-        except OSError as error:
-            self.close()
-            raise TrainingError(
-                f"{output!r} is in use by another run; wait for its end or set another output=DIR"
-            ) from error
 
     def close(self) -> None:
         """Let another run have the folder. The lock also ends with the process, however it ends."""
@@ -176,8 +172,7 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def as_json(config: RunConfig) -> dict[str, Any]:
     """The recipe as it comes back from JSON: lists where there were tuples."""
-    value: dict[str, Any] = json.loads(json.dumps(as_dict(config)))
-    return value
+    return json.loads(json.dumps(as_dict(config)))
 
 
 def _trim_log(path: Path, step: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...audio import convert_channels, encode_audio, read_audio, resample
-from ...errors import AudioFileError, InputError, MossAudioError
+from ...errors import AudioFileError, InputError, MossAudioError, one_line
 from ...files import atomic_path
 from ...sources.recordings import Line, find_lines
 from ...sources.tar_shards import ShardWriter
@@ -186,7 +186,7 @@ def _examine(line: Line, wanted: Preparation) -> _Examined | dict[str, Any]:
             extension = f".{wanted.audio_format}"
             audio = encode_audio(samples, rate, extension)
     except (MossAudioError, OSError) as error:
-        return {"path": entry.name, "line": None, "error": " ".join(str(error).split())}
+        return {"path": entry.name, "line": None, "error": one_line(error)}
     keys = {
         **line.keys,
         "domain": entry.domain,
