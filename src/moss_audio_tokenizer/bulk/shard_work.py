@@ -17,9 +17,9 @@ from ..audio import load_audio
 from ..codes import Codec, CodecInfo
 from ..codes.codec import encode_clips
 from ..codes.shards import CodedClip, ShardHead, manifest_path, write_shard
-from ..errors import InputError, MossAudioError
+from ..errors import InputError, MossAudioError, one_line
 from ..manifest import ManifestEntry
-from ..sources.recordings import explain, open_entry
+from ..sources.recordings import open_entry
 from .codec_choice import CodecChoice, file_digest, use_one_thread
 from .job_engines import Outcome, count_clips
 from .shard_plan import PlannedClip, PlannedShard, Tokenizing, cut_batches, read_planned
@@ -211,7 +211,7 @@ def _load(entry: ManifestEntry, info: CodecInfo) -> _Loaded:
 
 
 def _line(entry: ManifestEntry, error: Exception) -> str:
-    return " ".join(explain(entry, error).split())
+    return one_line(entry.explain(error))
 
 
 def _coded(clip: PlannedClip, head: ShardHead, codes: np.ndarray, num_samples: int) -> CodedClip:
