@@ -176,6 +176,16 @@ def is_machine_failure(error: BaseException) -> bool:
     return False
 
 
+def write_file(
+    path: str | os.PathLike[str],
+    content: str | bytes | memoryview,
+    error: ErrorType | None = None,
+) -> None:
+    """Write a file, whole or not at all; arguments and errors are `atomic_path`'s."""
+    with atomic_path(path, error=error) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def take_lock(path: Path, taken: MossAudioError) -> int:
     """Lock a file, which is made if need be, until the descriptor is closed or the process ends.
 

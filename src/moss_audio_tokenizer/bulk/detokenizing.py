@@ -22,7 +22,7 @@ from ..errors import (
     ModelMismatchError,
     one_line,
 )
-from ..files import atomic_path
+from ..files import write_file
 from .codec_choice import CodecChoice, use_one_thread
 from .job_engines import Outcome, RayOptions, Report, Tick, check_engine, count_clips, run_job
 
@@ -82,8 +82,7 @@ class DetokenizeJob:
         return _line(clip, path.relative_to(self.output), rate)
 
     def _write_lines(self, path: Path, lines: Iterable[str]) -> None:
-        with atomic_path(path, error=AudioFileError) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_file(path, "".join(f"{line}\n" for line in lines), AudioFileError)
 
     def is_done(self, name: str) -> bool:
         """Whether a shard's part of the manifest, which is written last, is there."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..codes.shards import manifest_path
 from ..errors import MALFORMED, BulkError, InputError, MossAudioError
-from ..files import atomic_path, take_lock
+from ..files import take_lock, write_file
 from .shard_plan import PlannedShard, write_planned
 
 PLAN_NAME = "plan.json"
@@ -126,13 +126,10 @@ class RunFolder:
 
     def write_json(self, path: Path, values: Any) -> None:
         """Write a JSON file, whole or not at all."""
-        with atomic_path(path, error=BulkError) as temporary:
-            text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
+        write_file(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n", BulkError)
 
     def write_results(self, summary: dict[str, Any], errors: Iterable[dict[str, Any]]) -> None:
         """Write the list of errors, and then the summary: a folder with one is complete."""
-        with atomic_path(self.path / ERRORS_NAME, error=BulkError) as temporary:
-            lines = (json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
-            temporary.write_text("".join(lines), encoding="utf-8")
+        lines = (json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
+        write_file(self.path / ERRORS_NAME, "".join(lines), BulkError)
         self.write_json(self.path / SUMMARY_NAME, summary)

@@ -24,7 +24,7 @@ from ..config import (
 )
 from ..config.released import LAYOUTS, default_layout
 from ..errors import CheckpointError, ConfigError, one_line
-from ..files import atomic_path
+from ..files import atomic_path, write_file
 from ..model.codec import Codec
 from .key_names import (
     SCALES_SUFFIX,
@@ -383,5 +383,4 @@ def write_feature_extractor_config(folder: Path, config: CodecConfig) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(value, indent=2) + "\n")

@@ -160,7 +160,7 @@ def _report(
     as_json: bool,
 ) -> None:
     from ..evaluation import speed
-    from ..files import atomic_path
+    from ..files import write_file
 
     document = speed.as_json(machine, clips, steps)
     table = speed.as_markdown(machine, clips, steps)
@@ -168,8 +168,7 @@ def _report(
         output.mkdir(parents=True, exist_ok=True)
         files = {"bench.json": json.dumps(document, indent=2) + "\n", "bench.md": table}
         for name, text in files.items():
-            with atomic_path(output / name) as beside:
-                beside.write_text(text, "utf-8")
+            write_file(output / name, text)
     if as_json:
         display.print_json(document)
     else:

@@ -222,7 +222,7 @@ def _measured(result: _Result, domain: str) -> _Result:
 
 def _write_report(path: Path, model: str, result: _Result) -> None:
     from ..evaluation import exhibits
-    from ..files import atomic_path
+    from ..files import write_file
 
     name, rate = f"{model} ({result.codec.identity})", result.codec.sampling_rate
     shown = [
@@ -235,8 +235,7 @@ def _write_report(path: Path, model: str, result: _Result) -> None:
     with needs_extra("eval", "--report"), display.progress("writing the report"):
         page = exhibits.build_report(title, command, name, result.samples, shown)
     make_folders([path])
-    with atomic_path(path, error=AudioFileError) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_file(path, page, AudioFileError)
     display.note_large_page(path, "that of a shorter recording is smaller")
 
 

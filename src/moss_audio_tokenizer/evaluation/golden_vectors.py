@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 
 from ..codes import CodecInfo
 from ..errors import CheckpointError, InputError, one_line
-from ..files import atomic_path, require_file
+from ..files import require_file, write_file
 
 VECTORS_NAME = "io.safetensors"
 
@@ -164,8 +164,7 @@ def write_vectors(path: Path, vectors: GoldenVectors, info: CodecInfo) -> None:
         "audio_first3": first.audio[None, :, :samples],
     }
     arrays: dict[str, Any] = {name: np.ascontiguousarray(item) for name, item in tensors.items()}
-    with atomic_path(path, error=CheckpointError) as temporary:
-        temporary.write_bytes(save(arrays, {"identity": info.identity}))
+    write_file(path, save(arrays, {"identity": info.identity}), CheckpointError)
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..errors import EvaluationError
-from ..files import atomic_path, take_lock
+from ..files import take_lock, write_file
 
 RESULTS = "results.jsonl"
 _LOCK = "run.lock"
@@ -134,8 +134,7 @@ class ResultsFile(Generic[RowType]):
         found: dict[Key, RowType] = {}
         for row in rows:
             found.setdefault(row.key, row)
-        with atomic_path(self.path) as beside:
-            beside.write_text("".join(map(_line, found.values())), encoding="utf-8")
+        write_file(self.path, "".join(map(_line, found.values())))
 
 
 def _line(row: ResultRow) -> str:

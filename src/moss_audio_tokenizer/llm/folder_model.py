@@ -22,7 +22,7 @@ from ..checkpoint.stored_weights import (
     with_scales,
 )
 from ..errors import CheckpointError, ConfigError, one_line
-from ..files import atomic_path
+from ..files import atomic_path, write_file
 from ..speech.model_facts import ModelFacts
 from ..speech.phonemes import LEXICON_NAME, Lexicon
 from ..speech.tokens import (
@@ -99,8 +99,7 @@ def save_text(text: TextCodec, folder: Path) -> None:
     elif isinstance(text, PretrainedText):
         facts = {"kind": "pretrained"}
         text.save(folder / TOKENIZER_FOLDER)
-    with atomic_path(folder / TEXT_NAME, error=CheckpointError) as beside:
-        beside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    write_file(folder / TEXT_NAME, json.dumps(facts) + "\n", CheckpointError)
 
 
 def load_text(folder: Path) -> TextCodec:
@@ -183,8 +182,9 @@ class FolderModel(PreTrainedModel):
             with atomic_path(folder / WEIGHTS_NAME, error=CheckpointError) as beside:
                 save_file(tensors, beside, metadata={"format": "pt"})
             self.config.architectures = [type(self).__name__]
-            with atomic_path(folder / CONFIG_NAME, error=CheckpointError) as beside:
-                beside.write_text(self.config.to_json_string(use_diff=False), encoding="utf-8")
+            write_file(
+                folder / CONFIG_NAME, self.config.to_json_string(use_diff=False), CheckpointError
+            )
             save_text(self.text, folder)
             if self.lexicon:
                 with atomic_path(folder / LEXICON_NAME, error=CheckpointError) as beside:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..audio import SOUND_SUFFIXES
 from ..errors import MALFORMED, AudioFileError, InputError
-from ..files import atomic_path, hash_file, printable_path
+from ..files import atomic_path, hash_file, printable_path, write_file
 from ..manifest import ManifestEntry, make_entry
 
 AUDIO_SUFFIXES = SOUND_SUFFIXES
@@ -116,8 +116,8 @@ def _index(path: Path) -> dict[str, Any]:
             return {key: index[key] for key in ("clips", "problems")}
     index = _scan(path, status.st_size)
     text = json.dumps({"identity": identity, **index}, ensure_ascii=False)
-    with suppress(OSError), atomic_path(beside) as temporary:  # read-only folders do without
-        temporary.write_text(text, encoding="utf-8")
+    with suppress(OSError):  # read-only folders do without
+        write_file(beside, text)
     return index
 
 

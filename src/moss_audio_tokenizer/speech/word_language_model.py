@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..errors import MALFORMED, CheckpointError, one_line
-from ..files import atomic_path, require_file
+from ..files import require_file, write_file
 
 WORD_LM_NAME = "word_lm.safetensors"
 # Ids beside those of words: any other word; and what comes before a sentence and after it.
@@ -139,8 +139,7 @@ class WordLanguageModel:
         Raises:
             CheckpointError: it cannot be written.
         """
-        with atomic_path(path, error=CheckpointError) as beside:
-            beside.write_bytes(save(self._tensors, {"kind": "word trigrams"}))
+        write_file(path, save(self._tensors, {"kind": "word trigrams"}), CheckpointError)
 
     @classmethod
     def find(cls, folder: Path) -> "WordLanguageModel | None":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..files import atomic_path, take_lock
+from ..files import take_lock, write_file
 from .checkpointing import newest_run
 from .run_config import RunConfig, as_dict, num_heads
 from .speech.speech_config import DEPTHS
@@ -143,8 +143,7 @@ class RunFolder:
     def begin(self, config: RunConfig, step: int) -> None:
         """Note the recipe and its kind, and cut from the logs what came after ``step``."""
         recipe = {KIND_KEY: config.kind} | as_dict(config)
-        with atomic_path(self.path / RECIPE_NAME, error=TrainingError) as temporary:
-            temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        write_file(self.path / RECIPE_NAME, json.dumps(recipe, indent=2) + "\n", TrainingError)
         for name in (METRICS_NAME, VALIDATION_NAME):
             if (self.path / name).exists():
                 _trim_log(self.path / name, step)
@@ -178,9 +177,8 @@ def as_json(config: RunConfig) -> dict[str, Any]:
 def _trim_log(path: Path, step: int) -> None:
     """Keep the lines up to ``step``: those after it come again, and the last may be torn."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    with atomic_path(path, error=TrainingError) as temporary:
-        kept = "".join(line for line in lines if _is_logged_by(line, step))
-        temporary.write_text(kept, encoding="utf-8")
+    kept = "".join(line for line in lines if _is_logged_by(line, step))
+    write_file(path, kept, TrainingError)
 
 
 def _is_logged_by(line: str, step: int) -> bool:
