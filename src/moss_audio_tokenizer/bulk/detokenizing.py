@@ -159,7 +159,7 @@ def detokenize(
         num_quantizers,
         audio_format,
     )
-    _check(shards.head.model, shards.head.num_quantizers, num_quantizers, job.choice)
+    _check(shards.head.identity, shards.head.num_quantizers, num_quantizers, job.choice)
     _claim(job.output, resume)
     counts = {manifest["name"]: manifest["clips"] for manifest in shards.manifests}
     missing = [name for name in counts if not job.is_done(name)]

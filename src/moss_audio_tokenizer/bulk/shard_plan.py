@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..codes import CodecInfo
 from ..codes.shards import SHARD_FORMATS
 from ..errors import MALFORMED, BulkError, InputError
 from ..files import write_file
@@ -78,6 +79,10 @@ class Tokenizing:
     def values(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self), "splits": list(self.splits)}
+
+    def head_of(self, info: CodecInfo) -> CodecInfo:
+        """What a codec's codes are, of the layers that are kept."""
+        return replace(info, num_quantizers=self.num_quantizers or info.num_quantizers)
 
 
 @dataclass(frozen=True)
