@@ -22,9 +22,9 @@ from .file_jobs import (
     check_outputs,
     find_inputs,
     is_pipe,
+    load_sound,
     make_folders,
     notes,
-    opened,
     plan,
     work_through,
     write_to_pipe,
@@ -172,10 +172,8 @@ def _reconstruct(
     step: Callable[[str], AbstractContextManager[None]],
 ) -> _Result:
     """Encode once with the most layers; fewer layers are the first of these codes."""
-    from ..audio import load_with_info
-
     info = codec.info
-    audio, sound = load_with_info(opened(job.source), info.sampling_rate, info.num_channels)
+    audio, mixed = load_sound(job.source, info)
     layers = layers or [info.num_quantizers]
     versions = []
     with step("encoding"):
@@ -187,8 +185,6 @@ def _reconstruct(
         kbps = info.bitrate(count) / 1000
         versions.append(Version(count, kbps, output, decoded, replaced=output.is_file()))
     _save(versions, info.sampling_rate)
-    is_mixed = 1 == info.num_channels < sound.num_channels
-    mixed = {"mixed_channels": sound.num_channels} if is_mixed else {}
     return _Result(job.source, info, audio, mixed, versions)
 
 
