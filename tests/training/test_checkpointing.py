@@ -16,7 +16,6 @@ from moss_audio_tokenizer.training.checkpointing import (
     save_final,
     saved_state,
 )
-from moss_audio_tokenizer.training.codec.codebooks import WeightAverage
 from moss_audio_tokenizer.training.codec.codec_config import CodecOptimizerConfig, TrainingConfig
 from moss_audio_tokenizer.training.codec.codec_state import (
     Training,
@@ -26,7 +25,7 @@ from moss_audio_tokenizer.training.codec.codec_state import (
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
 from moss_audio_tokenizer.training.distributed import Processes
-from moss_audio_tokenizer.training.optim import make_optimizer
+from moss_audio_tokenizer.training.optim import WeightAverage, make_optimizer
 
 ONE = Processes("cpu")
 

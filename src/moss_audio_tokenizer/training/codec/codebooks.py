@@ -1,4 +1,4 @@
-"""Codebooks: how they start from data, and how they follow the encoder; averages of weights.
+"""Codebooks: how they start from data, and how they follow the encoder.
 
 The start, layer by layer: each looks at the principal directions in which the residual of the
 layers before it varies most, and its codebook is fitted there by k-means, so that every layer
@@ -15,11 +15,11 @@ selected move to where data are, after SoundStream (arXiv 2107.03312). Knows not
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import TrainingError
 from ...model.quantizer import LayeredLinear, QuantizerOutput, ResidualQuantizer
-from ..distributed import Processes, spread_like, whole
+from ..distributed import Processes
 
 _FLATNESS = 4.0
 _ITERATIONS = 12
@@ -224,39 +224,3 @@ class EmaCodebooks:
         books = self._quantizer.codebooks
         books.copy_(torch.where(revived[..., None], fresh, books))
         self.shares.masked_fill_(revived, _REVIVED_SHARE)
-
-
-class WeightAverage:
-    """Exponential moving average: mean += (1 - decay) * (weights - mean), after every step.
-
-    Args:
-        module: the module whose weights are averaged; the average starts with their values.
-        decay: the decay in each step; close to 1 means a long memory.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module = module
-        self._decay = decay
-        self._means = {name: p.detach().clone() for name, p in module.named_parameters()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Add the current weights to the average."""
-        weights = [parameter.detach() for parameter in self._module.parameters()]
-        torch._foreach_lerp_(list(self._means.values()), weights, 1 - self._decay)
-
-    @torch.no_grad()
-    def restart(self, prefix: str = "") -> None:
-        """Start over with the current weights of all names with a prefix, after they were set."""
-        for name, parameter in self._module.named_parameters():
-            if name.startswith(prefix):
-                self._means[name].copy_(parameter)
-
-    def whole_state(self) -> dict[str, Tensor]:
-        """The averages by name on the CPU. Collective: every rank must call this."""
-        return {name: whole(mean).cpu() for name, mean in self._means.items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved state."""
-        for name, parameter in self._module.named_parameters():
-            self._means[name] = spread_like(state[name], parameter.detach())
