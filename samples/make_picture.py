@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from moss_audio_tokenizer import load_audio
-from moss_audio_tokenizer.evaluation.spectrograms import frequency_height, log_mel, shared_scale
+from moss_audio_tokenizer.evaluation.pictures import frequency_height, log_mel, shared_scale
 
 SAMPLE = Path("samples/reading.flac")
 KBPS = (1, 2, 4)

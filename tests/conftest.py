@@ -33,7 +33,7 @@ _CHECKED_IN_TRAINING = (
     "training.data.planning",
     "training.data.audio_rows",
     "training.data.survey",
-    "training.codec.kmeans",
+    "training.codec.codebooks",
 )
 
 

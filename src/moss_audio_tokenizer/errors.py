@@ -109,3 +109,8 @@ class EvaluationError(MossAudioError, RuntimeError):
 
 class BulkError(MossAudioError, RuntimeError):
     """Work on a whole data set cannot start, continue or resume."""
+
+
+def one_line(problem: object, most: int | None = None) -> str:
+    """What another program's error says, in one line, cut to so many characters if need be."""
+    return " ".join(str(problem).split())[:most]

@@ -176,16 +176,41 @@ def is_machine_failure(error: BaseException) -> bool:
     return False
 
 
-def lock_file(descriptor: int) -> None:
-    """Take the lock or raise OSError; the system lets go of it when the process ends."""
-    if sys.platform == "win32":
-        import msvcrt
+def write_file(
+    path: str | os.PathLike[str],
+    content: str | bytes | memoryview,
+    error: ErrorType | None = None,
+) -> None:
+    """Write a file, whole or not at all; arguments and errors are `atomic_path`'s."""
+    with atomic_path(path, error=error) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def take_lock(path: Path, taken: MossAudioError) -> int:
+    """Lock a file, which is made if need be, until the descriptor is closed or the process ends.
+
+    Args:
+        path: the file.
+        taken: the error where another process has the lock.
+
+    Raises:
+        taken: another process has the lock.
+        OSError: the file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise taken from error
+    return descriptor
 
 
 def _temporary_for(

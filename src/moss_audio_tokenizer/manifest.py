@@ -53,6 +53,18 @@ class ManifestEntry:
     member: tuple[int, int] | None = None
     row: int | None = None
 
+    @property
+    def location(self) -> str:
+        """Where the recording is, to tell people."""
+        if self.row is not None:
+            return str(self.path / str(self.row))
+        return str(self.path if self.member is None else self.path.parent / self.name)
+
+    def explain(self, error: Exception) -> str:
+        """A line that says what is wrong with the recording, and which it is."""
+        where = self.location
+        return str(error) if where in str(error) else f"{where!r}: {error}"
+
 
 def read_manifest(
     path: str | Path, split: str | None = None, domain: str | None = None

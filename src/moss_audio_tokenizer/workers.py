@@ -1,6 +1,6 @@
-"""Worker processes of any pool: they leave signals to their parent, and end when it is gone.
+"""Worker processes of any pool: how many the machine has cores for, and how each lives and dies.
 
-Owns how a worker lives and dies; knows nothing of what it works on.
+Knows nothing of what they work on.
 """
 
 import multiprocessing
@@ -11,6 +11,13 @@ import threading
 # A signal to a whole group of processes reaches workers too: so long may their parent still use
 # them to come to an orderly end. Not for ever: a pool ends its last workers by this signal.
 _GRACE_SECONDS = 2.0
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def prepare_worker() -> None:

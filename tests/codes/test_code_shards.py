@@ -6,18 +6,18 @@ import sys
 import numpy as np
 import pytest
 
-from moss_audio_tokenizer.codes import CodecInfo
+from moss_audio_tokenizer.codes import AudioCodes, CodecInfo
 from moss_audio_tokenizer.codes.shards import (
     SHARD_FORMATS,
     CodedClip,
-    ShardHead,
+    head_values,
     read_shards,
     shard_path,
     write_shard,
 )
 from moss_audio_tokenizer.errors import CodesFileError, InputError, MissingDependencyError
 
-HEAD = ShardHead.of(CodecInfo("0123456789abcdef", 8000, 1, 400, 6, 1024), 4)
+HEAD = CodecInfo("0123456789abcdef", 8000, 1, 400, 4, 1024)
 
 
 def clips(count, seed=0, **keys):
@@ -25,7 +25,9 @@ def clips(count, seed=0, **keys):
     made = []
     for number in range(count):
         frames = int(random.integers(1, 9))
-        codes = HEAD.codes(random.integers(0, 1024, (4, frames)), 400 * frames - number % 400)
+        codes = AudioCodes.of_codec(
+            HEAD, random.integers(0, 1024, (4, frames)), 400 * frames - number % 400
+        )
         made.append(CodedClip(codes, f"{seed}-{number}", f"täxt {number}", "asr", **keys))
     return made
 
@@ -44,7 +46,12 @@ def write(tmp_path, shard_format):
             name = f"train-{number:06d}"
             path = write_shard(tmp_path, name, shard_format, head, content)
             split = content[0].split if content else "train"
-            item = {"file": path.name, "split": split, "clips": len(content), "head": head.values}
+            item = {
+                "file": path.name,
+                "split": split,
+                "clips": len(content),
+                "head": head_values(head),
+            }
             (tmp_path / f"{name}.json").write_text(json.dumps(item))
         return tmp_path
 
@@ -88,7 +95,9 @@ def test_the_same_clips_are_the_same_bytes(tmp_path, shard_format):
 
 
 def test_a_code_in_parquet_takes_about_its_bits(tmp_path):
-    codes = HEAD.codes(np.random.default_rng(0).integers(0, 1024, (4, 20_000)), 8_000_000)
+    codes = AudioCodes.of_codec(
+        HEAD, np.random.default_rng(0).integers(0, 1024, (4, 20_000)), 8_000_000
+    )
     path = write_shard(tmp_path, "a", "parquet", HEAD, [CodedClip(codes, "long")])
     assert path.stat().st_size < 1.1 * codes.codes.size * 10 / 8
 

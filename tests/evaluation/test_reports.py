@@ -12,8 +12,11 @@ from moss_audio_tokenizer.errors import AudioError
 from moss_audio_tokenizer.evaluation.clip_results import slug
 from moss_audio_tokenizer.evaluation.exhibits import Version, build_report, quantizers
 from moss_audio_tokenizer.evaluation.metric_registry import measure
-from moss_audio_tokenizer.evaluation.plots import _INCHES, _add_legend, _set_axes, _shortened
-from moss_audio_tokenizer.evaluation.spectrograms import (
+from moss_audio_tokenizer.evaluation.pictures import (
+    _INCHES,
+    _add_legend,
+    _set_axes,
+    _shortened,
     difference_png,
     frequency_height,
     log_mel,

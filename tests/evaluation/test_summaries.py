@@ -10,7 +10,7 @@ import pytest
 from moss_audio_tokenizer.evaluation.clip_results import Row, row_from_json
 from moss_audio_tokenizer.evaluation.codec_report import family, rate_curves, shown_model
 from moss_audio_tokenizer.evaluation.pages import pipe_table, printable
-from moss_audio_tokenizer.evaluation.plots import Curve, draw_figure
+from moss_audio_tokenizer.evaluation.pictures import Curve, draw_figure
 from moss_audio_tokenizer.evaluation.summary import (
     average,
     code_statistics,

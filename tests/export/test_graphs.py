@@ -10,7 +10,7 @@ from onnx import helper
 
 from moss_audio_tokenizer.graphs.graph import OPSET, Graph, value_info
 from moss_audio_tokenizer.graphs.transformer_nodes import StageWriter
-from moss_audio_tokenizer.onnx.shapes import RingShape
+from moss_audio_tokenizer.onnx.manifest import RingShape
 
 CODECS = {
     "mono": {},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moss_audio_tokenizer.config import TransformerStage
-from moss_audio_tokenizer.model.stages import (
+from moss_audio_tokenizer.model.codec import (
     deinterleave,
     interleave,
     patchify,

@@ -12,7 +12,7 @@ import soundfile
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.errors import AudioFileError, InputError
-from moss_audio_tokenizer.sources.recordings import find_recordings, location, open_entry
+from moss_audio_tokenizer.sources.recordings import find_recordings, open_entry
 
 RATE = 8000
 
@@ -57,7 +57,7 @@ def test_tables_are_read_at_random(tmp_path, kind):
     assert {(line.entry.split, line.entry.domain) for line in lines} == {("train", "speech")}
     for seed in (4, 0, 3, 1, 2):
         assert np.array_equal(read(lines[seed]), expected(seed))
-    assert location(lines[3].entry).endswith(f".{kind}/3")
+    assert lines[3].entry.location.endswith(f".{kind}/3")
 
 
 def test_rows_may_name_files_or_have_nothing(tmp_path):

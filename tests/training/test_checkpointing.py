@@ -24,9 +24,8 @@ from moss_audio_tokenizer.training.codec.codec_state import (
     load_run,
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
-from moss_audio_tokenizer.training.codec.ema_codebooks import WeightAverage
 from moss_audio_tokenizer.training.distributed import Processes
-from moss_audio_tokenizer.training.optim import make_optimizer
+from moss_audio_tokenizer.training.optim import WeightAverage, make_optimizer
 
 ONE = Processes("cpu")
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from moss_audio_tokenizer.errors import ConfigError, TrainingError
-from moss_audio_tokenizer.training.codec.ema_codebooks import WeightAverage
 from moss_audio_tokenizer.training.distributed import Processes, set_state, spread_like, whole_state
+from moss_audio_tokenizer.training.optim import WeightAverage
 
 # Every loss: a warm start, the quantizer fitted, discriminators, texts; several passes a step.
 KEYS = (

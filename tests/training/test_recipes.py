@@ -14,7 +14,7 @@ from moss_audio_tokenizer import MossAudioTokenizerModel
 from moss_audio_tokenizer.codes import CodecInfo
 from moss_audio_tokenizer.llm import make_text
 from moss_audio_tokenizer.speech.tokens import LETTERS, PieceText
-from moss_audio_tokenizer.training.codec import kmeans
+from moss_audio_tokenizer.training.codec import codec_trainer
 from moss_audio_tokenizer.training.codec.codec_state import codec_config
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
 from moss_audio_tokenizer.training.recipes import ALIASES, RECIPES, recipe, trainer_for
@@ -80,7 +80,7 @@ def test_the_shipped_models_recipes_run_shortened(name, spoken, tmp_path):
 
 
 def test_the_recipe_with_a_low_band_pass_through_runs_shortened(spoken, tmp_path, monkeypatch):
-    monkeypatch.setattr(kmeans, "_LOW_BAND_ROWS", 64)
+    monkeypatch.setattr(codec_trainer, "_LOW_BAND_ROWS", 64)
     shorter = (*SHORTER, "data.batch_size=16", "max_steps=1", "warm_start.samples=1024")
     lines = []
     files = (f"data.manifest={spoken}", f"output={tmp_path / 'run'}")

@@ -14,8 +14,8 @@ from moss_audio_tokenizer.errors import ConfigError, TrainingError
 from moss_audio_tokenizer.training.codec import validation
 from moss_audio_tokenizer.training.loop import Loop
 from moss_audio_tokenizer.training.recipes import trainer_for
-from moss_audio_tokenizer.training.step_memory import step_memory
 from moss_audio_tokenizer.training.studies import CODEC_MEASURES, DEPTHS, STUDIES, Study, run_study
+from moss_audio_tokenizer.training.study_measures import step_memory
 
 VARIED = {
     "batch": "data",

@@ -159,8 +159,7 @@ class ArrayInputs:
         return np.isfinite(array)
 
     def _as_numpy(self, array: Any) -> np.ndarray:
-        plain: np.ndarray = array
-        return plain
+        return array
 
 
 ARRAYS = ArrayInputs()

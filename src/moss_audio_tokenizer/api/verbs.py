@@ -364,19 +364,17 @@ class CodecVerbs(Generic[Encoded, Decoded]):
         """Codes and hidden states of all rows, padded; streams have no hidden states."""
         codes = [row for row, _ in rows]
         hidden = [states for _, states in rows]
-        output: Encoded = self._encoder_output(
+        return self._encoder_output(
             audio_codes=self._arrays.pad_rows(codes).swapaxes(0, 1),
             audio_codes_lengths=self._arrays.row_lengths(codes),
             encoder_hidden_states=None if hidden[0] is None else self._arrays.pad_rows(hidden),
         )
-        return output
 
     def _decoder_result(self, clips: Sequence[Any]) -> Decoded:
         """Audio of all rows, padded."""
-        output: Decoded = self._decoder_output(
+        return self._decoder_output(
             audio=self._arrays.pad_rows(clips), audio_lengths=self._arrays.row_lengths(clips)
         )
-        return output
 
 
 def _single(rows: Any) -> Any:

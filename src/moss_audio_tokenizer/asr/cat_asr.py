@@ -185,8 +185,7 @@ class CatAsr(FolderModel):
             raise InputError(
                 "this model has no phoneme scores: it was trained without encoder_layers"
             )
-        scores: FrameScores = self.frame_encoder(frames, num_frames, visible)
-        return scores
+        return self.frame_encoder(frames, num_frames, visible)
 
     def _prompts(
         self, audio_codes: Tensor, num_frames: Sequence[int], kept: Tensor | None
@@ -225,8 +224,7 @@ class CatAsr(FolderModel):
         # Without a mask: padding lies behind, and attention is causal.
         prompts = pad_sequence(self._prompts(audio_codes, counts, kept), batch_first=True)
         states = self.language_model.base_model(inputs_embeds=prompts).last_hidden_state
-        scores: Tensor = self.frame_head(states).float().log_softmax(-1)
-        return scores
+        return self.frame_head(states).float().log_softmax(-1)
 
     @torch.no_grad()
     def phoneme_scores(
@@ -252,8 +250,7 @@ class CatAsr(FolderModel):
     ) -> Float[np.ndarray, "steps classes"]:
         """CTC log-probabilities of one clip, as decoding needs them."""
         given = torch.from_numpy(codes).to(self.device)[:, None]
-        scores: np.ndarray = self.frame_scores(given)[0].cpu().numpy()
-        return scores
+        return self.frame_scores(given)[0].cpu().numpy()
 
     def decoder(self, clips: Sequence[Int64[np.ndarray, "num_quantizers _"]]) -> TokenDecoder:
         """Read the frames of clips as one batch, an `asr_decoding.AsrDecoder`.

@@ -5,11 +5,12 @@ scale at -1 and 1. It knows nothing of models or codes, and never imports torch.
 """
 
 from .containers import SOUND_SUFFIXES
-from .cropping import crop_start, load_crop
 from .reading import (
     AudioInfo,
     audio_info,
+    crop_start,
     load_audio,
+    load_crop,
     load_with_info,
     read_audio,
 )

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from ..errors import AudioFileError
+from ..errors import AudioFileError, one_line
 from .containers import Kind
 
 # Containers state lengths in coarse units, and encoders pad: less may be missing than this.
@@ -110,9 +110,8 @@ def _opened_by_av(av: Any, file: BinaryIO, name: str, kind: Kind) -> Iterator[FF
     except (av.error.FFmpegError, ValueError) as problem:
         if isinstance(problem, AudioFileError):
             raise
-        reason = " ".join(str(problem).split())
         raise AudioFileError(
-            f"{name} is damaged, or not {kind.name} ({reason}); get a whole copy"
+            f"{name} is damaged, or not {kind.name} ({one_line(problem)}); get a whole copy"
         ) from problem
 
 
@@ -191,8 +190,7 @@ def _blocks_of(
 
 def _lines(complaints: Any) -> list[str]:
     complaints.seek(0)
-    lines: list[str] = complaints.read(_MAX_COMPLAINTS).decode(errors="replace").splitlines()
-    return lines
+    return complaints.read(_MAX_COMPLAINTS).decode(errors="replace").splitlines()
 
 
 def _failure(complaints: Any, name: str) -> AudioFileError:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int32, Shaped
 from numpy.typing import ArrayLike
 
 from ..errors import AudioError, AudioFileError
-from ..files import atomic_path
+from ..files import write_file
 from .containers import ogg_checksum
 from .samples import (
     as_float_audio,
@@ -59,8 +59,7 @@ def save_audio(
     """
     extension = _check_extension(path)
     data = _encoded(repr(os.fspath(path)), audio, sampling_rate, extension, subtype)
-    with atomic_path(path, error=AudioFileError) as temporary:
-        temporary.write_bytes(data.getbuffer())
+    write_file(path, data.getbuffer(), AudioFileError)
 
 
 def encode_audio(audio: ArrayLike, sampling_rate: int, extension: str) -> bytes:

@@ -20,8 +20,9 @@ from ..errors import (
     CodesFileError,
     InputError,
     ModelMismatchError,
+    one_line,
 )
-from ..files import atomic_path
+from ..files import write_file
 from .codec_choice import CodecChoice, use_one_thread
 from .job_engines import Outcome, RayOptions, Report, Tick, check_engine, count_clips, run_job
 
@@ -65,7 +66,7 @@ class DetokenizeJob:
             try:
                 lines.append(self._write(opened, clips[number], path))
             except (CodesFileError, CodesError) as error:  # one damaged clip costs itself
-                text = " ".join(str(error).split())
+                text = one_line(error)
                 errors.append({"shard": name, "clip": number, "error": text})
             count_clips(1)
         self._write_lines(self._part(name, "errors.jsonl"), map(json.dumps, errors))
@@ -81,8 +82,7 @@ class DetokenizeJob:
         return _line(clip, path.relative_to(self.output), rate)
 
     def _write_lines(self, path: Path, lines: Iterable[str]) -> None:
-        with atomic_path(path, error=AudioFileError) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_file(path, "".join(f"{line}\n" for line in lines), AudioFileError)
 
     def is_done(self, name: str) -> bool:
         """Whether a shard's part of the manifest, which is written last, is there."""
@@ -159,7 +159,7 @@ def detokenize(
         num_quantizers,
         audio_format,
     )
-    _check(shards.head.model, shards.head.num_quantizers, num_quantizers, job.choice)
+    _check(shards.head.identity, shards.head.num_quantizers, num_quantizers, job.choice)
     _claim(job.output, resume)
     counts = {manifest["name"]: manifest["clips"] for manifest in shards.manifests}
     missing = [name for name in counts if not job.is_done(name)]

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..codes import CodecInfo
 from ..codes.shards import SHARD_FORMATS
 from ..errors import MALFORMED, BulkError, InputError
-from ..files import atomic_path
+from ..files import write_file
 from ..manifest import ManifestEntry
 from ..sources.recordings import Line
 from ..sources.tables import row_bytes
@@ -78,6 +79,10 @@ class Tokenizing:
     def values(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self), "splits": list(self.splits)}
+
+    def head_of(self, info: CodecInfo) -> CodecInfo:
+        """What a codec's codes are, of the layers that are kept."""
+        return replace(info, num_quantizers=self.num_quantizers or info.num_quantizers)
 
 
 @dataclass(frozen=True)
@@ -187,8 +192,7 @@ def write_planned(folder: Path, shard: PlannedShard) -> None:
     """Write a shard's part of the plan."""
     clips = [_as_json(clip) for clip in shard.clips]
     values = {"split": shard.split, "clips": clips, "batches": shard.batches}
-    with atomic_path(folder / f"{shard.name}.json", error=BulkError) as temporary:
-        temporary.write_text(json.dumps(values), encoding="utf-8")
+    write_file(folder / f"{shard.name}.json", json.dumps(values), BulkError)
 
 
 def read_planned(folder: Path, name: str) -> PlannedShard:

@@ -55,7 +55,7 @@ def shard_statistics(
         "groups": _groups(groups),
         "seconds": _percentiles(seconds),
         **_bits(shards, counts, sum(seconds)),
-        "model": shards.head.model,
+        "model": shards.head.identity,
         "num_quantizers": shards.head.num_quantizers,
         "layers": layer_use(counts),
     }

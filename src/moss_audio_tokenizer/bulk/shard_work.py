@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..audio import load_audio
-from ..codes import Codec, CodecInfo
+from ..codes import AudioCodes, Codec, CodecInfo
 from ..codes.codec import encode_clips
-from ..codes.shards import CodedClip, ShardHead, manifest_path, write_shard
-from ..errors import InputError, MossAudioError
+from ..codes.shards import CodedClip, head_values, manifest_path, write_shard
+from ..errors import InputError, MossAudioError, one_line
 from ..manifest import ManifestEntry
-from ..sources.recordings import explain, open_entry
+from ..sources.recordings import open_entry
 from .codec_choice import CodecChoice, file_digest, use_one_thread
 from .job_engines import Outcome, count_clips
 from .shard_plan import PlannedClip, PlannedShard, Tokenizing, cut_batches, read_planned
@@ -60,7 +60,7 @@ class TokenizeJob:
         clock = _Clock()
         planned = read_planned(self.folder.plan_path, name)
         found = self._encoded(opened, planned, clock)
-        head = ShardHead.of(opened.info, self.settings.num_quantizers or None)
+        head = self.settings.head_of(opened.info)
         clips = [
             _coded(clip, head, *item)
             for clip, item in zip(planned.clips, found, strict=True)
@@ -125,7 +125,7 @@ class TokenizeJob:
     def _write(
         self,
         planned: PlannedShard,
-        head: ShardHead,
+        head: CodecInfo,
         clips: list[CodedClip],
         errors: list[dict[str, Any]],
     ) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class TokenizeJob:
             if path.is_dir()
             else path.stat().st_size,
             "sha256": file_digest(path),
-            "head": head.values,
+            "head": head_values(head),
             "model": self.made,
             "batching": {"policy": settings.batching, "seconds": settings.batch_seconds},
             "errors": errors,
@@ -211,13 +211,13 @@ def _load(entry: ManifestEntry, info: CodecInfo) -> _Loaded:
 
 
 def _line(entry: ManifestEntry, error: Exception) -> str:
-    return " ".join(explain(entry, error).split())
+    return one_line(entry.explain(error))
 
 
-def _coded(clip: PlannedClip, head: ShardHead, codes: np.ndarray, num_samples: int) -> CodedClip:
+def _coded(clip: PlannedClip, head: CodecInfo, codes: np.ndarray, num_samples: int) -> CodedClip:
     entry = clip.entry
     return CodedClip(
-        head.codes(codes, num_samples),
+        AudioCodes.of_codec(head, codes, num_samples),
         name=entry.name,
         text=entry.text,
         task=entry.task,

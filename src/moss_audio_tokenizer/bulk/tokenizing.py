@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..codes import CodecInfo
-from ..codes.shards import ShardHead, require_format
+from ..codes.shards import head_values, require_format
 from ..errors import BulkError, CodesError, InputError
 from ..sources.recordings import find_recordings
 from .codec_choice import CodecChoice
@@ -163,7 +163,7 @@ def _plan(
     folder: RunFolder, settings: Tokenizing, info: CodecInfo, made: dict[str, Any]
 ) -> dict[str, Any]:
     """The plan of the folder, or a new one."""
-    head = ShardHead.of(info, settings.num_quantizers or None).values
+    head = head_values(settings.head_of(info))
     values = {**settings.values, "source": str(Path(settings.source).absolute())}
     values |= {"model": made, "head": head}
     plan = folder.plan()

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..codes.shards import manifest_path
 from ..errors import MALFORMED, BulkError, InputError, MossAudioError
-from ..files import atomic_path, lock_file
+from ..files import take_lock, write_file
 from .shard_plan import PlannedShard, write_planned
 
 PLAN_NAME = "plan.json"
@@ -48,13 +48,13 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_free(resume)
-            lock = os.open(self.path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            taken = BulkError(f"{str(self.path)!r} is in use by another run; wait for its end")
+            lock = take_lock(self.path / _LOCK_NAME, taken)
         except OSError as error:
             if isinstance(error, MossAudioError):
                 raise
             raise BulkError(f"cannot write in {str(self.path)!r}: {error.strerror}") from error
         try:
-            self._take(lock)
             for folder in (self.plan_path, self.shards_path):
                 folder.mkdir(exist_ok=True)
             yield
@@ -71,14 +71,6 @@ class RunFolder:
             raise InputError(
                 f"{str(self.path)!r} holds a run; continue with --resume, or name another folder"
             )
-
-    def _take(self, lock: int) -> None:
-        try:
-            lock_file(lock)
-        except OSError as error:
-            raise BulkError(
-                f"{str(self.path)!r} is in use by another run; wait for its end"
-            ) from error
 
     def plan(self) -> dict[str, Any] | None:
         """The plan, once it is whole.
@@ -134,13 +126,10 @@ class RunFolder:
 
     def write_json(self, path: Path, values: Any) -> None:
         """Write a JSON file, whole or not at all."""
-        with atomic_path(path, error=BulkError) as temporary:
-            text = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
+        write_file(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n", BulkError)
 
     def write_results(self, summary: dict[str, Any], errors: Iterable[dict[str, Any]]) -> None:
         """Write the list of errors, and then the summary: a folder with one is complete."""
-        with atomic_path(self.path / ERRORS_NAME, error=BulkError) as temporary:
-            lines = (json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
-            temporary.write_text("".join(lines), encoding="utf-8")
+        lines = (json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
+        write_file(self.path / ERRORS_NAME, "".join(lines), BulkError)
         self.write_json(self.path / SUMMARY_NAME, summary)

@@ -23,8 +23,8 @@ from ..config import (
     released_from_codec_config,
 )
 from ..config.released import LAYOUTS, default_layout
-from ..errors import CheckpointError, ConfigError
-from ..files import atomic_path
+from ..errors import CheckpointError, ConfigError, one_line
+from ..files import atomic_path, write_file
 from ..model.codec import Codec
 from .key_names import (
     SCALES_SUFFIX,
@@ -134,9 +134,9 @@ class Checkpoint:
         try:
             file = self._stack.enter_context(safe_open(path, framework="pt"))
         except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{path} cannot be read as safetensors ({reason}); copy it again from its source"
+                f"{path} cannot be read as safetensors ({one_line(error)}); copy it again from its "
+                "source"
             ) from error
         twice = sorted(set(self._open).intersection(file.keys()))
         if twice:
@@ -383,5 +383,4 @@ def write_feature_extractor_config(folder: Path, config: CodecConfig) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(value, indent=2) + "\n")

@@ -15,7 +15,8 @@ from . import display, options
 from .failures import needs_extra
 
 if TYPE_CHECKING:
-    from ..evaluation.speed import ClipSpeed, Machine, StepSpeed
+    from ..config.costs import Machine
+    from ..evaluation.speed import ClipSpeed, StepSpeed
 
 
 Untrained = Annotated[
@@ -104,13 +105,13 @@ def _in_torch(
     """A model in PyTorch, and how to measure the machine with that."""
     with needs_extra("torch", "running a model"):
         from ..hf.torch_codec import TorchCodec
-        from ..runtime.hardware import use_threads
+        from ..runtime.hardware import measure_ceilings, use_threads
     use_threads(threads)
     if untrained is None:
         codec = TorchCodec.from_pretrained(model, device=device, compute_dtype=dtype)
     else:
         codec = TorchCodec.untrained(_configuration(untrained), device, dtype)
-    return codec, lambda: _machine(codec, dtype)
+    return codec, lambda: measure_ceilings(codec.model.device, dtype)
 
 
 def _configuration(name: str) -> Any:
@@ -151,15 +152,6 @@ def _measure(
     return machine, clips, steps
 
 
-def _machine(codec: Any, dtype: str) -> "Machine":
-    from dataclasses import asdict
-
-    from ..evaluation.speed import Machine
-    from ..runtime.hardware import measure_ceilings
-
-    return Machine(**asdict(measure_ceilings(codec.model.device, dtype)))
-
-
 def _report(
     machine: "Machine",
     clips: "list[ClipSpeed]",
@@ -168,7 +160,7 @@ def _report(
     as_json: bool,
 ) -> None:
     from ..evaluation import speed
-    from ..files import atomic_path
+    from ..files import write_file
 
     document = speed.as_json(machine, clips, steps)
     table = speed.as_markdown(machine, clips, steps)
@@ -176,8 +168,7 @@ def _report(
         output.mkdir(parents=True, exist_ok=True)
         files = {"bench.json": json.dumps(document, indent=2) + "\n", "bench.md": table}
         for name, text in files.items():
-            with atomic_path(output / name) as beside:
-                beside.write_text(text, "utf-8")
+            write_file(output / name, text)
     if as_json:
         display.print_json(document)
     else:

@@ -14,6 +14,7 @@ from .file_jobs import (
     Job,
     find_inputs,
     is_pipe,
+    load_sound,
     make_folders,
     opened,
     plan,
@@ -96,23 +97,11 @@ def encode_file(
     codec: "Codec", path: Path, num_quantizers: int | None, chunk_duration: float | None
 ) -> "tuple[AudioCodes, dict[str, Any]]":
     """The codes of a sound file, with all that decoding them takes, and what was mixed for it."""
-    from ..audio import load_with_info
     from ..codes import AudioCodes
 
-    info = codec.info
-    audio, sound = load_with_info(opened(path), info.sampling_rate, info.num_channels)
+    audio, mixed = load_sound(path, codec.info)
     codes = codec.encode(audio, num_quantizers=num_quantizers, chunk_duration=chunk_duration)
-    container = AudioCodes(
-        codes,
-        info.sampling_rate,
-        audio.shape[1],
-        downsample_rate=info.downsample_rate,
-        num_channels=info.num_channels,
-        codebook_size=info.codebook_size,
-        model=info.identity,
-    )
-    mixed = 1 == info.num_channels < sound.num_channels
-    return container, {"mixed_channels": sound.num_channels} if mixed else {}
+    return AudioCodes.of_codec(codec.info, codes, audio.shape[1]), mixed
 
 
 def _file_bytes(codes: "AudioCodes", file_format: str) -> bytes:

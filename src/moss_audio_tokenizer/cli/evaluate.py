@@ -289,9 +289,10 @@ def _plan(
     """What is measured: clips of (split, domain, at most), by metrics and scoring models."""
     require_packages("eval", "measuring", "matplotlib", "pystoi", "scipy")
     from ..evaluation.metric_registry import ALL_METRICS
-    from ..evaluation.run import Plan, default_jobs
+    from ..evaluation.run import Plan
     from ..evaluation.scoring_models import ScoringModelNames
     from ..manifest import read_manifest
+    from ..workers import usable_cores
 
     names = ScoringModelNames(*scoring)
     for name in metrics or []:
@@ -302,7 +303,7 @@ def _plan(
     split, domain, limit = wanted
     clips = read_manifest(manifest, split, domain)[:limit]
     chosen = tuple(metrics or ALL_METRICS)
-    return Plan(clips, openers, chosen, names, jobs or default_jobs(), examples)
+    return Plan(clips, openers, chosen, names, jobs or usable_cores(), examples)
 
 
 def _run(plan: "Plan", output: Path, title: str, as_json: bool, published: bool = False) -> None:

@@ -11,7 +11,14 @@ from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from importlib import import_module
 
-from ..errors import BulkError, MissingDependencyError, MossAudioError, TrainingError, shortened
+from ..errors import (
+    BulkError,
+    MissingDependencyError,
+    MossAudioError,
+    TrainingError,
+    one_line,
+    shortened,
+)
 from ..files import is_machine_failure
 from .display import print_progress_line
 
@@ -47,7 +54,7 @@ def exit_code_of(error: BaseException) -> int:
 
 def message_of(error: BaseException) -> str:
     """What to tell the user, in one line of a bounded length."""
-    text = shortened(" ".join(str(error).split()))
+    text = shortened(one_line(error))
     if isinstance(error, OSError) and error.strerror and not isinstance(error, MossAudioError):
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return shortened(text)

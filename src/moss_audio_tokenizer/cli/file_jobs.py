@@ -12,13 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import InputError
 from . import display
 from .failures import BAD_INPUT, FAILURE, exit_code_of, message_of, print_error, wants_traceback
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..codes import CodecInfo
 
 CODES_SUFFIXES = (".moss", ".safetensors", ".npz")
 AUDIO_SUFFIXES = (".wav", ".flac")
@@ -228,6 +233,19 @@ def _named(files: Sequence[Path], folder: Path) -> list[Found]:
         Found(file, file.relative_to(folder), keep_ending=stems[file.with_suffix("")] > 1)
         for file in files
     ]
+
+
+def load_sound(path: Path, info: "CodecInfo") -> "tuple[np.ndarray, dict[str, int]]":
+    """An input's samples as a codec takes them, and what `notes` needs of channels that were mixed.
+
+    Raises:
+        AudioError, AudioFileError, InputError: it holds no sound that can be used.
+    """
+    from ..audio import load_with_info
+
+    audio, sound = load_with_info(opened(path), info.sampling_rate, info.num_channels)
+    is_mixed = 1 == info.num_channels < sound.num_channels
+    return audio, {"mixed_channels": sound.num_channels} if is_mixed else {}
 
 
 def opened(path: Path) -> Path | io.BytesIO:

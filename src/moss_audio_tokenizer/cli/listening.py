@@ -45,7 +45,7 @@ def listening_test(
     """
     with needs_extra("eval", "a listening test"):
         from ..evaluation.mushra import build_listening_test
-    from ..files import atomic_path
+    from ..files import write_file
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {str(output)!r} should end in .html")
@@ -53,8 +53,7 @@ def listening_test(
     with display.progress("making the page"):
         page = build_listening_test(run, title, system or (), mid_anchor)
     make_folders([output])
-    with atomic_path(output) as beside:
-        beside.write_text(page, encoding="utf-8")
+    write_file(output, page)
     display.print_line(f"{output}: open it in a browser; listeners download their results there")
 
 

@@ -22,9 +22,9 @@ from .file_jobs import (
     check_outputs,
     find_inputs,
     is_pipe,
+    load_sound,
     make_folders,
     notes,
-    opened,
     plan,
     work_through,
     write_to_pipe,
@@ -172,10 +172,8 @@ def _reconstruct(
     step: Callable[[str], AbstractContextManager[None]],
 ) -> _Result:
     """Encode once with the most layers; fewer layers are the first of these codes."""
-    from ..audio import load_with_info
-
     info = codec.info
-    audio, sound = load_with_info(opened(job.source), info.sampling_rate, info.num_channels)
+    audio, mixed = load_sound(job.source, info)
     layers = layers or [info.num_quantizers]
     versions = []
     with step("encoding"):
@@ -187,8 +185,6 @@ def _reconstruct(
         kbps = info.bitrate(count) / 1000
         versions.append(Version(count, kbps, output, decoded, replaced=output.is_file()))
     _save(versions, info.sampling_rate)
-    is_mixed = 1 == info.num_channels < sound.num_channels
-    mixed = {"mixed_channels": sound.num_channels} if is_mixed else {}
     return _Result(job.source, info, audio, mixed, versions)
 
 
@@ -222,7 +218,7 @@ def _measured(result: _Result, domain: str) -> _Result:
 
 def _write_report(path: Path, model: str, result: _Result) -> None:
     from ..evaluation import exhibits
-    from ..files import atomic_path
+    from ..files import write_file
 
     name, rate = f"{model} ({result.codec.identity})", result.codec.sampling_rate
     shown = [
@@ -235,8 +231,7 @@ def _write_report(path: Path, model: str, result: _Result) -> None:
     with needs_extra("eval", "--report"), display.progress("writing the report"):
         page = exhibits.build_report(title, command, name, result.samples, shown)
     make_folders([path])
-    with atomic_path(path, error=AudioFileError) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_file(path, page, AudioFileError)
     display.note_large_page(path, "that of a shorter recording is smaller")
 
 

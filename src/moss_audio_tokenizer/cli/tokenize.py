@@ -3,7 +3,6 @@
 Owns options and looks; the work is `bulk`'s.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,10 +183,9 @@ def _layers(choice: Any, parts: str, num_quantizers: int | None, kbps: float | N
 
 def default_workers(device: str) -> int:
     """A process for each core that this one may use; on a GPU one, which is enough to fill it."""
-    if device != "cpu":
-        return 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    from ..workers import usable_cores
+
+    return usable_cores() if device == "cpu" else 1
 
 
 def ray_options(address: str, gpus: float | None, device: str, cpus: int) -> Any:

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import CodesFileError
+from ..errors import CodesFileError, one_line
 from .moss_format import StoredCodes, checksum_of
 
 _DESCRIPTION = "moss_audio_codes"
@@ -134,7 +134,7 @@ def _stored(codes: np.ndarray, description: str, path: Path) -> StoredCodes:
 
 def unreadable(path: str | PathLike[str], reason: object) -> CodesFileError:
     """The error for a file that holds no codes."""
-    text = " ".join(str(reason).split())
+    text = one_line(reason)
     return CodesFileError(
         f"{str(path)!r} cannot be read as codes in {Path(path).suffix} ({text}); "
         "copy or encode it again"

@@ -176,8 +176,7 @@ class ArrayCodec:
 
     def _array(self, values: Any) -> np.ndarray:
         """A result of the model as a NumPy array."""
-        array: np.ndarray = values
-        return array
+        return values
 
     def _engine(self, engine: StepEngine) -> StepEngine:
         """An engine of the model whose results are NumPy arrays."""
@@ -186,8 +185,7 @@ class ArrayCodec:
     @property
     def config(self) -> CodecConfig:
         """How the codec is built."""
-        config: CodecConfig = self.model._codec_config()
-        return config
+        return self.model._codec_config()
 
     @property
     def info(self) -> CodecInfo:

@@ -1,10 +1,10 @@
 """A shard of codes: what its clips are, and its three formats.
 
-Owns `CodedClip`, `ShardHead`, and how a shard is written and read as Parquet, as a tar of .moss
-files each beside a JSON file (WebDataset), and as a folder of them. A row of Parquet is a clip, its
-codes lists of lists, the first axis that of the codebooks; a dictionary of the codebook's entries
-makes a code take as many bits as in .moss; pages have checksums. pyarrow (the extra ``bulk``) is
-imported when a shard is written or read.
+Owns `CodedClip`, what all clips of a shard share, and how a shard is written and read as Parquet,
+as a tar of .moss files each beside a JSON file (WebDataset), and as a folder of them. A row of
+Parquet is a clip, its codes lists of lists, the first axis that of the codebooks; a dictionary of
+the codebook's entries makes a code take as many bits as in .moss; pages have checksums. pyarrow
+(the extra ``bulk``) is imported when a shard is written or read.
 """
 
 import io
@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
 
-from ..errors import MALFORMED, CodesError, CodesFileError, MissingDependencyError
+from ..errors import MALFORMED, CodesError, CodesFileError, MissingDependencyError, one_line
 from .codec import CodecInfo
 from .container import AudioCodes
 
@@ -71,83 +70,37 @@ class CodedClip:
 _MAX_NUMBER = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class ShardHead:
-    """What all clips of a shard share.
+def head_values(head: CodecInfo) -> dict[str, Any]:
+    """What all clips of a shard share, as plain values, with the order of axes.
 
-    Attributes:
-        model: identity of the model (`CodecInfo.identity`).
-        sampling_rate: samples a second and channel.
-        num_channels: channels of the audio.
-        downsample_rate: samples a frame and channel.
-        num_quantizers: layers of codes in the shard, which may be fewer than the model has.
-        codebook_size: entries of each codebook.
+    Its num_quantizers are the layers in the shard, which may be fewer than the model has.
     """
+    rates = asdict(head)
+    return {"model": rates.pop("identity")} | rates | {"axis_order": list(AXIS_ORDER)}
 
-    model: str
-    sampling_rate: int
-    num_channels: int
-    downsample_rate: int
-    num_quantizers: int
-    codebook_size: int
 
-    @classmethod
-    def of(cls, info: CodecInfo, num_quantizers: int | None = None) -> "ShardHead":
-        """The head of shards that a codec fills."""
-        layers = num_quantizers or info.num_quantizers
-        rates = (info.sampling_rate, info.num_channels, info.downsample_rate)
-        return cls(info.identity, *rates, layers, info.codebook_size)
+def read_head(values: Any, where: str) -> CodecInfo:
+    """The inverse of `head_values`.
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """As plain values, with the order of axes."""
-        return asdict(self) | {"axis_order": list(AXIS_ORDER)}
-
-    @classmethod
-    def from_values(cls, values: Any, where: str) -> "ShardHead":
-        """The inverse of `values`.
-
-        Raises:
-            CodesFileError: they are those of another format.
-        """
-        try:
-            found = dict(values)
-            if tuple(found.pop("axis_order")) != AXIS_ORDER:
-                raise ValueError(f"its axes are not {', '.join(AXIS_ORDER)}")
-            head = cls(**found)
-            head._check_values()
-            return head
-        except (TypeError, ValueError, KeyError) as error:
-            raise CodesFileError(f"{where} does not describe codes ({error})") from error
-
-    def _check_values(self) -> None:
-        for name, value in asdict(self).items():
-            if name == "model":
-                if not isinstance(value, str):
-                    raise ValueError("model is not a text")
-            elif type(value) is not int or not 0 < value <= _MAX_NUMBER:
+    Raises:
+        CodesFileError: they are those of another format.
+    """
+    try:
+        found = dict(values)
+        if tuple(found.pop("axis_order")) != AXIS_ORDER:
+            raise ValueError(f"its axes are not {', '.join(AXIS_ORDER)}")
+        model = found.pop("model")
+        if not isinstance(model, str):
+            raise ValueError("model is not a text")
+        for name, value in found.items():
+            if type(value) is not int or not 0 < value <= _MAX_NUMBER:
                 raise ValueError(f"{name} is not a number from 1 to {_MAX_NUMBER}")
-
-    def codes(
-        self, codes: Integer[np.ndarray, "num_quantizers frames"], num_samples: int
-    ) -> AudioCodes:
-        """Codes of a clip with all that decoding them takes.
-
-        Raises:
-            CodesError: the parts do not fit together.
-        """
-        return AudioCodes(
-            codes,
-            self.sampling_rate,
-            num_samples,
-            downsample_rate=self.downsample_rate,
-            num_channels=self.num_channels,
-            codebook_size=self.codebook_size,
-            model=self.model,
-        )
+        return CodecInfo(identity=model, **found)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CodesFileError(f"{where} does not describe codes ({error})") from error
 
 
-def write_tar(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
+def write_tar(path: Path, head: CodecInfo, clips: Sequence[CodedClip]) -> None:
     """Write a shard as a tar; the same bytes for the same clips."""
     with (
         path.open("wb") as file,
@@ -159,16 +112,18 @@ def write_tar(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
             archive.addfile(member, io.BytesIO(data))
 
 
-def write_folder(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
+def write_folder(path: Path, head: CodecInfo, clips: Sequence[CodedClip]) -> None:
     """Write a shard as a folder, which must not be there yet."""
     path.mkdir()
     for name, data in _files(head, clips):
         (path / name).write_bytes(data)
 
 
-def _files(head: ShardHead, clips: Sequence[CodedClip]) -> Iterator[tuple[str, bytes]]:
+def _files(head: CodecInfo, clips: Sequence[CodedClip]) -> Iterator[tuple[str, bytes]]:
     for number, clip in enumerate(clips):
-        said = json.dumps(clip.facts | {"head": head.values}, ensure_ascii=False, sort_keys=True)
+        said = json.dumps(
+            clip.facts | {"head": head_values(head)}, ensure_ascii=False, sort_keys=True
+        )
         yield f"{number:08d}.json", said.encode()
         yield f"{number:08d}.moss", clip.codes.to_bytes()
 
@@ -182,8 +137,7 @@ def _explained(path: Path) -> Iterator[None]:
     except (tarfile.TarError, *MALFORMED) as error:
         kind = "holds no valid codes" if isinstance(error, CodesError) else "cannot be read"
         raise CodesFileError(
-            f"{str(path)!r} {kind} ({' '.join(str(error).split())}); "
-            "get a whole copy, or tokenize it again"
+            f"{str(path)!r} {kind} ({one_line(error)}); get a whole copy, or tokenize it again"
         ) from error
 
 
@@ -231,7 +185,7 @@ class PackedShard:
     def _said(self, number: int) -> dict[str, Any]:
         with _explained(self.path):
             said = json.loads(self._bytes(f"{number:08d}.json"))
-            ShardHead.from_values(said.pop("head"), f"'{self.path}/{number:08d}.json'")
+            read_head(said.pop("head"), f"'{self.path}/{number:08d}.json'")
             return {key: said[key] for key in (*TEXT_KEYS, *_SIZES)}
 
     def _bytes(self, name: str) -> bytes:
@@ -257,14 +211,14 @@ class PackedShard:
         return self._found
 
 
-def write_parquet(path: Path, head: ShardHead, clips: Sequence[CodedClip]) -> None:
+def write_parquet(path: Path, head: CodecInfo, clips: Sequence[CodedClip]) -> None:
     """Write a shard; the same bytes for the same clips."""
     arrow, parquet = parquet_libraries()
     facts = [clip.facts for clip in clips]
     columns = {key: arrow.array([fact[key] for fact in facts], arrow.string()) for key in TEXT_KEYS}
     columns |= {key: arrow.array([fact[key] for fact in facts], arrow.int64()) for key in _SIZES}
     columns["codes"] = _nested(arrow, [clip.codes.codes for clip in clips], head.num_quantizers)
-    described = json.dumps({"format": _FORMAT, **head.values}, sort_keys=True)
+    described = json.dumps({"format": _FORMAT, **head_values(head)}, sort_keys=True)
     table = arrow.table(columns).replace_schema_metadata({METADATA_KEY: described.encode()})
     parquet.write_table(
         table,
@@ -305,8 +259,7 @@ class ParquetShard:
     def facts(self) -> list[dict[str, Any]]:
         """Everything but the codes of all clips; no codes are read."""
         with self._opened() as file:
-            rows: list[dict[str, Any]] = file.read(columns=[*TEXT_KEYS, *_SIZES]).to_pylist()
-            return rows
+            return file.read(columns=[*TEXT_KEYS, *_SIZES]).to_pylist()
 
     def blocks(self) -> list[int]:
         """The number of clips of every block, the unit that is read at once."""
@@ -317,14 +270,14 @@ class ParquetShard:
     def read(self, block: int) -> list[CodedClip]:
         """The clips of a block."""
         with self._opened() as file:
-            head = ShardHead.from_values(self._description(file), repr(str(self.path)))
+            head = read_head(self._description(file), repr(str(self.path)))
             table = file.read_row_group(block, columns=[*TEXT_KEYS, *_SIZES, "codes"])
             texts = table.select([*TEXT_KEYS, "num_samples"]).to_pylist()
             arrays = _arrays(table.column("codes").combine_chunks(), head.num_quantizers)
             clips = []
             for codes, said in zip(arrays, texts, strict=True):
                 num_samples = said.pop("num_samples")
-                clips.append(CodedClip(head.codes(codes, num_samples), **said))
+                clips.append(CodedClip(AudioCodes.of_codec(head, codes, num_samples), **said))
             return clips
 
     @contextmanager

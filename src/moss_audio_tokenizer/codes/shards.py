@@ -14,12 +14,14 @@ from typing import Any, NamedTuple, overload
 
 from ..errors import MALFORMED, CodesFileError, InputError
 from ..files import atomic_path
+from .codec import CodecInfo
 from .shard_formats import (
     CodedClip,
     PackedShard,
     ParquetShard,
-    ShardHead,
+    head_values,
     parquet_libraries,
+    read_head,
     write_folder,
     write_parquet,
     write_tar,
@@ -29,8 +31,8 @@ __all__ = [
     "SHARD_FORMATS",
     "CodeShards",
     "CodedClip",
-    "ShardHead",
     "has_code_shards",
+    "head_values",
     "manifest_path",
     "read_shards",
     "require_format",
@@ -41,7 +43,7 @@ __all__ = [
 
 class _ShardFormat(NamedTuple):
     suffix: str
-    write: Callable[[Path, ShardHead, Sequence[CodedClip]], None]
+    write: Callable[[Path, CodecInfo, Sequence[CodedClip]], None]
 
 
 SHARD_FORMATS = {
@@ -67,7 +69,7 @@ def require_format(shard_format: str) -> None:
 
 
 def write_shard(
-    folder: Path, name: str, shard_format: str, head: ShardHead, clips: Sequence[CodedClip]
+    folder: Path, name: str, shard_format: str, head: CodecInfo, clips: Sequence[CodedClip]
 ) -> Path:
     """Write a shard, in place of one that is there; returns its path.
 
@@ -108,7 +110,7 @@ class CodeShards(Sequence[CodedClip]):
 
     def __init__(self, manifests: Sequence[tuple[Path, dict[str, Any]]]) -> None:
         self.manifests = [manifest for _, manifest in manifests]
-        heads = {_head(path, manifest) for path, manifest in manifests}
+        heads = {read_head(manifest["head"], str(path)) for path, manifest in manifests}
         if len(heads) != 1:
             raise CodesFileError(
                 f"{manifests[0][0].parent} holds shards of different models or numbers of layers; "
@@ -197,10 +199,8 @@ def manifest_path(folder: Path, name: str) -> Path:
 
 
 def _manifests(folder: Path) -> dict[str, Path]:
-    """The manifests of a folder, by the names of their shards, in order.
-
-    Earlier versions wrote ``NAME.json``, without the underscore.
-    """
+    """The manifests of a folder, by the names of their shards, in order."""
+    # Earlier versions wrote NAME.json, without the underscore.
     former = {path.stem: path for path in folder.glob("*.json") if path.name[0] != "_"}
     found = former | {path.stem[1:]: path for path in folder.glob("_*.json")}
     return {name: found[name] for name in sorted(found)}
@@ -284,10 +284,6 @@ def _check_manifest(item: dict[str, Any], name: str) -> None:
     if not 0 <= item["seconds"] < 1e15 or not isinstance(item["split"], str):
         raise ValueError("its length or split cannot be")
     item["head"]
-
-
-def _head(path: Path, manifest: dict[str, Any]) -> ShardHead:
-    return ShardHead.from_values(manifest["head"], str(path))
 
 
 def _opened(path: Path) -> ParquetShard | PackedShard:

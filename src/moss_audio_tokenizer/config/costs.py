@@ -1,10 +1,11 @@
 """What a codec costs at least: bytes to read and operations to do, counted from its configuration.
 
-Owns the counting; speeds of machines are the callers'. An addition and a multiplication are two
-operations; what is linear in the channels (norms, activations) is left out.
+Owns the counting, and the time that it takes at least; the callers measure machines. An addition
+and a multiplication are two operations; what is linear in the channels (norms, activations) is left
+out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .codec import CodecConfig, TransformerStage
@@ -27,6 +28,27 @@ class Cost:
     def seconds(self, bytes_a_second: float, operations_a_second: float) -> float:
         """The least time: reading and computing may overlap."""
         return max(self.num_bytes / bytes_a_second, self.operations / operations_a_second)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The most that a machine does in one precision.
+
+    Attributes:
+        name: the device and the precision, for people.
+        bytes_a_second: read from memory.
+        operations_a_second: in large products.
+        bytes_a_value: of weights, keys and values.
+    """
+
+    name: str
+    bytes_a_second: float
+    operations_a_second: float
+    bytes_a_value: int
+
+    def floor_seconds(self, costs: Sequence[Cost]) -> float:
+        """The least time for parts that run one after the other."""
+        return sum(c.seconds(self.bytes_a_second, self.operations_a_second) for c in costs)
 
 
 def step_costs(

@@ -1,6 +1,6 @@
 """What a run of codecs leaves behind: summary.json, summary.md, summary.csv, plots, report.html.
 
-Owns their contents; the numbers are `summary.py`'s, the looks `pages.py`'s, `plots.py`'s and
+Owns their contents; the numbers are `summary.py`'s, the looks `pages.py`'s, `pictures.py`'s and
 `exhibits.py`'s.
 """
 
@@ -14,7 +14,7 @@ from .clip_results import Row, name_slug, read_codes, slug, version_file
 from .exhibits import Version, beginning, describe, exhibit_html, original_version, quantizers
 from .metric_registry import METRICS
 from .pages import Figure, Report, Section
-from .plots import Curve, draw_figure
+from .pictures import Curve, draw_figure
 from .published import OURS, PUBLISHED, published_codecs
 from .results_file import failure_lines
 from .run import Outcome

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import atomic_path
+from ..files import write_file
 from ..manifest import ManifestEntry, manifest_lines, read_manifest
 from .text_normalization import text_lines
 
@@ -62,8 +62,7 @@ def write_manifest(name: str, folder: Path, output: Path) -> PreparedSet:
         raise InputError(f"{str(folder)!r} is not laid out as {name}: expected {layout}")
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(output) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_file(output, text)
     return PreparedSet(len(lines), tuple(absent))
 
 

@@ -1,6 +1,6 @@
 """Sounds on a page: a player, a spectrogram and figures for every version of a clip.
 
-Owns the cards; pictures are from `spectrograms`, numbers from `metric_registry`. Knows nothing of
+Owns the cards; pictures are from `pictures`, numbers from `metric_registry`. Knows nothing of
 codecs.
 """
 
@@ -18,7 +18,7 @@ from ..audio import convert_channels, read_audio, resample, save_audio
 from ..errors import AudioError
 from .metric_registry import METRICS
 from .pages import Report, Section, Table, data_url
-from .spectrograms import (
+from .pictures import (
     DIFFERENCE_DECIBELS,
     difference_png,
     frequency_height,

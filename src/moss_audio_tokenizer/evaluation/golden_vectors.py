@@ -13,8 +13,8 @@ from jaxtyping import Float, Integer
 from safetensors.numpy import load_file, save
 
 from ..codes import CodecInfo
-from ..errors import CheckpointError, InputError
-from ..files import atomic_path, require_file
+from ..errors import CheckpointError, InputError, one_line
+from ..files import require_file, write_file
 
 VECTORS_NAME = "io.safetensors"
 
@@ -62,8 +62,9 @@ def read_vectors(path: Path) -> GoldenVectors:
     try:
         tensors = load_file(file)
     except Exception as problem:  # of types that NumPy lacks come TypeErrors and AttributeErrors
-        reason = " ".join(str(problem).split())
-        raise CheckpointError(f"{file} cannot be read as golden vectors ({reason})") from problem
+        raise CheckpointError(
+            f"{file} cannot be read as golden vectors ({one_line(problem)})"
+        ) from problem
     try:
         _check_clips(tensors)
         _check_sounds(tensors)
@@ -163,8 +164,7 @@ def write_vectors(path: Path, vectors: GoldenVectors, info: CodecInfo) -> None:
         "audio_first3": first.audio[None, :, :samples],
     }
     arrays: dict[str, Any] = {name: np.ascontiguousarray(item) for name, item in tensors.items()}
-    with atomic_path(path, error=CheckpointError) as temporary:
-        temporary.write_bytes(save(arrays, {"identity": info.identity}))
+    write_file(path, save(arrays, {"identity": info.identity}), CheckpointError)
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -19,7 +19,7 @@ from .clip_results import slug
 from .codec_report import RATE_TICKS
 from .mushra import LOW_ANCHOR, MID_ANCHOR, REFERENCE
 from .pages import Figure, Report, Section, Table
-from .plots import Curve, draw_figure
+from .pictures import Curve, draw_figure
 from .results_file import RESULTS, as_number, as_text
 from .summary import average, domain_heading, speech_first
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from ..errors import CheckpointError, InputError, MissingDependencyError
+from ..errors import CheckpointError, InputError, MissingDependencyError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -109,14 +109,9 @@ def _refusals(message: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:  # of torchaudio, which some models need
-        raise MissingDependencyError(f"{message} ({reason_of(error)})") from error
+        raise MissingDependencyError(f"{message} ({one_line(error, 300)})") from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{message} ({reason_of(error)})") from error
-
-
-def reason_of(error: Exception) -> str:
-    """What an error says, on one line that is not too long."""
-    return " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{message} ({one_line(error, 300)})") from error
 
 
 def transformers_class(name: str) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..files import atomic_path
+from ..files import write_file
 
 # The policy makes the promise checkable: a browser refuses whatever is not inside the page.
 _PAGE = Template("""<!doctype html>
@@ -136,8 +136,7 @@ class Report:
         files |= {"summary.md": text, "report.html": self.html()}
         for name, content in files.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            with atomic_path(folder / name) as temporary:
-                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            write_file(folder / name, content)
         return text
 
 

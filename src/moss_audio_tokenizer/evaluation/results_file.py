@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..errors import EvaluationError
-from ..files import atomic_path, lock_file
+from ..files import take_lock, write_file
 
 RESULTS = "results.jsonl"
 _LOCK = "run.lock"
@@ -88,15 +88,11 @@ class ResultsFile(Generic[RowType]):
             EvaluationError: another run has the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        taken = EvaluationError(
+            f"{str(self.folder)!r} is in use by another run; wait for its end or name another -o"
+        )
+        lock = take_lock(self.folder / _LOCK, taken)
         try:
-            try:
-                lock_file(lock)
-            except OSError as error:
-                raise EvaluationError(
-                    f"{str(self.folder)!r} is in use by another run; "
-                    "wait for its end or name another -o"
-                ) from error
             self.path.touch()
             # Half-written files of a run that was killed: the lock says that it has ended.
             for left in list(self.folder.rglob(".moss-*.partial")):
@@ -138,8 +134,7 @@ class ResultsFile(Generic[RowType]):
         found: dict[Key, RowType] = {}
         for row in rows:
             found.setdefault(row.key, row)
-        with atomic_path(self.path) as beside:
-            beside.write_text("".join(map(_line, found.values())), encoding="utf-8")
+        write_file(self.path, "".join(map(_line, found.values())))
 
 
 def _line(row: ResultRow) -> str:

@@ -5,7 +5,6 @@ at the end are `codec_report.py`'s. A row counts as done when its codec, its cli
 and its scoring models are unchanged, nothing failed, and every metric that is asked for is there.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from math import isnan
@@ -196,12 +195,6 @@ def _notes(metrics: Sequence[str]) -> list[str]:
         f"(pip install {package}; it needs a C compiler)"
         for name, package in missing_packages(metrics).items()
     ]
-
-
-def default_jobs() -> int:
-    """As many processes as there are cores for this one."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
 def check_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..codes import CodecInfo, StreamingCodec
 from ..config import CodecConfig, TransformerStage
-from ..config.costs import SIDES, Cost, clip_costs, step_costs
+from ..config.costs import SIDES, Machine, clip_costs, step_costs
 from .pages import pipe_table
 
 # Enough for a 99th percentile that is not just the slowest.
@@ -26,27 +26,6 @@ _STEPS = 120
 _READ_BYTES = 400_000_000
 _MATRIX = 1024
 _RUNS = 8
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Ceilings of the machine for the precision that is measured.
-
-    Attributes:
-        name: for people.
-        bytes_a_second: read from memory.
-        operations_a_second: in large products.
-        bytes_a_value: of weights, keys and values.
-    """
-
-    name: str
-    bytes_a_second: float
-    operations_a_second: float
-    bytes_a_value: int
-
-    def floor_seconds(self, costs: Sequence[Cost]) -> float:
-        """The least time for parts that run one after the other."""
-        return sum(c.seconds(self.bytes_a_second, self.operations_a_second) for c in costs)
 
 
 @dataclass(frozen=True)

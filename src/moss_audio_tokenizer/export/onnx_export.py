@@ -22,8 +22,7 @@ from ..files import atomic_path, hash_file
 from ..graphs.graph import OPSET, TYPES
 from ..graphs.onnx_models import build_model
 from ..onnx.folder import folder_path
-from ..onnx.manifest import CODES_TYPES, FORMAT, MANIFEST_NAME, sealed
-from ..onnx.shapes import GRAPHS
+from ..onnx.manifest import CODES_TYPES, FORMAT, GRAPHS, MANIFEST_NAME, sealed
 from ..onnx.tokenizer import OnnxCodec
 from .precision import Distance, compare, probe, require_pytorch_results, write_weights
 
@@ -180,8 +179,7 @@ def _target(model: Path, output: Path) -> Iterator[Path]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    return manifest
+    return json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -34,7 +34,6 @@ MODELING_SOURCES = (
     "model/attention.py",
     "model/transformer.py",
     "model/quantizer.py",
-    "model/stages.py",
     "model/codec.py",
     "checkpoint/key_names.py",
     "hf/model_outputs.py",

@@ -224,15 +224,7 @@ def _model(
 
 
 def _frames_graph(config: dict[str, Any], tensors: dict[str, StoredTensor]) -> ModelProto:
-    """Frames of codes, embedded, to the states that CAT-ASR's letters are read from.
-
-    Args:
-        config: the model's config.json.
-        tensors: its weights by name.
-
-    Raises:
-        CheckpointError: a weight is missing.
-    """
+    """Frames of codes, embedded, to the states that CAT-ASR's letters are read from."""
     graph = Graph()
     writer = EncoderWriter(graph, tensors, "embeds")
     x = writer.norm("embeds", "frame_encoder.input_norm")
@@ -241,15 +233,7 @@ def _frames_graph(config: dict[str, Any], tensors: dict[str, StoredTensor]) -> M
 
 
 def _text_graph(config: dict[str, Any], tensors: dict[str, StoredTensor]) -> ModelProto:
-    """Phonemes, embedded, to the states that CAT-TTS takes durations and conditions from.
-
-    Args:
-        config: the model's config.json.
-        tensors: its weights by name.
-
-    Raises:
-        CheckpointError: a weight is missing.
-    """
+    """Phonemes, embedded, to the states that CAT-TTS takes durations and conditions from."""
     graph = Graph()
     writer = EncoderWriter(graph, tensors, "embeds")
     x = writer.write("embeds", "text_encoder.encoder", config["text_encoder_layers"])

@@ -212,8 +212,7 @@ class EncoderWriter(LayerWriter):
     def norm(self, x: str, name: str) -> str:
         """Layer norm over the last axis."""
         weights = (self.weight(f"{name}.{part}") for part in ("weight", "bias"))
-        normed: str = self._graph.op("LayerNormalization", x, *weights, axis=-1, epsilon=1e-5)
-        return normed
+        return self._graph.op("LayerNormalization", x, *weights, axis=-1, epsilon=1e-5)
 
     def _block(self, x: str, prefix: str) -> str:
         graph = self._graph

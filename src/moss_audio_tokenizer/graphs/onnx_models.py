@@ -3,7 +3,7 @@
 A step takes and gives the state of every stream; the graph for whole clips scans a clip with
 the same step, in chunks of `CHUNK_FRAMES` at most, so that its memory beyond input and output
 does not grow with the clip. Owns the order of stages, patches and channels; names and shapes are
-those of `onnx.shapes`.
+those of `onnx.manifest`.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from onnx import ModelProto, ValueInfoProto, helper
 
 from ..config import CodecConfig, PatchStage, TransformerStage
-from ..onnx.shapes import CHUNK_FRAMES, given_and_results, graph_values, rings_of
+from ..onnx.manifest import CHUNK_FRAMES, given_and_results, graph_values, rings_of
 from .graph import IR_VERSION, OPSET, Graph, Weights, value_info
 from .quantizer_nodes import QuantizerWriter
 from .transformer_nodes import Linears, Rows, StageWriter

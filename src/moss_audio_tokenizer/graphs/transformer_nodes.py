@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import TransformerStage
-from ..onnx.shapes import RingShape
+from ..onnx.manifest import RingShape
 from .graph import MICROSOFT, Graph, Weights
 
 # Values of a row that share a scale, in 8 bits.

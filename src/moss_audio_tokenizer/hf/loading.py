@@ -16,7 +16,7 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase, PreTrained
 
 from ..checkpoint.codec_checkpoint import Checkpoint, load_codec, save_codec
 from ..checkpoint.stored_weights import find_checkpoint
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, one_line
 from ..model.codec import Codec
 from ..model.inputs import DTYPES, require_device, require_dtype
 from .configuration import MossAudioTokenizerConfig
@@ -179,10 +179,9 @@ def with_weights(codec: Codec, state: Mapping[str, Tensor]) -> Codec:
     try:
         copy.load_state_dict({name.removeprefix("codec."): value for name, value in state.items()})
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"state_dict is not one of this model ({reason}); expected the names and shapes of "
-            "model.state_dict()"
+            f"state_dict is not one of this model ({one_line(error, 200)}); expected the "
+            "names and shapes of model.state_dict()"
         ) from error
     return copy
 

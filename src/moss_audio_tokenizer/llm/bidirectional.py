@@ -60,14 +60,12 @@ class EncoderBlock(nn.Module):
             values,
             attn_mask=valid[:, None, None, :].expand(-1, 1, steps, -1),
         )
-        output: Tensor = self.attention_out(attended.transpose(1, 2).reshape(batch, steps, width))
-        return output
+        return self.attention_out(attended.transpose(1, 2).reshape(batch, steps, width))
 
     def _convolve(self, x: Tensor, valid: Tensor) -> Tensor:
         gated = F.glu(self.convolution_in(x), -1) * valid[..., None].to(x.dtype)
         mixed = F.silu(self.convolution(gated.transpose(1, 2)).transpose(1, 2))
-        output: Tensor = self.convolution_out(mixed)
-        return output
+        return self.convolution_out(mixed)
 
 
 class BidirectionalEncoder(nn.Module):

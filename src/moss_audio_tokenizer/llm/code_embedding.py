@@ -141,8 +141,7 @@ def code_coordinates(
     """
     centered = vectors.float() - vectors.float().mean(1, keepdim=True)
     left, singular, _ = torch.linalg.svd(centered, full_matrices=False)
-    coordinates: Tensor = left[..., :dim] * singular[:, None, :dim]
-    return coordinates
+    return left[..., :dim] * singular[:, None, :dim]
 
 
 def _rotation(inputs: int, outputs: int, seed: int) -> Float[Tensor, "inputs outputs"]:

@@ -21,8 +21,8 @@ from ..checkpoint.stored_weights import (
     read_header,
     with_scales,
 )
-from ..errors import CheckpointError, ConfigError
-from ..files import atomic_path
+from ..errors import CheckpointError, ConfigError, one_line
+from ..files import atomic_path, write_file
 from ..speech.model_facts import ModelFacts
 from ..speech.phonemes import LEXICON_NAME, Lexicon
 from ..speech.tokens import (
@@ -49,9 +49,8 @@ class PretrainedText:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"no tokenizer at {source!r} ({reason}); name one, or 'bytes'"
+                f"no tokenizer at {source!r} ({one_line(error, 200)}); name one, or 'bytes'"
             ) from error
         if self._tokenizer.eos_token_id is None:
             raise ConfigError(f"the tokenizer at {source!r} has no end-of-text token")
@@ -65,13 +64,11 @@ class PretrainedText:
 
     def encode(self, text: str) -> list[int]:
         """The tokenizer's ids, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The tokenizer's text."""
-        text: str = self._tokenizer.decode(up_to(ids, self.end), skip_special_tokens=True)
-        return text
+        return self._tokenizer.decode(up_to(ids, self.end), skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into a folder."""
@@ -102,8 +99,7 @@ def save_text(text: TextCodec, folder: Path) -> None:
     elif isinstance(text, PretrainedText):
         facts = {"kind": "pretrained"}
         text.save(folder / TOKENIZER_FOLDER)
-    with atomic_path(folder / TEXT_NAME, error=CheckpointError) as beside:
-        beside.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    write_file(folder / TEXT_NAME, json.dumps(facts) + "\n", CheckpointError)
 
 
 def load_text(folder: Path) -> TextCodec:
@@ -159,8 +155,9 @@ class FolderModel(PreTrainedModel):
             raise
         # A constructor of transformers may raise anything about values from a file.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{folder} holds no usable model ({reason})") from error
+            raise CheckpointError(
+                f"{folder} holds no usable model ({one_line(error, 200)})"
+            ) from error
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensors[name])
@@ -185,15 +182,15 @@ class FolderModel(PreTrainedModel):
             with atomic_path(folder / WEIGHTS_NAME, error=CheckpointError) as beside:
                 save_file(tensors, beside, metadata={"format": "pt"})
             self.config.architectures = [type(self).__name__]
-            with atomic_path(folder / CONFIG_NAME, error=CheckpointError) as beside:
-                beside.write_text(self.config.to_json_string(use_diff=False), encoding="utf-8")
+            write_file(
+                folder / CONFIG_NAME, self.config.to_json_string(use_diff=False), CheckpointError
+            )
             save_text(self.text, folder)
             if self.lexicon:
                 with atomic_path(folder / LEXICON_NAME, error=CheckpointError) as beside:
                     self.lexicon.save(beside)
         except (OSError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{folder} cannot be written ({reason})") from error
+            raise CheckpointError(f"{folder} cannot be written ({one_line(error, 200)})") from error
 
 
 def _config(folder: Path, kind: Any) -> Any:
@@ -204,9 +201,9 @@ def _config(folder: Path, kind: Any) -> Any:
             raise ConfigError(f"its model_type is {values.get('model_type')!r}")
         return kind(**{key: value for key, value in values.items() if key != "model_type"})
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} describes no {kind.model_type} model ({reason}); name the folder of one"
+            f"{path} describes no {kind.model_type} model ({one_line(error, 200)}); name the "
+            "folder of one"
         ) from error
 
 

@@ -24,7 +24,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from ..errors import ConfigError
+from ..errors import ConfigError, one_line
 from ..speech.tokens import TextCodec
 
 # Keys that could make transformers load foreign code or kernels.
@@ -75,10 +75,9 @@ def nested_config(values: Any) -> PreTrainedConfig:
         return AutoConfig.for_model(given.pop("model_type"), **given)
     # Whatever transformers and its validators raise about values from a file.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"text_config describes no language model ({reason}); expected the configuration of a "
-            "decoder-only model of transformers, with its model_type"
+            f"text_config describes no language model ({one_line(error, 200)}); expected the "
+            "configuration of a decoder-only model of transformers, with its model_type"
         ) from error
 
 
@@ -100,10 +99,9 @@ def load_language_model(source: str, pretrained: bool = True, seed: int = 0) -> 
             )
         return made_language_model(AutoConfig.from_pretrained(source), seed)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"no language model at {source!r} ({reason}); name a folder or a hub id of a "
-            "decoder-only model with safetensors, or 'random'"
+            f"no language model at {source!r} ({one_line(error, 200)}); name a folder or a "
+            "hub id of a decoder-only model with safetensors, or 'random'"
         ) from error
 
 
@@ -174,12 +172,11 @@ def text_states(
         for prompt, ids in zip(prompts, known, strict=True)
     ]
     mask = pad_sequence([torch.ones(len(row), device=device) for row in rows], True)
-    states: Tensor = language_model.base_model(
+    return language_model.base_model(
         inputs_embeds=pad_sequence(rows, batch_first=True),
         attention_mask=mask.long(),
         use_cache=False,
     ).last_hidden_state
-    return states
 
 
 def text_loss(
@@ -276,8 +273,7 @@ class TokenDecoder:
     def scores(self) -> Float[np.ndarray, "rows num_tokens"]:
         """Log-probabilities of the next token, of text tokens alone."""
         logits = self._model.get_output_embeddings()(self._rows.last)
-        scores: np.ndarray = logits[:, : self._num_tokens].float().log_softmax(-1).cpu().numpy()
-        return scores
+        return logits[:, : self._num_tokens].float().log_softmax(-1).cpu().numpy()
 
     @torch.no_grad()
     def advance(self, tokens: Int64[np.ndarray, "rows"], origins: Int64[np.ndarray, "_"]) -> None:

@@ -5,16 +5,18 @@ undefined (STOI of silence, say) is NaN, which averages can leave out; every doc
 Knows nothing of files, codecs or averages.
 """
 
-from .distances import (
+from .pitch import buzz_share, gross_pitch_error
+from .quality import (
     dac_mel_distance,
     mel_distance,
+    pesq_nb,
+    pesq_wb,
     sdr,
     si_sdr,
     spectral_convergence,
     stft_distance,
+    stoi,
 )
-from .listening import pesq_nb, pesq_wb, stoi
-from .pitch import buzz_share, gross_pitch_error
 
 __all__ = [
     "buzz_share",

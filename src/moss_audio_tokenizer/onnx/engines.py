@@ -17,8 +17,8 @@ from ..api.arrays import ARRAYS
 from ..config import CodecConfig
 from ..errors import InputError
 from .folder import OnnxFolder
+from .manifest import Value, given_and_results, rings_of
 from .runtime import Runtime, session_facts
-from .shapes import Value, given_and_results, rings_of
 
 # Bound shapes that are kept ready; each holds little but its inputs and outputs.
 _MOST_BINDINGS = 16
@@ -202,8 +202,7 @@ class OnnxDecoderEngine(OnnxEngine):
 
     def check(self, chunk: Any) -> Int[np.ndarray, "num_quantizers frames"]:
         """Validate a chunk, and return it as an array."""
-        codes: np.ndarray = ARRAYS.as_code_chunk(chunk, self._config)
-        return codes
+        return ARRAYS.as_code_chunk(chunk, self._config)
 
     def step(
         self, chunks: Mapping[int, Int[np.ndarray, "num_quantizers _"]]
@@ -227,8 +226,7 @@ class OnnxEncoderEngine(OnnxEngine):
 
     def check(self, chunk: Any) -> Float[np.ndarray, "channels samples"]:
         """Validate a chunk, which may be empty, and return it as an array."""
-        audio: np.ndarray = ARRAYS.as_waveform_chunk(chunk, self._config.number_channels)
-        return audio
+        return ARRAYS.as_waveform_chunk(chunk, self._config.number_channels)
 
     def step(
         self, chunks: Mapping[int, Float[np.ndarray, "channels _"]]

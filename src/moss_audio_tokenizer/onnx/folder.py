@@ -11,8 +11,7 @@ from typing import Any
 from ..codes.codec import CodecInfo
 from ..errors import CheckpointError
 from ..files import hash_file, require_file
-from .manifest import MANIFEST_NAME, read_manifest
-from .shapes import facts_of
+from .manifest import MANIFEST_NAME, facts_of, read_manifest
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 # Larger files are compared by size alone unless asked: hashing gigabytes takes seconds.

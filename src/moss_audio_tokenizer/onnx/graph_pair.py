@@ -82,8 +82,7 @@ class GraphPair:
         wanted = n_quantizers or self.n_quantizers
         found = self._encoder.run(None, self._feeds(self._encoder, audio, wanted))
         frames = int(found[1][0]) if len(found) > 1 else found[0].shape[2]
-        codes: np.ndarray = found[0][:wanted, 0, :frames].T.astype(np.int64)
-        return codes
+        return found[0][:wanted, 0, :frames].T.astype(np.int64)
 
     def decode(
         self, audio_codes: Int[np.ndarray, "*shape"], n_quantizers: int | None = None

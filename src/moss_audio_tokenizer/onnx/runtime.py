@@ -12,6 +12,7 @@ import numpy as np
 
 from ..api.validation import require_count
 from ..errors import CheckpointError, ConfigError, MissingDependencyError
+from ..workers import usable_cores
 
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -133,9 +134,7 @@ def _cores() -> int:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     if limit.isdigit() and int(limit) > 0:
         return int(limit)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def _import_onnxruntime() -> Any:

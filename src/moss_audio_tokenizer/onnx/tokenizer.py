@@ -20,8 +20,8 @@ from ..codes.codec import ArrayCodec, CodecInfo, reported
 from ..config import CodecConfig
 from .engines import OnnxDecoderEngine, OnnxEncoderEngine, StepGraph, open_step_graph
 from .folder import OnnxFolder, find_folder
+from .manifest import CHUNK_FRAMES
 from .runtime import Runtime
-from .shapes import CHUNK_FRAMES
 
 
 @dataclass(frozen=True)

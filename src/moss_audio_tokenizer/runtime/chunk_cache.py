@@ -158,7 +158,7 @@ class BandedWindow:
         edges: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         for start in range(0, self._num_queries, _BLOCK):
             stop = min(start + _BLOCK, self._num_queries)
-            # The first key that the block's first query sees; negative: before the first step.
+            # The first key that the block's first query sees; negative: before the first key.
             oldest = self._num_past + start - self._context + 1
             shape = stop - start, min(oldest, 0)
             if shape not in edges:
@@ -185,13 +185,7 @@ class BandedWindow:
 
 
 def _edges(queries: int, offset: int) -> tuple[Tensor, Tensor]:
-    """The masks of the first and of the last keys of a block.
-
-    Args:
-        queries: number of queries in the block.
-        offset: 0, or minus the number of steps by which the window of the first query reaches
-            back beyond the first key.
-    """
+    """The masks of the first and of the last keys of a block of so many queries."""
     own = torch.arange(queries)[:, None]
     first = torch.arange(max(0, queries - 1 + offset))
     return _masked(first < own + offset), _masked(torch.arange(queries) > own)

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..config.costs import Machine
 from ..model.inputs import DTYPES
 
 # So much that on a GPU the call itself, some microseconds, does not count.
@@ -14,36 +14,19 @@ _READ_BYTES = {"cpu": 400_000_000, "cuda": 1_600_000_000}
 _MATRIX = {"cpu": 1536, "cuda": 8192}
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """The most that a device does in one precision.
-
-    Attributes:
-        name: the device and the precision, for people.
-        bytes_a_second: read from memory.
-        operations_a_second: in large products.
-        bytes_a_value: of weights, keys and values.
-    """
-
-    name: str
-    bytes_a_second: float
-    operations_a_second: float
-    bytes_a_value: int
-
-
 def use_threads(count: int) -> None:
     """Compute with so many threads on a CPU."""
     torch.set_num_threads(count)
 
 
-def measure_ceilings(device: torch.device, dtype: str) -> Ceilings:
+def measure_ceilings(device: torch.device, dtype: str) -> Machine:
     """Measure a device for "fp32", "bf16" or "fp16"; takes a few seconds on a CPU."""
     kind = DTYPES[dtype]
     # On a CPU float16 is a way to store weights: the arithmetic is float32's.
     computing = torch.float32 if dtype == "fp16" and device.type == "cpu" else kind
     where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else _gpu_name(device)
     rates = (reading_rate(device), computing_rate(device, computing))
-    return Ceilings(f"{where}, {dtype}", *rates, kind.itemsize)
+    return Machine(f"{where}, {dtype}", *rates, kind.itemsize)
 
 
 def _gpu_name(device: torch.device) -> str:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from ..codes.codec import reported
 from ..config import CodecConfig
-from ..model.codec import Codec
+from ..model.codec import Codec, StageStack, deinterleave, interleave
 from ..model.inputs import TENSORS
-from ..model.stages import StageStack, deinterleave, interleave
 from ..model.transformer import Transformer
 from ..onnx.engines import StepGraph
 from .chunk_cache import ChunkAttention, ChunkState

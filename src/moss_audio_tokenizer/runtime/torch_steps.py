@@ -143,8 +143,7 @@ class TorchDecoderEngine(TorchEngine):
 
     def check(self, chunk: Any) -> Int[Tensor, "num_quantizers frames"]:
         """Validate a chunk, and return it as a tensor."""
-        codes: Tensor = TENSORS.as_code_chunk(chunk, self._config)
-        return codes
+        return TENSORS.as_code_chunk(chunk, self._config)
 
     @torch.no_grad()
     def step(

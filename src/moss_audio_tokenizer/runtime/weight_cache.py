@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..model.codec import Codec
-from ..model.stages import StageStack
+from ..model.codec import Codec, StageStack
 from .inference_codec import InferenceCoder, InferenceDecoder, InferenceEncoder
 
 Coder = TypeVar("Coder", bound=InferenceCoder)
@@ -49,8 +48,7 @@ class InferenceCache:
         made = self._made.get(side)
         if made is None or not stamp.equals(made[0]):
             made = self._made[side] = (stamp, make(_in_float32(codec, side), dtype))
-        coder: Coder = made[1]
-        return coder
+        return made[1]
 
     def clear(self) -> None:
         """Rebuild both at their next use."""

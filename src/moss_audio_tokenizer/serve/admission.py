@@ -27,6 +27,7 @@ from ..errors import (
     MossAudioError,
     ServerBusy,
     ServerError,
+    one_line,
     shortened,
 )
 from .settings import ServerSettings
@@ -97,9 +98,9 @@ def refusal_of(error: BaseException) -> Refused:
     if isinstance(error, ServerBusy):
         return Refused("busy", str(error), _RETRY_SECONDS)
     if isinstance(error, InputError | AudioFileError | CodesFileError | ModelMismatchError):
-        return Refused("bad_input", " ".join(str(error).split()))
+        return Refused("bad_input", one_line(error))
     if isinstance(error, MissingDependencyError | ServerError | MossAudioError):
-        return Refused("server", " ".join(str(error).split()))
+        return Refused("server", one_line(error))
     return Refused("server", f"the server failed ({type(error).__name__}); its log says where")
 
 
@@ -252,8 +253,7 @@ class Gate:
 
 def client_of(connection: HTTPConnection) -> str:
     """The client of an admitted request: its key, or its address without keys."""
-    client: str = connection.state.client
-    return client
+    return connection.state.client
 
 
 def _without_port(host: str) -> str:

@@ -18,7 +18,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from ..codes.moss_format import MAGIC
-from ..errors import AudioFileError, CodesFileError
+from ..errors import AudioFileError, CodesFileError, one_line
 from .admission import Refused, client_of
 from .model_service import end_tasks
 from .settings import ServerSettings
@@ -82,7 +82,7 @@ def _explained(request: Request) -> Iterator[None]:
     except (AudioFileError, CodesFileError) as problem:
         if not request.headers.get("content-type", "").startswith(_URL_FORM):
             raise
-        message = f"{' '.join(str(problem).split())}; curl -d alters files: send them by -F file=@"
+        message = f"{one_line(problem)}; curl -d alters files: send them by -F file=@"
         raise Refused("bad_input", f"{message}FILE or --data-binary @FILE") from problem
 
 

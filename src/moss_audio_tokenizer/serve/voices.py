@@ -19,7 +19,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ..codes import AudioCodes
 from ..errors import CodesFileError
-from ..files import atomic_path
+from ..files import write_file
 from .admission import Gate, Refused
 from .file_routes import MOSS_TYPE, NumQuantizers, encode_clip, moss_response
 from .request_body import BINARY, file_body, with_body
@@ -90,8 +90,7 @@ class VoiceCache:
             CodesFileError: The codes or the transcript cannot be written.
         """
         if text:  # before the codes: a voice exists once its codes do
-            with atomic_path(_text_path(self._path(name)), error=CodesFileError) as temporary:
-                temporary.write_text(text, "utf-8")
+            write_file(_text_path(self._path(name)), text, CodesFileError)
         codes.save(self._path(name))
         self._evict(spare=self._path(name))
 

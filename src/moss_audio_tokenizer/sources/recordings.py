@@ -247,28 +247,15 @@ def open_entry(entry: ManifestEntry) -> Iterator[AudioSource]:
     try:
         archive = entry.path.open("rb", buffering=0)
     except OSError as error:
-        raise AudioFileError(f"'{location(entry)}' cannot be read ({error})") from error
+        raise AudioFileError(f"'{entry.location}' cannot be read ({error})") from error
     first, size = entry.member
     with archive:
         there = archive.seek(0, os.SEEK_END) - first
         if there < size:
             raise AudioFileError(
-                f"'{location(entry)}' is cut short: {max(0, there)} of its {size} bytes are there; "
+                f"'{entry.location}' is cut short: {max(0, there)} of its {size} bytes are there; "
                 "get a whole copy of the shard"
             )
-        part = PartOfFile(archive, first, size, location(entry))
+        part = PartOfFile(archive, first, size, entry.location)
         with io.BufferedReader(part, _BUFFER_BYTES) as file:
             yield file
-
-
-def location(entry: ManifestEntry) -> str:
-    """Where an entry's recording is, to tell people."""
-    if entry.row is not None:
-        return str(entry.path / str(entry.row))
-    return str(entry.path if entry.member is None else entry.path.parent / entry.name)
-
-
-def explain(entry: ManifestEntry, error: Exception) -> str:
-    """A line that says what is wrong with an entry's recording, and which it is."""
-    where = location(entry)
-    return str(error) if where in str(error) else f"{where!r}: {error}"

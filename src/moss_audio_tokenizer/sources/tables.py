@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..codes.shard_formats import parquet_libraries
-from ..errors import MALFORMED, AudioFileError, InputError
+from ..errors import MALFORMED, AudioFileError, InputError, one_line
 from ..manifest import ManifestEntry
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -207,4 +207,4 @@ def _sounds(path: Path, group: int) -> Any:
 
 def _reason(error: Exception) -> str:
     """What Arrow says, on one line."""
-    return " ".join(str(error).split())[:300]
+    return one_line(error, 300)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..audio import SOUND_SUFFIXES
 from ..errors import MALFORMED, AudioFileError, InputError
-from ..files import atomic_path, hash_file, printable_path
+from ..files import atomic_path, hash_file, printable_path, write_file
 from ..manifest import ManifestEntry, make_entry
 
 AUDIO_SUFFIXES = SOUND_SUFFIXES
@@ -116,8 +116,8 @@ def _index(path: Path) -> dict[str, Any]:
             return {key: index[key] for key in ("clips", "problems")}
     index = _scan(path, status.st_size)
     text = json.dumps({"identity": identity, **index}, ensure_ascii=False)
-    with suppress(OSError), atomic_path(beside) as temporary:  # read-only folders do without
-        temporary.write_text(text, encoding="utf-8")
+    with suppress(OSError):  # read-only folders do without
+        write_file(beside, text)
     return index
 
 
@@ -191,10 +191,7 @@ def _note(archive: tarfile.TarFile, member: tarfile.TarInfo, found: _Members) ->
 
 
 def _beside(name: str, texts: dict[str, bytes]) -> bytes | None:
-    """The text of a sound: of the same name, or of the same name up to the first dot.
-
-    The second is the convention of WebDataset; several sounds of one sample share its texts.
-    """
+    """The text of a sound: of the same name or, as in WebDataset, of that up to the first dot."""
     folder, slash, base = name.rpartition("/")
     sample = folder + slash + base.partition(".")[0]
     return texts.get(name.rpartition(".")[0], texts.get(sample))

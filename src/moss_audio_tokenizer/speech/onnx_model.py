@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from ..checkpoint.stored_weights import CONFIG_NAME, WEIGHTS_NAME, read_header, with_scales
-from ..errors import MALFORMED, CheckpointError
+from ..errors import MALFORMED, CheckpointError, one_line
 from ..onnx.runtime import Runtime
 from .model_facts import ModelFacts, graphs_of
 from .tokens import TextCodec, load_text
@@ -77,8 +77,7 @@ class OnnxModel:
 
     def embedded_codes(self, codes: Int64[np.ndarray, "num_quantizers frames"]) -> Rows:
         """The sum of the embeddings of each frame's codes."""
-        total: Rows = sum(self.embedded_code(row, index) for index, row in enumerate(codes))  # type: ignore[assignment]
-        return total
+        return sum(self.embedded_code(row, index) for index, row in enumerate(codes))  # type: ignore[return-value]
 
     def embedded_code(self, codes: Int64[np.ndarray, "rows"], index: int) -> Rows:
         """Embeddings of the codes of one codebook."""
@@ -102,9 +101,8 @@ def _read_config(folder: Path, kind: str) -> tuple[dict[str, Any], ModelFacts]:
     except CheckpointError:
         raise
     except MALFORMED as error:
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{folder} holds no exported speech model ({reason}); export one with "
+            f"{folder} holds no exported speech model ({one_line(error, 200)}); export one with "
             "moss-audio export onnx"
         ) from error
 
@@ -147,8 +145,7 @@ class CachedGraph:
         wanted = ["hidden", *(name.replace("past.", "present.") for name in self._names)]
         hidden, *present = self._session.run(wanted, inputs | self._cache)
         self._cache = dict(zip(self._names, present, strict=True))
-        found: np.ndarray = hidden
-        return found
+        return hidden
 
     def select(self, rows: Int64[np.ndarray, "_"]) -> None:
         """Keep these rows, in this order."""

@@ -189,16 +189,13 @@ class OnnxAsrDecoder:
 def _standardized(x: np.ndarray) -> np.ndarray:
     """Mean 0 and variance 1 over the last axis, as of a layer norm without weights."""
     centered = x - x.mean(-1, keepdims=True)
-    scaled: np.ndarray = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-5)
-    return scaled
+    return centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-5)
 
 
 def _silu(x: np.ndarray) -> np.ndarray:
-    active: np.ndarray = x / (1 + np.exp(-x))
-    return active
+    return x / (1 + np.exp(-x))
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:
     lowered = scores - scores.max(-1, keepdims=True)
-    shares: np.ndarray = lowered - np.log(np.exp(lowered).sum(-1, keepdims=True))
-    return shares
+    return lowered - np.log(np.exp(lowered).sum(-1, keepdims=True))

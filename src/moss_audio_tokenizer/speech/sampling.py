@@ -123,8 +123,7 @@ class CodeSampler:
             return scores
         conditioned, unconditioned = scores[:rows], scores[rows:]
         scale = np.float32(self._settings.guidance)
-        guided: np.ndarray = unconditioned + scale * (conditioned - unconditioned)
-        return guided
+        return unconditioned + scale * (conditioned - unconditioned)
 
     def code(
         self,
@@ -181,8 +180,7 @@ def _nearest_to_mean(
     """The code with the least expected squared distance from a code drawn from the scores."""
     raised = np.exp(scores - scores.max(-1, keepdims=True))
     mean = raised / raised.sum(-1, keepdims=True) @ vectors
-    found: np.ndarray = (np.square(vectors).sum(-1) - 2 * mean @ vectors.T).argmin(-1)
-    return found
+    return (np.square(vectors).sum(-1) - 2 * mean @ vectors.T).argmin(-1)
 
 
 def _drawn(scores: np.ndarray, draw: float, settings: SpeechSampling) -> int:
@@ -207,8 +205,7 @@ def _drawn(scores: np.ndarray, draw: float, settings: SpeechSampling) -> int:
 
 def _raised(scores: np.ndarray) -> np.ndarray:
     """Probabilities of classes before they are divided by their sum."""
-    raised: np.ndarray = np.exp(scores.astype(np.float64) - scores.max())
-    return raised
+    return np.exp(scores.astype(np.float64) - scores.max())
 
 
 def _index_at(raised: np.ndarray, draw: float) -> int:

@@ -331,8 +331,7 @@ def _parted(text: str, options: dict[str, Any]) -> tuple[SpeechRequest, SpeechSa
 
 
 def _mono(audio: np.ndarray) -> np.ndarray:
-    mono: np.ndarray = audio.mean(0).astype(np.float32)
-    return mono
+    return audio.mean(0).astype(np.float32)
 
 
 def _one_ahead(items: Iterator[_Item], work: Executor) -> Iterator[_Item]:

@@ -34,8 +34,7 @@ class EncodedText:
         schedule = Schedule.of(ticks)
         rows = np.arange(TICKS)
         said = self.conditions[schedule.tokens, rows] + self.remaining[rows, schedule.left]
-        total: np.ndarray = said.sum(1)
-        return total
+        return said.sum(1)
 
 
 def median_durations(
@@ -66,10 +65,8 @@ class FramePlan:
 
     def at(self, frame: int) -> Float32[np.ndarray, "rows width"]:
         """The condition of a frame; zero for rows that are over."""
-        found: np.ndarray = self._conditions[:, frame]
-        return found
+        return self._conditions[:, frame]
 
     def ended(self, frame: int) -> Bool[np.ndarray, "rows"]:
         """Rows that are over before a frame."""
-        over: np.ndarray = self.lengths <= frame
-        return over
+        return self.lengths <= frame

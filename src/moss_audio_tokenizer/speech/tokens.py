@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import CheckpointError, ConfigError, InputError, MissingDependencyError
+from ..errors import CheckpointError, ConfigError, InputError, MissingDependencyError, one_line
 
 TEXT_NAME = "text.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -186,9 +186,8 @@ class StoredTokenizer:
             facts = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         # The library raises plain exceptions.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"{folder} holds no tokenizer.json that can be read ({reason})"
+                f"{folder} holds no tokenizer.json that can be read ({one_line(error, 200)})"
             ) from error
         end = facts.get("eos_token")
         end = end.get("content") if isinstance(end, dict) else end
@@ -200,13 +199,11 @@ class StoredTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokenizer's ids, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The tokenizer's text."""
-        text: str = self._tokenizer.decode(up_to(ids, self.end), skip_special_tokens=True)
-        return text
+        return self._tokenizer.decode(up_to(ids, self.end), skip_special_tokens=True)
 
 
 def load_text(folder: Path, pretrained: Callable[[Path], TextCodec] = StoredTokenizer) -> TextCodec:
@@ -240,10 +237,9 @@ def load_text(folder: Path, pretrained: Callable[[Path], TextCodec] = StoredToke
                 f"its kind is {kind!r}; expected bytes, characters, pieces or pretrained"
             )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} does not say how texts become tokens ({reason}); use a folder that "
-            "moss-audio train wrote"
+            f"{path} does not say how texts become tokens ({one_line(error, 200)}); use a "
+            "folder that moss-audio train wrote"
         ) from error
     return ByteText()
 

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..errors import MALFORMED, CheckpointError
-from ..files import atomic_path, require_file
+from ..errors import MALFORMED, CheckpointError, one_line
+from ..files import require_file, write_file
 
 WORD_LM_NAME = "word_lm.safetensors"
 # Ids beside those of words: any other word; and what comes before a sentence and after it.
@@ -139,8 +139,7 @@ class WordLanguageModel:
         Raises:
             CheckpointError: it cannot be written.
         """
-        with atomic_path(path, error=CheckpointError) as beside:
-            beside.write_bytes(save(self._tensors, {"kind": "word trigrams"}))
+        write_file(path, save(self._tensors, {"kind": "word trigrams"}), CheckpointError)
 
     @classmethod
     def find(cls, folder: Path) -> "WordLanguageModel | None":
@@ -161,9 +160,8 @@ class WordLanguageModel:
         try:
             return cls(load(path.read_bytes()))
         except (SafetensorError, *MALFORMED) as problem:
-            reason = " ".join(str(problem).split())[:200]
             raise CheckpointError(
-                f"{path} holds no word language model ({reason}); write it again"
+                f"{path} holds no word language model ({one_line(problem, 200)}); write it again"
             ) from problem
 
 

@@ -184,8 +184,7 @@ def _backoffs(rows: Keys, num_rows: int, logs: Logs, lower: Logs) -> Float64[np.
     kept = np.bincount(rows, np.exp(logs), num_rows)
     same = np.bincount(rows, np.exp(lower), num_rows)
     floor = 1e-6
-    scaled: np.ndarray = np.log(np.maximum(1 - kept, floor)) - np.log(np.maximum(1 - same, floor))
-    return scaled
+    return np.log(np.maximum(1 - kept, floor)) - np.log(np.maximum(1 - same, floor))
 
 
 def _rounded(costs: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..errors import StreamFileError
+from ..errors import StreamFileError, one_line
 
 # An array of the runtime: a PyTorch tensor or a NumPy array, time along the last axis.
 Array = Any
@@ -112,8 +112,9 @@ def read_stream_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             notes = file.metadata() or {}
     except (SafetensorError, OSError) as problem:
-        reason = " ".join(str(problem).split())
-        raise StreamFileError(f"{str(path)!r} cannot be read as streams ({reason})") from problem
+        raise StreamFileError(
+            f"{str(path)!r} cannot be read as streams ({one_line(problem)})"
+        ) from problem
     if notes.pop("checksum", None) != _checksum(arrays, notes):
         raise StreamFileError(
             f"{str(path)!r} holds no streams, or was altered: its checksum does not match; "

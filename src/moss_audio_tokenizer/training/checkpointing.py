@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.codec_checkpoint import write_json
 from ..checkpoint.stored_weights import CONFIG_NAME
-from ..errors import TrainingError
+from ..errors import TrainingError, one_line
 from ..files import atomic_path
 from .distributed import Processes, spread_like, whole
 from .optim import Optimizing
@@ -77,9 +77,9 @@ def _save(target: Path, fill: Fill, processes: Processes) -> Path:
                 folder.mkdir()
                 fill(folder)
         except (SafetensorError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise TrainingError(
-                f"{target} cannot be written ({reason}); make room and continue with --resume"
+                f"{target} cannot be written ({one_line(error, 200)}); make room and continue with "
+                "--resume"
             ) from error
 
     processes.at_first(write)
@@ -171,7 +171,7 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 def unreadable(path: Path, error: Exception) -> TrainingError:
     """What to raise about a damaged file of a checkpoint."""
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     return TrainingError(
         f"{path} cannot be read ({type(error).__name__}: {reason}); remove {path.parent} to "
         "continue from the checkpoint before it"

@@ -67,8 +67,7 @@ class Processes:
     def distribute(self, module: nn.Module, blocks: Iterable[nn.Module]) -> nn.Module:
         """The module to call in place of ``module``; ``blocks`` are sharded one by one."""
         if not self.sharded:
-            distributed: nn.Module = self._accelerator.prepare_model(module)
-            return distributed
+            return self._accelerator.prepare_model(module)
         mesh = init_device_mesh(self.device.type, (self.world,))
         for block in blocks:
             fully_shard(block, mesh=mesh)
@@ -145,8 +144,7 @@ class Processes:
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
-        result: Result = outcome[0]
-        return result
+        return outcome[0]
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -246,12 +246,10 @@ def compared(
     levels = [np.clip((p - top) / _RANGE_DECIBELS + 1, 0, 1)[::-1] for p in pictures]
     line = np.ones((2, levels[0].shape[1]))
     coloured = colormaps["magma"](np.concatenate((levels[0], line, levels[1])))
-    picture: np.ndarray = (coloured[..., :3] * 255).astype(np.uint8)
-    return picture
+    return (coloured[..., :3] * 255).astype(np.uint8)
 
 
 def _decibels(audio: np.ndarray, rate: int) -> Float[np.ndarray, "mels columns"]:
     filters = mel_filters(rate, _WINDOW, _NUM_MELS).T
     blocks = [b @ filters for b in magnitude_blocks(audio, _WINDOW, _WINDOW // 4)]
-    decibels: np.ndarray = 20 * np.log10(np.maximum(np.concatenate(blocks), 1e-5)).T
-    return decibels
+    return 20 * np.log10(np.maximum(np.concatenate(blocks), 1e-5)).T

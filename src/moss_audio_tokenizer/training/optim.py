@@ -1,11 +1,11 @@
 """Optimizers, their learning rate, and the parts of an optimizer step that all trainers share.
 
-Owns AdamW, Muon and their combination, the schedule, gradient clipping, means over processes and
-the check that losses are finite. Knows nothing of losses or data. Muon is that of Jordan et al.
-2024 (kellerjordan.github.io/posts/muon), whose constants these are; its step size follows
-arXiv 2502.16982. PyTorch's own Muon takes one matrix after another, which on a GPU is a quarter of
-all kernels that a small codec's training step launches; this one takes all matrices of a shape at
-once.
+Owns AdamW, Muon and their combination, the schedule, gradient clipping, means over processes, the
+check that losses are finite, and the moving average of weights. Knows nothing of losses or data.
+Muon is that of Jordan et al. 2024 (kellerjordan.github.io/posts/muon), whose constants these are;
+its step size follows arXiv 2502.16982. PyTorch's own Muon takes one matrix after another, which on
+a GPU is a quarter of all kernels that a small codec's training step launches; this one takes all
+matrices of a shape at once.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from ..errors import ConfigError, TrainingError
 from ..model.transformer import Block
-from .distributed import Processes, whole
+from .distributed import Processes, spread_like, whole
 from .run_config import OptimizerConfig
 
 
@@ -164,8 +164,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[matrix]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
-        mean: Tensor = state["momentum_buffer"]
-        return mean
+        return state["momentum_buffer"]
 
 
 def orthogonal(
@@ -236,3 +235,39 @@ def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.opt
         foreach=not fused,
         fused=fused,
     )
+
+
+class WeightAverage:
+    """Exponential moving average: mean += (1 - decay) * (weights - mean), after every step.
+
+    Args:
+        module: the module whose weights are averaged; the average starts with their values.
+        decay: the decay in each step; close to 1 means a long memory.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._module = module
+        self._decay = decay
+        self._means = {name: p.detach().clone() for name, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Add the current weights to the average."""
+        weights = [parameter.detach() for parameter in self._module.parameters()]
+        torch._foreach_lerp_(list(self._means.values()), weights, 1 - self._decay)
+
+    @torch.no_grad()
+    def restart(self, prefix: str = "") -> None:
+        """Start over with the current weights of all names with a prefix, after they were set."""
+        for name, parameter in self._module.named_parameters():
+            if name.startswith(prefix):
+                self._means[name].copy_(parameter)
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """The averages by name on the CPU. Collective: every rank must call this."""
+        return {name: whole(mean).cpu() for name, mean in self._means.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from a saved state."""
+        for name, parameter in self._module.named_parameters():
+            self._means[name] = spread_like(state[name], parameter.detach())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..files import atomic_path, lock_file
+from ..files import take_lock, write_file
 from .checkpointing import newest_run
 from .run_config import RunConfig, as_dict, num_heads
 from .speech.speech_config import DEPTHS
@@ -86,18 +86,14 @@ class RunFolder:
         if not output:
             raise TrainingError("no output folder; set output=DIR")
         self.path = Path(output)
+        taken = TrainingError(
+            f"{output!r} is in use by another run; wait for its end or set another output=DIR"
+        )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = take_lock(self.path / LOCK_NAME, taken)
         except OSError as error:
             raise TrainingError(f"cannot write in {output!r}: {error.strerror}") from error
-        try:
-            lock_file(self._lock)
-        except OSError as error:
-            self.close()
-            raise TrainingError(
-                f"{output!r} is in use by another run; wait for its end or set another output=DIR"
-            ) from error
 
     def close(self) -> None:
         """Let another run have the folder. The lock also ends with the process, however it ends."""
@@ -147,8 +143,7 @@ class RunFolder:
     def begin(self, config: RunConfig, step: int) -> None:
         """Note the recipe and its kind, and cut from the logs what came after ``step``."""
         recipe = {KIND_KEY: config.kind} | as_dict(config)
-        with atomic_path(self.path / RECIPE_NAME, error=TrainingError) as temporary:
-            temporary.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        write_file(self.path / RECIPE_NAME, json.dumps(recipe, indent=2) + "\n", TrainingError)
         for name in (METRICS_NAME, VALIDATION_NAME):
             if (self.path / name).exists():
                 _trim_log(self.path / name, step)
@@ -176,16 +171,14 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def as_json(config: RunConfig) -> dict[str, Any]:
     """The recipe as it comes back from JSON: lists where there were tuples."""
-    value: dict[str, Any] = json.loads(json.dumps(as_dict(config)))
-    return value
+    return json.loads(json.dumps(as_dict(config)))
 
 
 def _trim_log(path: Path, step: int) -> None:
     """Keep the lines up to ``step``: those after it come again, and the last may be torn."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    with atomic_path(path, error=TrainingError) as temporary:
-        kept = "".join(line for line in lines if _is_logged_by(line, step))
-        temporary.write_text(kept, encoding="utf-8")
+    kept = "".join(line for line in lines if _is_logged_by(line, step))
+    write_file(path, kept, TrainingError)
 
 
 def _is_logged_by(line: str, step: int) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ..errors import ConfigError, TrainingError
-from ..files import atomic_path
+from ..files import atomic_path, write_file
 from .checkpointing import newest_run
 from .codec.codec_config import (
     CodecOptimizerConfig,
@@ -34,8 +34,7 @@ from .speech.speech_config import (
     SpeechTrainingConfig,
 )
 from .speech.speech_recipes import asr_tiny, tts_general
-from .step_memory import step_memory
-from .study_tables import MEMORY_KEY, Rows, Study, plot, table
+from .study_measures import MEMORY_KEY, Rows, Study, plot, step_memory, table
 
 DEPTHS = (1, 2, 4, 8)
 CODEC_MEASURES = {
@@ -225,8 +224,7 @@ def _run(config: RunConfig, memory: bool, report: Callable[[str], None]) -> Rows
         # Of a fresh run alone: a resumed one holds the state of its optimizer already.
         if memory and not (own / _MEMORY_NAME).is_file():
             measured = json.dumps({MEMORY_KEY: step_memory(trainer)})
-            with atomic_path(own / _MEMORY_NAME) as beside:
-                beside.write_text(measured, encoding="utf-8")
+            write_file(own / _MEMORY_NAME, measured)
         trainer.run()
     elif read_recipe(own) != (config.kind, as_json(config)):
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
@@ -252,7 +250,6 @@ def _write(folder: Path, name: str, study: Study, rows: dict[str, list[Rows]]) -
     summary = {"study": name, "question": study.question, "runs": rows}
     texts = {"study.json": json.dumps(summary, indent=1) + "\n", "study.md": table(study, rows)}
     for file, text in texts.items():
-        with atomic_path(folder / file, error=TrainingError) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_file(folder / file, text, TrainingError)
     with atomic_path(folder / "study.png", error=TrainingError) as beside:
         FigureCanvasAgg(plot(study, rows)).print_png(str(beside))

@@ -1,16 +1,17 @@
-"""Codebooks as running means."""
+"""Codebooks as moving averages."""
 
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from moss_audio_tokenizer.config import QuantizerConfig
 from moss_audio_tokenizer.model.quantizer import QuantizerOutput, ResidualQuantizer
-from moss_audio_tokenizer.training.codec.ema_codebooks import EmaCodebooks
+from moss_audio_tokenizer.training.codec.codebooks import EmaCodebooks
+from moss_audio_tokenizer.training.distributed import Processes
 
 LAYERS, ROWS, DECAY = 2, 4, 0.9
-ALONE = SimpleNamespace(sum=lambda value: value, gather=lambda item: [item])
+ALONE = Mock(Processes, sum=lambda value: value, gather=lambda item: [item])
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from moss_audio_tokenizer.config import QuantizerConfig
 from moss_audio_tokenizer.errors import TrainingError
 from moss_audio_tokenizer.model.quantizer import ResidualQuantizer
-from moss_audio_tokenizer.training.codec.kmeans import start_from_data
+from moss_audio_tokenizer.training.codec.codebooks import start_from_data
 
 WIDTH, ROWS, LAYERS = 12, 32, 4
 

@@ -12,7 +12,7 @@ from small_sounds import RATE
 
 from moss_audio_tokenizer.audio import load_audio
 from moss_audio_tokenizer.codes import AudioCodes
-from moss_audio_tokenizer.codes.shards import CodedClip, ShardHead, write_shard
+from moss_audio_tokenizer.codes.shards import CodedClip, head_values, write_shard
 from moss_audio_tokenizer.errors import (
     CodesFileError,
     ConfigError,
@@ -94,10 +94,10 @@ def sharded(write_data, tmp_path):
             "train-1": (formats[1], clips[12:-1]),
             "valid-0": (formats[0], clips[-1:]),
         }
-        head = ShardHead.of(codec.info)
+        head = codec.info
         for name, (shard_format, part) in parts.items():
             path = write_shard(shards, name, shard_format, head, part)
-            facts = {"file": path.name, "clips": len(part), "head": head.values}
+            facts = {"file": path.name, "clips": len(part), "head": head_values(head)}
             facts |= {"name": name, "split": name.partition("-")[0]}
             (shards / f"{name}.json").write_text(json.dumps(facts))
         return shards.parent

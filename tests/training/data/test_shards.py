@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_written_does_without_an_index(folder, monkeypat
     def refuse(*arguments, **options):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(tar_shards, "atomic_path", refuse)
+    monkeypatch.setattr(tar_shards, "write_file", refuse)
     assert len(read_shards(folder, "train", no_report)) == 3
     assert not list(folder.glob("*.json"))
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 
 from ...audio import resample
-from ...errors import CheckpointError, InputError, MossAudioError
+from ...errors import CheckpointError, InputError, MossAudioError, one_line
 from ..codecs import CodedClip, EvaluatedCodec
 from ..loading import (
     call_function,
@@ -25,7 +25,6 @@ from ..loading import (
     import_package,
     load_feature_extractor,
     load_pretrained,
-    reason_of,
 )
 
 Run = Callable[[np.ndarray, int], tuple[Any, Any]]
@@ -122,7 +121,9 @@ def open_neural_codec(kind: str, name: str, path: str, setting: str) -> Evaluate
     except MossAudioError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"--codec {name!r} cannot be opened ({reason_of(error)})") from error
+        raise CheckpointError(
+            f"--codec {name!r} cannot be opened ({one_line(error, 300)})"
+        ) from error
 
 
 def _chosen(name: str, setting: str, choices: Sequence[float]) -> float:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import CheckpointError, InputError
-from ..loading import import_package, reason_of
+from ...errors import CheckpointError, InputError, one_line
+from ..loading import import_package
 
 DEFAULT_WHISPER = "large-v3"
 """The Whisper that Seed-TTS-Eval and the paper's Table 3 use."""
@@ -50,7 +50,7 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
         model = module.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
     except Exception as error:  # of many types: of the hub, of CTranslate2, of its own
         raise CheckpointError(
-            f"Whisper {source!r} cannot be loaded ({reason_of(error)}); name a folder with its "
+            f"Whisper {source!r} cannot be loaded ({one_line(error, 300)}); name a folder with its "
             "files as whisper:FOLDER, or a size such as whisper:base"
         ) from error
 

@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, one_line
 from ..loading import (
     load_feature_extractor,
     load_pretrained,
-    reason_of,
     transformers_class,
 )
 
@@ -113,7 +112,7 @@ def _converted(
         model.load_state_dict(load_file(path / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
-            f"no converted {kind} model in {folder!r} ({reason_of(error)}); make one with "
+            f"no converted {kind} model in {folder!r} ({one_line(error, 300)}); make one with "
             "recipes/convert_scoring_models.py"
         ) from error
     model.eval()

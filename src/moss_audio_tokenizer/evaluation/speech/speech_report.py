@@ -1,6 +1,6 @@
 """What an evaluation of speech models leaves behind: averages, tables, plots and report.html.
 
-Owns their contents; the rows are `speech_rows.py`'s, the looks `pages.py`'s and `plots.py`'s.
+Owns their contents; the rows are `speech_rows.py`'s, the looks `pages.py`'s and `pictures.py`'s.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from ...errors import MossAudioError
 from ..datasets import SpeechItem
 from ..exhibits import Version, beginning, describe, gallery_html, quantizers
 from ..pages import Figure, Report, Section, Table, table_html
-from ..plots import Bounds, Curve, draw_figure
+from ..pictures import Bounds, Curve, draw_figure
 from ..published import published_speech
 from ..results_file import failure_lines
 from ..summary import Average, average_cell, averages

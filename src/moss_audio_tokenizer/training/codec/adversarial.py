@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, one_line
 from ...files import atomic_path, require_file
 from ..distributed import Processes
 from ..run_config import override
@@ -309,8 +309,9 @@ def load_discriminators(path: Path) -> Discriminators:
         discriminators = Discriminators(config)
         discriminators.load_state_dict(load_file(path))
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{str(path)!r} holds no discriminators ({reason})") from error
+        raise CheckpointError(
+            f"{str(path)!r} holds no discriminators ({one_line(error, 200)})"
+        ) from error
     return discriminators
 
 

@@ -16,8 +16,8 @@ from ...config import CodecConfig
 from ...model.codec import Codec
 from ...semantic import SemanticHead
 from ..data.audio_data import Batch
+from .codebooks import EmaCodebooks
 from .codec_config import TrainingConfig
-from .ema_codebooks import EmaCodebooks
 from .losses import (
     FREQUENCY_WINDOWS,
     NUM_MEL_WINDOWS,

@@ -1,9 +1,11 @@
 """Training a codec: its data, and its step with discriminators and warm start.
 
-Owns what `loop.py` leaves to a kind of run. `codec_task.py` computes the losses, `data/` makes the
-batches, `codec_state.py` builds, saves and restores what trains.
+Owns what `loop.py` leaves to a kind of run, and when codebooks and the low-band pass-through are
+fitted to data. `codec_task.py` computes the losses, `data/` makes the batches, `codec_state.py`
+builds, saves and restores what trains.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -15,23 +17,30 @@ import torch
 from torch import Tensor, nn
 
 from ...config.costs import clip_costs
+from ...model.codec import Codec
+from ...model.quantizer import ResidualQuantizer
 from ..checkpointing import Fill
 from ..data.audio_data import AudioData, Batch
 from ..data.audio_rows import Clip, load_clips
 from ..data.clip_sources import find_clips, spread_evenly
+from ..distributed import Processes, set_state, whole_state
 from ..loop import Loop, Proof
 from ..optim import means
 from .adversarial import Adversary, Audio
+from .codebooks import start_from_data
 from .codec_config import TRAINED_PARTS, TrainingConfig
-from .codec_state import assemble, checkpoint_files, codec_config, final_files, load_run
+from .codec_state import Training, assemble, checkpoint_files, codec_config, final_files, load_run
 from .codec_task import MicroBatch, MicroBatchPlanner
-from .kmeans import Fitting
+from .low_band import start_low_band
 from .validation import FrozenProof, ValidationResult, measure, summarize
 
 # Forward and backward pass together are three forward passes' work.
 _PASSES = 3
 # Clips with longer texts are left out.
 _MAX_TOKENS = 512
+# Batches that fit come from here on, far behind any step of training.
+_CALIBRATION_STEP = 1 << 40
+_LOW_BAND_ROWS = 256
 Passes = list[tuple[MicroBatch, Audio]]
 
 
@@ -239,3 +248,88 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
     def final_files(self) -> Fill:
         """The codec, and the language model and discriminators that trained it."""
         return final_files(self.training, self.processes)
+
+
+class Fitting:
+    """Fits what the warm start of a recipe asks for; every process the same to the same samples.
+
+    Args:
+        config: the recipe.
+        data: the training data, whose batches are the samples.
+        report: a function that is called with a line about what was fitted.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, data: AudioData, report: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._report = report
+
+    def before_step(self, step: int, run: Training, processes: Processes) -> None:
+        """Fit everything that is due before ``step``."""
+        if step == 0 and self._config.warm_start.low_band:
+            self._open_low_band(run, processes)
+        if self._quantizer_due(step):
+            self._fit_quantizer(run, processes)
+
+    def _open_low_band(self, run: Training, processes: Processes) -> None:
+        codec = Codec(run.task.codec.config)
+        codec.load_state_dict(whole_state(run.task.codec))
+        batches = itertools.count(_CALIBRATION_STEP)
+        audio: list[Tensor] = []
+        while sum(map(len, audio)) < _LOW_BAND_ROWS:
+            batch = self._data.batch(next(batches))
+            audio += [torch.from_numpy(rows) for rows in processes.gather(batch.audio)]
+        length = min(rows.shape[-1] for rows in audio)
+        audio = [rows[..., :length] for rows in audio]
+        counts = start_low_band(codec, torch.cat(audio), self._config.warm_start.low_band)
+        set_state(run.task.codec, whole_state(codec))
+        if run.mean is not None:
+            run.mean.restart()
+        shown = ", ".join(map(str, counts))
+        self._report(f"low band given {shown} channels in the stages of the encoder")
+
+    def _quantizer_due(self, step: int) -> bool:
+        start, decoder_only = self._config.warm_start, self._config.decoder_only_from
+        past = step - start.steps
+        if not start.samples or past < 0 or 0 < decoder_only < step:
+            return False
+        again = start.refit_every > 0 and past % start.refit_every == 0
+        return past == 0 or again or step == decoder_only
+
+    def _fit_quantizer(self, run: Training, processes: Processes) -> None:
+        codec = run.shipped_codec(processes, mean=False)
+        hidden = self._hidden_frames(codec, processes)
+        random = torch.Generator().manual_seed(self._config.seed)
+        quantizer = ResidualQuantizer(codec.quantizer.config)
+        quantizer.load_state_dict(codec.quantizer.state_dict())
+        left = start_from_data(quantizer, hidden, random)
+        set_state(run.task.codec.quantizer, whole_state(quantizer))
+        # The optimizer's moments and the mean belong to the weights that were there before.
+        for parameter in run.task.codec.quantizer.parameters():
+            run.optimizer.state.pop(parameter, None)
+        if run.task.codebooks is not None:
+            run.task.codebooks.restart()
+        if run.mean is not None:
+            run.mean.restart("quantizer.")
+        shown = ", ".join(f"{2**n}: {left[2**n - 1]:.3f}" for n in range(len(left).bit_length()))
+        self._report(f"quantizer fitted to {len(hidden)} frames; energy left after layer {shown}")
+
+    @torch.no_grad()
+    def _hidden_frames(self, codec: Codec, processes: Processes) -> Tensor:
+        """At least as many frames of the encoder's output as wanted, in float32, on the CPU."""
+        wanted = self._config.warm_start.samples
+        was_training = codec.training
+        codec.eval()
+        frames: list[Tensor] = []
+        for step in itertools.count(_CALIBRATION_STEP):
+            batch = self._data.batch(step)
+            hidden = codec.require_encoder()(torch.from_numpy(batch.audio).to(processes.device))
+            hop = codec.config.downsample_rate
+            mine = [row[: -(-n // hop)].cpu() for row, n in zip(hidden, batch.lengths, strict=True)]
+            frames += [row for rows in processes.gather(mine) for row in rows]
+            if sum(map(len, frames)) >= wanted:
+                break
+        codec.train(was_training)
+        return torch.cat(frames)

@@ -20,8 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...model.codec import Codec
-from ...model.stages import Patchify, StageStack, Unpatchify, interleave, patchify
+from ...model.codec import Codec, Patchify, StageStack, Unpatchify, interleave, patchify
 from ...model.transformer import Transformer
 
 # Coefficients beyond 2FT of each channel, for the edges of the band.

@@ -154,8 +154,7 @@ def _score(scalars: dict[str, float]) -> float:
 
 def _mono(audio: torch.Tensor) -> np.ndarray:
     """The first row, its channels mixed: the measures take mono."""
-    mono: np.ndarray = audio[0].mean(0).float().cpu().numpy()
-    return mono
+    return audio[0].mean(0).float().cpu().numpy()
 
 
 def _means(rows: dict[str, list[float]]) -> dict[str, float]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from ...sources.recordings import location
 from .audio_rows import Clip, Job, RowFormat, RowWorkers, Sound, load_clips, make_row
 from .clip_sources import Source, audio_seconds, find_sources
 from .data_config import DataConfig
@@ -134,7 +133,7 @@ class AudioData(TrainingData[AudioRow, Batch]):
         found = load_clips(entries, self._format.sampling_rate, self._format.channels, threads)
         for entry, item in zip(entries, found, strict=True):
             if isinstance(item, str):
-                self._skipped.skip(location(entry), item)
+                self._skipped.skip(entry.location, item)
         self._skipped.check(self.num_clips)
         pairs = zip(used, found, strict=True)
         return {index: item for index, item in pairs if isinstance(item, Clip)}
@@ -188,11 +187,11 @@ class AudioData(TrainingData[AudioRow, Batch]):
         if self._cache is None:
             return make_row(job, self._format)
         if row.clip not in self._cache:
-            return self.unreadable[location(job.entry)]
+            return self.unreadable[job.entry.location]
         return make_row(job, self._format, self._cache[row.clip])
 
     def _note(self, row: AudioRow, made: Sound | str) -> None:
-        name = location(self._planner.entries[row.clip])
+        name = self._planner.entries[row.clip].location
         self._skipped.note(row.clip, name, made if isinstance(made, str) else None)
 
     def _assemble(self, step: int, made: Sequence[Sound | str]) -> Batch:

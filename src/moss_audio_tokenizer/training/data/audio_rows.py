@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int16
 from ...audio import crop_start, load_audio, load_crop
 from ...errors import AudioError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry
-from ...sources.recordings import explain, location, open_entry
+from ...sources.recordings import open_entry
 from ...workers import prepare_worker
 from .planning import AudioRow
 
@@ -55,7 +55,7 @@ def load_clips(
             with open_entry(entry) as source:
                 audio = load_audio(source, sampling_rate, channels)
         except MossAudioError as error:
-            return explain(entry, error)
+            return entry.explain(error)
         return Clip(entry, np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16))
 
     with ThreadPoolExecutor(threads) as pool:
@@ -92,7 +92,7 @@ def make_row(job: Job, wanted: RowFormat, clip: Clip | None = None) -> Sound | s
             planned = job.row.num_samples / wanted.sampling_rate
             check_length(job.entry, samples.shape[1] / wanted.sampling_rate, planned)
     except MossAudioError as error:
-        return explain(job.entry, error)
+        return job.entry.explain(error)
     return leveled(samples, job.row.level)
 
 
@@ -120,7 +120,7 @@ def check_length(entry: ManifestEntry, seconds: float, planned: float) -> None:
     """
     if seconds > planned * _LENGTH_TOLERANCE + _LENGTH_SLACK_SECONDS:
         raise AudioError(
-            f"'{location(entry)}' is {seconds:.2f} s long, and its manifest says "
+            f"'{entry.location}' is {seconds:.2f} s long, and its manifest says "
             f"{entry.seconds:g} s; correct the manifest"
         )
 

@@ -21,7 +21,7 @@ from ...codes.shards import CodeShards, has_code_shards
 from ...codes.shards import read_shards as read_code_shards
 from ...errors import CodesFileError, InputError, ModelMismatchError, MossAudioError, TrainingError
 from ...manifest import ManifestEntry, read_manifest
-from ...sources.recordings import explain, find_recordings, open_entry
+from ...sources.recordings import find_recordings, open_entry
 from ...sources.tar_shards import has_shards, read_shards
 from .data_config import SourcesConfig
 
@@ -134,7 +134,7 @@ def with_lengths(
         try:
             return replace(entry, seconds=seconds_of(entry))
         except MossAudioError as error:
-            return explain(entry, error)
+            return entry.explain(error)
 
     with ThreadPoolExecutor(_PROBING_THREADS) as pool:
         measured = list(pool.map(measure, entries))

@@ -16,9 +16,9 @@ from jaxtyping import Float32, UInt16
 
 from ...audio import load_audio, resample
 from ...codes import Codec, CodecInfo
-from ...errors import CodesFileError, ConfigError, ModelMismatchError, MossAudioError
+from ...errors import CodesFileError, ConfigError, ModelMismatchError, MossAudioError, one_line
 from ...manifest import ManifestEntry
-from ...sources.recordings import explain, location, open_entry
+from ...sources.recordings import open_entry
 from .audio_rows import check_length, leveled
 from .clip_sources import StoredCodes, check_model, described
 from .data_config import CodesDataConfig
@@ -134,7 +134,7 @@ class ClipReader:
         except ModelMismatchError:
             raise
         except MossAudioError as error:
-            return " ".join(explain(entry, error).split())
+            return one_line(entry.explain(error))
         seconds = codes.shape[1] / self._info.frame_rate
         if seconds <= self._room:
             self._room -= seconds
@@ -143,18 +143,18 @@ class ClipReader:
 
     def _read(self, entry: ManifestEntry) -> np.ndarray:
         codes, wanted = self._stored.load(entry), self._info.num_quantizers
-        check_model(described(codes), self._info, location(entry))
+        check_model(described(codes), self._info, entry.location)
         check_length(entry, codes.duration_seconds, entry.seconds)
         if codes.num_quantizers < wanted:
             raise CodesFileError(
-                f"'{location(entry)}' has {codes.num_quantizers} layers; expected at least "
+                f"'{entry.location}' has {codes.num_quantizers} layers; expected at least "
                 f"{wanted}: tokenize it again"
             )
         return codes.first(wanted).codes.astype(np.uint16)
 
     def _made(self, entry: ManifestEntry, version: int) -> np.ndarray:
         if self._codec is None:
-            raise ConfigError(f"'{location(entry)}' is sound; set data.codec to a model")
+            raise ConfigError(f"'{entry.location}' is sound; set data.codec to a model")
         rate = self._info.sampling_rate
         with open_entry(entry) as source:
             audio = load_audio(source, rate, self._info.num_channels)

@@ -13,7 +13,6 @@ from jaxtyping import UInt16
 from ...codes import Codec, CodecInfo
 from ...errors import ConfigError
 from ...manifest import ManifestEntry
-from ...sources.recordings import location
 from .clip_sources import (
     Source,
     StoredCodes,
@@ -247,7 +246,7 @@ class CodedData(TrainingData[CodesRow, CodedBatch]):
         entries = [self._planner.entries[clip] for clip in row.clips]
         parts = []
         for clip, entry in zip(row.clips, entries, strict=True):
-            name = location(entry)
+            name = entry.location
             codes = self.unreadable.get(name) or self._reader.codes(entry, row.version)
             self._skipped.note(clip, name, codes if isinstance(codes, str) else None)
             if isinstance(codes, str):

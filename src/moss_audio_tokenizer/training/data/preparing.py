@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...audio import convert_channels, encode_audio, read_audio, resample
-from ...errors import AudioFileError, InputError, MossAudioError
-from ...files import atomic_path
+from ...errors import AudioFileError, InputError, MossAudioError, one_line
+from ...files import write_file
 from ...sources.recordings import Line, find_lines
 from ...sources.tar_shards import ShardWriter
 from .survey import Measures, Survey, markdown, measure
@@ -186,7 +186,7 @@ def _examine(line: Line, wanted: Preparation) -> _Examined | dict[str, Any]:
             extension = f".{wanted.audio_format}"
             audio = encode_audio(samples, rate, extension)
     except (MossAudioError, OSError) as error:
-        return {"path": entry.name, "line": None, "error": " ".join(str(error).split())}
+        return {"path": entry.name, "line": None, "error": one_line(error)}
     keys = {
         **line.keys,
         "domain": entry.domain,
@@ -200,9 +200,13 @@ def _examine(line: Line, wanted: Preparation) -> _Examined | dict[str, Any]:
 
 def _write_results(output: Path, summary: dict[str, Any], errors: list[dict[str, Any]]) -> None:
     lines = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
-    write_text(output / ERRORS_NAME, lines)
-    write_text(output / TABLE_NAME, markdown(summary))
-    write_text(output / SUMMARY_NAME, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_file(output / ERRORS_NAME, lines, AudioFileError)
+    write_file(output / TABLE_NAME, markdown(summary), AudioFileError)
+    write_file(output / SUMMARY_NAME, _as_json(summary), AudioFileError)
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def claim_folder(
@@ -228,7 +232,7 @@ def claim_folder(
             raise InputError(
                 f"{str(output)!r} holds other files; name a folder that is empty or not there"
             )
-        write_text(output / name, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        write_file(output / name, _as_json(settings), AudioFileError)
         for folder in folders:
             (output / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -242,13 +246,3 @@ def _settings(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file of a data set, which appears once it is complete.
-
-    Raises:
-        AudioFileError: it cannot be written.
-    """
-    with atomic_path(path, error=AudioFileError) as temporary:
-        temporary.write_text(text, encoding="utf-8")

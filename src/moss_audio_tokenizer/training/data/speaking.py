@@ -20,7 +20,8 @@ import numpy as np
 
 from ...audio import audio_info, read_audio, resample, save_audio
 from ...errors import AudioFileError, InputError, MissingDependencyError
-from .preparing import claim_folder, write_text
+from ...files import write_file
+from .preparing import claim_folder
 
 PROGRAM = "espeak-ng"
 MANIFEST_NAME = "manifest.jsonl"
@@ -171,7 +172,7 @@ def speak(
             if advance is not None:
                 advance(len(items))
     lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    write_text(output / MANIFEST_NAME, lines)
+    write_file(output / MANIFEST_NAME, lines, AudioFileError)
     return _summary(items)
 
 

@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 
 from ...errors import TrainingError
 from ...manifest import ManifestEntry
-from ...sources.recordings import location
 from .clip_sources import Report, Source, with_lengths
 from .data_config import SourcesConfig
 from .planning import Planner
@@ -58,7 +57,7 @@ class Unreadable:
         for source in sources:
             entries, unknown = with_lengths(source.entries, seconds_of)
             for entry, reason in unknown:
-                self.skip(location(entry), reason)
+                self.skip(entry.location, reason)
             measured.append(replace(source, entries=entries))
         self.check(self.num_clips)
         return [source for source in measured if source.entries]

@@ -1,4 +1,10 @@
-"""Exponential moving averages: of the codec's weights, and codebooks that follow the encoder.
+"""Codebooks: how they start from data, and how they follow the encoder.
+
+The start, layer by layer: each looks at the principal directions in which the residual of the
+layers before it varies most, and its codebook is fitted there by k-means, so that every layer
+reduces the error from the first step on. The quantizer compares directions only (cosine), so one of
+the code's dimensions is set to a constant far larger than the others' spread: seen from the origin
+the data then lie on a nearly flat patch, and the nearest direction is the nearest point.
 
 Codebooks trained by gradient fall behind a fast-learning encoder (docs/experiments.md); a mean
 over the last hundred steps follows it. The projections of the quantizer stay as they were fitted.
@@ -7,18 +13,106 @@ selected move to where data are, after SoundStream (arXiv 2107.03312). Knows not
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...model.quantizer import QuantizerOutput, ResidualQuantizer
-from ..distributed import Processes, spread_like, whole
+from ...errors import TrainingError
+from ...model.quantizer import LayeredLinear, QuantizerOutput, ResidualQuantizer
+from ..distributed import Processes
 
+_FLATNESS = 4.0
+_ITERATIONS = 12
+# Weight norm ignores this length, but the longer a direction, the slower a step turns it.
+_DIRECTION_LENGTH = 10.0
 # An entry that is selected less often than this share of the average is dead: an entry for rare
 # frames is worth less than one where frames are dense, for later layers correct what is rare.
 _DEAD_SHARE = 0.1
 # How many entries of a layer are replaced in a step, and the usage that these begin with.
 _MOST_REVIVED = 32
 _REVIVED_SHARE = 0.3
+
+
+@torch.no_grad()
+def start_from_data(
+    quantizer: ResidualQuantizer,
+    hidden: Float[Tensor, "samples width"],
+    generator: torch.Generator,
+) -> list[float]:
+    """Initialize every layer in turn from samples of the encoder's output.
+
+    Args:
+        quantizer: changed in place; needs the projections of each layer.
+        hidden: samples, at least as many as a codebook has entries.
+        generator: draws the first centers.
+
+    Returns:
+        The share of the hidden states' energy left after each layer.
+    """
+    if quantizer.in_projs is None:
+        raise TrainingError("a quantizer without projections cannot start from data")
+    residual = quantizer.input_proj(hidden.float())
+    total = residual.square().mean()
+    # One unit for all layers: with a unit of its own, a deep layer would magnify every step that
+    # the encoder and the layers before it take, and training would diverge.
+    unit = 1 / (residual - residual.mean(0)).norm(dim=1).square().mean().sqrt().clamp_min(1e-6)
+    left = []
+    for layer in range(quantizer.config.num_quantizers):
+        residual = _start_layer(quantizer, layer, residual, unit, generator)
+        left.append(float(residual.square().mean() / total))
+    return left
+
+
+def _start_layer(
+    quantizer: ResidualQuantizer,
+    layer: int,
+    residual: Tensor,
+    unit: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    code_dim = quantizer.config.codebook_dim
+    mean = residual.mean(0)
+    directions = _principal_directions(residual - mean, code_dim - 1)
+    points = (residual - mean) @ directions * unit
+    centers = _kmeans(points, quantizer.config.codebook_size, generator)
+    flat = _FLATNESS * points.square().sum(1).mean().sqrt().clamp_min(1e-6)
+    quantizer.codebooks[layer, :, :-1] = centers
+    quantizer.codebooks[layer, :, -1] = flat
+    # The constant's row and column keep a direction, with next to no length.
+    inwards = torch.cat((directions.T * unit, directions.T[-1:] * 1e-3))
+    bias = torch.cat((-(directions.T @ mean) * unit, flat[None]))
+    _set_linear(quantizer.in_projs, layer, inwards, bias)
+    outwards = torch.cat((directions / unit, directions[:, -1:] * 1e-3), dim=1)
+    _set_linear(quantizer.out_projs, layer, outwards, mean - outwards[:, -1] * flat)
+    chosen = centers[torch.cdist(points, centers).argmin(1)]
+    return residual - mean - chosen @ directions.T / unit
+
+
+def _principal_directions(centerd: Tensor, count: int) -> Tensor:
+    _, vectors = torch.linalg.eigh(centerd.T @ centerd / len(centerd))
+    return vectors[:, -count:].flip(1)
+
+
+def _kmeans(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Lloyd's iterations from random points; an empty center moves to a random point."""
+    centers = points[torch.randperm(len(points), generator=generator)[:count]].clone()
+    for _ in range(_ITERATIONS):
+        owner = torch.cdist(points, centers).argmin(1)
+        sizes = torch.bincount(owner, minlength=count)
+        sums = torch.zeros_like(centers).index_add_(0, owner, points)
+        centers = sums / sizes.clamp_min(1)[:, None]
+        empty = (sizes == 0).nonzero().squeeze(1)
+        fresh = torch.randint(len(points), (len(empty),), generator=generator)
+        centers[empty] = points[fresh]
+    return centers
+
+
+def _set_linear(linear: LayeredLinear | None, layer: int, weight: Tensor, bias: Tensor) -> None:
+    if linear is None:
+        return
+    linear.direction[layer] = F.normalize(weight, dim=-1) * _DIRECTION_LENGTH
+    linear.gain[layer] = weight.norm(dim=-1)
+    linear.bias[layer] = bias
 
 
 class EmaCodebooks:
@@ -130,39 +224,3 @@ class EmaCodebooks:
         books = self._quantizer.codebooks
         books.copy_(torch.where(revived[..., None], fresh, books))
         self.shares.masked_fill_(revived, _REVIVED_SHARE)
-
-
-class WeightAverage:
-    """Exponential moving average: mean += (1 - decay) * (weights - mean), after every step.
-
-    Args:
-        module: the module whose weights are averaged; the average starts with their values.
-        decay: the decay in each step; close to 1 means a long memory.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module = module
-        self._decay = decay
-        self._means = {name: p.detach().clone() for name, p in module.named_parameters()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Add the current weights to the average."""
-        weights = [parameter.detach() for parameter in self._module.parameters()]
-        torch._foreach_lerp_(list(self._means.values()), weights, 1 - self._decay)
-
-    @torch.no_grad()
-    def restart(self, prefix: str = "") -> None:
-        """Start over with the current weights of all names with a prefix, after they were set."""
-        for name, parameter in self._module.named_parameters():
-            if name.startswith(prefix):
-                self._means[name].copy_(parameter)
-
-    def whole_state(self) -> dict[str, Tensor]:
-        """The averages by name on the CPU. Collective: every rank must call this."""
-        return {name: whole(mean).cpu() for name, mean in self._means.items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a saved state."""
-        for name, parameter in self._module.named_parameters():
-            self._means[name] = spread_like(state[name], parameter.detach())

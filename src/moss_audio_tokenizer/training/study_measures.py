@@ -1,21 +1,29 @@
-"""What a study asks and measures, with the table and the plot of its runs.
+"""What a study asks and measures: the memory of a training step, and the table and plot of runs.
 
-Makes no runs: it sees the validations of finished runs.
+Makes no runs: it sees the validations of finished runs, and runs before their first step.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from statistics import mean
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
+from .loop import Loop
 from .run_config import RunConfig
 
 # The validations of a run, as its log has them; the last also has the memory of a step.
 Rows = list[dict[str, float]]
 MEMORY_KEY = "step_megabytes"
 _MEMORY_TITLE = "memory of a training step in MB (lower is better)"
+_STEPS = 8
 # Two-sided 95% quantiles of Student's t distribution, by the number of seeds.
 _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
@@ -127,3 +135,54 @@ def _line(study: Study, measure: str, measured: Rows) -> tuple[list[float], list
 def _at_the_end(study: Study, measure: str, measured: Rows) -> list[float]:
     """A measure after the last step, by num_quantizers; NaN where the model has fewer."""
     return [measured[-1].get(f"{measure}/{depth}", float("nan")) for depth in study.depths]
+
+
+def step_memory(run: Loop[Any, Any]) -> float:
+    """Megabytes that a training step needs, averaged over the first eight steps of a run.
+
+    On a GPU this is the peak of what is allocated: weights, gradients and activations, but not yet
+    the state of the optimizer. PyTorch does not count the memory of a CPU: there it is what the
+    forward pass keeps for the backward pass, without the weights.
+
+    Args:
+        run: a run before its first step, whose weights are not changed. Its passes need no
+            preparation (`Loop.before_passes`).
+    """
+    with closing(run.batches(0)) as batches:
+        steps = [run.passes(next(batches)) for _ in range(_STEPS)]
+    return mean(max(_bytes_of(run, rows) for rows in passes) for passes in steps) / 1e6
+
+
+def _bytes_of(run: Loop[Any, Any], rows: Any) -> int:
+    """Of one pass; the largest pass of a step is its peak."""
+    device, num_targets = run.processes.device, float(run.num_targets(rows))
+    if device.type != "cuda":
+        kept = _KeptTensors(run.trained_module().parameters())
+        with saved_tensors_hooks(kept.add, lambda tensor: tensor):
+            run.losses(rows, num_targets)
+        return kept.bytes
+    torch.cuda.reset_peak_memory_stats(device)
+    run.losses(rows, num_targets)["total"].backward()
+    run.trained_module().zero_grad()
+    return torch.cuda.max_memory_allocated(device)
+
+
+class _KeptTensors:
+    """Counts tensors that are kept for the backward pass, each memory once.
+
+    Args:
+        weights: tensors that are not counted.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._known = {weight.untyped_storage().data_ptr() for weight in weights}
+        self.bytes = 0
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """A hook of PyTorch, called with each tensor that is kept."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        # The tensor itself would keep its own graph alive.
+        return tensor.detach()
