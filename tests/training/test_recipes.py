@@ -197,7 +197,7 @@ def test_the_papers_language_models_are_the_papers(name, qwen3):
         ("asr_general", 6.3),
         ("asr_one_gpu", 34.1),
         ("asr_tiny", 4.5),
-        ("tts_general", 9.5),
+        ("tts_general", 7.8),
         ("tts_one_gpu", 72.1),
         ("tts_tiny", 12.8),
     ],
