@@ -45,6 +45,7 @@ def test_sequence_dropout_is_studied_without_what_else_the_recipe_does():
     for config in STUDIES["sequence_dropout"]().runs.values():
         assert (config.dropout.skew, config.soft_targets.share, config.half_weight_at) == (1, 0, 0)
         assert (config.num_quantizers, config.hidden_dropout, config.scored_share) == (0, 0, 0.5)
+        assert config.recognition_weight == 0
 
 
 @pytest.fixture

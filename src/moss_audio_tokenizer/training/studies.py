@@ -121,7 +121,8 @@ def sequence_dropout() -> Study:
     """
     base = _small(tts_general(), 3000, 150, 32)
     base = replace(base, model=replace(base.model, width=192), depth="tiny", aligner="bundled")
-    # As in the paper but for the text encoder: all codebooks and numbers of them count alike.
+    # All codebooks, and all numbers of them, count alike, as in the paper. The text encoder, and
+    # with it place_dropout and frame_dropout, stay.
     base = replace(
         base,
         num_quantizers=0,
