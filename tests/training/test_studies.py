@@ -139,6 +139,17 @@ def test_runs_of_several_seeds_have_means_and_intervals(quick_study, tmp_path, m
         run_study("seed", str(tmp_path / "other"), ["seed=7"], lines.append)
 
 
+def test_a_study_keeps_runs_from_before_a_key_existed(quick_study, tmp_path):
+    folder = run_study("seed", str(tmp_path / "study"), [], lambda _: None)
+    expected = (folder / "study.md").read_text()
+    for path in folder.glob("*/recipe.json"):
+        recipe = json.loads(path.read_text())
+        del recipe["keep_best"], recipe["warm_start"]["low_band"]
+        path.write_text(json.dumps(recipe))
+    run_study("seed", str(folder), [], lambda _: None)
+    assert (folder / "study.md").read_text() == expected
+
+
 def test_a_study_keeps_no_run_of_other_keys_and_no_torn_log(quick_study, tmp_path):
     folder = run_study("seed", str(tmp_path / "study"), [], lambda _: None)
     with pytest.raises(TrainingError, match="made with other keys"):
