@@ -105,13 +105,13 @@ def table(kind: str) -> bytes:
 
 def shard(kind: str) -> bytes:
     """A shard of codes of six clips."""
-    from moss_audio_tokenizer.codes.shards import CodedClip, ShardHead, write_shard
+    from moss_audio_tokenizer.codes import AudioCodes, CodecInfo
+    from moss_audio_tokenizer.codes.shards import CodedClip, write_shard
 
-    head = ShardHead("0123456789abcdef", 24_000, 1, 1920, 8, 1024)
+    head = CodecInfo("0123456789abcdef", 24_000, 1, 1920, 8, 1024)
     random = np.random.default_rng(0)
-    clips = [
-        CodedClip(head.codes(random.integers(0, 1024, (8, 5)), 9000), name=str(i)) for i in range(6)
-    ]
+    codes = [AudioCodes.of_codec(head, random.integers(0, 1024, (8, 5)), 9000) for _ in range(6)]
+    clips = [CodedClip(own, name=str(number)) for number, own in enumerate(codes)]
     with tempfile.TemporaryDirectory() as folder:
         return write_shard(Path(folder), "train-000000", kind, head, clips).read_bytes()
 

@@ -1,8 +1,10 @@
 """The public face of the package: its names, and what importing it must not load."""
 
+import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,16 @@ def test_only_training_imports_tensorboard():
     imports = re.compile(r"^\s*(import|from)\b.*\btensorboard\b", re.MULTILINE)
     users = {path for path in package.rglob("*.py") if imports.search(path.read_text("utf-8"))}
     assert {path.relative_to(package).parts[0] for path in users} <= {"training"}
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "recipes", "samples"])
+def test_programs_outside_the_package_import_names_that_it_has(folder):
+    lacking = []
+    for path in sorted((ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            source = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if source.partition(".")[0] == moss_audio_tokenizer.__name__:
+                module = import_module(source)
+                names = [alias.name for alias in node.names]
+                lacking += [f"{path.name}: {name}" for name in names if not hasattr(module, name)]
+    assert lacking == []

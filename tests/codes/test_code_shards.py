@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.codes import AudioCodes, CodecInfo
+from moss_audio_tokenizer.codes.shard_formats import read_head
 from moss_audio_tokenizer.codes.shards import (
     SHARD_FORMATS,
     CodedClip,
@@ -152,6 +153,25 @@ def test_shards_of_two_models_are_not_one_set(write):
     manifest.write_text(manifest.read_text().replace("0123456789abcdef", "fedcba9876543210"))
     with pytest.raises(CodesFileError, match="different models"):
         read_shards(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": None}, "model is not a text"),
+        ({"codebook_size": 0}, "codebook_size is not a number from 1 to"),
+        ({"identity": "0123456789abcdef"}, "identity is not a number"),
+        ({"a\nb": 1}, "unexpected keyword argument"),
+    ],
+)
+def test_a_head_that_describes_no_codes_is_refused_in_a_line(change, message):
+    assert read_head(head_values(HEAD), "x") == HEAD
+    values = {key: it for key, it in (head_values(HEAD) | change).items() if it is not None}
+    with pytest.raises(
+        CodesFileError, match=rf"^x does not describe codes \(.*{message}"
+    ) as caught:
+        read_head(values, "x")
+    assert "\n" not in str(caught.value)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):

@@ -175,6 +175,18 @@ def test_whisper_reads_sound_through_its_package(monkeypatch, tmp_path, signals)
         load_transcriber(f"whisper:{tmp_path.name}")
 
 
+def test_whisper_may_be_in_a_folder_whose_name_has_an_at_sign(monkeypatch, tmp_path, signals):
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=FakeWhisper))
+    folder = tmp_path / "models@v2" / "base@int8"
+    folder.mkdir(parents=True)
+    for name in ("model.bin", "config.json", "tokenizer.json"):
+        (folder / name).touch()
+    assert load_transcriber(f"whisper:{folder}")(signals[0], 16_000) == "One, two three."
+    assert load_transcriber(f"whisper:{folder}@de")(signals[0], 16_000) == "de"
+    with pytest.raises(CheckpointError, match=r"no Whisper at '.*models@v2/base'"):
+        load_transcriber(f"whisper:{folder.parent / 'base'}")
+
+
 def test_packages_embed_and_rate(monkeypatch, signals):
     def embed(samples):
         return samples[:4]

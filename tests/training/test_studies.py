@@ -45,6 +45,7 @@ def test_sequence_dropout_is_studied_without_what_else_the_recipe_does():
     for config in STUDIES["sequence_dropout"]().runs.values():
         assert (config.dropout.skew, config.soft_targets.share, config.half_weight_at) == (1, 0, 0)
         assert (config.num_quantizers, config.hidden_dropout, config.scored_share) == (0, 0, 0.5)
+        assert config.recognition_weight == 0
 
 
 @pytest.fixture
@@ -136,6 +137,17 @@ def test_runs_of_several_seeds_have_means_and_intervals(quick_study, tmp_path, m
         assert recipe["seed"] == seed
     with pytest.raises(ConfigError, match="would be the same"):
         run_study("seed", str(tmp_path / "other"), ["seed=7"], lines.append)
+
+
+def test_a_study_keeps_runs_from_before_a_key_existed(quick_study, tmp_path):
+    folder = run_study("seed", str(tmp_path / "study"), [], lambda _: None)
+    expected = (folder / "study.md").read_text()
+    for path in folder.glob("*/recipe.json"):
+        recipe = json.loads(path.read_text())
+        del recipe["keep_best"], recipe["warm_start"]["low_band"]
+        path.write_text(json.dumps(recipe))
+    run_study("seed", str(folder), [], lambda _: None)
+    assert (folder / "study.md").read_text() == expected
 
 
 def test_a_study_keeps_no_run_of_other_keys_and_no_torn_log(quick_study, tmp_path):

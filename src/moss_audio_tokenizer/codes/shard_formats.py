@@ -89,7 +89,7 @@ def read_head(values: Any, where: str) -> CodecInfo:
         found = dict(values)
         if tuple(found.pop("axis_order")) != AXIS_ORDER:
             raise ValueError(f"its axes are not {', '.join(AXIS_ORDER)}")
-        model = found.pop("model")
+        model = found.pop("model", None)
         if not isinstance(model, str):
             raise ValueError("model is not a text")
         for name, value in found.items():
@@ -97,7 +97,7 @@ def read_head(values: Any, where: str) -> CodecInfo:
                 raise ValueError(f"{name} is not a number from 1 to {_MAX_NUMBER}")
         return CodecInfo(identity=model, **found)
     except (TypeError, ValueError, KeyError) as error:
-        raise CodesFileError(f"{where} does not describe codes ({error})") from error
+        raise CodesFileError(f"{where} does not describe codes ({one_line(error)})") from error
 
 
 def write_tar(path: Path, head: CodecInfo, clips: Sequence[CodedClip]) -> None:

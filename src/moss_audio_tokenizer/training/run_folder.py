@@ -119,20 +119,10 @@ class RunFolder:
         return newest
 
     def _check_recipe(self, config: RunConfig) -> None:
-        kind, recipe = read_recipe(self.path)
-        if kind != config.kind:
-            raise TrainingError(
-                f"{self.path} holds a run of kind {kind!r}, and this recipe is of kind "
-                f"{config.kind!r}; resume with a recipe of that run's kind, or set another "
-                "output=DIR"
-            )
-        # A recipe from before a key existed had what is the default now.
-        now = _flat(as_json(config))
-        before = _flat(as_json(type(config)())) | _of_today(_flat(recipe), now, config.kind)
         changes = [
-            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not _is_resumable(key)
+            f"{key} was {before!r} and is {now!r}"
+            for key, (before, now) in changed_keys(self.path, config).items()
+            if not _is_resumable(key)
         ]
         if changes:
             raise TrainingError(
@@ -167,6 +157,26 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
         raise TrainingError(f"{path} holds {type(recipe).__name__}; expected a recipe")
     # Before there were other kinds, none was noted.
     return str(recipe.pop(KIND_KEY, "codec")), recipe
+
+
+def changed_keys(folder: Path, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys by which a recipe is not that of the run in ``folder``: what they were and are.
+
+    A recipe from before a key existed had what is the default now.
+
+    Raises:
+        TrainingError: the recipe there cannot be read, or is of another kind.
+    """
+    kind, recipe = read_recipe(folder)
+    if kind != config.kind:
+        raise TrainingError(
+            f"{folder} holds a run of kind {kind!r}, and this recipe is of kind {config.kind!r}; "
+            "resume with a recipe of that run's kind, or set another output=DIR"
+        )
+    now = _flat(as_json(config))
+    before = _flat(as_json(type(config)())) | _of_today(_flat(recipe), now, kind)
+    pairs = {key: (before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys())}
+    return {key: (was, is_now) for key, (was, is_now) in pairs.items() if was != is_now}
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from .codec.codec_config import (
 from .data.data_config import DataConfig
 from .recipes import trainer_for
 from .run_config import RunConfig, override
-from .run_folder import VALIDATION_NAME, as_json, read_recipe
+from .run_folder import VALIDATION_NAME, changed_keys
 from .speech.speech_config import (
     BitratesValidation,
     DropoutConfig,
@@ -121,7 +121,8 @@ def sequence_dropout() -> Study:
     """
     base = _small(tts_general(), 3000, 150, 32)
     base = replace(base, model=replace(base.model, width=192), depth="tiny", aligner="bundled")
-    # As in the paper but for the text encoder: all codebooks and numbers of them count alike.
+    # All codebooks, and all numbers of them, count alike, as in the paper. The text encoder, and
+    # with it place_dropout and frame_dropout, stay.
     base = replace(
         base,
         num_quantizers=0,
@@ -226,7 +227,7 @@ def _run(config: RunConfig, memory: bool, report: Callable[[str], None]) -> Rows
             measured = json.dumps({MEMORY_KEY: step_memory(trainer)})
             write_file(own / _MEMORY_NAME, measured)
         trainer.run()
-    elif read_recipe(own) != (config.kind, as_json(config)):
+    elif changed_keys(own, config):
         raise TrainingError(f"{own} was made with other keys; give those, or another output=DIR")
     if not (own / "final").is_dir():
         raise TrainingError("stopped; give the same command again to continue")

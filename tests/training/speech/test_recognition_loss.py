@@ -1,10 +1,14 @@
 """The loss by what a CAT-ASR recognizes in codes that CAT-TTS predicts."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.numpy import load_file
+from toy_run import run_until
 from toy_speech import BOOK, aligned_config, language_config, say, write_aligner, write_codes
 
 from moss_audio_tokenizer.asr import CatAsr
@@ -55,6 +59,18 @@ def test_a_batch_without_conditioned_rows_has_none(asr_folder, codes, tmp_path):
     trainer = trainer_for(config, report=lambda _: None)
     assert trainer.train_step(next(trainer.batches(0)))["recognition"] == 0
     trainer.close()
+
+
+def test_a_resumed_run_continues_bit_for_bit(asr_folder, codes, tmp_path):
+    changes = {"recognition_weight": 1.0, "place_dropout": 0.3, "accumulate": 2, "max_steps": 6}
+    config = aligned_config(tmp_path / "run", codes, asr_folder, **changes)
+    expected = load_file(trainer_for(config, report=lambda _: None).run() / "model.safetensors")
+    cut = replace(config, output=str(tmp_path / "cut"))
+    run_until(trainer_for(cut, report=lambda _: None), 5)
+    torch.rand(100)  # Whatever else draws in between
+    final = trainer_for(cut, resume=True, report=lambda _: None).run()
+    found = load_file(final / "model.safetensors")
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
 
 
 def test_held_out_clips_are_not_drawn(asr_folder, codes, tmp_path):

@@ -7,6 +7,7 @@ Each function loads a model and returns a function of (mono samples, sampling ra
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,27 +36,9 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
         MissingDependencyError: faster-whisper is not installed.
     """
     module = import_package("faster_whisper", "the ASR model whisper", "faster-whisper", "judges")
-    size, _, language = name.rpartition("@") if "@" in name else (name, "", "")
-    source = size or DEFAULT_WHISPER
-    folder = Path(source)
-    # Without a tokenizer of its own faster-whisper would fetch another model's, not say so.
-    missing = [name for name in _WHISPER_FILES if not (folder / name).is_file()]
-    if missing and (folder.is_dir() or "/" in source or "\\" in source):
-        raise CheckpointError(
-            f"no Whisper at {source!r}: {', '.join(missing)} is missing; expected a folder with "
-            "model.bin, config.json, tokenizer.json and vocabulary.json (CTranslate2's format), "
-            "or a size such as base"
-        )
-    try:
-        model = module.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
-    except Exception as error:  # of many types: of the hub, of CTranslate2, of its own
-        raise CheckpointError(
-            f"Whisper {source!r} cannot be loaded ({one_line(error, 300)}); name a folder with its "
-            "files as whisper:FOLDER, or a size such as whisper:base"
-        ) from error
-
-    known = ("en", *model.supported_languages)
-    if language and language not in known:
+    source, language = _source_and_language(name)
+    model = _whisper(module, source)
+    if language and language not in ("en", *model.supported_languages):
         raise InputError(
             f"Whisper {source!r} does not know the language {language!r}; expected a code such as "
             "en, de or zh behind the @, or none"
@@ -74,6 +57,33 @@ def whisper_transcriber(name: str = "") -> Callable[[np.ndarray, int], str]:
         return " ".join(segment.text.strip() for segment in segments)
 
     return transcribe
+
+
+def _source_and_language(name: str) -> tuple[str, str]:
+    """The size or folder of a Whisper, and the language behind an "@" that is no part of a path."""
+    source, sign, language = name.rpartition("@")
+    if not sign or Path(name).is_dir() or "/" in language or "\\" in language:
+        source, language = name, ""
+    return source or DEFAULT_WHISPER, language
+
+
+def _whisper(module: Any, source: str) -> Any:
+    folder = Path(source)
+    # Without a tokenizer of its own faster-whisper would fetch another model's, not say so.
+    missing = [name for name in _WHISPER_FILES if not (folder / name).is_file()]
+    if missing and (folder.is_dir() or "/" in source or "\\" in source):
+        raise CheckpointError(
+            f"no Whisper at {source!r}: {', '.join(missing)} is missing; expected a folder with "
+            "model.bin, config.json, tokenizer.json and vocabulary.json (CTranslate2's format), "
+            "or a size such as base"
+        )
+    try:
+        return module.WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
+    except Exception as error:  # of many types: of the hub, of CTranslate2, of its own
+        raise CheckpointError(
+            f"Whisper {source!r} cannot be loaded ({one_line(error, 300)}); name a folder with its "
+            "files as whisper:FOLDER, or a size such as whisper:base"
+        ) from error
 
 
 def resemblyzer_embedder() -> Callable[[np.ndarray, int], np.ndarray]:

@@ -245,7 +245,8 @@ class TtsTrainingConfig(SpeechTrainingConfig):
             text, for classifier-free guidance (``guidance`` of `SpeechSampling`).
         frame_dropout: share of the frames, drawn in each step, that are no input of later frames,
             against exposure bias.
-        hidden_dropout: probability of dropout in both Transformers (`CatTtsConfig`).
+        hidden_dropout: probability of dropout in the temporal Transformer, and of what the depth
+            Transformer gets from it (`CatTtsConfig`); 0, as in the paper, for none.
         soft_targets: targets that are spread over similar codes.
         half_weight_at: codebook, counted from 0, whose codes count half as much in the loss as
             those of the first: codebook l has the weight 1 / (1 + l / half_weight_at). Losses are

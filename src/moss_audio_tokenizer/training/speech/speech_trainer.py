@@ -22,7 +22,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ...checkpoint.codec_checkpoint import Checkpoint, load_codec
 from ...checkpoint.stored_weights import WEIGHTS_NAME, find_checkpoint
-from ...errors import ConfigError, MossAudioError, TrainingError
+from ...errors import ConfigError, MossAudioError, TrainingError, one_line
 from ...llm import (
     CharacterText,
     TextCodec,
@@ -397,8 +397,7 @@ def _named_config(llm: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(llm)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"no language model at {llm!r} ({reason}); set model.llm to a folder or a hub id of a "
-            "decoder-only model, or to 'random'"
+            f"no language model at {llm!r} ({one_line(error, 200)}); set model.llm to a folder or "
+            "a hub id of a decoder-only model, or to 'random'"
         ) from error
