@@ -33,7 +33,7 @@ from .tts_task import ClipAlignments, TtsTask
 
 _ROWS_AT_ONCE = 16
 # Default guidance of models that are trained for it (docs/experiments.md).
-_GUIDANCE = 3.0
+_GUIDANCE = 2.0
 _TEXT_ENCODER_LAYERS = 3
 # Of the speech of a validation.
 _MOST_SECONDS = 8.0
