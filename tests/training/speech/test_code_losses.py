@@ -138,7 +138,7 @@ def test_runs_that_cannot_be_are_refused_in_a_line(config, change, message, requ
 def test_the_general_recipe_is_that_of_the_installed_model():
     config = recipe("tts_general")
     assert (config.soft_targets.share, config.soft_targets.entropy) == (0.5, 1.5)
-    assert (config.half_weight_at, config.dropout.skew, config.hidden_dropout) == (4.0, 2.5, 0.1)
-    assert (config.scored_share, config.num_quantizers) == (0.9, 16)
+    assert (config.half_weight_at, config.dropout.skew, config.hidden_dropout) == (4.0, 1.3, 0.1)
+    assert (config.scored_share, config.num_quantizers, config.recognition_weight) == (0.9, 8, 2.0)
     assert recipe("tts").num_quantizers == 0
     assert CodeLoss(recipe("tts").half_weight_at).weight(31) == 1
