@@ -160,6 +160,7 @@ class CatTts(FolderModel):
         counts = torch.tensor(list(batch.num_frames))
         said = (positions >= prompts[:, None]) & (positions < counts[:, None])
         hidden = states[:, : len(positions)][said.to(states.device)]
+        # Without dropout of the conditions, as when speech is generated.
         first = self.continuation + conditions[said.to(states.device)]
         start = torch.stack((hidden, first.to(hidden.dtype)), 1)
         return drawn_codes(self.depth, self.code_embedding, start, batch.num_drawn, batch.draw_seed)
