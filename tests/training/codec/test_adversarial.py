@@ -11,7 +11,6 @@ from micro_batch_rows import make_rows
 
 from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_codec
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, TrainingError
-from moss_audio_tokenizer.training.codec import adversarial
 from moss_audio_tokenizer.training.codec.adversarial import (
     Adversary,
     BandDiscriminator,
@@ -223,9 +222,8 @@ def test_its_losses_train_the_codec_alone(make_adversary, name):
     assert all(parameter.grad is None for parameter in adversary.discriminators.parameters())
 
 
-def test_it_learns_to_tell_noise_from_tones(make_adversary, monkeypatch):
-    monkeypatch.setattr(adversarial, "_LEARNING_RATE", 5e-3)
-    adversary, task = make_adversary()
+def test_it_learns_to_tell_noise_from_tones(make_adversary):
+    adversary, task = make_adversary(learning_rate=5e-3)
     noise = 0.3 * torch.randn(2, 1, 1200, generator=torch.Generator().manual_seed(1))
     losses = [
         float(adversary.train_step([(rows_of(task, step), noise)])["discriminator"])
@@ -284,6 +282,19 @@ def test_a_run_with_both_stages(make_recipe):
         assert load_codec(checkpoint).config.sampling_rate == 24_000
 
 
+def test_discriminators_train_ahead_of_the_codec(make_recipe):
+    settings = replace(ADVERSARIAL, head_start=2)
+    quiet = {"validation": ValidationConfig(clips=0), "checkpoint_every": 2}
+    config = make_recipe(adversarial=settings, **quiet)
+    CodecTrainer(config, report=lambda _: None).run()
+    log = read_log(config)
+    assert ["discriminator" in line for line in log[:4]] == [False, True, True, True]
+    assert ["adversarial" in line for line in log[:4]] == [False, False, False, True]
+    alone = make_recipe(output=f"{config.output}-alone", **quiet)
+    CodecTrainer(alone, report=lambda _: None).run()
+    assert [line["total"] for line in read_log(alone)[:3]] == [line["total"] for line in log[:3]]
+
+
 def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tmp_path):
     quiet = {"validation": ValidationConfig(clips=0), "adversarial": replace(ADVERSARIAL, start=2)}
     whole = make_recipe(output=str(tmp_path / "whole"), checkpoint_every=4, **quiet)
@@ -314,7 +325,13 @@ def test_checkpoints_without_discriminators_are_not_resumed(make_recipe):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["adversarial.kind=wgan", "adversarial.start=-1", "adversarial.discriminators.periods=(1,)"],
+    [
+        "adversarial.kind=wgan",
+        "adversarial.start=-1",
+        "adversarial.learning_rate=0",
+        "adversarial.head_start=1",
+        "adversarial.discriminators.periods=(1,)",
+    ],
 )
 def test_settings_that_cannot_be(make_recipe, wrong):
     with pytest.raises(ConfigError):

@@ -35,7 +35,7 @@ _BAND_CHANNELS = 32
 _BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 _PEAK = 0.8
 # Of the discriminators' AdamW (DAC's), and of the norm of their gradient.
-_LEARNING_RATE, _BETAS = 1e-4, (0.8, 0.99)
+_BETAS = (0.8, 0.99)
 _CLIP_NORM = 10.0
 
 
@@ -211,14 +211,19 @@ class Adversary:
             self.discriminators = Discriminators(settings.discriminators).to(processes.device)
         self.optimizer = torch.optim.AdamW(
             self.discriminators.parameters(),
-            lr=_LEARNING_RATE,
+            lr=settings.learning_rate,
             betas=_BETAS,
             weight_decay=0.0,
             foreach=True,
         )
 
-    def active(self, step: int) -> bool:
-        """Whether the discriminators take part in this step."""
+    def trains(self, step: int) -> bool:
+        """Whether the discriminators are trained in this step."""
+        start = self._settings.start
+        return 0 < start <= step + self._settings.head_start
+
+    def judges(self, step: int) -> bool:
+        """Whether the codec is trained against them in this step."""
         return 0 < self._settings.start <= step
 
     def train_step(self, passes: list[tuple[MicroBatch, Audio]]) -> dict[str, Tensor]:

@@ -135,7 +135,10 @@ class AdversarialConfig:
     """The stage with discriminators, which are fresh when it begins.
 
     Attributes:
-        start: the step from which on they are trained and used; 0 for never.
+        start: the step from which on the codec is trained against them; 0 for never.
+        head_start: the number of steps before ``start`` in which they are trained, and the codec
+            takes no notice of them: fresh ones cannot tell anything yet.
+        learning_rate: their learning rate, which is constant.
         kind: "lsgan" or "hinge".
         crop_seconds: the length of the random crop that they see, the same of recording and
             reconstruction; a shorter row is seen whole.
@@ -143,6 +146,8 @@ class AdversarialConfig:
     """
 
     start: int = 0
+    head_start: int = 0
+    learning_rate: float = 1e-4
     kind: str = "lsgan"
     crop_seconds: float = 1.0
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -150,6 +155,9 @@ class AdversarialConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.start >= 0, self, "start", "0 or more")
+        usable = 0 <= self.head_start < max(1, self.start)
+        require(usable, self, "head_start", "0, or less than adversarial.start")
+        require(self.learning_rate > 0, self, "learning_rate", "above 0")
         require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
         require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
 

@@ -170,7 +170,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         estimate that has a graph anyway.
         """
         self._batch, self._discriminator_scalars = batch, dict[str, float]()
-        if len(passes) > 1 and self._adversary_active:
+        if len(passes) > 1 and self._trains_adversary:
             with torch.no_grad():
                 estimates: Passes = [(rows, self.distributed(rows)[0]) for rows in passes]
             self._train_discriminators(estimates)
@@ -189,10 +189,11 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
     def losses(self, rows: MicroBatch, num_targets: float) -> dict[str, Tensor]:
         """The task's losses, with the discriminators' where they take part."""
         estimate, losses = self.distributed(rows, num_targets)
-        if self._adversary_active:
-            if rows.share == 1:
-                self._train_discriminators([(rows, estimate)])
-            losses |= cast(Adversary, self.training.adversary).losses(rows, estimate)
+        adversary = self.training.adversary
+        if self._trains_adversary and rows.share == 1:
+            self._train_discriminators([(rows, estimate)])
+        if adversary is not None and adversary.judges(self.step):
+            losses |= adversary.losses(rows, estimate)
         return losses | {"total": self.task.total(losses)}
 
     def trained_module(self) -> nn.Module:
@@ -211,9 +212,9 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
                 average.restart("quantizer.codebooks")
 
     @property
-    def _adversary_active(self) -> bool:
+    def _trains_adversary(self) -> bool:
         adversary = self.training.adversary
-        return adversary is not None and adversary.active(self.step)
+        return adversary is not None and adversary.trains(self.step)
 
     def _train_discriminators(self, passes: Passes) -> None:
         adversary = cast(Adversary, self.training.adversary)
