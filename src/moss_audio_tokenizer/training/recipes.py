@@ -194,7 +194,7 @@ def bundled_joint() -> TrainingConfig:
 
     Reconstruction, linear-frequency magnitudes and a small language model's cross-entropy together,
     with EMA codebooks; the discriminators take part in the last 30% of the steps, on half of the
-    batch. Made for one GPU; it was not run yet (docs/experiments.md, "Ablations for 0.5").
+    batch, after a head start. Made for one GPU; it was not run yet (docs/experiments.md, "Ablations for 0.5").
     """
     first, last, base = 1400, 600, bundled()
     return replace(
@@ -213,6 +213,8 @@ def bundled_joint() -> TrainingConfig:
         spectra=SpectraConfig(stft_windows=(1024, 2048, 4096), stft_hertz=(0.0, 8000.0)),
         adversarial=AdversarialConfig(
             start=first,
+            head_start=200,
+            learning_rate=5e-4,
             crop_seconds=0.64,
             discriminators=DiscriminatorConfig((2, 3, 5), (2048, 1024, 512), channel_divisor=4),
         ),

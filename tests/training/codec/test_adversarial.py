@@ -329,7 +329,7 @@ def test_checkpoints_without_discriminators_are_not_resumed(make_recipe):
         "adversarial.kind=wgan",
         "adversarial.start=-1",
         "adversarial.learning_rate=0",
-        "adversarial.head_start=1",
+        "adversarial.head_start=-1",
         "adversarial.discriminators.periods=(1,)",
     ],
 )

@@ -136,8 +136,8 @@ class AdversarialConfig:
 
     Attributes:
         start: the step from which on the codec is trained against them; 0 for never.
-        head_start: the number of steps before ``start`` in which they are trained, and the codec
-            takes no notice of them: fresh ones cannot tell anything yet.
+        head_start: the number of steps before ``start``, or all that there are, in which they are
+            trained, and the codec takes no notice of them: fresh ones cannot tell anything yet.
         learning_rate: their learning rate, which is constant.
         kind: "lsgan" or "hinge".
         crop_seconds: the length of the random crop that they see, the same of recording and
@@ -155,8 +155,7 @@ class AdversarialConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.start >= 0, self, "start", "0 or more")
-        usable = 0 <= self.head_start < max(1, self.start)
-        require(usable, self, "head_start", "0, or less than adversarial.start")
+        require(self.head_start >= 0, self, "head_start", "0 or more")
         require(self.learning_rate > 0, self, "learning_rate", "above 0")
         require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
         require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")
