@@ -23,14 +23,14 @@ from .word_language_model import (
     WordLanguageModel,
 )
 
-MAX_BYTES = 1_500_000
-MAX_WORDS = 30_000
+MAX_BYTES = 4_500_000
+MAX_WORDS = 55_000
 # Ids are 16 bits; a row of keys is the ids of an n-gram side by side.
 _BASE = 1 << 16
 # What an id and an n-gram take in the file beside the letters of words, and what its header may.
 _ID_BYTES, _BIGRAM_BYTES, _TRIGRAM_BYTES, _HEADER_BYTES = 4, 6, 3, 2_000
 # Of what the words leave, bigrams get this share.
-_BIGRAM_SHARE = 0.6
+_BIGRAM_SHARE = 0.5
 Keys = Int64[np.ndarray, "ngrams"]
 Logs = Float64[np.ndarray, "ngrams"]
 Tokens = Int64[np.ndarray, "tokens"]
