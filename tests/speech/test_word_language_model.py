@@ -45,6 +45,16 @@ def test_words_that_follow_each_other_are_likelier() -> None:
     assert MODEL.score(cat, (on, on, the)) == MODEL.score(cat, (on, the))
 
 
+def test_sentences_of_more_weight_are_likelier() -> None:
+    texts = ["the cat sat", "the cat ran", "a dog sat", "the dog ran", "a cat sat there"]
+    once = build_word_language_model(dict.fromkeys(texts, 1))
+    plain = build_word_language_model(texts)
+    assert once.score_sentence("the cat ran") == plain.score_sentence("the cat ran")
+    heavy = build_word_language_model(dict.fromkeys(texts, 1) | {"a dog sat": 9})
+    assert heavy.score_sentence("a dog sat") > once.score_sentence("a dog sat")
+    assert heavy.score_sentence("the cat ran") < once.score_sentence("the cat ran")
+
+
 def test_words_seen_once_are_unknown_and_quotation_marks_are_no_words() -> None:
     assert MODEL.id_of("rare") == MODEL.id_of("zebra") == UNKNOWN
     assert "'the" not in MODEL.words

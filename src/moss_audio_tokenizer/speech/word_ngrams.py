@@ -5,8 +5,9 @@ which the shorter context shares out. Not Kneser-Ney, whose counts of contexts m
 model. Owns no file; `word_language_model.py` is what comes out.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,16 +23,17 @@ from .word_language_model import (
     WordLanguageModel,
 )
 
-MAX_BYTES = 1_500_000
-MAX_WORDS = 30_000
+MAX_BYTES = 4_500_000
+MAX_WORDS = 55_000
 # Ids are 16 bits; a row of keys is the ids of an n-gram side by side.
 _BASE = 1 << 16
 # What an id and an n-gram take in the file beside the letters of words, and what its header may.
 _ID_BYTES, _BIGRAM_BYTES, _TRIGRAM_BYTES, _HEADER_BYTES = 4, 6, 3, 2_000
 # Of what the words leave, bigrams get this share.
-_BIGRAM_SHARE = 0.6
+_BIGRAM_SHARE = 0.5
 Keys = Int64[np.ndarray, "ngrams"]
 Logs = Float64[np.ndarray, "ngrams"]
+Tokens = Int64[np.ndarray, "tokens"]
 
 
 @dataclass(frozen=True)
@@ -57,26 +59,31 @@ class _Ngrams:
 
 
 def build_word_language_model(
-    sentences: Iterable[str], max_words: int = MAX_WORDS, max_bytes: int = MAX_BYTES
+    sentences: Iterable[str] | Mapping[str, int],
+    max_words: int = MAX_WORDS,
+    max_bytes: int = MAX_BYTES,
 ) -> WordLanguageModel:
     """A trigram model of sentences.
 
     Args:
         sentences: words with blanks between them, as `text_preparation.spell` writes them.
-            Apostrophes around a word are taken as quotation marks.
+            Apostrophes around a word are taken as quotation marks. A mapping gives each a weight,
+            1 or more, by which its counts are multiplied; the discount is found without weights,
+            since a sentence that is weighted is not one that was seen often.
         max_words: keep at most so many words, the most frequent ones, of those that occur twice.
         max_bytes: the largest file; the least useful n-grams are left out.
 
     Raises:
         InputError: there is no word, or the words alone take too many bytes.
     """
-    texts = [plain_words(sentence) for sentence in sentences]
+    texts = _by_weight(sentences)
     words = _frequent_words(texts, min(max_words, _BASE - FIRST_WORD))
     letters = np.frombuffer("\n".join(words).encode(), np.uint8)
     room = max_bytes - letters.size - _ID_BYTES * (len(words) + FIRST_WORD) - _HEADER_BYTES
     if room < 0:
         raise InputError(f"{len(words)} words do not fit into {max_bytes} bytes; ask for fewer")
-    unigrams, bigrams, trigrams = _estimate(_token_stream(texts, words), len(words) + FIRST_WORD)
+    streams = {weight: _token_stream(part, words) for weight, part in texts.items()}
+    unigrams, bigrams, trigrams = _estimate(streams, len(words) + FIRST_WORD)
     bigrams = bigrams.best(int(room * _BIGRAM_SHARE) // _BIGRAM_BYTES)
     room -= bigrams.keys.size * _BIGRAM_BYTES
     stored = _positions(bigrams.keys, trigrams.keys // _BASE) >= 0
@@ -84,41 +91,58 @@ def build_word_language_model(
     return WordLanguageModel({"words": letters, **_packed(unigrams, bigrams, trigrams)})
 
 
+def _by_weight(sentences: Iterable[str] | Mapping[str, int]) -> dict[int, list[str]]:
+    if not isinstance(sentences, Mapping):
+        return {1: list(sentences)}
+    texts: dict[int, list[str]] = {}
+    for sentence, weight in sentences.items():
+        texts.setdefault(weight, []).append(sentence)
+    return texts
+
+
 def plain_words(sentence: str) -> list[str]:
     """The words of a sentence, without apostrophes around them."""
     return [word for word in (part.strip("'") for part in sentence.split()) if word]
 
 
-def _frequent_words(texts: list[list[str]], most: int) -> list[str]:
-    counts = Counter(word for text in texts for word in text)
+def _frequent_words(texts: Mapping[int, list[str]], most: int) -> list[str]:
+    counts: Counter[str] = Counter()
+    for weight, part in texts.items():
+        found = Counter(word for text in part for word in plain_words(text))
+        counts.update({word: weight * count for word, count in found.items()})
     if not counts:
         raise InputError("the texts hold no word; give sentences")
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
     return sorted(word for word in ordered[:most] if counts[word] > 1)
 
 
-def _token_stream(texts: list[list[str]], words: list[str]) -> Int64[np.ndarray, "tokens"]:
+def _token_stream(texts: list[str], words: list[str]) -> Tokens:
     """All sentences in a row, each between two boundaries."""
     ids = {word: FIRST_WORD + index for index, word in enumerate(words)}
-    stream: list[int] = []
+    # Two bytes a word, since a corpus of many books does not fit into memory as lists.
+    stream = array("H")
     for text in texts:
-        if text:
-            stream += [BOUNDARY, *(ids.get(word, UNKNOWN) for word in text), BOUNDARY]
-    return np.array(stream, np.int64)
+        found = [ids.get(word, UNKNOWN) for word in plain_words(text)]
+        if found:
+            stream.extend((BOUNDARY, *found, BOUNDARY))
+    return np.frombuffer(stream, np.uint16).astype(np.int64)
 
 
-def _estimate(stream: Int64[np.ndarray, "tokens"], num_ids: int) -> tuple[Logs, _Ngrams, _Ngrams]:
-    """Log-probabilities of single words, and all bigrams and trigrams."""
-    # Boundaries come in pairs: the second of a pair starts a sentence and follows nothing.
-    is_start = np.concatenate(([True], (stream[1:] == BOUNDARY) & (stream[:-1] == BOUNDARY)))
-    counts = np.bincount(stream[~is_start], minlength=num_ids)
-    discount = _discount(counts)
-    shared = discount * (counts > 0).sum() / num_ids
-    unigrams = np.log((np.maximum(counts - discount, 0) + shared) / counts.sum())
-    pairs = stream[:-1] * _BASE + stream[1:]
-    bigrams = _discounted(pairs[~is_start[1:]], lambda keys: unigrams[keys % _BASE])
-    crosses = is_start[1:-1] | is_start[2:]
-    triples = (pairs[:-1] * _BASE + stream[2:])[~crosses]
+def _estimate(streams: Mapping[int, Tokens], num_ids: int) -> tuple[Logs, _Ngrams, _Ngrams]:
+    """Log-probabilities of single words, and all bigrams and trigrams, of streams by weight."""
+    kept, total = np.zeros(num_ids), 0.0
+    pairs, triples = dict[int, Keys](), dict[int, Keys]()
+    for weight, stream in streams.items():
+        # Boundaries come in pairs: the second of a pair starts a sentence and follows nothing.
+        is_start = np.concatenate(([True], (stream[1:] == BOUNDARY) & (stream[:-1] == BOUNDARY)))
+        counts = np.bincount(stream[~is_start], minlength=num_ids)
+        kept += weight * np.maximum(counts - _discount(counts), 0)
+        total += weight * counts.sum()
+        two = stream[:-1] * _BASE + stream[1:]
+        pairs[weight] = two[~is_start[1:]]
+        triples[weight] = (two[:-1] * _BASE + stream[2:])[~(is_start[1:-1] | is_start[2:])]
+    unigrams = np.log((kept + (total - kept.sum()) / num_ids) / total)
+    bigrams = _discounted(pairs, lambda keys: unigrams[keys % _BASE])
     tails = _BASE * _BASE
     trigrams = _discounted(
         triples, lambda keys: bigrams.logs[_positions(bigrams.keys, keys % tails)]
@@ -132,15 +156,21 @@ def _discount(counts: np.ndarray) -> float:
     return once / (once + 2 * twice) if once and twice else 0.5
 
 
-def _discounted(occurrences: Keys, shorter: Callable[[Keys], Logs]) -> _Ngrams:
-    """Estimate n-grams of one order from all their occurrences."""
-    keys, counts = np.unique(occurrences, return_counts=True)
-    _, rows = np.unique(keys // _BASE, return_inverse=True)
-    totals, kinds = np.bincount(rows, counts)[rows], np.bincount(rows)[rows]
-    discount = _discount(counts)
-    backed_off = np.log(discount * kinds / totals) + shorter(keys)
-    logs = np.log((counts - discount) / totals + np.exp(backed_off))
-    return _Ngrams(keys, logs, counts * (logs - backed_off))
+def _discounted(occurrences: Mapping[int, Keys], shorter: Callable[[Keys], Logs]) -> _Ngrams:
+    """Estimate n-grams of one order from all their occurrences, by weight."""
+    found = {weight: np.unique(part, return_counts=True) for weight, part in occurrences.items()}
+    keys = np.unique(np.concatenate([part for part, _ in found.values()]))
+    counts, kept = np.zeros(keys.size), np.zeros(keys.size)
+    for weight, (part, times) in found.items():
+        places = np.searchsorted(keys, part)
+        counts[places] += weight * times
+        kept[places] += weight * (times - _discount(times))
+    contexts = keys // _BASE
+    rows = np.concatenate(([0], np.cumsum(contexts[1:] != contexts[:-1])))
+    totals, rest = np.bincount(rows, counts)[rows], np.bincount(rows, counts - kept)[rows]
+    backed_off = np.log(rest / totals) + shorter(keys)
+    logs = np.log(kept / totals + np.exp(backed_off))
+    return _Ngrams(keys, logs, kept * (logs - backed_off))
 
 
 def _positions(keys: Keys, wanted: Keys) -> Int64[np.ndarray, "wanted"]:
