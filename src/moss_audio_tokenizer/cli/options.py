@@ -262,7 +262,7 @@ Beams = Annotated[
         "--beams",
         metavar="N",
         min=0,
-        max=64,
+        max=128,
         help="Beams of the search: 1 is greedy, 0 uses the CTC output of the frames alone; by "
         "default the model's best.",
     ),

@@ -32,9 +32,9 @@ class BeamSettings:
         beam_width: prefixes whose score is so far below the best are dropped.
     """
 
-    weight: float = 0.6
-    word_bonus: float = 2.0
-    unknown_penalty: float = -14.0
+    weight: float = 0.7
+    word_bonus: float = 2.5
+    unknown_penalty: float = -16.0
     least_letter: float = -7.0
     beam_width: float = 14.0
 
