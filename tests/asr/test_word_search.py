@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from moss_audio_tokenizer.export.speech_export import export_speech
-from moss_audio_tokenizer.speech.asr_decoding import WORD_BEAMS, transcribe_codes
-from moss_audio_tokenizer.speech.ctc_beam_search import beam_search
+from moss_audio_tokenizer.speech.asr_decoding import transcribe_codes
+from moss_audio_tokenizer.speech.ctc_beam_search import WORD_BEAMS, beam_search
 from moss_audio_tokenizer.speech.model_facts import ModelFacts
 from moss_audio_tokenizer.speech.onnx_speech import OnnxAsr
 from moss_audio_tokenizer.speech.tokens import LETTERS, CharacterText

@@ -96,8 +96,9 @@ def test_the_recipe_with_a_low_band_pass_through_runs_shortened(spoken, tmp_path
 
 
 def test_the_joint_recipe_runs_shortened(spoken, tmp_path):
-    first = recipe("bundled_joint").adversarial.start
-    assert recipe("bundled_joint").data.batch_change == (first, 0.5)
+    settings = recipe("bundled_joint").adversarial
+    changed = settings.start - settings.warmup_steps
+    assert recipe("bundled_joint").data.batch_change == (changed, 0.5)
     shorter = (*SHORTER[:3], "max_steps=3", "adversarial.start=2", "data.batch_change=(2, 0.5)")
     smaller = ("data.text_seconds=(0.2, 1.2)", "data.batch_seconds=2.0", "data.workers=0")
     discriminators = ("adversarial.crop_seconds=0.16", "semantic.num_layers=1")

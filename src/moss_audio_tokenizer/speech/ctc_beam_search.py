@@ -19,6 +19,9 @@ from .word_language_model import BOUNDARY, UNKNOWN, Context, WordLanguageModel
 
 Scores = Float[np.ndarray, "steps classes"]
 
+# docs/experiments.md has the errors with fewer and more.
+WORD_BEAMS = 128
+
 
 @dataclass(frozen=True)
 class BeamSettings:
@@ -177,7 +180,7 @@ def beam_search(
     scores: Scores,
     text: CharacterText,
     language_model: WordLanguageModel,
-    num_beams: int = 32,
+    num_beams: int = WORD_BEAMS,
     settings: BeamSettings | None = None,
 ) -> str:
     """The words that a CTC model's scores and a language model agree on best.

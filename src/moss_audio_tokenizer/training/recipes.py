@@ -193,10 +193,11 @@ def bundled_joint() -> TrainingConfig:
     """The bundled model trained further with the paper's losses, in small: joint, then adversarial.
 
     Reconstruction, linear-frequency magnitudes and a small language model's cross-entropy together,
-    with EMA codebooks; the discriminators take part in the last 30% of the steps, on half of the
-    batch, after a head start. Made for one GPU; it was not run yet (docs/experiments.md, "Ablations for 0.5").
+    with EMA codebooks. In the last 40% of the steps batches are half as large and discriminators
+    are trained, in the last 30% the codec is trained against them. Made for one GPU; it was not run
+    yet (docs/experiments.md, "Ablations for 0.5").
     """
-    first, last, base = 1400, 600, bundled()
+    first, last, warmup, base = 1400, 600, 200, bundled()
     return replace(
         base,
         max_steps=first + last,
@@ -207,13 +208,13 @@ def bundled_joint() -> TrainingConfig:
             text_share=0.5,
             text_seconds=(0.5, 6.0),
             batch_seconds=320.0,
-            batch_change=(first, 0.5),
+            batch_change=(first - warmup, 0.5),
         ),
         losses=LossWeights(phase=15.0, stft=15.0, commitment=20.0, semantic=5.0),
         spectra=SpectraConfig(stft_windows=(1024, 2048, 4096), stft_hertz=(0.0, 8000.0)),
         adversarial=AdversarialConfig(
             start=first,
-            head_start=200,
+            warmup_steps=warmup,
             learning_rate=5e-4,
             crop_seconds=0.64,
             discriminators=DiscriminatorConfig((2, 3, 5), (2048, 1024, 512), channel_divisor=4),

@@ -282,9 +282,10 @@ def test_a_run_with_both_stages(make_recipe):
         assert load_codec(checkpoint).config.sampling_rate == 24_000
 
 
-def test_discriminators_train_ahead_of_the_codec(make_recipe):
-    settings = replace(ADVERSARIAL, head_start=2)
-    quiet = {"validation": ValidationConfig(clips=0), "checkpoint_every": 2}
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_discriminators_warm_up_before_the_codec_is_trained(make_recipe, accumulate):
+    settings = replace(ADVERSARIAL, warmup_steps=2)
+    quiet = {"validation": ValidationConfig(clips=0), "accumulate": accumulate}
     config = make_recipe(adversarial=settings, **quiet)
     CodecTrainer(config, report=lambda _: None).run()
     log = read_log(config)
@@ -295,8 +296,9 @@ def test_discriminators_train_ahead_of_the_codec(make_recipe):
     assert [line["total"] for line in read_log(alone)[:3]] == [line["total"] for line in log[:3]]
 
 
-def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tmp_path):
-    quiet = {"validation": ValidationConfig(clips=0), "adversarial": replace(ADVERSARIAL, start=2)}
+@pytest.mark.parametrize("stage", [{"start": 2}, {"start": 5, "warmup_steps": 2}])
+def test_a_resumed_run_repeats_the_adversarial_stage_bit_for_bit(make_recipe, tmp_path, stage):
+    quiet = {"validation": ValidationConfig(clips=0), "adversarial": replace(ADVERSARIAL, **stage)}
     whole = make_recipe(output=str(tmp_path / "whole"), checkpoint_every=4, **quiet)
     CodecTrainer(whole, report=lambda _: None).run()
     broken = make_recipe(output=str(tmp_path / "broken"), checkpoint_every=4, **quiet)
@@ -329,7 +331,7 @@ def test_checkpoints_without_discriminators_are_not_resumed(make_recipe):
         "adversarial.kind=wgan",
         "adversarial.start=-1",
         "adversarial.learning_rate=0",
-        "adversarial.head_start=-1",
+        "adversarial.warmup_steps=-1",
         "adversarial.discriminators.periods=(1,)",
     ],
 )

@@ -217,13 +217,13 @@ class Adversary:
             foreach=True,
         )
 
-    def trains(self, step: int) -> bool:
+    def trains_discriminators(self, step: int) -> bool:
         """Whether the discriminators are trained in this step."""
         start = self._settings.start
-        return 0 < start <= step + self._settings.head_start
+        return 0 < start <= step + self._settings.warmup_steps
 
-    def judges(self, step: int) -> bool:
-        """Whether the codec is trained against them in this step."""
+    def trains_codec(self, step: int) -> bool:
+        """Whether the codec is trained against the discriminators in this step."""
         return 0 < self._settings.start <= step
 
     def train_step(self, passes: list[tuple[MicroBatch, Audio]]) -> dict[str, Tensor]:

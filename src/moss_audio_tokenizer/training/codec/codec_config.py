@@ -132,12 +132,13 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """The stage with discriminators, which are fresh when it begins.
+    """The stage with discriminators, which start from random weights.
 
     Attributes:
         start: the step from which on the codec is trained against them; 0 for never.
-        head_start: the number of steps before ``start``, or all that there are, in which they are
-            trained, and the codec takes no notice of them: fresh ones cannot tell anything yet.
+        warmup_steps: the number of steps before ``start`` in which the discriminators alone are
+            trained on the codec's reconstructions, whose own losses do not change. Nothing
+            without ``start``.
         learning_rate: their learning rate, which is constant.
         kind: "lsgan" or "hinge".
         crop_seconds: the length of the random crop that they see, the same of recording and
@@ -146,7 +147,7 @@ class AdversarialConfig:
     """
 
     start: int = 0
-    head_start: int = 0
+    warmup_steps: int = 0
     learning_rate: float = 1e-4
     kind: str = "lsgan"
     crop_seconds: float = 1.0
@@ -155,7 +156,7 @@ class AdversarialConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.start >= 0, self, "start", "0 or more")
-        require(self.head_start >= 0, self, "head_start", "0 or more")
+        require(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
         require(self.learning_rate > 0, self, "learning_rate", "above 0")
         require(self.kind in ADVERSARIAL_KINDS, self, "kind", " or ".join(ADVERSARIAL_KINDS))
         require(self.crop_seconds > 0, self, "crop_seconds", "a time above 0")

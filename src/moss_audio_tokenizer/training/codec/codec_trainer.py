@@ -192,7 +192,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
         adversary = self.training.adversary
         if self._trains_adversary and rows.share == 1:
             self._train_discriminators([(rows, estimate)])
-        if adversary is not None and adversary.judges(self.step):
+        if adversary is not None and adversary.trains_codec(self.step):
             losses |= adversary.losses(rows, estimate)
         return losses | {"total": self.task.total(losses)}
 
@@ -214,7 +214,7 @@ class CodecTrainer(Loop[TrainingConfig, Batch]):
     @property
     def _trains_adversary(self) -> bool:
         adversary = self.training.adversary
-        return adversary is not None and adversary.trains(self.step)
+        return adversary is not None and adversary.trains_discriminators(self.step)
 
     def _train_discriminators(self, passes: Passes) -> None:
         adversary = cast(Adversary, self.training.adversary)
