@@ -6,12 +6,13 @@ r"""Matrix sentences: every one of five words from a list of ten, for intelligib
 Such sentences ("Peter wants seven old tables") have been used to measure how well people understand
 speech since Hagerman (1982): no word can be guessed from its neighbors, and fifty words are soon
 learned. So a small text-to-speech model becomes intelligible within a short run, and word error
-rates can compare runs that general English would leave at 1. The words are our own; no sentence is
-in both files.
+rates can compare runs that general English would leave at 1. The lists are common words, many of
+them also in published tests of this kind; no sentence is in both files.
 """
 
 import argparse
 import itertools
+import math
 import random
 from pathlib import Path
 
@@ -44,7 +45,13 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=40, help="sentences in test.txt")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder of both")
     arguments = parser.parse_args()
-    made = sentences(arguments.train + arguments.test)
+    wanted, most = (arguments.train, arguments.test), math.prod(map(len, WORDS))
+    if min(wanted) < 1 or sum(wanted) > most:
+        parser.error(
+            f"--train is {wanted[0]} and --test is {wanted[1]}; give at least 1 each, and at most "
+            f"{most:,} together"
+        )
+    made = sentences(sum(wanted))
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, lines in (("train", made[arguments.test :]), ("test", made[: arguments.test])):
         (arguments.output / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))

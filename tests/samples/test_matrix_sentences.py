@@ -26,3 +26,13 @@ def test_no_sentence_is_in_both_files(tmp_path, monkeypatch):
     )
     assert (len(train), len(test)) == (31, 11)
     assert set(train) & set(test) == {""}
+
+
+@pytest.mark.parametrize(("train", "test"), [("0", "5"), ("5", "-1"), ("99999", "2")])
+def test_wrong_counts_are_refused_in_one_line(train, test, tmp_path, monkeypatch, capsys):
+    arguments = ["--train", train, "--test", test, "-o", str(tmp_path / "matrix")]
+    monkeypatch.setattr("sys.argv", ["matrix_sentences.py", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"--train is {train} and --test is {test}" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "matrix").exists()

@@ -55,6 +55,18 @@ def test_sentences_of_more_weight_are_likelier() -> None:
     assert heavy.score_sentence("the cat ran") < once.score_sentence("the cat ran")
 
 
+def test_words_seen_once_with_a_weight_are_known() -> None:
+    model = build_word_language_model({"the cat sat": 2, "the zebra ran": 1, "''": 7})
+    assert model.words == ["cat", "sat", "the"]
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1.5, 1001, math.nan, "2"])
+def test_wrong_weights_are_refused_in_one_line(weight: object) -> None:
+    with pytest.raises(InputError, match=r"from 1 to 1,000") as refused:
+        build_word_language_model({"the cat sat": weight})  # type: ignore[dict-item]
+    assert "\n" not in str(refused.value)
+
+
 def test_words_seen_once_are_unknown_and_quotation_marks_are_no_words() -> None:
     assert MODEL.id_of("rare") == MODEL.id_of("zebra") == UNKNOWN
     assert "'the" not in MODEL.words

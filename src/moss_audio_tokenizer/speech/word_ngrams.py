@@ -25,6 +25,8 @@ from .word_language_model import (
 
 MAX_BYTES = 4_500_000
 MAX_WORDS = 55_000
+# By how much the counts of a sentence may be multiplied.
+WEIGHTS = range(1, 1001)
 # Ids are 16 bits; a row of keys is the ids of an n-gram side by side.
 _BASE = 1 << 16
 # What an id and an n-gram take in the file beside the letters of words, and what its header may.
@@ -68,13 +70,16 @@ def build_word_language_model(
     Args:
         sentences: words with blanks between them, as `text_preparation.spell` writes them.
             Apostrophes around a word are taken as quotation marks. A mapping gives each a weight,
-            1 or more, by which its counts are multiplied; the discount is found without weights,
-            since a sentence that is weighted is not one that was seen often.
+            a whole number of `WEIGHTS`, by which its counts are multiplied. The discount is found
+            for the sentences of each weight separately, from their counts without it, since a
+            sentence that is weighted is not one that was seen often.
         max_words: keep at most so many words, the most frequent ones, of those that occur twice.
+            The weight counts here: a word that occurs once, in a sentence of weight 2 or more, is
+            known.
         max_bytes: the largest file; the least useful n-grams are left out.
 
     Raises:
-        InputError: there is no word, or the words alone take too many bytes.
+        InputError: there is no word, a weight is wrong, or the words alone take too many bytes.
     """
     texts = _by_weight(sentences)
     words = _frequent_words(texts, min(max_words, _BASE - FIRST_WORD))
@@ -83,6 +88,7 @@ def build_word_language_model(
     if room < 0:
         raise InputError(f"{len(words)} words do not fit into {max_bytes} bytes; ask for fewer")
     streams = {weight: _token_stream(part, words) for weight, part in texts.items()}
+    streams = {weight: stream for weight, stream in streams.items() if stream.size}
     unigrams, bigrams, trigrams = _estimate(streams, len(words) + FIRST_WORD)
     bigrams = bigrams.best(int(room * _BIGRAM_SHARE) // _BIGRAM_BYTES)
     room -= bigrams.keys.size * _BIGRAM_BYTES
@@ -96,6 +102,11 @@ def _by_weight(sentences: Iterable[str] | Mapping[str, int]) -> dict[int, list[s
         return {1: list(sentences)}
     texts: dict[int, list[str]] = {}
     for sentence, weight in sentences.items():
+        if weight not in WEIGHTS:
+            raise InputError(
+                f"the weight of {sentence[:60]!r} is {weight}; give a whole number from "
+                f"{WEIGHTS[0]} to {WEIGHTS[-1]:,}"
+            )
         texts.setdefault(weight, []).append(sentence)
     return texts
 
