@@ -7,7 +7,6 @@ import torch
 
 from moss_audio_tokenizer.config import preset
 from moss_audio_tokenizer.errors import ConfigError
-from moss_audio_tokenizer.training.codec.adversarial import Discriminators
 from moss_audio_tokenizer.training.codec.codec_config import (
     CodecOptimizerConfig,
     DiscriminatorConfig,
@@ -17,6 +16,7 @@ from moss_audio_tokenizer.training.codec.codec_config import (
     WarmStart,
 )
 from moss_audio_tokenizer.training.codec.codec_state import codec_config
+from moss_audio_tokenizer.training.codec.discriminators import Discriminators
 from moss_audio_tokenizer.training.data.data_config import DataConfig
 from moss_audio_tokenizer.training.recipes import RECIPES, recipe
 from moss_audio_tokenizer.training.run_config import as_dict, override, recipe_lines

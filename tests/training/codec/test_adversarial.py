@@ -13,13 +13,9 @@ from moss_audio_tokenizer.checkpoint.codec_checkpoint import Checkpoint, load_co
 from moss_audio_tokenizer.errors import CheckpointError, ConfigError, TrainingError
 from moss_audio_tokenizer.training.codec.adversarial import (
     Adversary,
-    BandDiscriminator,
-    Discriminators,
     discriminator_loss,
     feature_loss,
     generator_loss,
-    load_discriminators,
-    save_discriminators,
 )
 from moss_audio_tokenizer.training.codec.codec_config import ADVERSARIAL_KINDS as KINDS
 from moss_audio_tokenizer.training.codec.codec_config import (
@@ -29,6 +25,12 @@ from moss_audio_tokenizer.training.codec.codec_config import (
 )
 from moss_audio_tokenizer.training.codec.codec_task import CodecTask
 from moss_audio_tokenizer.training.codec.codec_trainer import CodecTrainer
+from moss_audio_tokenizer.training.codec.discriminators import (
+    BandDiscriminator,
+    Discriminators,
+    load_discriminators,
+    save_discriminators,
+)
 from moss_audio_tokenizer.training.distributed import Processes
 from moss_audio_tokenizer.training.run_config import override
 

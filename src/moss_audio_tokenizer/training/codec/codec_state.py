@@ -30,10 +30,11 @@ from ..checkpointing import (
 from ..distributed import Processes, set_state, transformer_layers, whole_state
 from ..optim import Optimizing, WeightAverage, make_optimizer
 from ..run_config import num_heads
-from .adversarial import Adversary, load_discriminators, save_discriminators
+from .adversarial import Adversary
 from .codebooks import EmaCodebooks
 from .codec_config import SemanticConfig, TrainingConfig
 from .codec_task import CodecTask
+from .discriminators import load_discriminators, save_discriminators
 from .losses import NUM_MEL_WINDOWS, NUM_PHASE_WINDOWS
 from .sample_rate import at_rate, config_at_rate
 
